@@ -1,0 +1,271 @@
+//! What a run says while it lives: the same type on the worker's pipe, in the store and on the socket.
+
+use crate::config::RunConfig;
+use crate::mapping::RewardStatistics;
+use crate::objective::Objective;
+use crate::preference::Preference;
+use crate::summary::{ControlReport, RewardModelReport, RunSummary};
+use serde::{Deserialize, Serialize};
+
+/// The five stages of MOSLIM, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Sft,
+    RewardModel,
+    Calibration,
+    Policy,
+    Evaluation,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Stage; 5] = [Self::Sft, Self::RewardModel, Self::Calibration, Self::Policy, Self::Evaluation];
+
+    /// Name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Sft => "Supervised fine-tuning",
+            Self::RewardModel => "Reward model",
+            Self::Calibration => "Calibration",
+            Self::Policy => "Policy optimisation",
+            Self::Evaluation => "Evaluation",
+        }
+    }
+}
+
+/// The device a run computes on, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// `cpu`, `cuda` or `wgpu`.
+    pub device: String,
+    /// Name of the processor or adapter.
+    pub name: String,
+    /// Why it was chosen.
+    pub reason: String,
+}
+
+/// Sizes of the models of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    pub policy_parameters: u64,
+    pub reward_parameters: u64,
+    pub vocabulary: usize,
+    /// Distinct rows: train, validation, test.
+    pub rows: [usize; 3],
+}
+
+/// One answer with everything that its reward is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The question, without tags.
+    pub question: String,
+    /// What was asked for.
+    pub preference: Preference,
+    pub answer: String,
+    /// The reward model's calibrated class probabilities, `[objective][class]`.
+    pub distributions: Vec<Vec<f64>>,
+    /// What each objective added to the scalar.
+    pub contributions: Vec<f64>,
+    /// Penalty for an answer cut off before its end; 0 or negative, part of `score`.
+    pub penalty: f64,
+    /// Mapped reward plus penalty: what is handed to the optimiser before the KL term.
+    pub score: f64,
+    /// `sum_t k1`, nats over the answer.
+    pub kl: f64,
+    /// `score - beta * kl`, what the advantage is computed from.
+    pub reward: f64,
+    /// RLOO advantage within the group.
+    pub advantage: f64,
+}
+
+/// One iteration of policy optimisation, averaged over its samples.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyStep {
+    /// Iteration, from 1.
+    pub step: usize,
+    /// Mean of `score - beta * kl`: the scalar that is optimised.
+    pub reward: f64,
+    /// Mean score before the KL term.
+    pub score: f64,
+    /// Mean contribution per objective over the samples that ask for it.
+    pub contributions: Vec<f64>,
+    /// Nats per answer, mean of `sum_t k1`.
+    pub kl: f64,
+    /// KL coefficient beta used in this iteration, per nat.
+    pub kl_coefficient: f64,
+    /// Mean token entropy of the sampling distribution, nats.
+    pub entropy: f64,
+    /// Mean class probabilities over all samples, `[objective][class]`.
+    pub distributions: Vec<Vec<f64>>,
+    /// Probability of the class asked for, mean over the samples that ask, per objective.
+    pub on_target: Vec<f64>,
+    /// Summed class probabilities by class asked for, `[objective][asked][class]`; rows with no sample are all zero.
+    pub matrix: Vec<Vec<Vec<f64>>>,
+    /// Mean answer length, tokens.
+    pub length: f64,
+    /// Share of answers that end by themselves.
+    pub eos_rate: f64,
+    /// Share of groups whose samples all got the same reward.
+    pub zero_std_groups: f64,
+    /// Mean probability ratio of the first minibatch: 1 up to rounding, or something is wrong.
+    pub first_ratio: f64,
+    /// Share of clipped sequences.
+    pub clip_fraction: f64,
+    /// Gradient norm before clipping.
+    pub gradient_norm: f64,
+    /// Answers sampled so far, and their tokens.
+    pub samples: u64,
+    pub tokens: u64,
+    /// Wall seconds of the iteration.
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Finished,
+    Cancelled,
+    Failed,
+    /// The worker or the server went away; the run can be resumed.
+    Interrupted,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)]
+pub enum EventBody {
+    /// The run starts (again); everything a page needs to draw the rest.
+    Started { config: RunConfig, device: DeviceReport, objectives: Vec<Objective>, resumed: bool },
+    /// The data and model sizes are known.
+    Model { model: ModelReport },
+    /// A stage begins with `total` steps. Steps of this stage after `from` that were reported earlier are void: the run
+    /// was resumed from a checkpoint made at `from`.
+    StageBegan { stage: Stage, from: usize, total: usize },
+    /// A stage is over; `cached` when its result was found in the cache.
+    StageEnded { stage: Stage, seconds: f64, cached: bool },
+    /// Loss of a supervised stage (SFT: per token in nats; reward model: sum over heads), `rate` in steps per second.
+    Loss { stage: Stage, step: usize, total: usize, loss: f64, rate: f64 },
+    /// Reward model on validation data while it trains: QWK per objective.
+    Validation { step: usize, qwk: Vec<f64> },
+    /// The reward model on the test split, calibrated.
+    RewardModel { report: RewardModelReport },
+    /// Temperatures and statistics, frozen under `hash`.
+    Calibrated { temperatures: Vec<f64>, statistics: RewardStatistics, hash: String },
+    /// One policy iteration.
+    Policy { total: usize, step: PolicyStep },
+    /// Fresh samples of a policy iteration.
+    Samples { step: usize, samples: Vec<Sample> },
+    /// A checkpoint was written.
+    Checkpoint { stage: Stage, step: usize },
+    /// Evaluation advanced.
+    Evaluating { done: usize, total: usize },
+    /// Control by one policy (`sft` or `policy`) as seen by one judge (`gold` or `reward_model`).
+    Control { policy: String, judge: String, report: ControlReport },
+    /// The final summary.
+    Summary { summary: RunSummary },
+    /// A remark for people.
+    Note { text: String },
+    /// The run is over. The last event, unless the run is resumed.
+    Ended { outcome: Outcome, message: String },
+}
+
+/// An event as stored and sent: sequence numbers of a run start at 1 and have no gaps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub seq: u64,
+    /// Milliseconds since the Unix epoch, when it was stored.
+    pub time: u64,
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// State of a run in lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    Running,
+    Finished,
+    Cancelled,
+    Failed,
+    Interrupted,
+}
+
+impl From<Outcome> for RunStatus {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Finished => Self::Finished,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Failed => Self::Failed,
+            Outcome::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// A run as the API lists it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    pub id: String,
+    pub name: String,
+    pub preset: String,
+    pub seed: u64,
+    pub status: RunStatus,
+    /// Milliseconds since the Unix epoch.
+    pub created: u64,
+    /// Last event's sequence number; 0 before the first.
+    pub last_seq: u64,
+    /// Why it failed or was interrupted; empty otherwise.
+    pub message: String,
+    pub config: RunConfig,
+    pub summary: Option<RunSummary>,
+}
+
+/// A preset as the API lists it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PresetInfo {
+    pub id: String,
+    pub title: String,
+    pub description: String,
+    pub config: RunConfig,
+}
+
+/// What `GET /api/v1/world` says about the built-in world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorldInfo {
+    pub objectives: Vec<Objective>,
+}
+
+/// Every error of the API: what was wrong, where, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    pub error: String,
+    /// Problems of a configuration, with the path of each field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<crate::config::Problem>,
+}
+
+/// First message of a websocket client: which run, and what it has already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub run: String,
+    /// Sequence number of the last event that the client holds; 0 for none.
+    #[serde(default)]
+    pub after: u64,
+}
+
+/// What the server sends on the websocket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant)]
+pub enum Frame {
+    /// State of the run when the client joined; events up to `info.last_seq` follow in `events` frames.
+    Snapshot { info: RunInfo },
+    /// Events in sequence, without a gap to what was sent before.
+    Events { events: Vec<Event> },
+    /// The run's state changed (it ended, or was resumed).
+    Info { info: RunInfo },
+    /// Nothing more will come, and why.
+    Error { message: String },
+}

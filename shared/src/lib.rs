@@ -1,0 +1,16 @@
+//! The vocabulary and the arithmetic of MOSLIM.
+//!
+//! Everything here is pure: no files, no network, no tensors. The trainer, the server, the command line and the
+//! page (compiled to WebAssembly) share these types, so a rule is written once and a number means the same everywhere.
+
+pub mod advantage;
+pub mod config;
+pub mod distribution;
+pub mod event;
+pub mod kl;
+pub mod mapping;
+pub mod metrics;
+pub mod objective;
+pub mod preference;
+pub mod presets;
+pub mod summary;

@@ -1,0 +1,172 @@
+//! Agreement between classes: of the reward model with labels, and of answers with what was asked for.
+
+use serde::{Deserialize, Serialize};
+
+/// `matrix[truth][prediction]`, counts, for `classes` classes.
+pub fn confusion(truth: &[usize], predicted: &[usize], classes: usize) -> Vec<Vec<u64>> {
+    let mut matrix = vec![vec![0; classes]; classes];
+    for (&t, &p) in truth.iter().zip(predicted) {
+        matrix[t][p] += 1;
+    }
+    matrix
+}
+
+/// Share of pairs whose difference is at most `distance` classes; 0 for no pairs.
+pub fn within(truth: &[usize], predicted: &[usize], distance: usize) -> f64 {
+    let hits = truth.iter().zip(predicted).filter(|(t, p)| t.abs_diff(**p) <= distance).count();
+    hits as f64 / truth.len().max(1) as f64
+}
+
+/// Share of equal pairs.
+pub fn accuracy(truth: &[usize], predicted: &[usize]) -> f64 {
+    within(truth, predicted, 0)
+}
+
+/// Unweighted mean of the F1 scores of the classes that occur in either list.
+pub fn macro_f1(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
+    let m = confusion(truth, predicted, classes);
+    let mut scores = Vec::new();
+    for c in 0..classes {
+        let hit = m[c][c] as f64;
+        let row: u64 = m[c].iter().sum();
+        let column: u64 = m.iter().map(|r| r[c]).sum();
+        if row + column > 0 {
+            scores.push(2.0 * hit / (row + column) as f64);
+        }
+    }
+    scores.iter().sum::<f64>() / scores.len().max(1) as f64
+}
+
+/// Quadratic weighted kappa (Cohen 1968): 1 for perfect agreement, 0 for chance. 1 where nothing varies and all agree.
+pub fn quadratic_weighted_kappa(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
+    let m = confusion(truth, predicted, classes);
+    let n = truth.len() as f64;
+    let rows: Vec<f64> = m.iter().map(|r| r.iter().sum::<u64>() as f64).collect();
+    let columns: Vec<f64> = (0..classes).map(|c| m.iter().map(|r| r[c]).sum::<u64>() as f64).collect();
+    let (mut observed, mut expected) = (0.0, 0.0);
+    for i in 0..classes {
+        for j in 0..classes {
+            let weight = (i as f64 - j as f64).powi(2);
+            observed += weight * m[i][j] as f64;
+            expected += weight * rows[i] * columns[j] / n.max(1.0);
+        }
+    }
+    if expected == 0.0 { f64::from(observed == 0.0) } else { 1.0 - observed / expected }
+}
+
+/// Mean absolute difference, in classes.
+pub fn mean_absolute_error(truth: &[f64], predicted: &[f64]) -> f64 {
+    truth.iter().zip(predicted).map(|(t, p)| (t - p).abs()).sum::<f64>() / truth.len().max(1) as f64
+}
+
+/// One bin of a reliability diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct ReliabilityBin {
+    /// Rows in the bin.
+    pub n: usize,
+    /// Mean confidence (largest class probability) in the bin.
+    pub confidence: f64,
+    /// Share of right predictions in the bin.
+    pub accuracy: f64,
+}
+
+/// Reliability diagram with `bins` equal-width bins over (0, 1].
+pub fn reliability(confidence: &[f64], correct: &[bool], bins: usize) -> Vec<ReliabilityBin> {
+    let mut out = vec![ReliabilityBin::default(); bins];
+    for (&p, &ok) in confidence.iter().zip(correct) {
+        let bin = &mut out[((p * bins as f64).ceil() as usize).clamp(1, bins) - 1];
+        bin.n += 1;
+        bin.confidence += p;
+        bin.accuracy += f64::from(ok);
+    }
+    for bin in &mut out {
+        let n = bin.n.max(1) as f64;
+        bin.confidence /= n;
+        bin.accuracy /= n;
+    }
+    out
+}
+
+/// Expected calibration error (Guo et al. 2017) over `bins` equal-width bins.
+pub fn expected_calibration_error(confidence: &[f64], correct: &[bool], bins: usize) -> f64 {
+    let n = confidence.len().max(1) as f64;
+    reliability(confidence, correct, bins).iter().map(|b| b.n as f64 / n * (b.accuracy - b.confidence).abs()).sum()
+}
+
+/// Ranks starting at 1, ties sharing their mean rank.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut out = vec![0.0; values.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let mut end = start;
+        while end + 1 < order.len() && values[order[end + 1]] == values[order[start]] {
+            end += 1;
+        }
+        for &i in &order[start..=end] {
+            out[i] = (start + end) as f64 / 2.0 + 1.0;
+        }
+        start = end + 1;
+    }
+    out
+}
+
+/// Spearman's rank correlation; 0 where either side does not vary.
+pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    let (a, b) = (ranks(a), ranks(b));
+    let n = a.len() as f64;
+    let (ma, mb) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (x, y) in a.iter().zip(&b) {
+        ab += (x - ma) * (y - mb);
+        aa += (x - ma) * (x - ma);
+        bb += (y - mb) * (y - mb);
+    }
+    if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+    }
+
+    #[test]
+    fn class_metrics_match_the_vectors() {
+        let truth = [0, 1, 2, 2, 3, 4, 4, 1];
+        let predicted = [0, 2, 2, 1, 3, 3, 4, 1];
+        close(accuracy(&truth, &predicted), 0.625);
+        close(macro_f1(&truth, &predicted, 5), 0.666667);
+        close(quadratic_weighted_kappa(&truth, &predicted, 5), 0.888889);
+        let real = |v: &[usize]| v.iter().map(|&x| x as f64).collect::<Vec<_>>();
+        close(mean_absolute_error(&real(&truth), &real(&predicted)), 0.375);
+        close(within(&truth, &predicted, 1), 1.0);
+    }
+
+    #[test]
+    fn calibration_error_matches_the_vector() {
+        let confidence = [0.95, 0.85, 0.65, 0.55, 0.92, 0.61];
+        let correct = [true, true, false, true, true, false];
+        close(expected_calibration_error(&confidence, &correct, 10), 0.331667);
+    }
+
+    #[test]
+    fn kappa_knows_perfection_chance_and_reversal() {
+        close(quadratic_weighted_kappa(&[0, 1, 2], &[0, 1, 2], 3), 1.0);
+        close(quadratic_weighted_kappa(&[0, 0, 2, 2], &[0, 2, 0, 2], 3), 0.0);
+        close(quadratic_weighted_kappa(&[0, 2], &[2, 0], 3), -1.0);
+        close(quadratic_weighted_kappa(&[1, 1], &[1, 1], 3), 1.0);
+    }
+
+    #[test]
+    fn rank_correlation_handles_order_ties_and_constants() {
+        close(spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 900.0]), 1.0);
+        close(spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), -1.0);
+        close(spearman(&[1.0, 2.0, 3.0], &[5.0, 5.0, 5.0]), 0.0);
+        // By hand: ranks (1.5, 1.5, 3.5, 3.5) and (1, 2, 3, 4): covariance 4, variances 4 and 5.
+        close(spearman(&[0.0, 0.0, 1.0, 1.0], &[1.0, 2.0, 3.0, 4.0]), 4.0 / 20f64.sqrt());
+    }
+}

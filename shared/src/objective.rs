@@ -1,0 +1,43 @@
+//! Objectives: what is graded, and into which ordered classes.
+
+use serde::{Deserialize, Serialize};
+
+/// One objective with its graded classes, lowest first. The number of classes differs from objective to objective.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objective {
+    /// Identifier used in tags, files and the API: lower-case letters, digits and `_`.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// What the objective measures, in one sentence.
+    pub description: String,
+    /// Class labels, lowest class first; at least two.
+    pub classes: Vec<String>,
+}
+
+impl Objective {
+    /// Makes an objective from string slices.
+    pub fn new(id: &str, name: &str, description: &str, classes: &[&str]) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            description: description.into(),
+            classes: classes.iter().map(|c| c.to_string()).collect(),
+        }
+    }
+
+    /// Number of classes `C_i`.
+    pub fn class_count(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// The prompt tag that asks for `class`, for example `<helpfulness=3>`.
+    pub fn tag(&self, class: usize) -> String {
+        format!("<{}={}>", self.id, class)
+    }
+}
+
+/// Position of the objective called `id`.
+pub fn index_of(objectives: &[Objective], id: &str) -> Option<usize> {
+    objectives.iter().position(|o| o.id == id)
+}

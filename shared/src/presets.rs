@@ -1,0 +1,58 @@
+//! Shipped presets: from a test of seconds to a run worth reporting.
+
+use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RunConfig, SupervisedConfig, WorldConfig};
+use crate::event::PresetInfo;
+
+/// All presets, smallest first.
+pub fn all() -> Vec<PresetInfo> {
+    vec![smoke(), quick(), standard()]
+}
+
+/// The preset called `id`.
+pub fn find(id: &str) -> Option<PresetInfo> {
+    all().into_iter().find(|p| p.id == id)
+}
+
+fn named(id: &str, title: &str, description: &str, config: RunConfig) -> PresetInfo {
+    let config = RunConfig { preset: id.into(), ..config };
+    PresetInfo { id: id.into(), title: title.into(), description: description.into(), config }
+}
+
+fn smoke() -> PresetInfo {
+    let model = ModelConfig { layers: 1, d_model: 32, heads: 2, kv_heads: 1, d_ff: 64, ..Default::default() };
+    named(
+        "smoke",
+        "Smoke",
+        "Seconds. Every stage runs, nothing is learnt: for tests.",
+        RunConfig {
+            world: WorldConfig { rows: 2_000, ..Default::default() },
+            vocabulary: 512,
+            model: model.clone(),
+            reward_trunk: model,
+            sft: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
+            reward_model: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
+            policy: PolicyConfig { iterations: 8, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
+            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, ..Default::default() },
+            ..Default::default()
+        },
+    )
+}
+
+fn quick() -> PresetInfo {
+    named("quick", "Quick", "Minutes on two CPU cores. A tiny model learns to obey its tags.", RunConfig::default())
+}
+
+fn standard() -> PresetInfo {
+    named(
+        "standard",
+        "Standard",
+        "Well under an hour on two CPU cores. Larger models, more samples: figures worth comparing.",
+        RunConfig {
+            sft: SupervisedConfig { steps: 1_500, ..Default::default() },
+            reward_model: SupervisedConfig { steps: 2_000, ..Default::default() },
+            policy: PolicyConfig { iterations: 800, ..Default::default() },
+            evaluation: EvaluationConfig { questions: 128, joint: 512, held_out: 128, ..Default::default() },
+            ..Default::default()
+        },
+    )
+}
