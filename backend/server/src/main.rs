@@ -1,1 +1,34 @@
-fn main() {}
+//! `moslim-lab`: the laboratory's server and command line.
+
+mod api;
+mod assets;
+mod cli;
+mod commands;
+mod error;
+mod failure;
+mod folder;
+mod guard;
+mod id;
+mod json;
+mod progress;
+mod report;
+mod state;
+mod store;
+mod stream;
+mod worker;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // A panic has printed its message already; it must not leak its own exit code (101) into the contract of 0, 1 and 2.
+    let Ok(result) = std::panic::catch_unwind(|| commands::run(cli)) else { return ExitCode::from(failure::RUN_FAILED) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

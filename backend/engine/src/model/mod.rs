@@ -1,0 +1,3 @@
+//! Models: a decoder-only transformer of the Llama family and what it computes.
+
+pub mod kernels;

@@ -1,0 +1,234 @@
+//! The command line. What it promises (options, exit codes, JSON on standard output) is a contract.
+
+use crate::id::RunId;
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use moslim_shared::config::DeviceChoice;
+use std::path::PathBuf;
+
+/// Trains, steers and shows language models that obey graded preferences.
+///
+/// Exit codes: 0 when all went well, 1 when the work failed, 2 when the input was bad (the message names the field).
+/// With --json exactly one JSON document goes to standard output; progress and logs go to standard error.
+#[derive(Debug, Parser)]
+#[command(name = "moslim-lab", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the laboratory's page and API on this machine.
+    Serve(ServeArgs),
+    /// Train in this process, from supervised fine-tuning to evaluation.
+    Train(TrainArgs),
+    /// The process in which a server trains a run.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Grade JSON lines {"prompt", "response"} from standard input with a run's reward model.
+    Score(ScoreArgs),
+    /// Let a run's policy answer a prompt.
+    Generate(GenerateArgs),
+    /// List the devices that can be computed on.
+    Devices(DevicesArgs),
+    /// Look at data.
+    Data(DataArgs),
+}
+
+/// Where things are kept.
+#[derive(Debug, Args)]
+pub struct FolderArgs {
+    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 7878)]
+    pub port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Open the page in a browser.
+    #[arg(long)]
+    pub open: bool,
+    /// Allow an address that other machines can reach. There is no password: whoever reaches it can use it.
+    #[arg(long)]
+    pub allow_remote: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Preset to start from: smoke, quick or standard [default: quick].
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// JSON file with the configuration; it replaces the preset, and fields that it leaves out have their defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Seed of every random choice; overrides preset and file.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Device to compute on (auto, cpu, cuda or wgpu); overrides preset and file.
+    #[arg(long)]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Identifier of the run. A run that exists is resumed from its last checkpoint, with its own configuration unless
+    /// one is given.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    #[arg(long)]
+    pub run: RunId,
+    #[arg(long)]
+    pub config: PathBuf,
+    #[arg(long)]
+    pub data: PathBuf,
+}
+
+/// Which trained run to use.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["run", "folder"])))]
+pub struct SourceArgs {
+    /// Identifier of a finished run in the data folder.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
+    /// Folder of a finished run.
+    #[arg(long, value_name = "PATH")]
+    pub folder: Option<PathBuf>,
+    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Device to compute on: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// What is asked for, for example helpfulness=4,verbosity=1; adds the scalar reward and its parts to each line.
+    #[arg(long)]
+    pub target: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// The question.
+    #[arg(long)]
+    pub prompt: String,
+    /// What is asked for, for example helpfulness=4,verbosity=1 [default: nothing].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub target: String,
+    /// Number of answers.
+    #[arg(long, default_value_t = 1)]
+    pub n: usize,
+    /// Sampling temperature; 0 takes the most probable token.
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Probability mass that tokens are sampled from.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Longest answer, tokens.
+    #[arg(long, default_value_t = 48)]
+    pub max_new_tokens: usize,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Print rows of a data set.
+    Sample(SampleArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SampleArgs {
+    /// The built-in world; the only source there is, and the default.
+    #[arg(long)]
+    pub world: bool,
+    /// Number of rows.
+    #[arg(long, default_value_t = 20)]
+    pub n: usize,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Share of labels moved to a neighbouring class.
+    #[arg(long, default_value_t = 0.0)]
+    pub label_noise: f64,
+    /// Share of labels removed.
+    #[arg(long, default_value_t = 0.0)]
+    pub missing_labels: f64,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("moslim-lab").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_ids_and_devices_end_with_exit_code_2() {
+        for line in [
+            "train --run ../x",
+            "train --run A",
+            "train --device tpu",
+            "score",
+            "score --run a --folder b",
+            "generate --run ../../etc --prompt x",
+            "worker --run a/b --config c --data d",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let Command::Serve(serve) = parse("serve").unwrap().command else { panic!("serve was expected") };
+        assert_eq!((serve.port, serve.host.as_str(), serve.open, serve.allow_remote), (7878, "127.0.0.1", false, false));
+        let Command::Generate(generate) = parse("generate --run a-1 --prompt x").unwrap().command else {
+            panic!("generate was expected")
+        };
+        assert_eq!((generate.n, generate.max_new_tokens, generate.seed), (1, 48, 1));
+        assert_eq!(generate.source.device, DeviceChoice::Auto);
+    }
+}

@@ -1,0 +1,117 @@
+//! Errors of the API: one type, one shape on the wire, and nothing internal in it.
+
+use crate::json::JsonError;
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use moslim_shared::config::Problem;
+use moslim_shared::event::ApiError;
+use std::any::Any;
+
+/// What a request is answered with when it cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    MethodNotAllowed(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// The configuration is wrong in these places.
+    #[error("{message}")]
+    Invalid { message: String, problems: Vec<Problem> },
+    /// A fault of the server. Its cause is logged and never sent.
+    #[error(transparent)]
+    Internal(#[from] anyhow::Error),
+}
+
+impl Error {
+    /// A configuration with problems.
+    pub fn invalid(problems: Vec<Problem>) -> Self {
+        let message = match problems.as_slice() {
+            [one] if one.field.is_empty() => one.message.clone(),
+            [one] => format!("{}: {}", one.field, one.message),
+            many => format!("the configuration has {} problems", many.len()),
+        };
+        Self::Invalid { message, problems }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<JsonError> for Error {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Syntax(message) => Self::BadRequest(message),
+            JsonError::Field(problem) => {
+                // Paths are those of the configuration, as its own checks write them, not those of the request around it.
+                let field = problem.field.strip_prefix("config.").map_or(problem.field.clone(), str::to_string);
+                Self::invalid(vec![Problem { field, message: problem.message }])
+            }
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let error = match &self {
+            Self::Internal(cause) => {
+                tracing::error!("{cause:#}");
+                internal_message()
+            }
+            other => other.to_string(),
+        };
+        let problems = if let Self::Invalid { problems, .. } = self { problems } else { Vec::new() };
+        (status, Json(ApiError { error, problems })).into_response()
+    }
+}
+
+/// The answer when a handler panicked. The panic itself was printed to standard error by then.
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    let body = ApiError { error: internal_message(), problems: Vec::new() };
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
+}
+
+fn internal_message() -> String {
+    "the server failed at this request; its log on standard error says why".to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_causes_stay_inside() {
+        let error = Error::Internal(anyhow::anyhow!("secret path"));
+        assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!internal_message().contains("secret"));
+    }
+
+    #[test]
+    fn json_mistakes_carry_the_path_within_the_configuration() {
+        let problem = Problem { field: "config.policy.prompts".into(), message: "invalid type".into() };
+        let Error::Invalid { message, problems } = Error::from(JsonError::Field(problem)) else { panic!("wrong variant") };
+        assert_eq!((message.as_str(), problems[0].field.as_str()), ("policy.prompts: invalid type", "policy.prompts"));
+    }
+}

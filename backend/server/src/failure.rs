@@ -1,0 +1,58 @@
+//! How a command fails: the exit codes are a contract.
+
+use moslim_shared::config::Problem;
+
+/// Exit code of a command whose input was good and whose work failed.
+pub const RUN_FAILED: u8 = 1;
+/// Exit code of a command whose input was bad.
+pub const BAD_INPUT: u8 = 2;
+
+/// Why a command failed, in words for people.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The input is at fault; the message names the field.
+    #[error("{0}")]
+    BadInput(String),
+    /// The work itself failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Failure {
+    /// Bad input in one field.
+    pub fn field(field: &str, message: impl std::fmt::Display) -> Self {
+        Self::BadInput(format!("{field}: {message}"))
+    }
+
+    /// Bad input in several fields, one per line.
+    pub fn problems(problems: &[Problem]) -> Self {
+        let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+        Self::BadInput(lines.join("\n"))
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::BadInput(_) => BAD_INPUT,
+            Self::Failed(_) => RUN_FAILED,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(format!("a result could not be written as JSON: {error}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(format!("input or output failed: {error}"))
+    }
+}

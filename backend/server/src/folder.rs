@@ -1,0 +1,104 @@
+//! The data folder: what lies where, and how files are written so that they appear whole or not at all.
+
+use crate::id::RunId;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Environment variable that names the data folder.
+const VARIABLE: &str = "MOSLIM_LAB_DATA";
+
+/// The data folder of a laboratory.
+#[derive(Debug, Clone)]
+pub struct DataFolder {
+    root: PathBuf,
+}
+
+impl DataFolder {
+    /// The folder given on the command line, else the one in `MOSLIM_LAB_DATA`, else `lab-data` in the current folder.
+    pub fn resolve(given: Option<PathBuf>) -> Self {
+        let variable = || std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = given.or_else(variable).unwrap_or_else(|| PathBuf::from("lab-data"));
+        // Absolute, so that messages say where it is. Without a current folder the relative path is as good as any.
+        Self { root: std::path::absolute(&root).unwrap_or(root) }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a run.
+    pub fn run(&self, id: &RunId) -> PathBuf {
+        self.root.join("runs").join(id.as_str())
+    }
+
+    /// The configuration of a run.
+    pub fn config(&self, id: &RunId) -> PathBuf {
+        self.run(id).join("config.json")
+    }
+
+    /// The server's database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("lab.db")
+    }
+
+    /// The file that a running server holds locked.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("server.lock")
+    }
+
+    /// Creates the folder and writes a file into it, to fail early and in words.
+    ///
+    /// # Errors
+    /// When it cannot be created or written; the message names the folder and what to do.
+    pub fn create(&self) -> Result<(), String> {
+        let probe = self.root.join(format!(".probe-{}", std::process::id()));
+        fs::create_dir_all(&self.root)
+            .and_then(|()| File::create(&probe))
+            .and_then(|_| fs::remove_file(&probe))
+            .map_err(|e| {
+                let root = self.root.display();
+                format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
+            })
+    }
+}
+
+/// Replaces a file as a whole: after a crash at any moment there is either the old or the new content.
+///
+/// # Errors
+/// Whatever the file system says; the old content is untouched then.
+pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("the path has no folder"))?;
+    fs::create_dir_all(folder)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let mut file = File::create(&temporary)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // Best effort: the error that matters is the one above.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    // The rename itself lasts only once the folder is on disk. Windows cannot open folders and needs no such step.
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_whole() {
+        let folder = std::env::temp_dir().join(format!("moslim-folder-{}", std::process::id()));
+        let path = folder.join("runs").join("config.json");
+        write_whole(&path, b"old").unwrap();
+        write_whole(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,265 @@
+//! Who may talk to the server: checks of Host, Origin and content type before anything else, and headers on every answer.
+//!
+//! The threat is any web page that the user visits: it can send requests to this machine. A page cannot forge `Host` or
+//! `Origin`, so an allow-list of hosts stops DNS rebinding, and an exact origin on everything that changes state, and on
+//! the websocket, stops cross-site requests. Nothing is allowed by default for a method: only GET and HEAD are reads.
+
+use crate::error::Error;
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::Authority;
+use axum::http::{Method, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Largest request body, bytes.
+pub const BODY_LIMIT: usize = 1 << 20;
+
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; \
+         font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// The hosts that a request may name.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    names: Vec<String>,
+    port: u16,
+    /// Whether any IP address is good, which is so when the server listens on all of them.
+    any_address: bool,
+}
+
+impl Hosts {
+    /// The loopback names, and the address that the server is bound to.
+    pub fn of(bound: SocketAddr) -> Self {
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(String::from).to_vec();
+        let address = match bound.ip() {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("[{v6}]"),
+        };
+        if !names.contains(&address) {
+            names.push(address);
+        }
+        Self { names, port: bound.port(), any_address: bound.ip().is_unspecified() }
+    }
+
+    /// Whether `authority` is allowed. Browsers leave out the port only where it is 80.
+    fn allow(&self, authority: &Authority) -> bool {
+        let host = authority.host().to_ascii_lowercase();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        // Rebinding needs a name whose address the attacker can change; a literal address cannot be rebound.
+        let known = self.names.contains(&host) || (self.any_address && bare.parse::<IpAddr>().is_ok());
+        known && authority.port_u16().unwrap_or(80) == self.port
+    }
+}
+
+/// Checks a request by its head.
+///
+/// # Errors
+/// 400 for a malformed head, 403 for a stranger, 415 for a body that is not JSON.
+pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+    let host = single(headers, &header::HOST)?.ok_or_else(|| Error::BadRequest("the Host header is missing".into()))?;
+    let authority = parse_host(host)?;
+    if uri.authority().is_some_and(|a| a != &authority) {
+        return Err(Error::BadRequest("the request line names another host than the Host header".into()));
+    }
+    if !hosts.allow(&authority) {
+        return Err(Error::Forbidden(format!("this server does not answer for the host {host}")));
+    }
+
+    let reads = method == Method::GET || method == Method::HEAD;
+    let upgrade = headers.contains_key(header::UPGRADE);
+    let origin = single(headers, &header::ORIGIN)?;
+    let own = format!("http://{}", host.to_ascii_lowercase());
+    if !reads || upgrade {
+        match origin {
+            Some(origin) if origin == own => {}
+            Some(_) => return Err(Error::Forbidden(format!("the Origin header must be {own}"))),
+            None => {
+                return Err(Error::Forbidden(format!(
+                    "the Origin header is missing; browsers send it by themselves, scripts must send \"Origin: {own}\""
+                )));
+            }
+        }
+    }
+
+    let api = uri.path() == "/api" || uri.path().starts_with("/api/");
+    // Browsers disagree on what they send for websockets, whose origin was checked above, which is stronger.
+    if api
+        && !upgrade
+        && let Some(site) = single(headers, &HeaderName::from_static("sec-fetch-site"))?
+        && !matches!(site, "same-origin" | "none")
+    {
+        return Err(Error::Forbidden("requests to the API must come from this server's own page".into()));
+    }
+
+    let length = single(headers, &header::CONTENT_LENGTH)?;
+    let body = headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|l| l.trim() != "0");
+    if !reads && body && !is_json(single(headers, &header::CONTENT_TYPE)?) {
+        return Err(Error::UnsupportedMediaType("the body must be JSON, sent as Content-Type: application/json".into()));
+    }
+    Ok(())
+}
+
+/// The only value of a header. Two values are refused: which one counts is where proxies and servers disagree.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    text.map(Some).ok_or_else(|| Error::BadRequest(format!("the {name} header is malformed or sent twice")))
+}
+
+fn parse_host(host: &str) -> Result<Authority, Error> {
+    let malformed = || Error::BadRequest("the Host header is malformed".into());
+    let authority: Authority = host.parse().map_err(|_| malformed())?;
+    let port_is_number = authority.port().is_none() || authority.port_u16().is_some();
+    // An authority may hold a user and an empty port, a Host header may not.
+    let plain = !host.contains('@') && !host.ends_with(':') && !authority.host().is_empty();
+    if plain && port_is_number { Ok(authority) } else { Err(malformed()) }
+}
+
+fn is_json(content_type: Option<&str>) -> bool {
+    let kind = content_type.and_then(|c| c.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Middleware: [`check`] on every request.
+///
+/// # Errors
+/// Those of [`check`].
+pub async fn guard(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Result<Response, Error> {
+    check(&hosts, request.method(), request.uri(), request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Middleware: security headers on every answer, refusals included. There are no CORS headers, on purpose.
+pub async fn secure(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // What the API says is true for a moment only.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::middleware::{from_fn, from_fn_with_state};
+    use axum::routing::any;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Serves one route behind the guard; returns its port.
+    async fn serve() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bound = listener.local_addr().unwrap();
+        let router = Router::new()
+            .fallback(any(|| async { "ok" }))
+            .layer(from_fn_with_state(Arc::new(Hosts::of(bound)), guard))
+            .layer(from_fn(secure));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        bound.port()
+    }
+
+    /// Sends a raw request; returns the whole answer.
+    async fn ask(port: u16, request: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A refusal may reset the connection after the answer; what was read until then counts.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn status(answer: &str) -> u16 {
+        answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0)
+    }
+
+    #[tokio::test]
+    async fn strangers_are_refused() {
+        let p = serve().await;
+        let own = format!("Host: localhost:{p}\r\n");
+        let json = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+        let origin = format!("Origin: http://localhost:{p}\r\n");
+        let table: Vec<(&str, String, u16)> = vec![
+            ("GET /", own.clone(), 200),
+            ("GET /", format!("Host: LOCALHOST:{p}\r\n"), 200),
+            ("GET /", format!("Host: 127.0.0.1:{p}\r\n"), 200),
+            ("GET /", format!("Host: [::1]:{p}\r\n"), 200),
+            ("GET /", format!("Host: evil.example:{p}\r\n"), 403),
+            ("GET /", format!("Host: localhost.evil.example:{p}\r\n"), 403),
+            ("GET /", format!("Host: 127.0.0.2:{p}\r\n"), 403),
+            ("GET /", "Host: localhost:1\r\n".into(), 403),
+            ("GET /", "Host: localhost\r\n".into(), 403),
+            ("GET /", String::new(), 400),
+            ("GET /", format!("{own}{own}"), 400),
+            ("GET /", "Host: a b\r\n".into(), 400),
+            ("GET /", format!("Host: user@localhost:{p}\r\n"), 400),
+            ("GET /", format!("Host: localhost:{p}x\r\n"), 400),
+            ("GET /", "Host: localhost:99999\r\n".into(), 400),
+            ("GET http://evil.example/", own.clone(), 400),
+            ("GET /api/v1/runs", own.clone(), 200),
+            ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: same-origin\r\n"), 200),
+            ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: none\r\n"), 200),
+            ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: cross-site\r\n"), 403),
+            ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: same-site\r\n"), 403),
+            ("GET /", format!("{own}Sec-Fetch-Site: cross-site\r\n"), 200),
+            ("GET /api/v1/ws", format!("{own}Upgrade: websocket\r\n"), 403),
+            ("GET /api/v1/ws", format!("{own}Upgrade: websocket\r\nOrigin: http://evil.example\r\n"), 403),
+            ("GET /api/v1/ws", format!("{own}Upgrade: websocket\r\nOrigin: null\r\n"), 403),
+            ("GET /api/v1/ws", format!("{own}{origin}Upgrade: websocket\r\n"), 200),
+            ("POST /api/v1/runs", format!("{own}{json}"), 403),
+            ("POST /api/v1/runs", format!("{own}{json}Origin: null\r\n"), 403),
+            ("POST /api/v1/runs", format!("{own}{json}Origin: https://localhost:{p}\r\n"), 403),
+            ("POST /api/v1/runs", format!("{own}{json}Origin: http://localhost\r\n"), 403),
+            ("POST /api/v1/runs", format!("{own}{json}Origin: http://127.0.0.1:{p}\r\n"), 403),
+            ("POST /api/v1/runs", format!("{own}{json}{origin}{origin}"), 400),
+            ("POST /api/v1/runs", format!("{own}{json}{origin}"), 200),
+            ("POST /api/v1/runs", format!("{own}{origin}"), 200),
+            ("POST /api/v1/runs", format!("{own}{origin}Content-Length: 2\r\n"), 415),
+            ("POST /api/v1/runs", format!("{own}{origin}Content-Type: text/plain\r\nContent-Length: 2\r\n"), 415),
+            ("DELETE /api/v1/runs", own.clone(), 403),
+            ("PATCH /api/v1/runs", own.clone(), 403),
+            ("OPTIONS /api/v1/runs", format!("{own}Origin: http://evil.example\r\n"), 403),
+        ];
+        for (line, headers, expected) in table {
+            let body = if headers.contains("Content-Length: 2") { "{}" } else { "" };
+            let answer = ask(p, &format!("{line} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n{body}")).await;
+            assert_eq!(status(&answer), expected, "{line}\n{headers}\n{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_answer_carries_the_headers() {
+        let p = serve().await;
+        for host in [format!("localhost:{p}"), "evil.example".to_string()] {
+            let answer = ask(p, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await.to_lowercase();
+            for (name, value) in HEADERS {
+                assert!(answer.contains(&format!("{name}: {}", value.to_lowercase())), "{name} in {answer}");
+            }
+            assert!(!answer.contains("access-control-"), "{answer}");
+        }
+    }
+
+    #[test]
+    fn listening_on_all_addresses_allows_addresses_but_no_names() {
+        let hosts = Hosts::of("0.0.0.0:80".parse().unwrap());
+        for (host, allowed) in [("192.168.1.5", true), ("[fe80::1]:80", true), ("lab.local", false), ("192.168.1.5:81", false)] {
+            assert_eq!(hosts.allow(&host.parse().unwrap()), allowed, "{host}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The live connection to a run: a websocket that resumes where it was, and the store that it fills.
+
+use crate::state::{RunState, Topic};
+use leptos::prelude::*;
+use moslim_shared::event::{Frame, Hello, RunStatus};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen::JsCast;
+use wasm_bindgen::closure::Closure;
+use web_sys::{MessageEvent, WebSocket};
+
+/// Shortest time between two redraws, milliseconds.
+const FLUSH_MS: f64 = 50.0;
+/// First and longest wait before connecting again, milliseconds.
+const BACKOFF_MS: (f64, f64) = (500.0, 10_000.0);
+
+/// What the connection pill says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    Connecting,
+    Live,
+    Reconnecting,
+    /// The run is over and the server closed the connection.
+    Ended,
+}
+
+impl Connection {
+    /// Name for people and for tests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Reconnecting => "reconnecting",
+            Self::Ended => "run ended",
+        }
+    }
+}
+
+/// What the page knows of one run. The data is outside the reactive system; `version` says that it changed.
+#[derive(Clone, Copy)]
+pub struct Run {
+    state: StoredValue<RunState>,
+    version: RwSignal<u64>,
+}
+
+impl Run {
+    /// A run of which nothing is known yet.
+    pub fn new() -> Self {
+        Self { state: StoredValue::new(RunState::default()), version: RwSignal::new(0) }
+    }
+
+    /// Reads the state; not reactive by itself.
+    pub fn read<R>(self, f: impl FnOnce(&RunState) -> R) -> R {
+        match self.state.try_read_value() {
+            Some(state) => f(&state),
+            None => f(&RunState::default()),
+        }
+    }
+
+    /// Changes when what `topic` shows has changed, and only then.
+    pub fn on(self, topic: Topic) -> Memo<u64> {
+        Memo::new(move |_| {
+            self.version.track();
+            self.read(|s| s.revision(topic))
+        })
+    }
+
+    /// A value derived from the state.
+    pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
+        Memo::new(move |_| {
+            self.version.track();
+            self.read(&f)
+        })
+    }
+}
+
+struct Socket {
+    socket: WebSocket,
+    _open: Closure<dyn FnMut()>,
+    _message: Closure<dyn FnMut(MessageEvent)>,
+    _close: Closure<dyn FnMut()>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.socket.set_onopen(None);
+        self.socket.set_onmessage(None);
+        self.socket.set_onclose(None);
+        let _ = self.socket.close();
+    }
+}
+
+struct Inner {
+    id: String,
+    run: Run,
+    connection: RwSignal<Connection>,
+    socket: RefCell<Option<Socket>>,
+    timer: Cell<Option<TimeoutHandle>>,
+    attempts: Cell<i32>,
+    stopped: Cell<bool>,
+    pending: Cell<bool>,
+    flushed: Cell<f64>,
+}
+
+/// Keeps a run's store up to date until it is stopped.
+#[derive(Clone)]
+pub struct Stream(Rc<Inner>);
+
+impl Stream {
+    /// Connects to run `id`.
+    pub fn open(id: String, run: Run, connection: RwSignal<Connection>) -> Self {
+        let inner = Rc::new(Inner {
+            id,
+            run,
+            connection,
+            socket: RefCell::new(None),
+            timer: Cell::new(None),
+            attempts: Cell::new(0),
+            stopped: Cell::new(false),
+            pending: Cell::new(false),
+            flushed: Cell::new(0.0),
+        });
+        connect(&inner);
+        Self(inner)
+    }
+
+    /// Connects now, whatever the backoff says; for a run that was resumed.
+    pub fn reconnect(&self) {
+        self.0.attempts.set(0);
+        if self.0.connection.get_untracked() != Connection::Live {
+            connect(&self.0);
+        }
+    }
+
+    /// Closes the connection for good.
+    pub fn stop(&self) {
+        self.0.stopped.set(true);
+        if let Some(timer) = self.0.timer.take() {
+            timer.clear();
+        }
+        self.0.socket.borrow_mut().take();
+    }
+}
+
+fn address() -> String {
+    let location = window().location();
+    let secure = location.protocol().is_ok_and(|p| p == "https:");
+    let host = location.host().unwrap_or_default();
+    format!("{}://{host}/api/v1/ws", if secure { "wss" } else { "ws" })
+}
+
+fn connect(inner: &Rc<Inner>) {
+    if inner.stopped.get() {
+        return;
+    }
+    if let Some(timer) = inner.timer.take() {
+        timer.clear();
+    }
+    let Ok(socket) = WebSocket::new(&address()) else {
+        retry(inner);
+        return;
+    };
+
+    let opened = Rc::downgrade(inner);
+    let writer = socket.clone();
+    let open = Closure::<dyn FnMut()>::new(move || {
+        let Some(inner) = opened.upgrade() else { return };
+        let hello = Hello { run: inner.id.clone(), after: inner.run.read(|s| s.last_seq()) };
+        if let Ok(text) = serde_json::to_string(&hello) {
+            let _ = writer.send_with_str(&text);
+        }
+    });
+
+    let heard = Rc::downgrade(inner);
+    let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+        let Some(inner) = heard.upgrade() else { return };
+        let Some(text) = event.data().as_string() else { return };
+        match serde_json::from_str::<Frame>(&text) {
+            Ok(frame) => deliver(&inner, frame),
+            Err(error) => {
+                deliver(&inner, Frame::Error { message: format!("A message was not understood ({error}). Reload the page.") })
+            }
+        }
+    });
+
+    let lost = Rc::downgrade(inner);
+    let close = Closure::<dyn FnMut()>::new(move || {
+        if let Some(inner) = lost.upgrade() {
+            retry(&inner);
+        }
+    });
+
+    socket.set_onopen(Some(open.as_ref().unchecked_ref()));
+    socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
+    socket.set_onclose(Some(close.as_ref().unchecked_ref()));
+    let previous = inner.socket.replace(Some(Socket { socket, _open: open, _message: message, _close: close }));
+    drop(previous);
+}
+
+/// Waits with full jitter, then connects again, unless the run is over.
+fn retry(inner: &Rc<Inner>) {
+    if inner.stopped.get() {
+        return;
+    }
+    let over = inner.run.read(|s| s.info().is_some_and(|i| i.status != RunStatus::Running));
+    if over {
+        inner.connection.try_set(Connection::Ended);
+        return;
+    }
+    let attempts = inner.attempts.get();
+    inner.attempts.set(attempts + 1);
+    inner.connection.try_set(if attempts == 0 && inner.run.read(|s| s.info().is_none()) {
+        Connection::Connecting
+    } else {
+        Connection::Reconnecting
+    });
+    let longest = (BACKOFF_MS.0 * 2f64.powi(attempts.min(10))).min(BACKOFF_MS.1);
+    let wait = longest * (0.5 + 0.5 * js_sys::Math::random());
+    let again = Rc::downgrade(inner);
+    let timer = set_timeout_with_handle(
+        move || {
+            if let Some(inner) = again.upgrade() {
+                inner.timer.set(None);
+                connect(&inner);
+            }
+        },
+        Duration::from_millis(wait as u64),
+    );
+    inner.timer.set(timer.ok());
+}
+
+/// Folds a frame into the store at once and tells the page at most twenty times a second.
+fn deliver(inner: &Rc<Inner>, frame: Frame) {
+    if matches!(frame, Frame::Snapshot { .. }) {
+        inner.attempts.set(0);
+        inner.connection.try_set(Connection::Live);
+    }
+    let _ = inner.run.state.try_update_value(|s| s.receive(frame));
+    if inner.pending.replace(true) {
+        return;
+    }
+    let wait = (FLUSH_MS - (js_sys::Date::now() - inner.flushed.get())).clamp(0.0, FLUSH_MS);
+    let later = Rc::downgrade(inner);
+    set_timeout(
+        move || {
+            if let Some(inner) = later.upgrade() {
+                inner.pending.set(false);
+                inner.flushed.set(js_sys::Date::now());
+                let _ = inner.run.version.try_update(|v| *v += 1);
+            }
+        },
+        Duration::from_millis(wait as u64),
+    );
+}
