@@ -3,4 +3,5 @@
 //! One direction of flow: `data`, `text`, `model`, `reward`, `policy`, `method`, `evaluate`, `run`; each knows only the
 //! ones before it.
 
+pub mod data;
 pub mod model;
