@@ -168,8 +168,6 @@ pub struct PolicyConfig {
     pub kl_coefficient: f64,
     /// When set, beta adapts towards this KL (nats per answer).
     pub kl_target: Option<f64>,
-    /// Entropy bonus, per nat of mean token entropy.
-    pub entropy_coefficient: f64,
     /// Sampling temperature.
     pub temperature: f64,
     /// Longest answer, tokens.
@@ -194,7 +192,6 @@ impl Default for PolicyConfig {
             clip: 0.2,
             kl_coefficient: 0.03,
             kl_target: None,
-            entropy_coefficient: 0.0,
             temperature: 1.0,
             max_new_tokens: 48,
             missing_eos_penalty: 1.0,
@@ -235,10 +232,7 @@ pub struct RunConfig {
     /// Seed of every random choice but the world's.
     pub seed: u64,
     pub device: DeviceChoice,
-    /// Each batch is computed in this many parts in parallel, whose gradients are summed in order. It is a setting and
-    /// not the number of cores, so that the same config gives the same numbers on every CPU.
-    pub shards: usize,
-    /// Entries of the tokenizer's vocabulary, special tokens included.
+    /// Entries of the tokenizer's vocabulary before special tokens and tags are added; at least the 256 bytes.
     pub vocabulary: usize,
     pub world: WorldConfig,
     /// Policy (and its SFT).
@@ -260,8 +254,7 @@ impl Default for RunConfig {
             preset: "custom".into(),
             seed: 1,
             device: DeviceChoice::Auto,
-            shards: 2,
-            vocabulary: 640,
+            vocabulary: 768,
             world: WorldConfig::default(),
             model: ModelConfig::default(),
             reward_trunk: ModelConfig::default(),
@@ -331,8 +324,7 @@ impl RunConfig {
         c.require(self.name.chars().count() <= 120, "name", "is longer than 120 characters");
         c.require(!self.name.chars().any(char::is_control), "name", "contains control characters");
         c.require(self.seed <= (1 << 53), "seed", "is larger than 2^53, which a page cannot show exactly");
-        c.range("shards", self.shards, 1, 64);
-        c.range("vocabulary", self.vocabulary, 320, 65_536);
+        c.range("vocabulary", self.vocabulary, 300, 65_536);
 
         c.range("world.rows", self.world.rows, 500, 2_000_000);
         c.range("world.label_noise", self.world.label_noise, 0.0, 0.5);
@@ -404,7 +396,6 @@ impl RunConfig {
                 "must be larger than 0 for policy.kl_target to move it",
             );
         }
-        c.range("policy.entropy_coefficient", policy.entropy_coefficient, 0.0, 1.0);
         c.range("policy.temperature", policy.temperature, 0.1, 5.0);
         c.range("policy.max_new_tokens", policy.max_new_tokens, 1, 1024);
         c.range("policy.missing_eos_penalty", policy.missing_eos_penalty, 0.0, 100.0);

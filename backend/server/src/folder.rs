@@ -54,13 +54,10 @@ impl DataFolder {
     /// When it cannot be created or written; the message names the folder and what to do.
     pub fn create(&self) -> Result<(), String> {
         let probe = self.root.join(format!(".probe-{}", std::process::id()));
-        fs::create_dir_all(&self.root)
-            .and_then(|()| File::create(&probe))
-            .and_then(|_| fs::remove_file(&probe))
-            .map_err(|e| {
-                let root = self.root.display();
-                format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
-            })
+        fs::create_dir_all(&self.root).and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe)).map_err(|e| {
+            let root = self.root.display();
+            format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
+        })
     }
 }
 

@@ -17,17 +17,17 @@ use std::sync::Arc;
 /// Largest request body, bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
 
-const HEADERS: [(HeaderName, &str); 6] = [
+const HEADERS: [(&str, &str); 6] = [
     (
-        header::CONTENT_SECURITY_POLICY,
+        "content-security-policy",
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; \
          font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
 ];
 
 /// The hosts that a request may name.
@@ -122,10 +122,15 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 fn parse_host(host: &str) -> Result<Authority, Error> {
     let malformed = || Error::BadRequest("the Host header is malformed".into());
     let authority: Authority = host.parse().map_err(|_| malformed())?;
-    let port_is_number = authority.port().is_none() || authority.port_u16().is_some();
-    // An authority may hold a user and an empty port, a Host header may not.
-    let plain = !host.contains('@') && !host.ends_with(':') && !authority.host().is_empty();
-    if plain && port_is_number { Ok(authority) } else { Err(malformed()) }
+    // An authority may also hold a user, an empty port or one that is no number; a Host header may not.
+    let plain = match host.strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(rest) => {
+            rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        }
+        None => false,
+    };
+    if plain && !authority.host().is_empty() { Ok(authority) } else { Err(malformed()) }
 }
 
 fn is_json(content_type: Option<&str>) -> bool {
@@ -147,7 +152,7 @@ pub async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     // What the API says is true for a moment only.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -159,7 +164,6 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::middleware::{from_fn, from_fn_with_state};
-    use axum::routing::any;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -168,7 +172,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bound = listener.local_addr().unwrap();
         let router = Router::new()
-            .fallback(any(|| async { "ok" }))
+            .fallback(|| async { "ok" })
             .layer(from_fn_with_state(Arc::new(Hosts::of(bound)), guard))
             .layer(from_fn(secure));
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -1,3 +1,20 @@
-//! Models: a decoder-only transformer of the Llama family and what it computes.
+//! Models: a decoder-only transformer of the Llama family, what it computes, how it generates, and how it is kept.
 
+pub mod generate;
 pub mod kernels;
+pub mod optimizer;
+pub mod store;
+pub mod transformer;
+
+use burn::tensor::backend::AutodiffBackend;
+use kernels::Kernels;
+
+/// A backend that trains: autodiff over an inner backend, both with the transformer's operations.
+pub trait TrainBackend: AutodiffBackend<InnerBackend: Kernels> + Kernels {}
+
+impl<B> TrainBackend for B
+where
+    B: AutodiffBackend + Kernels,
+    B::InnerBackend: Kernels,
+{
+}

@@ -34,7 +34,7 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> B::FloatTensor
 }
 
 impl Kernels for Flex {
-    fn attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
+    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
         let [b, t, _] = qkv.dims();
         let qkv = ordered(primitive(qkv));
         let (out, _) = cpu::attention(values(&qkv), b, t, shape, starts, false);
@@ -162,7 +162,7 @@ impl Backward<Flex, 1> for LogProbBackward {
 }
 
 impl Kernels for Taped {
-    fn attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
+    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
         let [b, t, _] = qkv.dims();
         let qkv = primitive(qkv);
         let input = ordered(qkv.primitive.clone());
@@ -273,8 +273,8 @@ mod tests {
         let (time, width) = (9, 24);
         check::<3, 3>(
             [3, time, shape.qkv_dim()],
-            |x| Taped::attention(x, &shape, &starts),
-            |x| Plain::attention(x, &shape, &starts),
+            |x| Taped::causal_attention(x, &shape, &starts),
+            |x| Plain::causal_attention(x, &shape, &starts),
             |i| (i / width) % time >= starts[i / width / time],
         );
     }
@@ -315,7 +315,7 @@ mod tests {
         let starts = [0, 2];
         let data = TensorData::new(numbers(2 * 7 * shape.qkv_dim(), 3), [2, 7, shape.qkv_dim()]);
         let whole: Tensor<Flex, 3> = Tensor::from_data(data.clone(), &Default::default());
-        let want = Flex::attention(whole.clone(), &shape, &starts).narrow(1, 6, 1);
+        let want = Flex::causal_attention(whole.clone(), &shape, &starts).narrow(1, 6, 1);
         let mut cache = LayerCache::<Flex>::new(16);
         Flex::cached_attention(whole.clone().narrow(1, 0, 5), &shape, &starts, &mut cache);
         Flex::cached_attention(whole.clone().narrow(1, 5, 1), &shape, &starts, &mut cache);

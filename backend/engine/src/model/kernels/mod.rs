@@ -103,7 +103,7 @@ pub trait Kernels: Backend {
     /// `qkv`: `[rows, time, qkv_dim]`, queries, keys, values, not yet rotated. `starts[row]` is the first real position;
     /// earlier ones are padding, are never attended to, and positions count from there. Returns `[rows, time, heads * head_dim]`;
     /// what stands at padding positions is unspecified but finite.
-    fn attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
+    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
         let [b, t, _] = qkv.dims();
         let device = qkv.device();
         let positions: Vec<usize> = (0..b).flat_map(|r| (0..t).map(move |i| i.saturating_sub(starts[r]))).collect();
@@ -113,7 +113,7 @@ pub trait Kernels: Backend {
     }
 
     /// Attention of `qkv` (`[rows, new, qkv_dim]`), which follow the positions already in `cache`; appends them to it.
-    /// Otherwise as [`Kernels::attention`].
+    /// Otherwise as [`Kernels::causal_attention`].
     fn cached_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize], cache: &mut LayerCache<Self>) -> Tensor<Self, 3> {
         let [b, t, _] = qkv.dims();
         let device = qkv.device();

@@ -1,0 +1,105 @@
+//! The optimiser around a model: AdamW with a global gradient norm limit, and a state that can be kept and restored.
+
+use anyhow::{Context, Result};
+use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
+use burn::prelude::*;
+use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+use burn::tensor::backend::AutodiffBackend;
+
+type Recording = BinBytesRecorder<FullPrecisionSettings, Vec<u8>>;
+
+/// A model under training.
+pub struct Trainee<B: AutodiffBackend, M: AutodiffModule<B>> {
+    pub model: M,
+    optimizer: OptimizerAdaptor<AdamW, M, B>,
+    max_gradient_norm: f64,
+}
+
+/// Sums squares of all gradients, or scales them.
+struct GradientVisitor<'a, B: AutodiffBackend> {
+    grads: &'a mut GradientsParams,
+    /// `None`: only measure.
+    scale: Option<f64>,
+    squares: Vec<Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for GradientVisitor<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        match self.scale {
+            None => {
+                if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
+                    self.squares.push((grad.clone() * grad).sum());
+                }
+            }
+            Some(scale) => {
+                if let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) {
+                    self.grads.register::<B::InnerBackend, D>(param.id, grad * scale);
+                }
+            }
+        }
+    }
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
+    /// Adam (no weight decay unless given) with epsilon 1e-5 on `model`.
+    pub fn new(model: M, weight_decay: f32, max_gradient_norm: f64) -> Self {
+        let optimizer =
+            AdamWConfig::new().with_weight_decay(weight_decay).with_beta_1(0.9).with_beta_2(0.98).with_epsilon(1e-8).init::<B, M>();
+        Self { model, optimizer, max_gradient_norm }
+    }
+
+    /// One step on the gradients of `loss`. Returns the gradient norm before it was limited.
+    pub fn step(mut self, loss: Tensor<B, 1>, learning_rate: f64) -> (Self, f64) {
+        let grads = loss.backward();
+        let mut grads = GradientsParams::from_grads(grads, &self.model);
+        let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: None, squares: Vec::new() };
+        self.model.visit(&mut visitor);
+        let squares = std::mem::take(&mut visitor.squares);
+        let norm = if squares.is_empty() {
+            0.0
+        } else {
+            let total: f32 = Tensor::cat(squares, 0).sum().into_scalar().elem();
+            (total as f64).sqrt()
+        };
+        if norm > self.max_gradient_norm {
+            let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: Some(self.max_gradient_norm / norm), squares: Vec::new() };
+            self.model.visit(&mut visitor);
+        }
+        // A gradient that is not finite would poison every weight for ever; the step is left out and shows in the norm.
+        if norm.is_finite() {
+            self.model = self.optimizer.step(learning_rate, self.model, grads);
+        }
+        (self, norm)
+    }
+
+    /// Model and optimiser state, bit for bit.
+    pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let recorder = Recording::default();
+        let model = recorder.record(self.model.clone().into_record(), ()).context("recording the model")?;
+        let optimizer = recorder.record(self.optimizer.to_record(), ()).context("recording the optimiser")?;
+        Ok((model, optimizer))
+    }
+
+    /// Restores what [`Trainee::to_bytes`] gave for a model of the same shape.
+    pub fn from_bytes(mut self, model: Vec<u8>, optimizer: Vec<u8>, device: &B::Device) -> Result<Self> {
+        let recorder = Recording::default();
+        let record = recorder.load::<M::Record>(model, device).context("reading the model's record")?;
+        self.model = self.model.load_record(record);
+        let record = recorder.load(optimizer, device).context("reading the optimiser's record")?;
+        self.optimizer = self.optimizer.load_record(record);
+        Ok(self)
+    }
+}
+
+/// Linear warm-up over the first 5 % of `total` steps, then a cosine decay to a tenth. `step` counts from 0.
+pub fn cosine(peak: f64, step: usize, total: usize) -> f64 {
+    let warm_up = (total as f64 * 0.05).max(1.0);
+    let done = (step + 1) as f64;
+    if done < warm_up {
+        return peak * done / warm_up;
+    }
+    let progress = ((done - warm_up) / (total as f64 - warm_up).max(1.0)).min(1.0);
+    peak * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+}

@@ -1,0 +1,69 @@
+//! The commands, one file each.
+
+mod data;
+mod devices;
+mod generate;
+mod score;
+mod serve;
+mod train;
+mod worker;
+
+use crate::cli::{Cli, Command, DataCommand, SourceArgs};
+use crate::failure::Failure;
+use crate::folder::DataFolder;
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Runs the command of a command line.
+///
+/// # Errors
+/// Whatever the command says; the kind of failure decides the exit code.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Worker(args) => worker::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Data(args) => match args.command {
+            DataCommand::Sample(args) => data::sample(&args),
+        },
+    }
+}
+
+/// Prints one line of JSON. Not `println!`, which panics when the reader has gone.
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print_line(&serde_json::to_string(value)?)
+}
+
+fn print_line(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{text}")?;
+    output.flush()?;
+    Ok(())
+}
+
+/// The folder of the run that the command line names.
+///
+/// # Errors
+/// When it does not exist; the message names the option.
+fn source_folder(source: &SourceArgs) -> Result<PathBuf, Failure> {
+    let (option, folder) = match (&source.run, &source.folder) {
+        (Some(id), _) => ("run", DataFolder::resolve(source.data.clone()).run(id)),
+        (None, Some(folder)) => ("folder", folder.clone()),
+        (None, None) => return Err(Failure::field("run", "name a run with --run or --folder")),
+    };
+    if folder.is_dir() { Ok(folder) } else { Err(Failure::field(option, format!("there is no folder {}", folder.display()))) }
+}
+
+/// Reads `--target`.
+///
+/// # Errors
+/// When it names an objective or class that the run does not have.
+fn read_target(text: &str, objectives: &[Objective]) -> Result<Preference, Failure> {
+    Preference::parse(text, objectives).map_err(|e| Failure::field("target", e))
+}

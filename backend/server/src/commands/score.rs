@@ -1,0 +1,87 @@
+//! `moslim-lab score`: JSON lines in, class distributions and rewards out.
+
+use crate::cli::ScoreArgs;
+use crate::commands::{print_json, read_target, source_folder};
+use crate::failure::Failure;
+use moslim_engine::run::{ScoreLine, Scored, Scorer};
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use serde_json::{Map, Value, json};
+use std::io::BufRead;
+
+/// Lines scored together.
+const BATCH: usize = 64;
+
+/// Scores standard input.
+///
+/// # Errors
+/// Bad input names the option or the line; what came before a bad line is scored and written all the same.
+pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
+    let scorer = Scorer::load(&source_folder(&args.source)?, args.source.device)?;
+    let target = args.target.as_deref().map(|text| read_target(text, scorer.objectives())).transpose()?;
+    let mut batch = Vec::with_capacity(BATCH);
+    for (n, line) in std::io::stdin().lock().lines().enumerate() {
+        match read_line(n + 1, line) {
+            Ok(None) => {}
+            Ok(Some(row)) => batch.push(row),
+            Err(failure) => {
+                flush(&scorer, &mut batch, target.as_ref())?;
+                return Err(failure);
+            }
+        }
+        if batch.len() == BATCH {
+            flush(&scorer, &mut batch, target.as_ref())?;
+        }
+    }
+    flush(&scorer, &mut batch, target.as_ref())
+}
+
+/// Prompt and response of a line; none for an empty one.
+fn read_line(number: usize, line: std::io::Result<String>) -> Result<Option<(String, String)>, Failure> {
+    let field = format!("line {number}");
+    let line = line.map_err(|e| Failure::field(&field, e))?;
+    if line.trim().is_empty() {
+        return Ok(None);
+    }
+    let row: ScoreLine = serde_json::from_str(&line)
+        .map_err(|e| Failure::field(&field, format!("is not of the form {{\"prompt\": \"...\", \"response\": \"...\"}}: {e}")))?;
+    Ok(Some((row.prompt, row.response)))
+}
+
+fn flush(scorer: &Scorer, batch: &mut Vec<(String, String)>, target: Option<&Preference>) -> Result<(), Failure> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    for scored in scorer.score(batch, target)? {
+        print_json(&describe(scorer.objectives(), &scored))?;
+    }
+    batch.clear();
+    Ok(())
+}
+
+/// A score with objectives by name instead of by position.
+fn describe(objectives: &[Objective], scored: &Scored) -> Value {
+    let by_name = |values: Vec<Value>| -> Map<String, Value> { objectives.iter().map(|o| o.id.clone()).zip(values).collect() };
+    let distributions = by_name(scored.distributions.iter().map(|d| json!(d)).collect());
+    let mut value = json!({ "distributions": distributions });
+    if let Some(reward) = &scored.reward {
+        let contributions = by_name(reward.contributions.iter().map(|c| json!(c)).collect());
+        value["reward"] = json!({ "scalar": reward.scalar, "contributions": contributions });
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_line_is_named() {
+        assert!(matches!(read_line(1, Ok("  ".into())), Ok(None)));
+        let good = read_line(2, Ok(r#"{"prompt": "p", "response": "r"}"#.into()));
+        assert!(matches!(good, Ok(Some((p, r))) if p == "p" && r == "r"));
+        let failure = read_line(3, Ok(r#"{"prompt": "p"}"#.into())).unwrap_err();
+        assert_eq!(failure.code(), crate::failure::BAD_INPUT);
+        assert!(failure.to_string().starts_with("line 3: "), "{failure}");
+    }
+}

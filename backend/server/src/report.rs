@@ -1,0 +1,76 @@
+//! A run's summary as a table for people.
+
+use crate::progress::duration;
+use moslim_shared::summary::{ControlSummary, RunSummary};
+use std::fmt::Write;
+
+/// The summary in a few readable lines.
+pub fn table(summary: &RunSummary) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write(&mut text, summary);
+    text
+}
+
+fn write(out: &mut String, s: &RunSummary) -> std::fmt::Result {
+    writeln!(out, "Run {} (preset {}, seed {}) on {}: {}", s.run, s.preset, s.seed, s.device, duration(s.seconds.total))?;
+    writeln!(out, "\nReward model on the test split")?;
+    writeln!(out, "  {:<16} {:>8} {:>9} {:>9} {:>7} {:>7}", "objective", "rows", "accuracy", "majority", "QWK", "ECE")?;
+    for h in &s.reward_model.heads {
+        let (objective, n) = (&h.objective, h.n);
+        writeln!(out, "  {objective:<16} {n:>8} {:>9.3} {:>9.3} {:>7.3} {:>7.3}", h.accuracy, h.majority, h.qwk, h.ece)?;
+    }
+    control(out, &s.control)?;
+    writeln!(out, "\nPolicy optimisation")?;
+    let p = &s.policy;
+    writeln!(out, "  reward {:+.3} -> {:+.3}, KL {:.2} nats per answer", p.reward_first, p.reward_last, p.kl)?;
+    writeln!(out, "  {} answers and {} tokens sampled", p.samples, p.tokens)
+}
+
+fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
+    writeln!(out, "\nControl, as judged by {} (hit rate: share of answers in the class asked for)", c.judge)?;
+    writeln!(out, "  {:<16} {:>8} {:>8} {:>8} {:>9} {:>9}", "objective", "policy", "SFT", "chance", "Spearman", "SFT")?;
+    for head in &c.policy.heads {
+        let sft = c.sft.heads.iter().find(|h| h.objective == head.objective);
+        let (hit, rank) = sft.map_or((f64::NAN, f64::NAN), |h| (h.hit_rate, h.spearman));
+        writeln!(
+            out,
+            "  {:<16} {:>8.3} {hit:>8.3} {:>8.3} {:>9.3} {rank:>9.3}",
+            head.objective, head.hit_rate, head.chance, head.spearman
+        )?;
+    }
+    let rows: [(&str, f64, f64); 4] = [
+        ("all at once", c.policy.joint_hit_rate, c.sft.joint_hit_rate),
+        ("trained pairs", c.policy.trained_hit_rate, c.sft.trained_hit_rate),
+        ("held-out pairs", c.policy.held_out_hit_rate, c.sft.held_out_hit_rate),
+        ("fluent", c.policy.fluency, c.sft.fluency),
+    ];
+    for (name, policy, sft) in rows {
+        writeln!(out, "  {name:<16} {policy:>8.3} {sft:>8.3}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::summary::{ControlHead, ControlReport, RewardHeadReport, RewardModelReport};
+
+    #[test]
+    fn the_table_shows_what_counts() {
+        let head = |hit_rate| ControlHead { objective: "honesty".into(), hit_rate, chance: 0.25, ..Default::default() };
+        let report = |hit_rate| ControlReport { heads: vec![head(hit_rate)], ..Default::default() };
+        let summary = RunSummary {
+            run: "a".into(),
+            reward_model: RewardModelReport {
+                heads: vec![RewardHeadReport { objective: "honesty".into(), accuracy: 0.875, qwk: 0.5, ..Default::default() }],
+            },
+            control: ControlSummary { judge: "gold".into(), policy: report(0.75), sft: report(0.3) },
+            ..Default::default()
+        };
+        let text = table(&summary);
+        for part in ["Run a", "honesty", "0.875", "0.500", "gold", "0.750", "0.300", "0.250"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! One file a page.
+
+pub mod configure;
+pub mod fields;
+pub mod home;
+pub mod live;
+pub mod not_found;

@@ -1,0 +1,244 @@
+//! A chart on the page: title, hint, legend, canvas, and a table of the last values.
+
+use crate::app::Theme;
+use crate::charts::backend::CanvasBackend;
+use crate::charts::{Palette, Plot, band, line, ramp};
+use crate::parts::format;
+use leptos::html;
+use leptos::prelude::*;
+use plotters::prelude::IntoDrawingArea;
+use std::sync::Arc;
+use wasm_bindgen::JsCast;
+use wasm_bindgen::closure::Closure;
+use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
+
+/// Makes a chart's data from the current state.
+pub type PlotFn = Arc<dyn Fn() -> Plot + Send + Sync>;
+
+/// An entry of a legend.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    label: String,
+    color: String,
+    bold: bool,
+}
+
+/// A chart card. `revision` changes when the data does; only then, and when size or theme change, the canvas is redrawn.
+pub fn chart(
+    id: String,
+    title: String,
+    hint: &'static str,
+    empty: &'static str,
+    revision: Memo<u64>,
+    plot: PlotFn,
+) -> AnyView {
+    let canvas = NodeRef::<html::Canvas>::new();
+    let theme = expect_context::<Theme>().revision;
+    let resized = RwSignal::new(0u32);
+    let table = RwSignal::new(false);
+    observe(canvas, resized);
+
+    let drawn = plot.clone();
+    Effect::new(move || {
+        revision.track();
+        theme.track();
+        resized.track();
+        if let Some(element) = canvas.get() {
+            draw(&element, &drawn());
+        }
+    });
+
+    let source = plot.clone();
+    let legend = Memo::new(move |_| {
+        revision.track();
+        entries(&source())
+    });
+    let source = plot.clone();
+    let has_data = Memo::new(move |_| {
+        revision.track();
+        !source().is_empty()
+    });
+    let source = plot.clone();
+    let heading = title.clone();
+    let sentence = Memo::new(move |_| {
+        revision.track();
+        sentence(&heading, &source())
+    });
+    let source = plot;
+
+    view! {
+        <figure class="card chart" id=id>
+            <figcaption>
+                <h3>{title}</h3>
+                <p class="hint">{hint}</p>
+            </figcaption>
+            <ul class="legend">
+                {move || legend.get().into_iter().map(legend_entry).collect::<Vec<_>>()}
+            </ul>
+            <div class="plot">
+                <canvas
+                    node_ref=canvas
+                    role="img"
+                    tabindex="0"
+                    aria-label=move || sentence.get()
+                    class:gone=move || !has_data.get()
+                ></canvas>
+                <p class="empty" class:gone=move || has_data.get()>{empty}</p>
+            </div>
+            <button
+                class="link"
+                type="button"
+                class:gone=move || !has_data.get()
+                aria-pressed=move || table.get().to_string()
+                on:click=move |_| table.update(|t| *t = !*t)
+            >
+                {move || if table.get() { "Hide the last values" } else { "Show the last values as a table" }}
+            </button>
+            {move || {
+                table.get().then(|| {
+                    revision.track();
+                    last_values(&source())
+                })
+            }}
+        </figure>
+    }
+    .into_any()
+}
+
+fn legend_entry(entry: Entry) -> AnyView {
+    view! {
+        <li>
+            <span class="swatch" class:bold=entry.bold style:background=entry.color></span>
+            {entry.label}
+        </li>
+    }
+    .into_any()
+}
+
+/// Follows the element's size.
+fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u32>) {
+    let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
+    Effect::new(move || {
+        let Some(element) = canvas.get() else { return };
+        let changed = Closure::<dyn FnMut()>::new(move || {
+            let _ = resized.try_update(|n| *n = n.wrapping_add(1));
+        });
+        if let Ok(observer) = ResizeObserver::new(changed.as_ref().unchecked_ref()) {
+            observer.observe(&element);
+            kept.set_value(Some((observer, changed)));
+        }
+    });
+    on_cleanup(move || {
+        let _ = kept.try_update_value(|k| {
+            if let Some((observer, _)) = k.take() {
+                observer.disconnect();
+            }
+        });
+    });
+}
+
+/// Draws into the canvas in device pixels.
+fn draw(canvas: &HtmlCanvasElement, plot: &Plot) {
+    let ratio = window().device_pixel_ratio().clamp(1.0, 4.0);
+    let width = (f64::from(canvas.client_width()) * ratio).round() as u32;
+    let height = (f64::from(canvas.client_height()) * ratio).round() as u32;
+    if f64::from(width) < 120.0 * ratio || f64::from(height) < 80.0 * ratio {
+        return;
+    }
+    if canvas.width() != width {
+        canvas.set_width(width);
+    }
+    if canvas.height() != height {
+        canvas.set_height(height);
+    }
+    let context = canvas.get_context("2d").ok().flatten().and_then(|c| c.dyn_into::<CanvasRenderingContext2d>().ok());
+    let Some(context) = context else { return };
+    let palette = Palette::from_page(ratio);
+    let area = CanvasBackend::new(context, width, height).into_drawing_area();
+    let result = match plot {
+        Plot::Lines(lines) => line::draw(&area, lines, &palette),
+        Plot::Bands(bands) => band::draw(&area, bands, &palette),
+    };
+    if let Err(error) = result {
+        leptos::logging::warn!("a chart could not be drawn: {error}");
+    }
+}
+
+fn entries(plot: &Plot) -> Vec<Entry> {
+    match plot {
+        Plot::Lines(p) => p
+            .series
+            .iter()
+            .filter(|s| !s.points.is_empty())
+            .map(|s| Entry { label: s.label.clone(), color: s.ink.css(), bold: s.bold })
+            .collect(),
+        Plot::Bands(p) if p.rows.is_empty() => Vec::new(),
+        Plot::Bands(p) => p
+            .classes
+            .iter()
+            .enumerate()
+            .map(|(c, label)| Entry {
+                label: label.clone(),
+                color: class_color(p.objective, c, p.classes.len()),
+                bold: false,
+            })
+            .collect(),
+    }
+}
+
+/// The style sheet's colour of a class; the same mixture as on the canvas.
+pub fn class_color(objective: usize, class: usize, classes: usize) -> String {
+    let share = ramp(class, classes) * 100.0;
+    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % crate::charts::INKS)
+}
+
+/// Label and last value of every line or class.
+fn last(plot: &Plot) -> Vec<(String, String)> {
+    match plot {
+        Plot::Lines(p) => p
+            .series
+            .iter()
+            .filter_map(|s| {
+                let value = s.points.last()?.1;
+                let text = if p.percent { format::percent(value) } else { format::number(value, 3) };
+                Some((s.label.clone(), text))
+            })
+            .collect(),
+        Plot::Bands(p) => match p.rows.last() {
+            Some((_, shares)) => {
+                p.classes.iter().zip(shares).map(|(label, share)| (label.clone(), format::percent(*share))).collect()
+            }
+            None => Vec::new(),
+        },
+    }
+}
+
+fn last_step(plot: &Plot) -> f64 {
+    match plot {
+        Plot::Lines(p) => p.series.iter().filter_map(|s| s.points.last()).map(|p| p.0).fold(0.0, f64::max),
+        Plot::Bands(p) => p.rows.last().map_or(0.0, |r| r.0),
+    }
+}
+
+/// The chart in one sentence.
+fn sentence(title: &str, plot: &Plot) -> String {
+    if plot.is_empty() {
+        return format!("{title} No data yet.");
+    }
+    let values: Vec<String> = last(plot).into_iter().map(|(label, value)| format!("{label} {value}")).collect();
+    format!("{title} At step {:.0}: {}.", last_step(plot), values.join(", "))
+}
+
+fn last_values(plot: &Plot) -> AnyView {
+    let rows: Vec<AnyView> = last(plot)
+        .into_iter()
+        .map(|(label, value)| view! { <tr><th scope="row">{label}</th><td>{value}</td></tr> }.into_any())
+        .collect();
+    view! {
+        <table class="values">
+            <caption>{format!("At step {:.0}", last_step(plot))}</caption>
+            <tbody>{rows}</tbody>
+        </table>
+    }
+    .into_any()
+}

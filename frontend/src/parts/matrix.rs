@@ -1,0 +1,74 @@
+//! The control matrix of one objective: asked against achieved.
+
+use crate::charts::INKS;
+use crate::parts::format;
+use leptos::prelude::*;
+use moslim_shared::objective::Objective;
+
+/// Share of the hue in a cell of value 1; more would make its number hard to read.
+const HEAT: f64 = 55.0;
+
+/// A heat-map as a table; every row is a class asked for. `who` is `sft`, `policy` or `rollouts`.
+pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[Vec<f64>]) -> AnyView {
+    let heads: Vec<AnyView> = objective
+        .classes
+        .iter()
+        .enumerate()
+        .map(|(c, label)| view! { <th scope="col" title=label.clone()>{c.to_string()}</th> }.into_any())
+        .collect();
+    let rows: Vec<AnyView> = values
+        .iter()
+        .enumerate()
+        .map(|(asked, row)| {
+            let label = objective.classes.get(asked).cloned().unwrap_or_default();
+            let nothing = row.iter().all(|v| *v == 0.0);
+            let cells: Vec<AnyView> =
+                row.iter().enumerate().map(|(achieved, value)| cell(index, asked, achieved, *value, nothing)).collect();
+            view! {
+                <tr>
+                    <th scope="row"><b>{asked.to_string()}</b>" "<span>{label}</span></th>
+                    {cells}
+                </tr>
+            }
+            .into_any()
+        })
+        .collect();
+    view! {
+        <div class="scroll">
+            <table class="matrix" data-objective=objective.id.clone() data-who=who>
+                <thead>
+                    <tr>
+                        <th scope="col" class="corner">"asked ↓ achieved →"</th>
+                        {heads}
+                    </tr>
+                </thead>
+                <tbody>{rows}</tbody>
+            </table>
+        </div>
+    }
+    .into_any()
+}
+
+fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) -> AnyView {
+    let share = (value.clamp(0.0, 1.0)) * HEAT;
+    let color = format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", index % INKS);
+    let text = if nothing { "·".to_string() } else { format!("{:.0}", value * 100.0) };
+    let spoken = if nothing {
+        "no answer".to_string()
+    } else {
+        format!("asked {asked}, achieved {achieved}: {}", format::percent(value))
+    };
+    view! {
+        <td
+            class:diagonal=asked == achieved
+            data-asked=asked.to_string()
+            data-achieved=achieved.to_string()
+            data-value=format!("{value:.4}")
+            title=spoken
+            style:background=color
+        >
+            {text}
+        </td>
+    }
+    .into_any()
+}

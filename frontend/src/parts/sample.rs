@@ -1,0 +1,152 @@
+//! Fresh answers, with everything that their reward is made of.
+
+use crate::charts::{INKS, Ink};
+use crate::parts::format;
+use crate::state::{RunState, Topic};
+use crate::stream::Run;
+use leptos::prelude::*;
+use moslim_shared::event::Sample;
+use moslim_shared::objective::Objective;
+
+/// Most cards on the page.
+const SHOWN: usize = 8;
+
+/// The section with the newest samples.
+pub fn samples(run: Run) -> AnyView {
+    let revision = run.on(Topic::Samples);
+    let held = RwSignal::new(None::<u64>);
+    // While held, the revision that is shown stays what it was.
+    let shown = Memo::new(move |_| held.get().unwrap_or_else(|| revision.get()));
+    let any = run.memo(|s| s.samples.is_some());
+    view! {
+        <section id="samples" class="section" aria-labelledby="samples-title">
+            <div class="section-head">
+                <div>
+                    <h2 id="samples-title">"What does it write?"</h2>
+                    <p class="muted">
+                        "Fresh answers of the latest iteration. Bars are the reward model's class probabilities; the class asked for is marked ◆."
+                    </p>
+                </div>
+                <button
+                    type="button"
+                    class="button quiet small"
+                    class:gone=move || !any.get()
+                    aria-pressed=move || held.get().is_some().to_string()
+                    on:click=move |_| {
+                        let next = if held.get_untracked().is_some() { None } else { Some(revision.get_untracked()) };
+                        held.set(next);
+                    }
+                >
+                    {move || if held.get().is_some() { "Follow the newest" } else { "Hold these" }}
+                </button>
+            </div>
+            {move || {
+                shown.track();
+                run.read(cards)
+            }}
+        </section>
+    }
+    .into_any()
+}
+
+fn cards(state: &RunState) -> AnyView {
+    let Some((step, samples)) = &state.samples else {
+        return view! { <p class="card empty">"Answers appear here with the first iteration of policy optimisation."</p> }
+            .into_any();
+    };
+    let beta = state.kl_coefficient(*step);
+    let cards: Vec<AnyView> =
+        samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, beta)).collect();
+    view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
+}
+
+fn card(sample: &Sample, objectives: &[Objective], step: usize, beta: Option<f64>) -> AnyView {
+    let chips: Vec<AnyView> = sample
+        .preference
+        .asked()
+        .filter_map(|(i, t)| Some((i, objectives.get(i)?.tag(t))))
+        .map(|(i, tag)| {
+            view! {
+                <span class="chip">
+                    <span class="swatch" style:background=Ink::Objective(i).css()></span>
+                    <code>{tag}</code>
+                </span>
+            }
+            .into_any()
+        })
+        .collect();
+    let bars: Vec<AnyView> = objectives
+        .iter()
+        .enumerate()
+        .filter_map(|(i, o)| {
+            let shares = sample.distributions.get(i)?;
+            Some(class_bars(&o.name, i, shares, &o.classes, sample.preference.0.get(i).copied().flatten()))
+        })
+        .collect();
+    view! {
+        <article class="card sample">
+            <header>
+                <span class="hint num">{format!("step {step}")}</span>
+                <span class="chips">{chips}</span>
+            </header>
+            <p class="question">{sample.question.clone()}</p>
+            <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
+            <div class="bars">{bars}</div>
+            <p class="arithmetic num">{arithmetic(sample, objectives, beta)}</p>
+        </article>
+    }
+    .into_any()
+}
+
+/// One row of columns: the probability of each class, the class asked for marked.
+pub fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], asked: Option<usize>) -> AnyView {
+    let columns: Vec<AnyView> = shares
+        .iter()
+        .enumerate()
+        .map(|(c, share)| {
+            let label = classes.get(c).cloned().unwrap_or_default();
+            let title = format!("{c} {label}: {}", format::percent(*share));
+            let height = format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
+            view! {
+                <span class="column" class:asked=asked == Some(c) title=title>
+                    <span class="tube">
+                        <span class="fill" style:height=height style:background=format!("var(--obj-{})", index % INKS)></span>
+                    </span>
+                    <span class="tick">{if asked == Some(c) { format!("◆{c}") } else { c.to_string() }}</span>
+                </span>
+            }
+            .into_any()
+        })
+        .collect();
+    let said = shares.iter().enumerate().map(|(c, p)| format!("{c}: {}", format::percent(*p))).collect::<Vec<_>>().join(", ");
+    let wish = asked.map(|t| format!(", asked for {t}")).unwrap_or_default();
+    view! {
+        <div class="bar-row" class:masked=asked.is_none() role="img" aria-label=format!("{name}: {said}{wish}")>
+            <span class="bar-name">{name.to_string()}</span>
+            <span class="columns">{columns}</span>
+        </div>
+    }
+    .into_any()
+}
+
+/// The reward as the optimiser got it, term by term.
+fn arithmetic(sample: &Sample, objectives: &[Objective], beta: Option<f64>) -> String {
+    let parts: Vec<String> = sample
+        .preference
+        .asked()
+        .filter_map(|(i, _)| Some(format!("{} {}", objectives.get(i)?.name, format::signed(*sample.contributions.get(i)?, 2))))
+        .collect();
+    let mut text = if parts.is_empty() { "nothing asked".to_string() } else { parts.join("  ") };
+    if sample.penalty != 0.0 {
+        text += &format!("  cut off {}", format::signed(sample.penalty, 2));
+    }
+    let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
+    text
+        + &format!(
+            "  =  score {}.  Score − {beta} × KL {}  =  reward {}.  Advantage {}.",
+            format::signed(sample.score, 2),
+            format::number(sample.kl, 2),
+            format::signed(sample.reward, 2),
+            format::signed(sample.advantage, 2),
+        )
+}
