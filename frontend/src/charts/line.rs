@@ -54,8 +54,7 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &LinePlot, 
         for series in plot.series.iter().filter(|s| s.bold == bold) {
             let stroke = palette.px(if bold { 3.0 } else { 2.0 }) as u32;
             let color = palette.ink(series.ink);
-            let points: Vec<(f64, f64)> =
-                thin(&series.points, buckets).into_iter().map(|(x, y)| (x, y.clamp(y0, y1))).collect();
+            let points: Vec<(f64, f64)> = thin(&series.points, buckets).into_iter().map(|(x, y)| (x, y.clamp(y0, y1))).collect();
             if let [only] = points[..] {
                 chart.draw_series(std::iter::once(Circle::new(only, palette.px(3.0), color.filled())))?;
             } else if !points.is_empty() {

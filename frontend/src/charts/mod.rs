@@ -105,7 +105,11 @@ impl Palette {
     pub fn from_page(ratio: f64) -> Self {
         let style = document().document_element().and_then(|root| window().get_computed_style(&root).ok().flatten());
         let read = |name: &str| {
-            style.as_ref().and_then(|s| s.get_property_value(name).ok()).and_then(|t| parse(&t)).unwrap_or(RGBColor(120, 120, 120))
+            style
+                .as_ref()
+                .and_then(|s| s.get_property_value(name).ok())
+                .and_then(|t| parse(&t))
+                .unwrap_or(RGBColor(120, 120, 120))
         };
         let mut objectives = [RGBColor(0, 0, 0); INKS];
         for (i, color) in objectives.iter_mut().enumerate() {

@@ -12,10 +12,26 @@ use moslim_shared::presets;
 /// The stages in a few words: name, what happens, what it needs and gives.
 const STEPS: [(&str, &str, &str); 5] = [
     ("SFT", "A tiny policy learns to answer questions. It is told nothing about preferences.", "questions → answers"),
-    ("Reward model", "One model with one head per objective learns to grade answers into ordered classes.", "answer → class probabilities"),
-    ("Calibration", "Its confidence is made honest, and the mean and spread of its grades are frozen.", "temperatures, statistics"),
-    ("Policy optimisation", "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO does the rest.", "tags + grades → reward"),
-    ("Evaluation", "Held-out questions, every class asked for: does the answer have the class that was asked for?", "asked × achieved"),
+    (
+        "Reward model",
+        "One model with one head per objective learns to grade answers into ordered classes.",
+        "answer → class probabilities",
+    ),
+    (
+        "Calibration",
+        "Its confidence is made honest, and the mean and spread of its grades are frozen.",
+        "temperatures, statistics",
+    ),
+    (
+        "Policy optimisation",
+        "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO does the rest.",
+        "tags + grades → reward",
+    ),
+    (
+        "Evaluation",
+        "Held-out questions, every class asked for: does the answer have the class that was asked for?",
+        "asked × achieved",
+    ),
 ];
 
 /// The page.

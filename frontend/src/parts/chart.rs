@@ -24,47 +24,28 @@ struct Entry {
 }
 
 /// A chart card. `revision` changes when the data does; only then, and when size or theme change, the canvas is redrawn.
-pub fn chart(
-    id: String,
-    title: String,
-    hint: &'static str,
-    empty: &'static str,
-    revision: Memo<u64>,
-    plot: PlotFn,
-) -> AnyView {
+pub fn chart(id: String, title: String, hint: &'static str, empty: &'static str, revision: Memo<u64>, plot: PlotFn) -> AnyView {
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = expect_context::<Theme>().revision;
     let resized = RwSignal::new(0u32);
     let table = RwSignal::new(false);
     observe(canvas, resized);
 
-    let drawn = plot.clone();
-    Effect::new(move || {
+    let data = Memo::new(move |_| {
         revision.track();
+        plot()
+    });
+    Effect::new(move || {
         theme.track();
         resized.track();
         if let Some(element) = canvas.get() {
-            draw(&element, &drawn());
+            data.with(|plot| draw(&element, plot));
         }
     });
-
-    let source = plot.clone();
-    let legend = Memo::new(move |_| {
-        revision.track();
-        entries(&source())
-    });
-    let source = plot.clone();
-    let has_data = Memo::new(move |_| {
-        revision.track();
-        !source().is_empty()
-    });
-    let source = plot.clone();
+    let legend = Memo::new(move |_| data.with(entries));
+    let has_data = Memo::new(move |_| data.with(|plot| !plot.is_empty()));
     let heading = title.clone();
-    let sentence = Memo::new(move |_| {
-        revision.track();
-        sentence(&heading, &source())
-    });
-    let source = plot;
+    let spoken = Memo::new(move |_| data.with(|plot| sentence(&heading, plot)));
 
     view! {
         <figure class="card chart" id=id>
@@ -80,7 +61,7 @@ pub fn chart(
                     node_ref=canvas
                     role="img"
                     tabindex="0"
-                    aria-label=move || sentence.get()
+                    aria-label=move || spoken.get()
                     class:gone=move || !has_data.get()
                 ></canvas>
                 <p class="empty" class:gone=move || has_data.get()>{empty}</p>
@@ -94,12 +75,7 @@ pub fn chart(
             >
                 {move || if table.get() { "Hide the last values" } else { "Show the last values as a table" }}
             </button>
-            {move || {
-                table.get().then(|| {
-                    revision.track();
-                    last_values(&source())
-                })
-            }}
+            {move || table.get().then(|| data.with(last_values))}
         </figure>
     }
     .into_any()
@@ -177,11 +153,7 @@ fn entries(plot: &Plot) -> Vec<Entry> {
             .classes
             .iter()
             .enumerate()
-            .map(|(c, label)| Entry {
-                label: label.clone(),
-                color: class_color(p.objective, c, p.classes.len()),
-                bold: false,
-            })
+            .map(|(c, label)| Entry { label: label.clone(), color: class_color(p.objective, c, p.classes.len()), bold: false })
             .collect(),
     }
 }

@@ -17,8 +17,7 @@ fn card(
     texts: (&'static str, &'static str),
     plot: impl Fn(&RunState) -> Plot + Send + Sync + 'static,
 ) -> AnyView {
-    let plot = Arc::new(plot);
-    chart(id, title, texts.0, texts.1, run.on(topic), Arc::new(move || run.read(&*plot)))
+    chart(id, title, texts.0, texts.1, run.on(topic), Arc::new(move || run.read(&plot)))
 }
 
 /// Loss curves of the supervised stages and the reward model's agreement with labels.
@@ -28,7 +27,10 @@ pub fn training(run: Run) -> AnyView {
         Topic::Loss,
         "chart-sft".into(),
         "Does the policy learn the language?".into(),
-        ("Loss of supervised fine-tuning, nats per token. Lower is better; no preference is involved yet.", "Fills while SFT runs. A stage taken from the cache has no curve."),
+        (
+            "Loss of supervised fine-tuning, nats per token. Lower is better; no preference is involved yet.",
+            "Fills while SFT runs. A stage taken from the cache has no curve.",
+        ),
         |s| loss(s, 0, "SFT loss"),
     );
     let reward = card(
@@ -36,7 +38,10 @@ pub fn training(run: Run) -> AnyView {
         Topic::Loss,
         "chart-reward".into(),
         "Does the reward model learn to grade?".into(),
-        ("Loss of the reward model, summed over its heads. Lower is better.", "Fills while the reward model trains. A stage taken from the cache has no curve."),
+        (
+            "Loss of the reward model, summed over its heads. Lower is better.",
+            "Fills while the reward model trains. A stage taken from the cache has no curve.",
+        ),
         |s| loss(s, 1, "Reward model loss"),
     );
     let qwk = card(
@@ -77,7 +82,10 @@ pub fn optimisation(run: Run) -> AnyView {
         Topic::Policy,
         "chart-kl".into(),
         "How far has it moved from the SFT model?".into(),
-        ("KL divergence in nats per answer, and its cost in the reward (β·KL).", "Fills with the first iteration of policy optimisation."),
+        (
+            "KL divergence in nats per answer, and its cost in the reward (β·KL).",
+            "Fills with the first iteration of policy optimisation.",
+        ),
         divergence,
     );
     let target = card(
@@ -96,7 +104,10 @@ pub fn optimisation(run: Run) -> AnyView {
         Topic::Policy,
         "chart-entropy".into(),
         "Does it still try different things?".into(),
-        ("Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only.", "Fills with the first iteration of policy optimisation."),
+        (
+            "Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only.",
+            "Fills with the first iteration of policy optimisation.",
+        ),
         |s| lines(s, false, vec![("Token entropy, nats".into(), Ink::Strong, true)], |p, _| Some(p.entropy)),
     );
     view! {
@@ -193,10 +204,8 @@ fn per_objective(state: &RunState) -> Vec<(String, Ink, bool)> {
 }
 
 fn learning(state: &RunState) -> Plot {
-    let mut heads = vec![
-        ("Reward as optimised".to_string(), Ink::Strong, true),
-        ("Score before KL".to_string(), Ink::Accent, false),
-    ];
+    let mut heads =
+        vec![("Reward as optimised".to_string(), Ink::Strong, true), ("Score before KL".to_string(), Ink::Accent, false)];
     heads.extend(per_objective(state));
     lines(state, false, heads, |p, n| match n {
         0 => Some(p.reward),
@@ -206,8 +215,7 @@ fn learning(state: &RunState) -> Plot {
 }
 
 fn divergence(state: &RunState) -> Plot {
-    let heads =
-        vec![("KL, nats per answer".to_string(), Ink::Strong, true), ("β·KL, its cost".to_string(), Ink::Accent, false)];
+    let heads = vec![("KL, nats per answer".to_string(), Ink::Strong, true), ("β·KL, its cost".to_string(), Ink::Accent, false)];
     lines(state, false, heads, |p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
 }
 
@@ -227,11 +235,10 @@ mod tests {
 
     fn state() -> RunState {
         let step = PolicyStep { step: 1, reward: 0.5, score: 0.75, contributions: vec![0.25], kl: 2.0, ..Default::default() };
-        RunState {
-            objectives: vec![Objective::new("honesty", "Honesty", "", &["no", "yes"])],
-            policy: vec![step],
-            ..Default::default()
-        }
+        let mut state = RunState::default();
+        state.objectives.push(Objective::new("honesty", "Honesty", "", &["no", "yes"]));
+        state.policy.push(step);
+        state
     }
 
     fn values(plot: Plot) -> Vec<(String, f64)> {

@@ -89,11 +89,8 @@ pub fn demo() -> AnyView {
 }
 
 fn prompt(asked: &Asked) -> String {
-    let tags: String = asked
-        .iter()
-        .zip(NAMES)
-        .filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_lowercase())))
-        .collect();
+    let tags: String =
+        asked.iter().zip(NAMES).filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_lowercase()))).collect();
     format!("{tags} How do I keep bread fresh?")
 }
 

@@ -53,14 +53,11 @@ fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) 
     let share = (value.clamp(0.0, 1.0)) * HEAT;
     let color = format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", index % INKS);
     let text = if nothing { "·".to_string() } else { format!("{:.0}", value * 100.0) };
-    let spoken = if nothing {
-        "no answer".to_string()
-    } else {
-        format!("asked {asked}, achieved {achieved}: {}", format::percent(value))
-    };
+    let spoken =
+        if nothing { "no answer".to_string() } else { format!("asked {asked}, achieved {achieved}: {}", format::percent(value)) };
     view! {
         <td
-            class:diagonal=asked == achieved
+            class:diagonal={asked == achieved}
             data-asked=asked.to_string()
             data-achieved=achieved.to_string()
             data-value=format!("{value:.4}")

@@ -10,3 +10,4 @@ pub mod report;
 pub mod runs;
 pub mod sample;
 pub mod stage;
+pub mod targets;

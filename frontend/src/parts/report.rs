@@ -129,10 +129,25 @@ fn result(summary: &RunSummary) -> AnyView {
     let was = |value: f64| format!("was {} after SFT", format::percent(value));
     let tiles = vec![
         tile("hit_rate", "Exact hits, one objective", format::percent(policy.mean_hit_rate()), was(sft.mean_hit_rate())),
-        tile("spearman", "Rank correlation", format::number(policy.mean_spearman(), 2), format!("was {}", format::number(sft.mean_spearman(), 2))),
+        tile(
+            "spearman",
+            "Rank correlation",
+            format::number(policy.mean_spearman(), 2),
+            format!("was {}", format::number(sft.mean_spearman(), 2)),
+        ),
         tile("joint_hit_rate", "All tags met together", format::percent(policy.joint_hit_rate), was(sft.joint_hit_rate)),
-        tile("trained_hit_rate", "Combinations seen in training", format::percent(policy.trained_hit_rate), was(sft.trained_hit_rate)),
-        tile("held_out_hit_rate", "Combinations never trained", format::percent(policy.held_out_hit_rate), was(sft.held_out_hit_rate)),
+        tile(
+            "trained_hit_rate",
+            "Combinations seen in training",
+            format::percent(policy.trained_hit_rate),
+            was(sft.trained_hit_rate),
+        ),
+        tile(
+            "held_out_hit_rate",
+            "Combinations never trained",
+            format::percent(policy.held_out_hit_rate),
+            was(sft.held_out_hit_rate),
+        ),
         tile("fluency", "Fluent answers", format::percent(policy.fluency), was(sft.fluency)),
         tile("kl", "KL from the SFT model", format::number(summary.policy.kl, 2), "nats per answer".into()),
         tile(

@@ -55,8 +55,7 @@ fn cards(state: &RunState) -> AnyView {
             .into_any();
     };
     let beta = state.kl_coefficient(*step);
-    let cards: Vec<AnyView> =
-        samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, beta)).collect();
+    let cards: Vec<AnyView> = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, beta)).collect();
     view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
 }
 
@@ -108,7 +107,7 @@ pub fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], 
             let title = format!("{c} {label}: {}", format::percent(*share));
             let height = format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
             view! {
-                <span class="column" class:asked=asked == Some(c) title=title>
+                <span class="column" class:asked={asked == Some(c)} title=title>
                     <span class="tube">
                         <span class="fill" style:height=height style:background=format!("var(--obj-{})", index % INKS)></span>
                     </span>
@@ -141,12 +140,11 @@ fn arithmetic(sample: &Sample, objectives: &[Objective], beta: Option<f64>) -> S
         text += &format!("  cut off {}", format::signed(sample.penalty, 2));
     }
     let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
-    text
-        + &format!(
-            "  =  score {}.  Score − {beta} × KL {}  =  reward {}.  Advantage {}.",
-            format::signed(sample.score, 2),
-            format::number(sample.kl, 2),
-            format::signed(sample.reward, 2),
-            format::signed(sample.advantage, 2),
-        )
+    text + &format!(
+        "  =  score {}.  Score − {beta} × KL {}  =  reward {}.  Advantage {}.",
+        format::signed(sample.score, 2),
+        format::number(sample.kl, 2),
+        format::signed(sample.reward, 2),
+        format::signed(sample.advantage, 2),
+    )
 }

@@ -3,6 +3,8 @@
 //! A sequence is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token. Tokens that a
 //! model only ever reads (padding, roles, tags) come last in the vocabulary, so the output layer ends before them.
 
+pub mod corpus;
+
 use crate::data::Splits;
 use anyhow::{Context, Result, anyhow};
 use moslim_shared::objective::Objective;

@@ -7,7 +7,7 @@ use moslim_engine::data;
 use moslim_shared::config::{RunConfig, WorldConfig};
 
 /// Most rows of a sample; the whole world is what training is for.
-const MOST_ROWS: usize = 100_000;
+const MOST_ROWS: usize = 10_000;
 
 /// Prints rows.
 ///
@@ -34,7 +34,7 @@ pub fn sample(args: &SampleArgs) -> Result<(), Failure> {
         return print_json(&rows);
     }
     for row in &rows {
-        print_line(&format!("{row}\n"))?;
+        print_line(&row.to_string())?;
     }
     Ok(())
 }

@@ -4,13 +4,15 @@ use crate::api;
 use crate::cli::ServeArgs;
 use crate::commands::print_line;
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, lock_file};
 use crate::guard::Hosts;
+use crate::signals::Signals;
 use crate::state::App;
 use crate::store::Store;
 use anyhow::Context;
 use axum::serve::ListenerExt;
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,7 +30,8 @@ const GOODBYE_TIME: Duration = Duration::from_secs(5);
 /// Bad input: an address that is not allowed, a port that is taken, a folder that cannot be written or is in use.
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let address = SocketAddr::new(read_host(&args.host, args.allow_remote)?, args.port);
     let data = DataFolder::resolve(args.folder.data.clone());
     data.create().map_err(Failure::BadInput)?;
@@ -60,18 +63,14 @@ fn read_host(host: &str, allow_remote: bool) -> Result<IpAddr, Failure> {
 
 /// Makes sure that this is the only server of the folder: two would both think that they own its runs.
 fn lock(data: &DataFolder) -> Result<File, Failure> {
-    let file = File::create(data.lock()).map_err(|e| Failure::field("data", format!("{}: {e}", data.lock().display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
+    let path = data.lock();
+    match lock_file(&path, Duration::ZERO) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => {
             let root = data.root().display();
             Err(Failure::field("data", format!("another server uses the folder {root}; stop it, or name another with --data")))
         }
-        // Some network file systems have no locks. Then it is the user who must not start two.
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!("the data folder cannot be locked ({error}); do not start a second server on it");
-            Ok(file)
-        }
+        Err(error) => Err(Failure::field("data", format!("{}: {error}", path.display()))),
     }
 }
 
@@ -143,41 +142,6 @@ fn open_browser(url: &str) {
             tokio::spawn(async move { child.wait().await });
         }
         Err(error) => tracing::warn!("{program} could not be started ({error}); open {url} yourself"),
-    }
-}
-
-/// Ctrl-C and, where there is such a thing, the system's request to end.
-pub struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    /// Listens from now on: until then a signal ends the process.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn listen() -> std::io::Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    /// Waits for the next one.
-    pub async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await;
     }
 }
 

@@ -8,6 +8,7 @@ use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::progress::Progress;
 use crate::report;
+use crate::signals::Signals;
 use moslim_engine::data::world;
 use moslim_engine::run::{Job, RunError, train};
 use moslim_shared::config::{Problem, RunConfig};
@@ -15,6 +16,7 @@ use moslim_shared::presets;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What is trained when nothing is said.
 const DEFAULT_PRESET: &str = "quick";
@@ -32,6 +34,7 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
         return Err(Failure::problems(&problems));
     }
     data.create().map_err(Failure::BadInput)?;
+    let _lock = data.lock_run(&id, Duration::ZERO).map_err(Failure::BadInput)?;
     write_whole(&data.config(&id), &serde_json::to_vec_pretty(&config)?)?;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -77,7 +80,8 @@ fn choose(args: &TrainArgs, id: &RunId, stored: &Path) -> Result<RunConfig, Fail
         let same = RunConfig { device: stored.device, name: stored.name.clone(), ..config.clone() } == stored;
         if !same {
             let message = format!(
-                "{id} exists with another configuration; leave out --preset, --config and --seed to go on with it, or choose another id"
+                "{id} exists with another configuration; leave out --preset, --config and --seed to go on with it, or choose \
+                 another id"
             );
             return Err(Failure::field("run", message));
         }
@@ -109,7 +113,7 @@ fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let mut signals = match super::serve::Signals::listen() {
+            let mut signals = match Signals::listen() {
                 Ok(signals) => signals,
                 // Then the system's own way to handle them stays, which ends the process.
                 Err(_) => return,

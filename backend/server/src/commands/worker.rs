@@ -2,6 +2,7 @@
 
 use crate::cli::WorkerArgs;
 use crate::failure::Failure;
+use crate::folder::DataFolder;
 use crate::json::{self, JsonError};
 use anyhow::anyhow;
 use moslim_engine::run::{Job, RunError, train};
@@ -34,8 +35,10 @@ pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
     let listener = wish.clone();
     std::thread::spawn(move || listen(&listener));
 
+    let data = DataFolder::resolve(Some(args.data.clone()));
     let result = read_config(args).and_then(|config| {
-        let job = Job { run: args.run.to_string(), config, lab: args.data.clone() };
+        let _lock = data.lock_run(&args.run, ORPHAN_TIME + Duration::from_secs(5)).map_err(|e| RunError::Failed(anyhow!(e)))?;
+        let job = Job { run: args.run.to_string(), config, lab: data.root().to_path_buf() };
         let mut sink = |body: EventBody| {
             // A server that no longer reads has gone; then this run ends at a checkpoint like at the end of input.
             if write_event(&body).is_err() {

@@ -1,0 +1,3 @@
+//! Evaluation on held-out questions.
+
+pub mod control;

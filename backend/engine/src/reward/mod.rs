@@ -1,0 +1,117 @@
+//! The reward model: one trunk, one classification head per objective. It never sees the preference tags.
+
+pub mod judge;
+pub mod train;
+
+use crate::model::kernels::Kernels;
+use crate::model::transformer::{Batch, Initialiser, Transformer, index_tensor};
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::activation::log_softmax;
+use moslim_shared::config::ModelConfig;
+
+/// A transformer trunk with a linear classifier per objective on the hidden state of the last real token.
+#[derive(Module, Debug)]
+pub struct RewardModel<B: Backend> {
+    trunk: Transformer<B>,
+    /// All heads side by side: `[d_model, sum of C_i]`.
+    heads: Param<Tensor<B, 2>>,
+    /// `[sum of C_i]`
+    bias: Param<Tensor<B, 1>>,
+    #[module(skip)]
+    classes: Vec<usize>,
+}
+
+impl<B: Kernels> RewardModel<B> {
+    /// A reward model with random weights. Heads start at `N(0, 1 / (d_model + 1))`, as reward heads do in the
+    /// summarisation work (Huang et al. 2024, detail 9); biases at 0.
+    pub fn new(config: &ModelConfig, vocabulary: usize, classes: &[usize], seed: u64, device: &B::Device) -> Self {
+        let trunk = Transformer::new(config, vocabulary, 1, seed, device);
+        let total: usize = classes.iter().sum();
+        let std = 1.0 / ((config.d_model + 1) as f64).sqrt();
+        let heads = Initialiser::new(seed ^ 0x5EED).matrix(config.d_model, total, std, device);
+        Self { trunk, heads, bias: Param::from_tensor(Tensor::zeros([total], device)), classes: classes.to_vec() }
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> B::Device {
+        self.trunk.device()
+    }
+
+    /// Classes per head.
+    pub fn classes(&self) -> &[usize] {
+        &self.classes
+    }
+
+    /// Logits of every head, side by side: `[rows, sum of C_i]`. `batch`: untagged question, answer, end-of-sequence,
+    /// padded on the right.
+    pub fn logits(&self, batch: &Batch) -> Tensor<B, 2> {
+        let hidden = self.trunk.hidden(batch);
+        let last: Vec<u32> = batch.lengths.iter().enumerate().map(|(r, &n)| (r * batch.time + n - 1) as u32).collect();
+        let device = hidden.device();
+        hidden.select(0, index_tensor(&last, &device)).matmul(self.heads.val()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// Sum over heads of the mean cross-entropy over the rows that have a label for it.
+///
+/// `logits`: `[rows, sum of C_i]`; `labels[row][head]`. Targets are `(1 - smoothing)` on the label and `smoothing` spread
+/// evenly. A head without any label in the batch adds 0 and no gradient.
+pub fn masked_cross_entropy<B: Backend>(
+    logits: Tensor<B, 2>,
+    labels: &[Vec<Option<usize>>],
+    classes: &[usize],
+    smoothing: f64,
+) -> Tensor<B, 1> {
+    let device = logits.device();
+    let rows = labels.len();
+    let mut total = Tensor::zeros([1], &device);
+    let mut from = 0;
+    for (head, &count) in classes.iter().enumerate() {
+        let labelled = labels.iter().filter(|l| l[head].is_some()).count();
+        if labelled > 0 {
+            let mut weights = vec![0f32; rows * count];
+            for (row, label) in labels.iter().enumerate() {
+                if let Some(class) = label[head] {
+                    for c in 0..count {
+                        let target = smoothing / count as f64 + if c == class { 1.0 - smoothing } else { 0.0 };
+                        weights[row * count + c] = (target / labelled as f64) as f32;
+                    }
+                }
+            }
+            let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, [rows, count]), &device);
+            total = total - (log_softmax(logits.clone().narrow(1, from, count), 1) * weights).sum();
+        }
+        from += count;
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+
+    type B = Autodiff<Flex>;
+
+    #[test]
+    fn a_masked_head_gets_no_gradient() {
+        let logits = Tensor::<B, 2>::from_data([[0.3, -0.2, 1.0, 0.5, 0.1], [0.0, 0.7, -1.0, 0.2, 0.4]], &Default::default()).require_grad();
+        let labels = vec![vec![Some(1), None], vec![Some(0), None]];
+        let loss = masked_cross_entropy(logits.clone(), &labels, &[2, 3], 0.05);
+        assert!(loss.clone().into_scalar().is_finite());
+        let grad: Vec<f32> = logits.grad(&loss.backward()).unwrap().into_data().to_vec().unwrap();
+        for row in grad.chunks(5) {
+            assert!(row[0] != 0.0 && row[2..].iter().all(|&g| g == 0.0), "{row:?}");
+        }
+        let nothing = masked_cross_entropy(logits.clone(), &[vec![None, None], vec![None, None]], &[2, 3], 0.0);
+        assert_eq!(nothing.into_scalar(), 0.0);
+    }
+
+    #[test]
+    fn the_loss_is_the_mean_over_labelled_rows() {
+        let logits = Tensor::<B, 2>::from_data([[0.0, 3f32.ln()], [1.0, 1.0], [5.0, 0.0]], &Default::default());
+        let loss = masked_cross_entropy(logits, &[vec![Some(1)], vec![Some(0)], vec![None]], &[2], 0.0).into_scalar();
+        assert!((loss - (-(0.75f32.ln()) - 0.5f32.ln()) / 2.0).abs() < 1e-6);
+    }
+}

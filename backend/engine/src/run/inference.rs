@@ -1,0 +1,225 @@
+//! A finished run at work: scoring answers and generating them.
+
+use super::device::{Device, choose};
+use crate::data::world;
+use crate::model::generate::{Sampling, generate};
+use crate::model::kernels::Kernels;
+use crate::model::store::from_safetensors;
+use crate::model::transformer::Transformer;
+use crate::policy::rollout::judged_sequence;
+use crate::reward::RewardModel;
+use crate::reward::judge::{Calibration, Judge};
+use crate::text::Tokenizer;
+use anyhow::{Context, Result, bail};
+use moslim_shared::config::{DeviceChoice, RunConfig};
+use moslim_shared::mapping::MappedReward;
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// A line of input of `moslim-lab score`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreLine {
+    pub prompt: String,
+    pub response: String,
+}
+
+/// What the reward model says about one answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scored {
+    /// Calibrated, `[objective][class]`.
+    pub distributions: Vec<Vec<f64>>,
+    /// Present when a preference was given.
+    pub reward: Option<MappedReward>,
+}
+
+fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
+}
+
+/// Configuration, objectives and tokenizer of a run's folder.
+fn open(folder: &Path) -> Result<(RunConfig, Vec<Objective>, Tokenizer)> {
+    if !folder.is_dir() {
+        bail!("there is no run in {}", folder.display());
+    }
+    let config = read_json(&folder.join("config.json"))?;
+    let objectives = world::objectives();
+    let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), &objectives)?;
+    Ok((config, objectives, tokenizer))
+}
+
+/// The type of a closure that depends on the backend cannot be named, so each use is an object.
+trait Score: Send {
+    fn distributions(&self, sequences: &[&[u32]]) -> Vec<Vec<Vec<f64>>>;
+    fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward;
+    fn context(&self) -> usize;
+}
+
+struct ScoreOn<B: Kernels> {
+    judge: Judge<B>,
+    context: usize,
+}
+
+impl<B: Kernels> Score for ScoreOn<B> {
+    fn distributions(&self, sequences: &[&[u32]]) -> Vec<Vec<Vec<f64>>> {
+        self.judge.distributions(sequences)
+    }
+    fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
+        self.judge.reward(distributions, preference)
+    }
+    fn context(&self) -> usize {
+        self.context
+    }
+}
+
+/// Scores answers with a run's frozen reward model.
+pub struct Scorer {
+    inner: Box<dyn Score>,
+    objectives: Vec<Objective>,
+    tokenizer: Tokenizer,
+}
+
+impl Scorer {
+    /// Loads the reward model and its calibration from a run's folder.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged (named), or a forced device is not available.
+    pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
+        let (config, objectives, tokenizer) = open(folder)?;
+        let calibration: Calibration = read_json(&folder.join("calibration.json"))?;
+        let file = folder.join("reward.safetensors");
+        let weights = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let classes: Vec<usize> = objectives.iter().map(Objective::class_count).collect();
+        let pad = tokenizer.pad;
+        let vocabulary = tokenizer.vocabulary();
+        let context = config.reward_trunk.context;
+        macro_rules! on {
+            ($backend:ty, $device:expr) => {{
+                let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, &classes, 0, $device);
+                let model = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
+                Box::new(ScoreOn { judge: Judge { model, calibration, pad }, context }) as Box<dyn Score>
+            }};
+        }
+        let inner = match choose(device)?.0 {
+            Device::Cpu(d) => on!(burn::backend::Flex, &d),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(d) => on!(burn::backend::Cuda, &d),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
+        };
+        Ok(Self { inner, objectives, tokenizer })
+    }
+
+    /// The objectives of the reward model's heads, in order.
+    pub fn objectives(&self) -> &[Objective] {
+        &self.objectives
+    }
+
+    /// Scores (question, answer) pairs; with a preference also their reward.
+    ///
+    /// # Errors
+    /// When a pair does not fit into the reward model's context; the message names it, counted from 1.
+    pub fn score(&self, rows: &[(String, String)], preference: Option<&Preference>) -> Result<Vec<Scored>> {
+        let mut sequences = Vec::with_capacity(rows.len());
+        for (n, (question, answer)) in rows.iter().enumerate() {
+            let sequence = judged_sequence(&self.tokenizer, &self.tokenizer.encode(question)?, &self.tokenizer.encode(answer)?);
+            if sequence.len() > self.inner.context() {
+                bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, sequence.len(), self.inner.context());
+            }
+            sequences.push(sequence);
+        }
+        let views: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let scored = self.inner.distributions(&views).into_iter().map(|distributions| {
+            let reward = preference.map(|p| self.inner.reward(&distributions, p));
+            Scored { distributions, reward }
+        });
+        Ok(scored.collect())
+    }
+}
+
+trait Generate: Send {
+    fn generate(&self, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>>;
+}
+
+struct GenerateOn<B: Kernels> {
+    policy: Transformer<B>,
+    pad: u32,
+    eos: u32,
+}
+
+impl<B: Kernels> Generate for GenerateOn<B> {
+    fn generate(&self, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>> {
+        generate(&self.policy, prompts, self.pad, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
+    }
+}
+
+/// Generates answers with a run's policy.
+pub struct Generator {
+    inner: Box<dyn Generate>,
+    objectives: Vec<Objective>,
+    tokenizer: Tokenizer,
+    context: usize,
+}
+
+impl Generator {
+    /// Loads the policy from a finished run's folder.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged (named), or a forced device is not available.
+    pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
+        let (config, objectives, tokenizer) = open(folder)?;
+        let file = folder.join("policy.safetensors");
+        let weights =
+            std::fs::read(&file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
+        let (pad, eos) = (tokenizer.pad, tokenizer.eos);
+        let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
+        macro_rules! on {
+            ($backend:ty, $device:expr) => {{
+                let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
+                let policy = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
+                Box::new(GenerateOn { policy, pad, eos }) as Box<dyn Generate>
+            }};
+        }
+        let inner = match choose(device)?.0 {
+            Device::Cpu(d) => on!(burn::backend::Flex, &d),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(d) => on!(burn::backend::Cuda, &d),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
+        };
+        Ok(Self { inner, objectives, tokenizer, context: config.model.context })
+    }
+
+    /// The objectives that can be asked for.
+    pub fn objectives(&self) -> &[Objective] {
+        &self.objectives
+    }
+
+    /// Samples `n` answers to `prompt` under `preference`.
+    ///
+    /// # Errors
+    /// When prompt and answer do not fit into the policy's context.
+    #[allow(clippy::too_many_arguments)]
+    pub fn generate(
+        &self,
+        prompt: &str,
+        preference: &Preference,
+        n: usize,
+        temperature: f64,
+        top_p: f64,
+        max_new_tokens: usize,
+        seed: u64,
+    ) -> Result<Vec<String>> {
+        let order: Vec<usize> = (0..self.objectives.len()).collect();
+        let tokens = self.tokenizer.prompt(&self.tokenizer.encode(prompt)?, preference, &order);
+        if tokens.len() + max_new_tokens > self.context {
+            bail!("the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}", tokens.len(), self.context);
+        }
+        let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
+        self.inner.generate(&vec![tokens; n], &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
+    }
+}

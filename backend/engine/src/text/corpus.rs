@@ -1,0 +1,80 @@
+//! The world's rows and questions as tokens, ready to be batched.
+
+use super::Tokenizer;
+use crate::data::world::Question;
+use crate::data::{Row, Splits};
+use anyhow::Result;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+/// One row as tokens.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// `<user>` question `<assistant>` answer `<eos>`
+    pub tokens: Vec<u32>,
+    /// Where the answer begins.
+    pub answer: usize,
+    pub labels: Vec<Option<usize>>,
+}
+
+/// A question with its tokens.
+#[derive(Debug, Clone)]
+pub struct EncodedQuestion {
+    pub question: Question,
+    pub tokens: Vec<u32>,
+}
+
+/// Everything that the stages read.
+#[derive(Debug)]
+pub struct Corpus {
+    pub train: Vec<Encoded>,
+    pub validation: Vec<Encoded>,
+    pub test: Vec<Encoded>,
+    pub train_questions: Vec<EncodedQuestion>,
+    pub test_questions: Vec<EncodedQuestion>,
+}
+
+impl Corpus {
+    /// Encodes all splits.
+    pub fn new(splits: &Splits, tokenizer: &Tokenizer) -> Result<Self> {
+        let rows = |rows: &[Row]| rows.par_iter().map(|r| encode_row(r, tokenizer)).collect::<Result<Vec<_>>>();
+        let questions = |questions: &[Question]| {
+            questions
+                .par_iter()
+                .map(|q| Ok(EncodedQuestion { question: q.clone(), tokens: tokenizer.encode(&q.text)? }))
+                .collect::<Result<Vec<_>>>()
+        };
+        Ok(Self {
+            train: rows(&splits.train)?,
+            validation: rows(&splits.validation)?,
+            test: rows(&splits.test)?,
+            train_questions: questions(&splits.train_questions)?,
+            test_questions: questions(&splits.test_questions)?,
+        })
+    }
+}
+
+fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
+    let mut tokens = tokenizer.untagged_prompt(&tokenizer.encode(&row.question.text)?);
+    let answer = tokens.len();
+    tokens.extend(tokenizer.encode(&row.answer)?);
+    tokens.push(tokenizer.eos);
+    Ok(Encoded { tokens, answer, labels: row.labels.clone() })
+}
+
+/// Batches drawn together and sorted by length, so that little is padded.
+const POOL: usize = 8;
+
+/// Rows of the batch of step `step`: a pool of eight batches is drawn at random, sorted by length and dealt out in random
+/// order. `stream(pool)` gives the random numbers of a pool.
+pub fn batch_rows(rows: &[Encoded], batch: usize, step: usize, stream: impl Fn(usize) -> StdRng) -> Vec<usize> {
+    let mut rng = stream(step / POOL);
+    let mut drawn: Vec<usize> = (0..batch * POOL).map(|_| rng.random_range(0..rows.len())).collect();
+    drawn.sort_by_key(|&r| rows[r].tokens.len());
+    let mut order: Vec<usize> = (0..POOL).collect();
+    order.shuffle(&mut rng);
+    let mine = order[step % POOL];
+    drawn[mine * batch..(mine + 1) * batch].to_vec()
+}
