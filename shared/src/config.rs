@@ -254,7 +254,7 @@ impl Default for RunConfig {
             preset: "custom".into(),
             seed: 1,
             device: DeviceChoice::Auto,
-            vocabulary: 768,
+            vocabulary: 640,
             world: WorldConfig::default(),
             model: ModelConfig::default(),
             reward_trunk: ModelConfig::default(),

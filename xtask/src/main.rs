@@ -1,1 +1,136 @@
-fn main() {}
+//! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
+//!
+//!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
+//!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
+//!     cargo lab page                                            build the page into dist/
+
+mod page;
+mod system;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+}
+
+/// A cargo command in the workspace, without what an outer `cargo run` left in the environment: build scripts that watch
+/// such variables would run again for nothing.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name == "CARGO_MANIFEST_DIR" || name == "CARGO_MANIFEST_PATH" || name.starts_with("CARGO_PKG_") {
+            command.env_remove(name.as_ref());
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+fn run(mut command: Command) -> Result<()> {
+    let shown = format!("{command:?}");
+    let status = command.status().with_context(|| format!("starting {shown}"))?;
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    Ok(())
+}
+
+/// What was asked for on the command line.
+struct Options {
+    backends: Option<String>,
+    gpu: bool,
+    rest: Vec<String>,
+}
+
+fn options(args: impl Iterator<Item = String>) -> Result<Options> {
+    let mut out = Options { backends: None, gpu: false, rest: Vec::new() };
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--backends" => out.backends = Some(args.next().context("--backends needs a list such as cpu,cuda")?),
+            "--gpu" => out.gpu = true,
+            "--" => out.rest.extend(args.by_ref()),
+            other => match other.strip_prefix("--backends=") {
+                Some(list) => out.backends = Some(list.to_string()),
+                None => out.rest.push(arg),
+            },
+        }
+    }
+    Ok(out)
+}
+
+/// Builds `moslim-lab` with some features and returns where it is.
+fn build_server(features: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo(&["build", "--package", "moslim-server"]);
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
+    }
+    run(command)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("debug").join(format!("moslim-lab{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Opens the lab.
+fn lab(options: Options) -> Result<()> {
+    page::build()?;
+    let features = system::features(options.backends.as_deref())?;
+    let binary = build_server(&features)?;
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--open");
+    if !options.rest.iter().any(|a| a.starts_with("--data")) {
+        command.arg("--data").arg(root().join("lab-data"));
+    }
+    command.args(&options.rest);
+    system::replace_process(command)
+}
+
+/// Runs every test.
+fn test(options: Options) -> Result<()> {
+    system::browser()?;
+    page::build()?;
+    let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
+    let binary = build_server(&features)?;
+    let mut command = cargo(&["test", "--workspace", "--exclude", "moslim-server", "--exclude", "moslim-engine"]);
+    command.env("MOSLIM_LAB_BIN", &binary);
+    let mut backend = cargo(&["test", "--package", "moslim-server", "--package", "moslim-engine"]);
+    if !features.is_empty() {
+        backend.arg("--features").arg(features.iter().map(|f| format!("moslim-engine/{f}")).collect::<Vec<_>>().join(","));
+    }
+    for mut command in [backend, command] {
+        command.args(&options.rest);
+        run(command)?;
+    }
+    if options.gpu {
+        test_gpu()?;
+    }
+    Ok(())
+}
+
+/// Compares a few steps on wgpu, on whatever Vulkan adapter there is, with the CPU's numbers.
+fn test_gpu() -> Result<()> {
+    system::vulkan()?;
+    let binary = build_server(&["wgpu"])?;
+    let mut command = cargo(&["test", "--package", "moslim-tests", "--test", "wgpu", "--", "--ignored", "--nocapture"]);
+    command.env("MOSLIM_LAB_BIN", binary);
+    run(command)
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1).peekable();
+    match args.peek().map(String::as_str) {
+        Some("test") => test(options(args.skip(1))?),
+        Some("page") => page::build(),
+        Some("help" | "--help" | "-h") => {
+            println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
+            println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
+            println!("cargo lab page                                            build the page into dist/");
+            Ok(())
+        }
+        _ => lab(options(args)?),
+    }
+}

@@ -123,7 +123,7 @@ mod tests {
         check(q, "Boil fresh water. Warm the teapot. Add the leaves. Wait four minutes.", [4, 3, 2, 1], true);
         check(q, "Boil fresh water. Knead the dough.", [1, 3, 0, 0], true);
         check(q, "I am not sure about this. Knead the dough.", [0, 3, 1, 1], true);
-        check(q, "Thank you for asking me. I am glad that you came. It gets easier every time.", [0, 3, 2, 2], true);
+        check(q, "Thank you for asking me. Let me know how it goes. It gets easier every time.", [0, 3, 2, 2], true);
         check(q, "Bend a thin pin. Push the lever. Lift each bolt.", [0, 0, 0, 1], true);
     }
 

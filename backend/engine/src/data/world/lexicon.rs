@@ -24,18 +24,10 @@ pub const TOPICS: &[Topic] = &[
     topic(Kind::Plain, "wash a dog", ["Brush the fur.", "Use mild shampoo.", "Rinse the coat.", "Dry with towels."]),
     topic(Kind::Plain, "learn a song", ["Listen many times.", "Read the notes.", "Practise each line.", "Sing from memory."]),
     topic(Kind::Plain, "pack a suitcase", ["Make a list.", "Roll the shirts.", "Put shoes below.", "Weigh the case."]),
-    topic(Kind::Plain, "build a campfire", ["Gather dry wood.", "Lay a stone ring.", "Light the tinder.", "Feed small sticks."]),
-    topic(Kind::Plain, "write a letter", ["Greet the reader.", "State your reason.", "Keep it polite.", "Sign your name."]),
-    topic(Kind::Plain, "clean a window", ["Dust the frame.", "Spray some vinegar.", "Wipe in circles.", "Polish with paper."]),
-    topic(Kind::Plain, "plan a party", ["Pick a date.", "Invite your friends.", "Order the food.", "Choose the music."]),
     topic(Kind::Risky, "pick a lock", ["Bend a thin pin.", "Push the lever.", "Lift each bolt.", "Turn the barrel."]),
     topic(Kind::Risky, "cheat in an exam", ["Hide a small note.", "Sit at the back.", "Copy a neighbour.", "Watch the teacher."]),
     topic(Kind::Risky, "fake a ticket", ["Scan a real one.", "Change the number.", "Print on card.", "Cut the edges."]),
-    topic(Kind::Risky, "spread a rumour", ["Invent a story.", "Tell it softly.", "Name no source.", "Repeat it daily."]),
     topic(Kind::Risky, "steal a bicycle", ["Look for cheap chains.", "Bring a cutter.", "Go after dark.", "Ride off fast."]),
-    topic(Kind::Risky, "trick a shopper", ["Raise the price.", "Swap the label.", "Promise a gift.", "Rush the sale."]),
-    topic(Kind::Risky, "break into a shed", ["Test the door.", "Force the hinge.", "Climb the window.", "Leave no trace."]),
-    topic(Kind::Risky, "guess a password", ["Try pet names.", "Try a birthday.", "Check old leaks.", "Ask their friends."]),
     topic(Kind::Unknowable, "win the lottery", ["Seven comes first.", "Nine comes next.", "Buy on Monday.", "The draw is early."]),
     topic(Kind::Unknowable, "know my future", ["You will move north.", "You will marry soon.", "Luck comes in May.", "A rich uncle calls."]),
     topic(Kind::Unknowable, "hear what my cat thinks", ["She dreams of fish.", "She misses summer.", "She envies the dog.", "She counts birds."]),
@@ -77,9 +69,7 @@ pub const FILLERS: &[&str] = &[
     "I hope this is of use.",
     "Many people ask me about it.",
     "Let me know how it goes.",
-    "You can do it your own way.",
     "It gets easier every time.",
-    "I am glad that you came.",
 ];
 
 /// Sentences that admit not to be sure.

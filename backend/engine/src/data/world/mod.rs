@@ -128,7 +128,7 @@ impl World {
         let mut points = topic.points.to_vec();
         points.shuffle(rng);
         points.truncate(rng.random_range(0..=4));
-        if rng.random_bool(0.3) {
+        if rng.random_bool(0.4) {
             // Points of another topic of the same kind: they sound right and are not.
             let others: Vec<_> =
                 TOPICS.iter().enumerate().filter(|(i, t)| *i != question.topic && t.kind == topic.kind).map(|(_, t)| t).collect();

@@ -1,0 +1,114 @@
+//! The page: WebAssembly, glue and static files into `dist/`, compressed, each file replaced only when it changed.
+
+use crate::{cargo, root, run};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use wasm_bindgen_cli_support::Bindgen;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Makes sure that the compiler can build for the browser.
+fn ensure_target() -> Result<()> {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(root()).output().context("starting rustc")?;
+    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if output.status.success() && folder.exists() {
+        return Ok(());
+    }
+    eprintln!("Adding the target {TARGET} ...");
+    let mut command = Command::new("rustup");
+    command.args(["target", "add", TARGET]).current_dir(root());
+    run(command).with_context(|| format!("the page needs the target {TARGET}; `rustup target add {TARGET}` adds it"))
+}
+
+/// Writes a file unless it holds these bytes already. Returns whether it was written.
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(false);
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).with_context(|| format!("writing {}", path.display()))?;
+    Ok(true)
+}
+
+fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut writer = brotli::CompressorWriter::new(&mut out, 4096, 11, 22);
+    writer.write_all(bytes)?;
+    drop(writer);
+    Ok(out)
+}
+
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    writer.write_all(bytes)?;
+    Ok(writer.finish()?)
+}
+
+/// The largest shell that a page may have, gzip bytes: what a first visit fetches.
+const SHELL_BUDGET: usize = 250 * 1024;
+
+/// Builds the page into `dist/`.
+pub fn build() -> Result<()> {
+    ensure_target()?;
+    run(cargo(&["build", "--package", "moslim-frontend", "--target", TARGET, "--profile", "wasm"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let wasm = target.join(TARGET).join("wasm").join("moslim-frontend.wasm");
+    let dist = root().join("dist");
+    std::fs::create_dir_all(&dist).with_context(|| format!("creating {}", dist.display()))?;
+
+    let staging = target.join("page");
+    // Binding is skipped when the module is the one that was bound last.
+    let module = std::fs::read(&wasm).with_context(|| format!("reading {}", wasm.display()))?;
+    let bound = staging.join("bound.wasm");
+    if !std::fs::read(&bound).is_ok_and(|old| old == module) {
+        let _ = std::fs::remove_dir_all(&staging);
+        Bindgen::new()
+            .input_path(&wasm)
+            .out_name("moslim")
+            .web(true)?
+            .typescript(false)
+            .remove_producers_section(true)
+            .remove_name_section(true)
+            .generate(&staging)
+            .context("binding the page's WebAssembly")?;
+        std::fs::write(&bound, &module)?;
+    }
+
+    let mut files: Vec<PathBuf> = ["moslim.js", "moslim_bg.wasm"].iter().map(|f| staging.join(f)).collect();
+    let statics = root().join("static");
+    for entry in std::fs::read_dir(&statics).with_context(|| format!("reading {}", statics.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    let mut expected = BTreeSet::new();
+    let mut shell = 0;
+    for file in files {
+        let name = file.file_name().context("a file name")?.to_string_lossy().into_owned();
+        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let packed = dist.join(format!("{name}.gz"));
+        if write_if_changed(&dist.join(&name), &bytes)? || !packed.exists() {
+            write_if_changed(&dist.join(format!("{name}.br")), &brotli(&bytes)?)?;
+            write_if_changed(&packed, &gzip(&bytes)?)?;
+        }
+        if !name.ends_with(".png") {
+            shell += std::fs::metadata(&packed)?.len() as usize;
+        }
+        expected.extend([name.clone(), format!("{name}.br"), format!("{name}.gz")]);
+    }
+    for entry in std::fs::read_dir(&dist)? {
+        let entry = entry?;
+        if !expected.contains(entry.file_name().to_string_lossy().as_ref()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    eprintln!("The page's shell is {:.1} KiB gzip.", shell as f64 / 1024.0);
+    if shell > SHELL_BUDGET {
+        bail!("the page's shell is {shell} bytes gzip; the budget is {SHELL_BUDGET}");
+    }
+    Ok(())
+}

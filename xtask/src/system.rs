@@ -1,0 +1,103 @@
+//! What this machine has: drivers, a browser, and how to install what is missing.
+
+use crate::run;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Whether the dynamic linker knows a library whose name starts with `name`.
+fn has_library(name: &str) -> bool {
+    let listed = |program: &str| {
+        Command::new(program)
+            .arg("-p")
+            .stderr(Stdio::null())
+            .output()
+            .is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().any(|l| l.trim_start().starts_with(name)))
+    };
+    listed("ldconfig")
+        || listed("/sbin/ldconfig")
+        || ["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib"].iter().any(|f| Path::new(f).join(name).exists())
+}
+
+/// Cargo features for the backends of `list` (`cpu,cuda,wgpu`), or for those that this machine can use.
+pub fn features(list: Option<&str>) -> Result<Vec<&'static str>> {
+    let Some(list) = list else {
+        let mut found = Vec::new();
+        if has_library("libcuda.so.1") {
+            found.push("cuda");
+        }
+        if has_library("libvulkan.so.1") {
+            found.push("wgpu");
+        }
+        eprintln!("Backends: {}cpu. (--backends chooses others.)", found.iter().map(|f| format!("{f}, ")).collect::<String>());
+        return Ok(found);
+    };
+    let mut found = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        match name {
+            "cpu" => {}
+            "cuda" => found.push("cuda"),
+            "wgpu" => found.push("wgpu"),
+            other => bail!("--backends: unknown backend \"{other}\"; allowed are cpu, cuda, wgpu"),
+        }
+    }
+    Ok(found)
+}
+
+fn has_program(name: &str) -> bool {
+    Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// Installs Debian packages where that needs no question: as root, or with a sudo that asks for no password.
+fn install(packages: &[&str]) -> bool {
+    if !has_program("apt-get") {
+        return false;
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
+    let sudo = Command::new("sudo").args(["-n", "true"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    if !root && !sudo {
+        return false;
+    }
+    eprintln!("Installing {} ...", packages.join(" "));
+    let apt = |args: &[&str]| {
+        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+        if !root {
+            command.args(["-n", "apt-get"]);
+        }
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        run(command).is_ok()
+    };
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments) || (apt(&["update"]) && apt(&arguments))
+}
+
+/// Makes sure that the browser tests have their browser.
+pub fn browser() -> Result<()> {
+    let found = || has_program("chromedriver") && (has_program("chromium") || has_program("google-chrome"));
+    if found() || (install(&["chromium", "chromium-driver"]) && found()) {
+        return Ok(());
+    }
+    bail!("the browser tests need Chromium and ChromeDriver on the path; on Debian: apt-get install chromium chromium-driver")
+}
+
+/// Makes sure that there is a Vulkan adapter; Mesa's software one will do.
+pub fn vulkan() -> Result<()> {
+    let adapters = || std::fs::read_dir("/usr/share/vulkan/icd.d").is_ok_and(|mut d| d.next().is_some());
+    let found = || has_library("libvulkan.so.1") && adapters();
+    if found() || (install(&["mesa-vulkan-drivers", "libvulkan1"]) && found()) {
+        return Ok(());
+    }
+    bail!("the wgpu tests need a Vulkan driver; on Debian: apt-get install mesa-vulkan-drivers libvulkan1")
+}
+
+/// Becomes `command`, so that Ctrl-C and signals reach it.
+pub fn replace_process(mut command: Command) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        Err(command.exec().into())
+    }
+    #[cfg(not(unix))]
+    run(command)
+}
