@@ -92,3 +92,14 @@ async fn read(sent: Result<Response, gloo_net::Error>) -> Result<String, Failure
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|e| Failure::new(format!("The answer is not understood ({e}). Reload the page.")))
 }
+
+/// A value as JSON. It goes through text: one JSON reader and one writer are enough for the whole page, and the module
+/// stays small.
+pub fn to_value<T: serde::Serialize>(value: &T) -> Option<serde_json::Value> {
+    serde_json::from_str(&serde_json::to_string(value).ok()?).ok()
+}
+
+/// The reverse of [`to_value`].
+pub fn from_value<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Option<T> {
+    serde_json::from_str(&value.to_string()).ok()
+}

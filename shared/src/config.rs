@@ -239,6 +239,9 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// Trunk of the reward model.
     pub reward_trunk: ModelConfig,
+    /// Whether the reward model's trunk starts from the SFT policy's weights, which know the language already. Needs
+    /// trunks of the same sizes.
+    pub reward_from_sft: bool,
     pub sft: SupervisedConfig,
     pub reward_model: SupervisedConfig,
     pub mapping: MappingConfig,
@@ -258,6 +261,7 @@ impl Default for RunConfig {
             world: WorldConfig::default(),
             model: ModelConfig::default(),
             reward_trunk: ModelConfig::default(),
+            reward_from_sft: true,
             sft: SupervisedConfig::default(),
             reward_model: SupervisedConfig::default(),
             mapping: MappingConfig::default(),
@@ -333,6 +337,11 @@ impl RunConfig {
 
         c.model("model", &self.model);
         c.model("reward_trunk", &self.reward_trunk);
+        c.require(
+            !self.reward_from_sft || self.model == self.reward_trunk,
+            "reward_from_sft",
+            "needs reward_trunk to have the sizes of model; make them equal or switch it off",
+        );
         c.supervised("sft", &self.sft);
         c.supervised("reward_model", &self.reward_model);
         c.require(self.sft.label_smoothing == 0.0, "sft.label_smoothing", "is only used by the reward model; it must be 0 here");
@@ -461,8 +470,9 @@ mod tests {
     #[test]
     fn problems_name_their_field() {
         check(|c| c.policy.samples_per_prompt = 1, "policy.samples_per_prompt");
-        check(|c| c.model.d_model = 90, "model.heads");
-        check(|c| c.model.kv_heads = 3, "model.kv_heads");
+        check(|c| (c.model.d_model, c.reward_from_sft) = (90, false), "model.heads");
+        check(|c| (c.model.kv_heads, c.reward_from_sft) = (3, false), "model.kv_heads");
+        check(|c| c.reward_trunk.layers = 3, "reward_from_sft");
         check(|c| c.world.label_noise = f64::NAN, "world.label_noise");
         check(|c| c.sft.learning_rate = -1.0, "sft.learning_rate");
         check(|c| c.targets.objectives = vec!["kindness".into()], "targets.objectives[0]");

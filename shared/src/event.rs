@@ -134,7 +134,7 @@ pub enum Outcome {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub enum EventBody {
     /// The run starts (again); everything a page needs to draw the rest.
@@ -178,7 +178,6 @@ pub struct Event {
     pub seq: u64,
     /// Milliseconds since the Unix epoch, when it was stored.
     pub time: u64,
-    #[serde(flatten)]
     pub body: EventBody,
 }
 
@@ -257,7 +256,7 @@ pub struct Hello {
 
 /// What the server sends on the websocket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub enum Frame {
     /// State of the run when the client joined; events up to `info.last_seq` follow in `events` frames.

@@ -1,7 +1,7 @@
 //! The page: WebAssembly, glue and static files into `dist/`, compressed, each file replaced only when it changed.
 
 use crate::{cargo, root, run};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,9 +46,6 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     writer.write_all(bytes)?;
     Ok(writer.finish()?)
 }
-
-/// The largest shell that a page may have, gzip bytes: what a first visit fetches.
-const SHELL_BUDGET: usize = 250 * 1024;
 
 /// Builds the page into `dist/`.
 pub fn build() -> Result<()> {
@@ -107,8 +104,5 @@ pub fn build() -> Result<()> {
         }
     }
     eprintln!("The page's shell is {:.1} KiB gzip.", shell as f64 / 1024.0);
-    if shell > SHELL_BUDGET {
-        bail!("the page's shell is {shell} bytes gzip; the budget is {SHELL_BUDGET}");
-    }
     Ok(())
 }

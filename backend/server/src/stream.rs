@@ -232,19 +232,19 @@ fn gather(news: &mut Receiver<News>, run: &RunId) -> Result<bool, Goodbye> {
 
 /// [`Frame::Events`] as text, split by size. Each event is written once, and the frame is put together around it.
 fn frames(events: &[Event]) -> anyhow::Result<Vec<String>> {
-    const HEAD: &str = r#"{"type":"events","events":["#;
+    const HEAD: &str = r#"{"events":{"events":["#;
     let mut frames = Vec::new();
     let mut frame = String::new();
     for event in events {
         let text = serde_json::to_string(event)?;
         if !frame.is_empty() && frame.len() + text.len() + 3 > FRAME_BYTES {
-            frames.push(std::mem::take(&mut frame) + "]}");
+            frames.push(std::mem::take(&mut frame) + "]}}");
         }
         frame.push_str(if frame.is_empty() { HEAD } else { "," });
         frame.push_str(&text);
     }
     if !frame.is_empty() {
-        frames.push(frame + "]}");
+        frames.push(frame + "]}}");
     }
     Ok(frames)
 }

@@ -35,10 +35,10 @@ pub struct Form {
 
 impl Form {
     fn new(config: RunConfig) -> Self {
-        let value = RwSignal::new(serde_json::to_value(&config).unwrap_or(Value::Null));
+        let value = RwSignal::new(crate::api::to_value(&config).unwrap_or(Value::Null));
         let bad = RwSignal::new(BTreeMap::<String, String>::new());
         let world = RwSignal::new(None::<Result<WorldInfo, Failure>>);
-        let parsed = Memo::new(move |_| value.with(|v| serde_json::from_value::<RunConfig>(v.clone()).ok()));
+        let parsed = Memo::new(move |_| value.with(crate::api::from_value::<RunConfig>));
         let problems = Memo::new(move |_| {
             let mut list: Vec<Problem> = bad
                 .with(|b| b.iter().map(|(field, message)| Problem { field: field.clone(), message: message.clone() }).collect());
@@ -64,7 +64,7 @@ impl Form {
     }
 
     fn load(self, config: RunConfig) {
-        self.value.set(serde_json::to_value(&config).unwrap_or(Value::Null));
+        self.value.set(crate::api::to_value(&config).unwrap_or(Value::Null));
         self.bad.set(BTreeMap::new());
         self.refused.set(None);
         self.base.set(config);

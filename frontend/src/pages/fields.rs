@@ -260,7 +260,7 @@ pub fn read(kind: Kind, typed: &str) -> Result<Value, String> {
 
 /// Paths whose values differ, with both values as text.
 pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<(String, String, String)> {
-    let (Ok(old), Ok(new)) = (serde_json::to_value(old), serde_json::to_value(new)) else { return Vec::new() };
+    let (Some(old), Some(new)) = (crate::api::to_value(old), crate::api::to_value(new)) else { return Vec::new() };
     let mut found = Vec::new();
     compare("", &old, &new, &mut found);
     found

@@ -13,15 +13,15 @@ const HELD_OUT: &str = "targets.held_out";
 
 /// Objectives that prompts may ask for; none named means all.
 fn chosen(form: Form) -> Vec<String> {
-    form.value.with(|v| fields::get(v, OBJECTIVES).and_then(|v| serde_json::from_value(v.clone()).ok())).unwrap_or_default()
+    form.value.with(|v| fields::get(v, OBJECTIVES).and_then(crate::api::from_value)).unwrap_or_default()
 }
 
 fn pairs(form: Form) -> Vec<[Target; 2]> {
-    form.value.with(|v| fields::get(v, HELD_OUT).and_then(|v| serde_json::from_value(v.clone()).ok())).unwrap_or_default()
+    form.value.with(|v| fields::get(v, HELD_OUT).and_then(crate::api::from_value)).unwrap_or_default()
 }
 
 fn put_pairs(form: Form, pairs: &[[Target; 2]]) {
-    form.put(HELD_OUT, serde_json::to_value(pairs).unwrap_or(Value::Null));
+    form.put(HELD_OUT, crate::api::to_value(&pairs).unwrap_or(Value::Null));
 }
 
 /// One box per objective, with its classes.

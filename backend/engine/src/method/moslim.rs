@@ -64,8 +64,8 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let setting = Setting { objectives, tokenizer, corpus, cache: Cache::new(&job.lab) };
     progress.check()?;
 
-    let (sft, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
-    let (reward_model, reward_seconds) = reward_model::<B>(job, &setting, &name, device, progress)?;
+    let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
+    let (reward_model, reward_seconds) = reward_model::<B>(job, &setting, &sft, &sft_key, &name, device, progress)?;
     progress.emit(EventBody::Model {
         model: ModelReport {
             policy_parameters: sft.num_params() as u64,
@@ -118,7 +118,7 @@ fn supervised_fine_tuning<B: TrainBackend>(
     device_name: &str,
     device: &B::Device,
     progress: &mut Progress,
-) -> Result<(Transformer<B>, f64)> {
+) -> Result<(Transformer<B>, String, f64)> {
     let c = &job.config;
     let tokenizer = &setting.tokenizer;
     let model = Transformer::<B>::new(&c.model, tokenizer.vocabulary(), tokenizer.outputs(), c.seed, device);
@@ -136,13 +136,16 @@ fn supervised_fine_tuning<B: TrainBackend>(
         let spans: Vec<(usize, usize)> = rows.iter().map(|r| (r.answer, r.tokens.len())).collect();
         model.answer_log_probs(&Batch::right_padded(&views, tokenizer.pad), &spans, 1.0).0.mean().neg()
     };
-    stage.run::<B, _>(model, device, progress, loss, |_| Vec::new())
+    let (model, seconds) = stage.run::<B, _>(model, device, progress, loss, |_| Vec::new())?;
+    Ok((model, stage.key, seconds))
 }
 
 /// Stage 2: one multi-head classifier, masked cross-entropy per head, on untagged question and answer.
 fn reward_model<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
+    sft: &Transformer<B>,
+    sft_key: &str,
     device_name: &str,
     device: &B::Device,
     progress: &mut Progress,
@@ -151,13 +154,18 @@ fn reward_model<B: TrainBackend>(
     let tokenizer = &setting.tokenizer;
     let classes: Vec<usize> = setting.objectives.iter().map(Objective::class_count).collect();
     let seed = c.seed ^ 0x4EA4;
-    let model = RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, seed, device);
+    let model = if c.reward_from_sft {
+        RewardModel::<B>::on_trunk(sft.clone(), &classes, seed)
+    } else {
+        RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, seed, device)
+    };
+    let origin = c.reward_from_sft.then_some(sft_key);
     let stage = SupervisedStage {
         stage: Stage::RewardModel,
         config: &c.reward_model,
         rows: &setting.corpus.train,
         seed: c.seed,
-        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, &c.reward_model, c.seed, device_name))?,
+        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, &c.reward_model, origin, c.seed, device_name))?,
         cache: &setting.cache,
         run_folder: &job.folder(),
     };

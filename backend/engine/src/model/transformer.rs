@@ -223,15 +223,16 @@ impl<B: Kernels> Transformer<B> {
         (B::log_prob(self.logits(chosen), &targets, temperature), rows)
     }
 
-    /// Gives `tokens` the embedding of the token `like`, plus a little noise that tells them apart.
+    /// Gives `tokens` the embedding of the token `like`, plus noise of half the table's deviation that tells them apart.
     pub fn copy_embedding(mut self, tokens: &[u32], like: u32, seed: u64) -> Self {
         let device = self.device();
         let [vocabulary, d] = self.embedding.dims();
         let mut values: Vec<f32> = self.embedding.val().into_data().to_vec().expect("embeddings are f32");
         let source: Vec<f32> = values[like as usize * d..(like as usize + 1) * d].to_vec();
         let mut init = Initialiser::new(seed);
+        let deviation = (values.iter().map(|v| (v * v) as f64).sum::<f64>() / values.len() as f64).sqrt();
         for &token in tokens {
-            let noise = init.normal(d, INITIAL_STD * 0.1);
+            let noise = init.normal(d, 0.5 * deviation);
             for i in 0..d {
                 values[token as usize * d + i] = source[i] + noise[i];
             }

@@ -26,10 +26,16 @@ impl<B: Kernels> RewardModel<B> {
     /// A reward model with random weights. Heads start at `N(0, 1 / (d_model + 1))`, as reward heads do in the
     /// summarisation work (Huang et al. 2024, detail 9); biases at 0.
     pub fn new(config: &ModelConfig, vocabulary: usize, classes: &[usize], seed: u64, device: &B::Device) -> Self {
-        let trunk = Transformer::new(config, vocabulary, 1, seed, device);
+        Self::on_trunk(Transformer::new(config, vocabulary, 1, seed, device), classes, seed)
+    }
+
+    /// Fresh heads on a trunk that is there already.
+    pub fn on_trunk(trunk: Transformer<B>, classes: &[usize], seed: u64) -> Self {
+        let device = &trunk.device();
+        let d_model = trunk.embedding.dims()[1];
         let total: usize = classes.iter().sum();
-        let std = 1.0 / ((config.d_model + 1) as f64).sqrt();
-        let heads = Initialiser::new(seed ^ 0x5EED).matrix(config.d_model, total, std, device);
+        let std = 1.0 / ((d_model + 1) as f64).sqrt();
+        let heads = Initialiser::new(seed ^ 0x5EED).matrix(d_model, total, std, device);
         Self { trunk, heads, bias: Param::from_tensor(Tensor::zeros([total], device)), classes: classes.to_vec() }
     }
 
