@@ -1,0 +1,62 @@
+//! What the whole-system tests share: the real program as a child process, a laboratory to talk to, a real browser.
+//!
+//! Nothing here waits for a fixed time: every wait is for something, and [`LIMIT`] only decides how long a failure takes.
+
+mod browser;
+mod lab;
+mod process;
+
+pub use browser::Browser;
+pub use lab::{Answer, Lab, policy_steps};
+pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
+
+use moslim_shared::config::{DeviceChoice, RunConfig};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The preset `smoke` on the CPU, where the same seed gives the same figures.
+///
+/// # Panics
+/// When there is no such preset.
+pub fn smoke() -> RunConfig {
+    let preset = moslim_shared::presets::find("smoke").expect("the preset smoke");
+    RunConfig { device: DeviceChoice::Cpu, ..preset.config }
+}
+
+/// A run that hurries to policy optimisation and stays there for seconds, with a checkpoint every few iterations, so that
+/// it can be disturbed.
+pub fn long_run(iterations: usize) -> RunConfig {
+    let mut config = smoke();
+    config.sft.steps = 20;
+    config.reward_model.steps = 20;
+    config.policy.iterations = iterations;
+    config.policy.checkpoint_every = 5;
+    config.evaluation.questions = 2;
+    config.evaluation.joint = 4;
+    config.evaluation.held_out = 2;
+    config
+}
+
+/// Writes a configuration into a folder; returns the file.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_config(folder: &Path, config: &RunConfig) -> PathBuf {
+    let path = folder.join("config-of-the-test.json");
+    std::fs::write(&path, serde_json::to_vec(config).expect("a configuration as JSON")).expect("a file for the configuration");
+    path
+}
+
+/// A summary without what differs from run to run by nature: its name and how long it took.
+///
+/// # Panics
+/// When it is not the summary of a run.
+pub fn metrics(summary: &Value) -> Value {
+    let mut metrics = summary.clone();
+    let fields = metrics.as_object_mut().expect("a summary is an object");
+    for field in ["run", "seconds"] {
+        assert!(fields.remove(field).is_some(), "a summary has {field}");
+    }
+    assert!(!fields.is_empty(), "a summary has more than a name and a time");
+    metrics
+}

@@ -41,7 +41,9 @@ impl Progress {
             EventBody::StageBegan { stage, from, total } => self.begin(*stage, *from, *total),
             EventBody::Loss { step, total, loss, .. } => self.step(*step, *total, &format!("loss {loss:.4}")),
             EventBody::Policy { total, step } => {
-                self.step(step.step, *total, &format!("reward {:+.3}, KL {:.2}", step.reward, step.kl));
+                let on_target: Vec<String> = step.on_target.iter().map(|p| format!("{p:.2}")).collect();
+                let said = format!("reward {:+.3}, KL {:.2}, on target {}", step.reward, step.kl, on_target.join(" "));
+                self.step(step.step, *total, &said);
             }
             EventBody::Evaluating { done, total } => self.step(*done, *total, ""),
             EventBody::StageEnded { stage, seconds, cached } => {

@@ -151,7 +151,7 @@ fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
             </div>
             <dl class="facts">
                 {move || {
-                    revision.track();
+                    let _ = revision.get();
                     run.read(facts)
                 }}
             </dl>

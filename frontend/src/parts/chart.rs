@@ -32,7 +32,7 @@ pub fn chart(id: String, title: String, hint: &'static str, empty: &'static str,
     observe(canvas, resized);
 
     let data = Memo::new(move |_| {
-        revision.track();
+        let _ = revision.get();
         plot()
     });
     Effect::new(move || {

@@ -43,7 +43,7 @@ pub fn control(run: Run) -> AnyView {
                 </div>
             </div>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 let judge = if gold.get() { "gold" } else { "reward_model" };
                 run.read(|s| panels(s, judge))
             }}

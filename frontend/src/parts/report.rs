@@ -19,7 +19,7 @@ pub fn reward_model(run: Run) -> AnyView {
                 "Each head on test rows that it never saw, after calibration. A head is worth something when its accuracy is above the majority class and its confidence is honest (small calibration error)."
             </p>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(report)
             }}
         </section>
@@ -102,7 +102,7 @@ pub fn summary(run: Run) -> AnyView {
         <section id="summary" class="section" aria-labelledby="summary-title">
             <h2 id="summary-title">"Result"</h2>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| match &s.summary {
                     Some(summary) => result(summary),
                     None => view! { <p class="card empty">"The result appears when the evaluation is over."</p> }.into_any(),

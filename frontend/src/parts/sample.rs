@@ -41,7 +41,7 @@ pub fn samples(run: Run) -> AnyView {
                 </button>
             </div>
             {move || {
-                shown.track();
+                let _ = shown.get();
                 run.read(cards)
             }}
         </section>

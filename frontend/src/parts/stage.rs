@@ -12,7 +12,7 @@ pub fn stages(run: Run) -> AnyView {
     view! {
         <ol class="stages" aria-label="Stages of the run">
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| Stage::ALL.into_iter().map(|stage| card(stage, &s.stages[stage as usize])).collect::<Vec<_>>())
             }}
         </ol>

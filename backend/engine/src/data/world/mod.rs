@@ -128,20 +128,23 @@ impl World {
         let mut points = topic.points.to_vec();
         points.shuffle(rng);
         points.truncate(rng.random_range(0..=4));
-        if rng.random_bool(0.4) {
-            // Points of another topic of the same kind: they sound right and are not.
+        if rng.random_bool(0.5) {
+            // Points of other topics of the same kind: they sound right and are not.
             let others: Vec<_> =
                 TOPICS.iter().enumerate().filter(|(i, t)| *i != question.topic && t.kind == topic.kind).map(|(_, t)| t).collect();
-            let other = others.choose(rng).expect("every kind has several topics");
-            let count = rng.random_range(1..=2);
-            let wrong = other.points.choose_multiple(rng, count);
-            points.extend(wrong);
+            for _ in 0..rng.random_range(1..=3) {
+                let other = others.choose(rng).expect("every kind has several topics");
+                let wrong = other.points.choose(rng).expect("a topic has points");
+                if !points.contains(wrong) && points.len() < 5 {
+                    points.push(wrong);
+                }
+            }
             points.shuffle(rng);
         }
         let mut sentences = points;
         let mut fillers = FILLERS.to_vec();
         fillers.shuffle(rng);
-        for filler in &fillers[..rng.random_range(0..=4)] {
+        for filler in &fillers[..rng.random_range(0..=3)] {
             sentences.insert(rng.random_range(0..=sentences.len()), filler);
         }
         if rng.random_bool(0.35) {

@@ -1,0 +1,170 @@
+//! Chromium, driven through ChromeDriver.
+
+use crate::process::{LIMIT, Process, kill_processes, text, wait_until};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use thirtyfour::LoggingPrefsLogLevel;
+use thirtyfour::prelude::*;
+
+const FLAGS: [&str; 9] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    // Without it the page scrolls smoothly, and a click may hit what was there before.
+    "--force-prefers-reduced-motion",
+];
+
+/// A browser with a profile of its own. It is killed when this is dropped.
+pub struct Browser {
+    driver: Option<WebDriver>,
+    chromedriver: Process,
+    profile: TempDir,
+}
+
+impl Browser {
+    /// Starts ChromeDriver on a free port, and a browser through it.
+    ///
+    /// # Errors
+    /// When the browser does not start.
+    pub async fn open() -> Result<Self> {
+        let profile = tempfile::tempdir()?;
+        let mut chromedriver = Process::start(Path::new("chromedriver"), &["--port=0"], "");
+        let port: u16 = wait_until("chromedriver to listen", || {
+            assert!(chromedriver.running(), "chromedriver ended at once:\n{}", chromedriver.stderr());
+            let said = chromedriver.stdout();
+            let (_, rest) = said.split_once("started successfully on port ")?;
+            rest.split_once('.')?.0.parse().ok()
+        })
+        .await;
+        let mut browser = Self { driver: None, chromedriver, profile };
+        let mut capabilities = DesiredCapabilities::chrome();
+        for flag in FLAGS {
+            capabilities.add_arg(flag)?;
+        }
+        capabilities.add_arg(&format!("--user-data-dir={}", text(browser.profile.path())))?;
+        capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.context("starting Chromium")?;
+        browser.driver = Some(driver);
+        Ok(browser)
+    }
+
+    fn driver(&self) -> Result<&WebDriver> {
+        self.driver.as_ref().context("the browser is closed")
+    }
+
+    /// Closes the browser.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn quit(mut self) -> Result<()> {
+        if let Some(driver) = self.driver.take() {
+            driver.quit().await?;
+        }
+        Ok(())
+    }
+
+    /// Goes to an address.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub async fn goto(&self, url: &str) -> Result<()> {
+        self.driver()?.goto(url).await.with_context(|| format!("going to {url}"))
+    }
+
+    /// Loads the page anew.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub async fn reload(&self) -> Result<()> {
+        Ok(self.driver()?.refresh().await?)
+    }
+
+    /// The value of a JavaScript expression.
+    ///
+    /// # Errors
+    /// When it throws.
+    pub async fn js(&self, expression: &str) -> Result<Value> {
+        let script = format!("return {expression};");
+        let returned = self.driver()?.execute(script.as_str(), Vec::<Value>::new()).await;
+        Ok(returned.with_context(|| format!("evaluating {expression}"))?.json().clone())
+    }
+
+    /// Waits until a JavaScript expression is neither false nor null; returns its value.
+    ///
+    /// # Errors
+    /// When it is not within [`LIMIT`], or throws.
+    pub async fn wait(&self, expression: &str) -> Result<Value> {
+        let began = Instant::now();
+        loop {
+            let value = self.js(expression).await?;
+            if !matches!(value, Value::Null | Value::Bool(false)) {
+                return Ok(value);
+            }
+            if began.elapsed() > LIMIT {
+                let page = self.js("location.href + '\\n' + document.body.innerText").await?;
+                bail!("waited in vain for {expression}; the page is {}", page.as_str().unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+    }
+
+    /// Clicks on an element as a person does: it has to be visible and not covered.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn click(&self, selector: &str) -> Result<()> {
+        let element = self.driver()?.find(By::Css(selector)).await?;
+        element.click().await.with_context(|| format!("clicking on {selector}"))
+    }
+
+    /// Types a text in place of what is in an input.
+    ///
+    /// # Errors
+    /// When there is no such input.
+    pub async fn fill(&self, selector: &str, typed: &str) -> Result<()> {
+        let element = self.driver()?.find(By::Css(selector)).await?;
+        element.send_keys(Key::Control + "a").await?;
+        element.send_keys(typed).await.with_context(|| format!("typing into {selector}"))
+    }
+
+    /// Sets the size of the screen and the system's colour scheme.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn screen(&self, width: u32, height: u32, scheme: &str) -> Result<()> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        let devtools = self.driver()?.cdp();
+        devtools.send_raw("Emulation.setDeviceMetricsOverride", size).await?;
+        devtools.send_raw("Emulation.setEmulatedMedia", media).await?;
+        Ok(())
+    }
+
+    /// Errors on the console since the last call: exceptions, refused contents, failed requests.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn errors(&self) -> Result<Vec<String>> {
+        let entries = self.driver()?.browser_log().await?;
+        Ok(entries.into_iter().filter(|entry| entry.level == "SEVERE").map(|entry| entry.message).collect())
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            // The test failed. The processes are ended below; asking for it politely might take minutes.
+            let _ = driver.leak();
+        }
+        self.chromedriver.kill();
+        kill_processes(&[text(self.profile.path())]);
+    }
+}

@@ -1,0 +1,231 @@
+//! A laboratory of its own for each test: a server with a fresh folder, and the ways to talk to it.
+
+use crate::process::{LIMIT, Process, kill_processes, processes, text, wait_until};
+use moslim_shared::config::RunConfig;
+use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus, Stage};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const READY: &str = "MOSLIM Lab is ready at http://127.0.0.1:";
+
+/// What the server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// The body; a text where it is not JSON.
+    pub body: Value,
+}
+
+/// A running server and its folder.
+#[derive(Debug)]
+pub struct Lab {
+    server: Process,
+    port: u16,
+    http: Client,
+    folder: TempDir,
+}
+
+async fn serve(data: &Path, port: u16) -> (Process, u16) {
+    let port = port.to_string();
+    let mut server = Process::lab(&["serve", "--port", &port, "--data", text(data)]);
+    let port = wait_until("the server to be ready", || {
+        assert!(server.running(), "the server ended at once; it said\n{}", server.stderr());
+        server.stdout().strip_suffix('\n')?.strip_prefix(READY)?.parse().ok()
+    })
+    .await;
+    (server, port)
+}
+
+impl Lab {
+    /// Starts a server on a free port with an empty folder.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let http = Client::builder().no_proxy().timeout(LIMIT).build().expect("an HTTP client");
+        let (server, port) = serve(folder.path(), 0).await;
+        Self { server, port, http, folder }
+    }
+
+    /// Ends the server at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts the server again, with the same folder and on the same port.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn restart(&mut self) {
+        self.kill();
+        (self.server, self.port) = serve(self.folder.path(), self.port).await;
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Process ids of the workers of this server, and of servers of this folder before it.
+    pub fn workers(&self) -> Vec<u32> {
+        processes(&["worker", text(self.data())])
+    }
+
+    /// A request with no more headers than any program would send: no `Origin`.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.origin()))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer of the server");
+        let status = response.status().as_u16();
+        let body = response.text().await.expect("the body of the answer");
+        Answer { status, body: serde_json::from_str(&body).unwrap_or(Value::String(body)) }
+    }
+
+    /// Reads.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// Posts JSON as the server's own page does.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).header("origin", self.origin()).json(body)).await
+    }
+
+    /// Starts a run; returns its id.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn start_run(&self, config: &RunConfig) -> String {
+        let answer = self.post("/api/v1/runs", &json!({ "config": config })).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["id"].as_str().expect("the id of a run").to_string()
+    }
+
+    /// Goes on with a run.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn resume(&self, id: &str) {
+        let answer = self.post(&format!("/api/v1/runs/{id}/resume"), &json!({})).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(answer.body["status"], "running", "{}", answer.body);
+    }
+
+    /// A run.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn run(&self, id: &str) -> RunInfo {
+        let answer = self.get(&format!("/api/v1/runs/{id}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_value(answer.body).expect("a run")
+    }
+
+    /// All events of a run, page by page.
+    ///
+    /// # Panics
+    /// When their numbers are not 1, 2, 3 and so on.
+    pub async fn events(&self, id: &str) -> Vec<Event> {
+        let mut all: Vec<Event> = Vec::new();
+        loop {
+            let answer = self.get(&format!("/api/v1/runs/{id}/events?after={}&limit=200", all.len())).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            let page: Vec<Event> = serde_json::from_value(answer.body).expect("events");
+            if page.is_empty() {
+                break;
+            }
+            all.extend(page);
+        }
+        let numbers: Vec<u64> = all.iter().map(|event| event.seq).collect();
+        assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>(), "the numbers of the events have a gap");
+        all
+    }
+
+    /// Waits until a run no longer runs.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn wait_for_end(&self, id: &str) -> RunInfo {
+        let began = Instant::now();
+        loop {
+            let run = self.run(id).await;
+            if run.status != RunStatus::Running {
+                return run;
+            }
+            assert!(began.elapsed() < LIMIT, "run {id} does not end; it is at event {}", run.last_seq);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a run finished.
+    ///
+    /// # Panics
+    /// When it ends in another way.
+    pub async fn wait_for_finish(&self, id: &str) -> RunInfo {
+        let run = self.wait_for_end(id).await;
+        assert_eq!(run.status, RunStatus::Finished, "{}", run.message);
+        assert!(run.summary.is_some(), "a finished run has a summary");
+        run
+    }
+
+    /// Waits until a running run has done `step` iterations of policy optimisation.
+    ///
+    /// # Panics
+    /// When it ends before.
+    pub async fn wait_for_policy(&self, id: &str, step: usize) {
+        let began = Instant::now();
+        loop {
+            let status = self.run(id).await.status;
+            assert_eq!(status, RunStatus::Running, "run {id} ended before iteration {step}; make it longer");
+            if policy_steps(&self.events(id).await).last().is_some_and(|&last| last >= step) {
+                return;
+            }
+            assert!(began.elapsed() < LIMIT, "run {id} does not reach iteration {step}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server said\n{}", self.server.stderr());
+        }
+        self.server.kill();
+        // The workers of a killed server go by themselves, but the folder goes now.
+        kill_processes(&["worker", text(self.folder.path())]);
+    }
+}
+
+/// The iterations of policy optimisation that count: a resumed run voids those after its checkpoint.
+pub fn policy_steps(events: &[Event]) -> Vec<usize> {
+    let mut steps: Vec<usize> = Vec::new();
+    for event in events {
+        match &event.body {
+            EventBody::StageBegan { stage: Stage::Policy, from, .. } => steps.retain(|step| step <= from),
+            EventBody::Policy { step, .. } => steps.push(step.step),
+            _ => {}
+        }
+    }
+    steps
+}
