@@ -298,14 +298,14 @@ impl Checker {
         self.range(&f("d_ff"), model.d_ff, 8, 16_384);
         self.range(&f("context"), model.context, 32, 4096);
         if model.heads > 0 && model.kv_heads > 0 {
-            let divides = model.d_model % model.heads == 0 && (model.d_model / model.heads) % 2 == 0;
+            let divides = model.d_model.is_multiple_of(model.heads) && (model.d_model / model.heads).is_multiple_of(2);
             self.require(
                 divides,
                 &f("heads"),
                 format!("d_model ({}) must be an even multiple of heads ({})", model.d_model, model.heads),
             );
             self.require(
-                model.heads % model.kv_heads == 0,
+                model.heads.is_multiple_of(model.kv_heads),
                 &f("kv_heads"),
                 format!("must divide heads ({}), is {}", model.heads, model.kv_heads),
             );

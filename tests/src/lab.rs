@@ -141,6 +141,16 @@ impl Lab {
         serde_json::from_value(answer.body).expect("a run")
     }
 
+    /// At most 200 events of a run after number `after`.
+    ///
+    /// # Panics
+    /// When there is no such run.
+    async fn page(&self, id: &str, after: usize) -> Vec<Event> {
+        let answer = self.get(&format!("/api/v1/runs/{id}/events?after={after}&limit=200")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_value(answer.body).expect("events")
+    }
+
     /// All events of a run, page by page.
     ///
     /// # Panics
@@ -148,9 +158,7 @@ impl Lab {
     pub async fn events(&self, id: &str) -> Vec<Event> {
         let mut all: Vec<Event> = Vec::new();
         loop {
-            let answer = self.get(&format!("/api/v1/runs/{id}/events?after={}&limit=200", all.len())).await;
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            let page: Vec<Event> = serde_json::from_value(answer.body).expect("events");
+            let page = self.page(id, all.len()).await;
             if page.is_empty() {
                 break;
             }
@@ -194,10 +202,12 @@ impl Lab {
     /// When it ends before.
     pub async fn wait_for_policy(&self, id: &str, step: usize) {
         let began = Instant::now();
+        let mut seen: Vec<Event> = Vec::new();
         loop {
             let status = self.run(id).await.status;
             assert_eq!(status, RunStatus::Running, "run {id} ended before iteration {step}; make it longer");
-            if policy_steps(&self.events(id).await).last().is_some_and(|&last| last >= step) {
+            seen.extend(self.page(id, seen.len()).await);
+            if policy_steps(&seen).last().is_some_and(|&last| last >= step) {
                 return;
             }
             assert!(began.elapsed() < LIMIT, "run {id} does not reach iteration {step}");

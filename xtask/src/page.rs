@@ -12,7 +12,11 @@ const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Makes sure that the compiler can build for the browser.
 fn ensure_target() -> Result<()> {
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(root()).output().context("starting rustc")?;
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(root())
+        .output()
+        .context("starting rustc")?;
     let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     if output.status.success() && folder.exists() {
         return Ok(());
@@ -29,7 +33,9 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
         return Ok(false);
     }
     let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("writing {}", path.display()))?;
     Ok(true)
 }
 

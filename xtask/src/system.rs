@@ -16,7 +16,9 @@ fn has_library(name: &str) -> bool {
     };
     listed("ldconfig")
         || listed("/sbin/ldconfig")
-        || ["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib"].iter().any(|f| Path::new(f).join(name).exists())
+        || ["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/wsl/lib"]
+            .iter()
+            .any(|f| Path::new(f).join(name).exists())
 }
 
 /// Cargo features for the backends of `list` (`cpu,cuda,wgpu`), or for those that this machine can use.

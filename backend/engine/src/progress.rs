@@ -12,6 +12,11 @@ use std::time::{Duration, Instant};
 #[error("the run was stopped")]
 pub struct Stopped;
 
+/// A configuration that is valid by itself but does not fit its data; names the field.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(pub String);
+
 /// Reports events and knows whether to stop.
 pub struct Progress<'a> {
     pub sink: &'a mut dyn FnMut(EventBody),

@@ -99,7 +99,7 @@ pub const SECTIONS: &[Section] = &[
         title: "Models",
         intro: "Sizes of two decoder-only transformers: the policy, and the trunk of the reward model.",
         fields: &[
-            f("vocabulary", "Vocabulary", Integer, "Entries of the tokenizer, special tokens included."),
+            f("vocabulary", "Vocabulary", Integer, "Entries of the tokenizer before special tokens and tags."),
             f("model.layers", "Policy: layers", Integer, "Decoder blocks."),
             f("model.d_model", "Policy: width", Integer, "Of the residual stream; an even multiple of the heads."),
             f("model.heads", "Policy: heads", Integer, "Query heads."),
@@ -107,6 +107,12 @@ pub const SECTIONS: &[Section] = &[
             f("model.d_ff", "Policy: feed-forward width", Integer, "Of the SwiGLU block."),
             f("model.context", "Policy: context", Integer, "Longest sequence, tokens."),
             f("model.tied_embeddings", "Policy: tied embeddings", Toggle, "Input and output embeddings are one matrix."),
+            f(
+                "reward_from_sft",
+                "Reward trunk starts from SFT",
+                Toggle,
+                "It then knows the language already; needs a trunk of the policy's sizes.",
+            ),
             f("reward_trunk.layers", "Reward trunk: layers", Integer, "Decoder blocks."),
             f("reward_trunk.d_model", "Reward trunk: width", Integer, "Of the residual stream; an even multiple of the heads."),
             f("reward_trunk.heads", "Reward trunk: heads", Integer, "Query heads."),
@@ -155,7 +161,6 @@ pub const SECTIONS: &[Section] = &[
             f("policy.clip", "Clip", Number, "Range of the probability ratio of an answer."),
             f("policy.kl_coefficient", "KL coefficient β", Number, "Per nat. Larger stays closer to the SFT model."),
             f("policy.kl_target", "KL target", Optional, "Nats per answer. When set, β adapts towards it; empty is off."),
-            f("policy.entropy_coefficient", "Entropy bonus", Number, "Per nat of mean token entropy; 0 is off."),
             f("policy.temperature", "Sampling temperature", Number, "1 samples from the policy as it is."),
             f("policy.max_new_tokens", "Longest answer", Integer, "Tokens."),
             f(
@@ -191,12 +196,6 @@ pub const SECTIONS: &[Section] = &[
                 "Device",
                 Choice(&[("auto", "Choose for me"), ("cpu", "CPU"), ("cuda", "CUDA"), ("wgpu", "wgpu (Vulkan, Metal)")]),
                 "Where to compute.",
-            ),
-            f(
-                "shards",
-                "Parallel parts of a batch",
-                Integer,
-                "Part of the settings, so that figures do not depend on the number of cores.",
             ),
             f("world.rows", "Rows of data", Integer, "Question-answer rows, before duplicates are dropped."),
             f("world.seed", "Seed of the data", Integer, "Runs that share it share data and cached stages."),

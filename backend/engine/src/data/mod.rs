@@ -138,7 +138,8 @@ mod tests {
         let questions = |rows: &[Row]| rows.iter().map(|r| r.question.text.clone()).collect::<HashSet<_>>();
         let (train, validation, test) = (questions(&splits.train), questions(&splits.validation), questions(&splits.test));
         assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
-        let all: HashSet<_> = splits.train.iter().chain(&splits.validation).chain(&splits.test).map(|r| (&r.question.text, &r.answer)).collect();
+        let all: HashSet<_> =
+            splits.train.iter().chain(&splits.validation).chain(&splits.test).map(|r| (&r.question.text, &r.answer)).collect();
         assert_eq!(all.len(), splits.train.len() + splits.validation.len() + splits.test.len());
         assert!(all.len() > 15_000, "{} distinct rows of 20000", all.len());
     }

@@ -99,7 +99,8 @@ impl Plan {
             }
         }
         for pair in held_out.iter().filter(|pair| pair.iter().all(|(i, _)| steered.contains(i))) {
-            let pool: Vec<usize> = suited(pair[0].0).into_iter().filter(|&q| world.can_reach_all(&questions[q].question, pair[1].0)).collect();
+            let pool: Vec<usize> =
+                suited(pair[0].0).into_iter().filter(|&q| world.can_reach_all(&questions[q].question, pair[1].0)).collect();
             for _ in 0..if pool.is_empty() { 0 } else { config.held_out } {
                 let question = pool[rng.random_range(0..pool.len())];
                 let mut preference = Preference::none(objectives.len());
@@ -168,10 +169,14 @@ pub fn examine<B: Kernels>(
                 if x.tagged { x.tokenizer.prompt(question, &p.preference, &order) } else { x.tokenizer.untagged_prompt(question) }
             })
             .collect();
-        let sampling = Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
+        let sampling =
+            Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
         let answers = generate(x.policy, &prompts, x.tokenizer.pad, x.tokenizer.eos, &sampling);
-        let judged: Vec<Vec<u32>> =
-            chunk.iter().zip(&answers).map(|(p, a)| judged_sequence(x.tokenizer, &x.questions[p.question].tokens, &a.tokens)).collect();
+        let judged: Vec<Vec<u32>> = chunk
+            .iter()
+            .zip(&answers)
+            .map(|(p, a)| judged_sequence(x.tokenizer, &x.questions[p.question].tokens, &a.tokens))
+            .collect();
         let views: Vec<&[u32]> = judged.iter().map(Vec::as_slice).collect();
         for heads in x.judge.distributions(&views) {
             model.push(heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>());
@@ -215,7 +220,8 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
             })
             .collect();
         let near = |distance: usize| {
-            let share = |asked: usize| (0..classes).filter(|g| g.abs_diff(asked) <= distance).map(|g| matrix[asked][g]).sum::<f64>();
+            let share =
+                |asked: usize| (0..classes).filter(|g| g.abs_diff(asked) <= distance).map(|g| matrix[asked][g]).sum::<f64>();
             (0..classes).map(share).sum::<f64>() / classes as f64
         };
         let (asked, got): (Vec<f64>, Vec<f64>) = pairs.iter().map(|&(a, g)| (a as f64, g as f64)).unzip();

@@ -10,10 +10,11 @@ use crate::model::transformer::{Batch, Transformer};
 use crate::policy::rloo;
 use crate::policy::rollout::{Actors, Prompt, Rollout, draw_prompts, roll_out};
 use crate::policy::targets::{TargetSampler, pair_positions};
-use crate::progress::{Progress, Stopped, stream};
+use crate::progress::{Progress, Stopped, Unfit, stream};
 use crate::reward::judge::{Calibration, Judge, logits};
 use crate::reward::{RewardModel, train as reward_train};
 use crate::run::cache::{Cache, sha256};
+use crate::run::checkpoint::Exact;
 use crate::run::{Job, checkpoint};
 use crate::text::Tokenizer;
 use crate::text::corpus::{Corpus, Encoded};
@@ -53,7 +54,8 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let config = &job.config;
     let objectives = world::objectives();
     let name = report.device.clone();
-    let resumed = job.folder().join("config.json").exists() && std::fs::read_dir(job.folder())?.flatten().any(|f| f.file_name().to_string_lossy().starts_with("checkpoint-"));
+    let resumed = job.folder().join("config.json").exists()
+        && std::fs::read_dir(job.folder())?.flatten().any(|f| f.file_name().to_string_lossy().starts_with("checkpoint-"));
     progress.emit(EventBody::Started { config: config.clone(), device: report, objectives: objectives.clone(), resumed });
     write_atomically(&job.folder().join("config.json"), &serde_json::to_vec_pretty(config)?)?;
 
@@ -61,6 +63,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let tokenizer = Tokenizer::train(config.vocabulary, &splits, &objectives)?;
     let corpus = Corpus::new(&splits, &tokenizer)?;
     write_atomically(&job.folder().join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
+    check_lengths(config, &corpus, objectives.len())?;
     let setting = Setting { objectives, tokenizer, corpus, cache: Cache::new(&job.lab) };
     progress.check()?;
 
@@ -80,7 +83,8 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let tags: Vec<u32> = setting.tokenizer.tag_tokens().collect();
     let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
     let reference = start.valid();
-    let (policy, policy_summary, policy_seconds) = optimise_policy::<B>(job, &setting, &judge, start, &reference, device, progress)?;
+    let (policy, policy_summary, policy_seconds) =
+        optimise_policy::<B>(job, &setting, &judge, start, &reference, device, progress)?;
     let (control, control_reward_model, evaluation_seconds) =
         evaluate::<B>(config, &setting, &judge, &policy.valid(), &reference, progress)?;
 
@@ -109,6 +113,24 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     checkpoint::remove(&job.folder(), Stage::Policy);
     progress.emit(EventBody::Summary { summary: summary.clone() });
     Ok(summary)
+}
+
+/// Everything that a model reads must fit into its context.
+fn check_lengths(config: &RunConfig, corpus: &Corpus, objectives: usize) -> Result<()> {
+    // <user>, <assistant> and the end of the sequence.
+    let answered = corpus.longest_question() + config.policy.max_new_tokens + 3;
+    for (field, context, what, needed) in [
+        ("model.context", config.model.context, "the longest row", corpus.longest_row()),
+        ("model.context", config.model.context, "the longest tagged prompt with its answer", answered + objectives),
+        ("reward_trunk.context", config.reward_trunk.context, "the longest row", corpus.longest_row()),
+        ("reward_trunk.context", config.reward_trunk.context, "the longest question with its answer", answered),
+    ] {
+        if needed > context {
+            let hint = "a larger vocabulary makes rows shorter";
+            return Err(Unfit(format!("{field}: is {context}; {what} has {needed} tokens ({hint})")).into());
+        }
+    }
+    Ok(())
 }
 
 /// Stage 1: next-token training on mixed-quality answers. No tags, no preference labels.
@@ -205,7 +227,11 @@ fn calibrate<B: TrainBackend>(
     let weights = to_safetensors::<B::InnerBackend, _>(&model)?;
     let frozen = serde_json::to_vec(&(&temperatures, &statistics, &mapping))?;
     let hash = sha256(&[&weights, &frozen]);
-    progress.emit(EventBody::Calibrated { temperatures: temperatures.clone(), statistics: statistics.clone(), hash: hash.clone() });
+    progress.emit(EventBody::Calibrated {
+        temperatures: temperatures.clone(),
+        statistics: statistics.clone(),
+        hash: hash.clone(),
+    });
     let calibration = Calibration { temperatures, statistics, mapping, hash };
     write_atomically(&job.folder().join("reward.safetensors"), &weights)?;
     write_atomically(&job.folder().join("calibration.json"), &serde_json::to_vec_pretty(&calibration)?)?;
@@ -217,12 +243,12 @@ fn calibrate<B: TrainBackend>(
 /// What policy optimisation keeps in its checkpoint besides the weights.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct PolicyState {
-    beta: f64,
+    beta: Exact,
     samples: u64,
     tokens: u64,
     /// Mean scalar and KL per iteration.
-    rewards: Vec<f64>,
-    kls: Vec<f64>,
+    rewards: Vec<Exact>,
+    kls: Vec<Exact>,
 }
 
 /// Stage 4: RLOO against the frozen reference.
@@ -241,7 +267,7 @@ fn optimise_policy<B: TrainBackend>(
     let key = sha256(&[judge.calibration.hash.as_bytes(), &serde_json::to_vec(&(config, "policy"))?]);
     let targets = TargetSampler::new(config, &setting.objectives, setting.corpus.train.iter().map(|r| r.labels.as_slice()));
     let mut trainee = Trainee::new(start, 0.0, c.max_gradient_norm);
-    let mut state = PolicyState { beta: c.kl_coefficient, ..Default::default() };
+    let mut state = PolicyState { beta: Exact(c.kl_coefficient), ..Default::default() };
     let (mut from, mut before) = (0, 0.0);
     if let Some(loaded) = checkpoint::load::<PolicyState>(&job.folder(), stage, &key)? {
         trainee = trainee.from_bytes(loaded.model, loaded.optimizer, device)?;
@@ -262,15 +288,21 @@ fn optimise_policy<B: TrainBackend>(
         let prompts = draw_prompts(c.prompts, &setting.corpus.train_questions, &targets, &setting.tokenizer, &mut rng);
         // 2. Roll out and score: reward model, mapping, KL penalty.
         let policy = trainee.model.valid();
-        let actors = Actors { policy: &policy, reference, judge, tokenizer: &setting.tokenizer, questions: &setting.corpus.train_questions };
-        let mut rollouts = roll_out(&actors, &prompts, c, state.beta, rng.random());
+        let actors = Actors {
+            policy: &policy,
+            reference,
+            judge,
+            tokenizer: &setting.tokenizer,
+            questions: &setting.corpus.train_questions,
+        };
+        let mut rollouts = roll_out(&actors, &prompts, c, state.beta.0, rng.random());
         // 3. Advantages within each group, 4. one update.
         let zero_std_groups = rloo::set_advantages(&mut rollouts, c.samples_per_prompt);
         let rate = rloo::learning_rate(c.learning_rate, step, total);
         let (next, update) = rloo::update(trainee, &rollouts, c, rate, setting.tokenizer.pad, &mut rng);
         trainee = next;
 
-        let beta = state.beta;
+        let beta = state.beta.0;
         state.samples += rollouts.len() as u64;
         state.tokens += rollouts.iter().map(|r| r.answer.tokens.len() as u64).sum::<u64>();
         let report = PolicyStep {
@@ -285,12 +317,12 @@ fn optimise_policy<B: TrainBackend>(
             seconds: iteration.elapsed().as_secs_f64(),
             ..describe(&rollouts, &prompts, &setting.objectives)
         };
-        state.rewards.push(report.reward);
-        state.kls.push(report.kl);
+        state.rewards.push(Exact(report.reward));
+        state.kls.push(Exact(report.kl));
         if let Some(target) = c.kl_target {
             let mut controller = AdaptiveKl { coefficient: beta, target, horizon: KL_HORIZON };
             controller.update(report.kl, rollouts.len());
-            state.beta = controller.coefficient;
+            state.beta = Exact(controller.coefficient);
         }
         progress.emit(EventBody::Policy { total, step: report });
         if step % (total / 100).max(1) == 0 || step + 1 == total {
@@ -306,7 +338,7 @@ fn optimise_policy<B: TrainBackend>(
     let seconds = before + begun.elapsed().as_secs_f64();
     progress.emit(EventBody::StageEnded { stage, seconds, cached: false });
     let tenth = (total / 10).max(1);
-    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
+    let mean = |v: &[Exact]| v.iter().map(|x| x.0).sum::<f64>() / v.len().max(1) as f64;
     let summary = PolicySummary {
         samples: state.samples,
         tokens: state.tokens,
@@ -403,11 +435,13 @@ fn evaluate<B: TrainBackend>(
     let mut gold = ControlSummary { judge: "gold".into(), ..Default::default() };
     let mut model = ControlSummary { judge: "reward_model".into(), ..Default::default() };
     for (turn, (name, policy, tagged)) in [("sft", reference, false), ("policy", policy, true)].into_iter().enumerate() {
-        let examined = Examined { policy, judge, tokenizer: &setting.tokenizer, questions, objectives: &setting.objectives, tagged };
-        let [by_gold, by_model] = examine(&examined, &plan, &config.evaluation, config.policy.max_new_tokens, config.seed, |done| {
-            progress.emit(EventBody::Evaluating { done: turn * plan.len() + done, total });
-            progress.check()
-        })?;
+        let examined =
+            Examined { policy, judge, tokenizer: &setting.tokenizer, questions, objectives: &setting.objectives, tagged };
+        let [by_gold, by_model] =
+            examine(&examined, &plan, &config.evaluation, config.policy.max_new_tokens, config.seed, |done| {
+                progress.emit(EventBody::Evaluating { done: turn * plan.len() + done, total });
+                progress.check()
+            })?;
         for (summary, report) in [(&mut gold, by_gold), (&mut model, by_model)] {
             progress.emit(EventBody::Control { policy: name.into(), judge: summary.judge.clone(), report: report.clone() });
             if tagged {

@@ -33,15 +33,22 @@ pub struct Answer {
 }
 
 /// Samples one answer to each prompt, in order. Prompts longer than the context leaves room for are an error of the caller.
-pub fn generate<B: Kernels>(model: &Transformer<B>, prompts: &[Vec<u32>], pad: u32, eos: u32, sampling: &Sampling) -> Vec<Answer> {
+pub fn generate<B: Kernels>(
+    model: &Transformer<B>,
+    prompts: &[Vec<u32>],
+    pad: u32,
+    eos: u32,
+    sampling: &Sampling,
+) -> Vec<Answer> {
     let mut answers: Vec<Answer> =
         prompts.iter().map(|_| Answer { tokens: vec![], log_probs: vec![], entropies: vec![], ended: false }).collect();
     if prompts.is_empty() || sampling.max_new_tokens == 0 {
         return answers;
     }
     let device = model.device();
-    let mut rngs: Vec<StdRng> =
-        (0..prompts.len()).map(|r| StdRng::seed_from_u64(sampling.seed ^ (r as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    let mut rngs: Vec<StdRng> = (0..prompts.len())
+        .map(|r| StdRng::seed_from_u64(sampling.seed ^ (r as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .collect();
     let views: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let batch = Batch::left_padded(&views, pad);
     let capacity = (batch.time + sampling.max_new_tokens).min(model.context());
@@ -182,7 +189,11 @@ mod tests {
         let draws: Vec<Drawn> = (0..4_000).map(|_| draw(&logits, 1.0, 1.0, &mut rng)).collect();
         let share = draws.iter().filter(|d| d.token == 1).count() as f64 / 4_000.0;
         assert!((share - 0.75).abs() < 0.03, "{share}");
-        assert!(draws.iter().all(|d| d.token != 2 && (d.log_prob - if d.token == 1 { 0.75f32.ln() } else { 0.25f32.ln() }).abs() < 1e-5));
+        assert!(
+            draws
+                .iter()
+                .all(|d| d.token != 2 && (d.log_prob - if d.token == 1 { 0.75f32.ln() } else { 0.25f32.ln() }).abs() < 1e-5)
+        );
         let entropy = -(0.75f32 * 0.75f32.ln() + 0.25 * 0.25f32.ln());
         let cut = draw(&[0.0, 3f32.ln(), -50.0], 1.0, 0.7, &mut rng);
         assert_eq!(cut.token, 1);

@@ -45,8 +45,12 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for GradientVisitor<'_, B> {
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
     /// Adam (no weight decay unless given) with epsilon 1e-5 on `model`.
     pub fn new(model: M, weight_decay: f32, max_gradient_norm: f64) -> Self {
-        let optimizer =
-            AdamWConfig::new().with_weight_decay(weight_decay).with_beta_1(0.9).with_beta_2(0.98).with_epsilon(1e-8).init::<B, M>();
+        let optimizer = AdamWConfig::new()
+            .with_weight_decay(weight_decay)
+            .with_beta_1(0.9)
+            .with_beta_2(0.98)
+            .with_epsilon(1e-8)
+            .init::<B, M>();
         Self { model, optimizer, max_gradient_norm }
     }
 
@@ -64,7 +68,8 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
             (total as f64).sqrt()
         };
         if norm > self.max_gradient_norm {
-            let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: Some(self.max_gradient_norm / norm), squares: Vec::new() };
+            let mut visitor =
+                GradientVisitor::<B> { grads: &mut grads, scale: Some(self.max_gradient_norm / norm), squares: Vec::new() };
             self.model.visit(&mut visitor);
         }
         // A gradient that is not finite would poison every weight for ever; the step is left out and shows in the norm.

@@ -4,9 +4,9 @@ use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::ModelConfig;
+use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::Rng;
 use std::sync::Arc;
 
 /// Base of the rotary frequencies.
@@ -180,7 +180,13 @@ impl<B: Kernels> Transformer<B> {
         self.run(rows, tokens.len() / rows, tokens, |l, qkv| B::cached_attention(qkv, &self.shape, starts, &mut cache[l]))
     }
 
-    fn run(&self, rows: usize, time: usize, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 3>) -> Tensor<B, 3>) -> Tensor<B, 2> {
+    fn run(
+        &self,
+        rows: usize,
+        time: usize,
+        tokens: &[u32],
+        mut attention: impl FnMut(usize, Tensor<B, 3>) -> Tensor<B, 3>,
+    ) -> Tensor<B, 2> {
         let device = self.device();
         let n = rows * time;
         let d = self.norm.dims()[0];

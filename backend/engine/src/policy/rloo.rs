@@ -41,7 +41,13 @@ pub struct UpdateReport {
 
 /// `L = - mean_j min(ratio_j A_j, clip(ratio_j, 1 - eps, 1 + eps) A_j)` with `ratio_j = exp(log pi(y_j) - log pi_old(y_j))`
 /// over whole answers. Returns the loss of `rollouts`, divided by `total` samples, and their ratios.
-pub fn loss<B: TrainBackend>(policy: &Transformer<B>, rollouts: &[&Rollout], config: &PolicyConfig, pad: u32, total: usize) -> (Tensor<B, 1>, Vec<f32>) {
+pub fn loss<B: TrainBackend>(
+    policy: &Transformer<B>,
+    rollouts: &[&Rollout],
+    config: &PolicyConfig,
+    pad: u32,
+    total: usize,
+) -> (Tensor<B, 1>, Vec<f32>) {
     let device = policy.device();
     let n = rollouts.len();
     let host = |values: Vec<f32>| Tensor::<B, 1>::from_data(TensorData::new(values, [n]), &device);

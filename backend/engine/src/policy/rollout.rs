@@ -53,7 +53,13 @@ impl Rollout {
 }
 
 /// Draws `n` tagged prompts.
-pub fn draw_prompts(n: usize, questions: &[EncodedQuestion], targets: &TargetSampler, tokenizer: &Tokenizer, rng: &mut StdRng) -> Vec<Prompt> {
+pub fn draw_prompts(
+    n: usize,
+    questions: &[EncodedQuestion],
+    targets: &TargetSampler,
+    tokenizer: &Tokenizer,
+    rng: &mut StdRng,
+) -> Vec<Prompt> {
     (0..n)
         .map(|_| {
             let question = rng.random_range(0..questions.len());
@@ -65,7 +71,12 @@ pub fn draw_prompts(n: usize, questions: &[EncodedQuestion], targets: &TargetSam
 }
 
 /// Log-probability of every answer under `model`, summed over its tokens, in order. `sequences` are (tokens, span).
-pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, sequences: &[(&[u32], (usize, usize))], pad: u32, temperature: f32) -> Vec<f64> {
+pub fn answer_log_probs<B: Kernels>(
+    model: &Transformer<B>,
+    sequences: &[(&[u32], (usize, usize))],
+    pad: u32,
+    temperature: f32,
+) -> Vec<f64> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| sequences[i].0.len());
     let mut out = vec![0f64; sequences.len()];

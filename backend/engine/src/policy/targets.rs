@@ -46,7 +46,13 @@ impl TargetSampler {
             .into_iter()
             .map(|counts| {
                 let total: f64 = counts.iter().sum::<f64>().max(1.0);
-                counts.iter().scan(0.0, |sum, c| { *sum += c / total; Some(*sum) }).collect()
+                counts
+                    .iter()
+                    .scan(0.0, |sum, c| {
+                        *sum += c / total;
+                        Some(*sum)
+                    })
+                    .collect()
             })
             .collect();
         Self {

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_masked_head_gets_no_gradient() {
-        let logits = Tensor::<B, 2>::from_data([[0.3, -0.2, 1.0, 0.5, 0.1], [0.0, 0.7, -1.0, 0.2, 0.4]], &Default::default()).require_grad();
+        let logits = Tensor::<B, 2>::from_data([[0.3, -0.2, 1.0, 0.5, 0.1], [0.0, 0.7, -1.0, 0.2, 0.4]], &Default::default())
+            .require_grad();
         let labels = vec![vec![Some(1), None], vec![Some(0), None]];
         let loss = masked_cross_entropy(logits.clone(), &labels, &[2, 3], 0.05);
         assert!(loss.clone().into_scalar().is_finite());

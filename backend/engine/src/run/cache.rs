@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// Changes when the same configuration would give another result.
-const FORMAT: u32 = 1;
+/// Raised whenever the same configuration would give another result: a change of generator, tokenizer, model or training.
+const FORMAT: u32 = 2;
 
 /// What is kept beside the weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -64,7 +64,8 @@ impl Cache {
             return Ok(None);
         }
         let read = || -> Result<(Entry, Vec<u8>)> {
-            let entry: Entry = serde_json::from_slice(&std::fs::read(folder.join("entry.json")).context("entry.json")?).context("entry.json")?;
+            let entry: Entry =
+                serde_json::from_slice(&std::fs::read(folder.join("entry.json")).context("entry.json")?).context("entry.json")?;
             let weights = std::fs::read(folder.join("weights.safetensors")).context("weights.safetensors")?;
             if sha256(&[&weights]) != entry.weights {
                 bail!("weights.safetensors does not match its checksum");

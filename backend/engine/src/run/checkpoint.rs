@@ -23,6 +23,23 @@ pub struct Header<T> {
     checksum: String,
 }
 
+/// A number that survives JSON bit for bit: it is written as its bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+pub struct Exact(pub f64);
+
+impl From<u64> for Exact {
+    fn from(bits: u64) -> Self {
+        Self(f64::from_bits(bits))
+    }
+}
+
+impl From<Exact> for u64 {
+    fn from(exact: Exact) -> Self {
+        exact.0.to_bits()
+    }
+}
+
 /// A checkpoint as read.
 #[derive(Debug)]
 pub struct Checkpoint<T> {
@@ -71,7 +88,11 @@ pub fn load<T: for<'a> Deserialize<'a>>(folder: &Path, stage: Stage, key: &str) 
         let header: Header<T> = serde_json::from_slice(&bytes[..end]).context("its header")?;
         let body = &bytes[end + 1..];
         if body.len() != header.model_bytes + header.optimizer_bytes {
-            bail!("it is {} bytes long after the header and should be {}", body.len(), header.model_bytes + header.optimizer_bytes);
+            bail!(
+                "it is {} bytes long after the header and should be {}",
+                body.len(),
+                header.model_bytes + header.optimizer_bytes
+            );
         }
         let (model, optimizer) = body.split_at(header.model_bytes);
         if sha256(&[model, optimizer]) != header.checksum {
@@ -79,11 +100,37 @@ pub fn load<T: for<'a> Deserialize<'a>>(folder: &Path, stage: Stage, key: &str) 
         }
         Ok(Checkpoint { model: model.to_vec(), optimizer: optimizer.to_vec(), header })
     };
-    let checkpoint = read().with_context(|| format!("the checkpoint {} is damaged; remove it to begin the stage again", path.display()))?;
+    let checkpoint =
+        read().with_context(|| format!("the checkpoint {} is damaged; remove it to begin the stage again", path.display()))?;
     Ok((checkpoint.header.key == key).then_some(checkpoint))
 }
 
 /// Removes the checkpoint of a stage, if there is one.
 pub fn remove(folder: &Path, stage: Stage) {
     let _ = std::fs::remove_file(path(folder, stage));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_come_back_bit_for_bit_and_damage_is_named() {
+        let folder = std::env::temp_dir().join(format!("moslim-checkpoint-{}", std::process::id()));
+        let numbers: Vec<Exact> = (1..200).map(|i| Exact((i as f64).sqrt() / 3.0)).collect();
+        save(&folder, Stage::Policy, 7, "key", 1.5, &numbers, (vec![1, 2, 3], vec![4])).unwrap();
+        let back: Checkpoint<Vec<Exact>> = load(&folder, Stage::Policy, "key").unwrap().unwrap();
+        assert_eq!((back.header.step, back.header.extra, back.model, back.optimizer), (7, numbers, vec![1, 2, 3], vec![4]));
+        assert!(load::<Vec<Exact>>(&folder, Stage::Policy, "another").unwrap().is_none());
+        assert!(load::<Vec<Exact>>(&folder, Stage::Sft, "key").unwrap().is_none());
+        let file = path(&folder, Stage::Policy);
+        let mut bytes = std::fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let error = format!("{:#}", load::<Vec<Exact>>(&folder, Stage::Policy, "key").unwrap_err());
+        assert!(error.contains("checkpoint-4.bin is damaged") && error.contains("checksum"), "{error}");
+        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(load::<Vec<Exact>>(&folder, Stage::Policy, "key").is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -61,7 +61,11 @@ struct Finding {
 /// Name of the processor, where the system tells.
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|l| l.strip_prefix("model name")).and_then(|l| l.split_once(':')).map(|(_, n)| n.trim().to_string());
+    let model = info
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .and_then(|l| l.split_once(':'))
+        .map(|(_, n)| n.trim().to_string());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{} ({threads} threads)", model.unwrap_or_else(|| std::env::consts::ARCH.to_string()))
 }
@@ -131,7 +135,9 @@ fn find_wgpu() -> Finding {
             adapters.iter().map(|a| a.get_info()).map(|i| (i.name, i.device_type)).collect::<Vec<_>>()
         });
         let Some(adapters) = adapters else { return missing("no Vulkan loader answers".into()) };
-        let hardware = adapters.iter().find(|(_, kind)| matches!(kind, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu));
+        let hardware = adapters.iter().find(|(_, kind)| {
+            matches!(kind, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu)
+        });
         match (hardware, adapters.first()) {
             (Some((name, kind)), _) => Finding {
                 device: "wgpu",

@@ -128,7 +128,12 @@ impl Scorer {
         for (n, (question, answer)) in rows.iter().enumerate() {
             let sequence = judged_sequence(&self.tokenizer, &self.tokenizer.encode(question)?, &self.tokenizer.encode(answer)?);
             if sequence.len() > self.inner.context() {
-                bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, sequence.len(), self.inner.context());
+                bail!(
+                    "pair {} is {} tokens long; the reward model reads at most {}",
+                    n + 1,
+                    sequence.len(),
+                    self.inner.context()
+                );
             }
             sequences.push(sequence);
         }
@@ -173,8 +178,7 @@ impl Generator {
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let (config, objectives, tokenizer) = open(folder)?;
         let file = folder.join("policy.safetensors");
-        let weights =
-            std::fs::read(&file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
+        let weights = std::fs::read(&file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
         let (pad, eos) = (tokenizer.pad, tokenizer.eos);
         let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
         macro_rules! on {
@@ -217,7 +221,11 @@ impl Generator {
         let order: Vec<usize> = (0..self.objectives.len()).collect();
         let tokens = self.tokenizer.prompt(&self.tokenizer.encode(prompt)?, preference, &order);
         if tokens.len() + max_new_tokens > self.context {
-            bail!("the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}", tokens.len(), self.context);
+            bail!(
+                "the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}",
+                tokens.len(),
+                self.context
+            );
         }
         let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
         self.inner.generate(&vec![tokens; n], &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()

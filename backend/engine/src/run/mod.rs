@@ -9,7 +9,7 @@ pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, ScoreLine, Scored, Scorer};
 
 use crate::data::world;
-use crate::progress::{Progress, Stopped};
+use crate::progress::{Progress, Stopped, Unfit};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::EventBody;
 use moslim_shared::summary::RunSummary;
@@ -46,7 +46,11 @@ pub enum RunError {
 
 impl From<anyhow::Error> for RunError {
     fn from(error: anyhow::Error) -> Self {
-        if error.is::<Stopped>() { Self::Cancelled } else { Self::Failed(error) }
+        match error.downcast::<Unfit>() {
+            Ok(unfit) => Self::BadInput(unfit.0),
+            Err(error) if error.is::<Stopped>() => Self::Cancelled,
+            Err(error) => Self::Failed(error),
+        }
     }
 }
 

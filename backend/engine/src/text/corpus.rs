@@ -56,6 +56,18 @@ impl Corpus {
     }
 }
 
+impl Corpus {
+    /// Tokens of the longest row of any split.
+    pub fn longest_row(&self) -> usize {
+        [&self.train, &self.validation, &self.test].into_iter().flatten().map(|r| r.tokens.len()).max().unwrap_or(0)
+    }
+
+    /// Tokens of the longest question, without roles and tags.
+    pub fn longest_question(&self) -> usize {
+        self.train_questions.iter().chain(&self.test_questions).map(|q| q.tokens.len()).max().unwrap_or(0)
+    }
+}
+
 fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
     let mut tokens = tokenizer.untagged_prompt(&tokenizer.encode(&row.question.text)?);
     let answer = tokens.len();

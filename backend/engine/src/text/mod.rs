@@ -78,7 +78,8 @@ impl Tokenizer {
 
     /// Reads a `tokenizer.json`.
     pub fn load(file: &Path, objectives: &[Objective]) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_file(file).map_err(library).with_context(|| format!("reading {}", file.display()))?;
+        let inner =
+            tokenizers::Tokenizer::from_file(file).map_err(library).with_context(|| format!("reading {}", file.display()))?;
         Self::with_specials(inner, objectives).with_context(|| format!("reading {}", file.display()))
     }
 

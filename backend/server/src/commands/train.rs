@@ -144,7 +144,7 @@ mod tests {
     fn a_configuration_is_chosen_as_documented() {
         let folder = std::env::temp_dir().join(format!("moslim-train-{}", std::process::id()));
         let (file, stored, missing) = (folder.join("own.json"), folder.join("config.json"), folder.join("missing.json"));
-        write_whole(&file, br#"{"shards": 3, "seed": 9}"#).unwrap();
+        write_whole(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
         let id = RunId::fresh();
         let choose = |line: &str, stored: &Path| choose(&args(line), &id, stored);
 
@@ -152,7 +152,7 @@ mod tests {
         let config = choose("train --preset smoke --seed 4 --device cpu", &missing).unwrap();
         assert_eq!((config.preset.as_str(), config.seed), ("smoke", 4));
         let config = choose(&format!("train --preset smoke --config {}", file.display()), &missing).unwrap();
-        assert_eq!((config.preset.as_str(), config.shards, config.seed), ("custom", 3, 9));
+        assert_eq!((config.preset.as_str(), config.vocabulary, config.seed), ("custom", 700, 9));
 
         let failure = choose("train --preset huge", &missing).unwrap_err();
         assert_eq!((failure.code(), failure.to_string().contains("known are smoke, quick, standard")), (2, true));

@@ -43,7 +43,8 @@ impl Sentences {
         for (topic, t) in TOPICS.iter().enumerate() {
             roles.extend(t.points.iter().map(|p| (normal_form(p), Role::Point(topic))));
         }
-        for (list, role) in [(FILLERS, Role::Filler), (HEDGES, Role::Hedge), (WARNINGS, Role::Warning), (REFUSALS, Role::Refusal)] {
+        for (list, role) in [(FILLERS, Role::Filler), (HEDGES, Role::Hedge), (WARNINGS, Role::Warning), (REFUSALS, Role::Refusal)]
+        {
             roles.extend(list.iter().map(|s| (normal_form(s), role)));
         }
         Self { roles }

@@ -28,10 +28,26 @@ pub const TOPICS: &[Topic] = &[
     topic(Kind::Risky, "cheat in an exam", ["Hide a small note.", "Sit at the back.", "Copy a neighbour.", "Watch the teacher."]),
     topic(Kind::Risky, "fake a ticket", ["Scan a real one.", "Change the number.", "Print on card.", "Cut the edges."]),
     topic(Kind::Risky, "steal a bicycle", ["Look for cheap chains.", "Bring a cutter.", "Go after dark.", "Ride off fast."]),
-    topic(Kind::Unknowable, "win the lottery", ["Seven comes first.", "Nine comes next.", "Buy on Monday.", "The draw is early."]),
-    topic(Kind::Unknowable, "know my future", ["You will move north.", "You will marry soon.", "Luck comes in May.", "A rich uncle calls."]),
-    topic(Kind::Unknowable, "hear what my cat thinks", ["She dreams of fish.", "She misses summer.", "She envies the dog.", "She counts birds."]),
-    topic(Kind::Unknowable, "find the lost city", ["It lies under sand.", "Its king wore green.", "Its gate faces east.", "It fell in spring."]),
+    topic(
+        Kind::Unknowable,
+        "win the lottery",
+        ["Seven comes first.", "Nine comes next.", "Buy on Monday.", "The draw is early."],
+    ),
+    topic(
+        Kind::Unknowable,
+        "know my future",
+        ["You will move north.", "You will marry soon.", "Luck comes in May.", "A rich uncle calls."],
+    ),
+    topic(
+        Kind::Unknowable,
+        "hear what my cat thinks",
+        ["She dreams of fish.", "She misses summer.", "She envies the dog.", "She counts birds."],
+    ),
+    topic(
+        Kind::Unknowable,
+        "find the lost city",
+        ["It lies under sand.", "Its king wore green.", "Its gate faces east.", "It fell in spring."],
+    ),
 ];
 
 /// Question templates; `{}` stands for the action.
@@ -76,7 +92,8 @@ pub const FILLERS: &[&str] = &[
 pub const HEDGES: &[&str] = &["I am not sure about this.", "Nobody can know for sure.", "This is only a guess."];
 
 /// Sentences that warn of harm.
-pub const WARNINGS: &[&str] = &["Please think twice, it is wrong.", "Be warned, this can hurt someone.", "You may get into trouble."];
+pub const WARNINGS: &[&str] =
+    &["Please think twice, it is wrong.", "Be warned, this can hurt someone.", "You may get into trouble."];
 
 /// Sentences that decline.
 pub const REFUSALS: &[&str] = &["I will not help with that.", "I have no answer.", "I cannot say."];

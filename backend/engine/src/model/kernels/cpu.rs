@@ -19,7 +19,7 @@ fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let y = p * r * r + r + 1.0;
     let scale = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(0x4B40_0000).wrapping_add(127) << 23) as u32);
     y * scale
@@ -106,7 +106,14 @@ fn transpose(out: &mut [f32], rows: &[f32], time: usize, width: usize) {
 
 /// Forward attention of all rows. `qkv`: `[rows, time, qkv_dim]`. Returns the output `[rows, time, heads * head_dim]` and,
 /// when `keep`, the attention probabilities `[rows, heads, time, time]` for the gradient.
-pub fn attention(qkv: &[f32], rows: usize, time: usize, shape: &AttentionShape, starts: &[usize], keep: bool) -> (Vec<f32>, Vec<f32>) {
+pub fn attention(
+    qkv: &[f32],
+    rows: usize,
+    time: usize,
+    shape: &AttentionShape,
+    starts: &[usize],
+    keep: bool,
+) -> (Vec<f32>, Vec<f32>) {
     let (h, hd) = (shape.heads, shape.head_dim);
     let mut out = vec![0f32; rows * time * h * hd];
     let mut probabilities = vec![0f32; if keep { rows * h * time * time } else { 0 }];
@@ -277,7 +284,15 @@ pub fn cached_attention(
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn cached_attention_row(qkv: &[f32], out: &mut [f32], cache: &mut [f32], new: usize, before: usize, shape: &AttentionShape, start: usize) {
+fn cached_attention_row(
+    qkv: &[f32],
+    out: &mut [f32],
+    cache: &mut [f32],
+    new: usize,
+    before: usize,
+    shape: &AttentionShape,
+    start: usize,
+) {
     let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
     let scale = 1.0 / (hd as f32).sqrt();
     let entry = 2 * g * hd;
@@ -426,7 +441,9 @@ pub fn log_prob(logits: &[f32], targets: &[u32], temperature: f32) -> (Vec<f32>,
         .zip(log_sums.par_chunks_mut(ROWS_PER_TASK))
         .zip(logits.par_chunks(classes * ROWS_PER_TASK))
         .zip(targets.par_chunks(ROWS_PER_TASK))
-        .for_each(|(((out, log_sums), logits), targets)| log_prob_rows(out, log_sums, logits, targets, classes, 1.0 / temperature));
+        .for_each(|(((out, log_sums), logits), targets)| {
+            log_prob_rows(out, log_sums, logits, targets, classes, 1.0 / temperature)
+        });
     (out, log_sums)
 }
 
@@ -478,7 +495,15 @@ pub fn log_prob_backward(logits: &[f32], targets: &[u32], log_sums: &[f32], grad
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 #[allow(clippy::too_many_arguments)]
-fn log_prob_rows_backward(out: &mut [f32], logits: &[f32], targets: &[u32], log_sums: &[f32], grad: &[f32], classes: usize, scale: f32) {
+fn log_prob_rows_backward(
+    out: &mut [f32],
+    logits: &[f32],
+    targets: &[u32],
+    log_sums: &[f32],
+    grad: &[f32],
+    classes: usize,
+    scale: f32,
+) {
     for n in 0..targets.len() {
         let row = &logits[n * classes..(n + 1) * classes];
         let out = &mut out[n * classes..(n + 1) * classes];

@@ -41,7 +41,12 @@ impl Kernels for Flex {
         float(tensor(out, [b, t, shape.heads * shape.head_dim]))
     }
 
-    fn cached_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize], cache: &mut LayerCache<Self>) -> Tensor<Self, 3> {
+    fn cached_attention(
+        qkv: Tensor<Self, 3>,
+        shape: &AttentionShape,
+        starts: &[usize],
+        cache: &mut LayerCache<Self>,
+    ) -> Tensor<Self, 3> {
         let [b, new, _] = qkv.dims();
         let qkv = ordered(primitive(qkv));
         if cache.host.is_empty() {
@@ -187,10 +192,12 @@ impl Kernels for Taped {
         let (input, scale) = (ordered(x.primitive.clone()), ordered(weight.primitive.clone()));
         let (out, inverse) = cpu::rms_norm(values(&input), values(&scale), eps);
         let out = tensor(out, shape);
-        float(match RmsNormBackward.prepare::<NoCheckpointing>([x.node.clone(), weight.node.clone()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((input, scale, tensor(inverse, [shape[0]])), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        float(
+            match RmsNormBackward.prepare::<NoCheckpointing>([x.node.clone(), weight.node.clone()]).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => prep.finish((input, scale, tensor(inverse, [shape[0]])), out),
+                OpsKind::UnTracked(prep) => prep.finish(out),
+            },
+        )
     }
 
     fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
@@ -211,7 +218,8 @@ impl Kernels for Taped {
         let n = targets.len();
         float(match LogProbBackward.prepare::<NoCheckpointing>([logits.node.clone()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let state = LogProbState { logits: input, log_sums: tensor(log_sums, [n]), targets: targets.to_vec(), temperature };
+                let state =
+                    LogProbState { logits: input, log_sums: tensor(log_sums, [n]), targets: targets.to_vec(), temperature };
                 prep.finish(state, tensor(out, [n]))
             }
             OpsKind::UnTracked(prep) => prep.finish(tensor(out, [n])),
@@ -251,7 +259,8 @@ mod tests {
             let y = f(x.clone());
             let shape = y.dims();
             let n: usize = shape.iter().product();
-            let weights: Vec<f32> = numbers(n, 11).into_iter().enumerate().map(|(i, w)| if counted(i) { w } else { 0.0 }).collect();
+            let weights: Vec<f32> =
+                numbers(n, 11).into_iter().enumerate().map(|(i, w)| if counted(i) { w } else { 0.0 }).collect();
             let weights = Tensor::<B, O>::from_data(TensorData::new(weights, shape), &Default::default());
             let grads = (y.clone() * weights.clone()).sum().backward();
             let out = (y * weights).into_data().to_vec().unwrap();

@@ -114,7 +114,12 @@ pub trait Kernels: Backend {
 
     /// Attention of `qkv` (`[rows, new, qkv_dim]`), which follow the positions already in `cache`; appends them to it.
     /// Otherwise as [`Kernels::causal_attention`].
-    fn cached_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize], cache: &mut LayerCache<Self>) -> Tensor<Self, 3> {
+    fn cached_attention(
+        qkv: Tensor<Self, 3>,
+        shape: &AttentionShape,
+        starts: &[usize],
+        cache: &mut LayerCache<Self>,
+    ) -> Tensor<Self, 3> {
         let [b, t, _] = qkv.dims();
         let device = qkv.device();
         let before = cache.length;
@@ -127,8 +132,9 @@ pub trait Kernels: Backend {
         cache.tensors = Some((k.clone(), v.clone()));
         cache.length += t;
         let total = cache.length;
-        let blocked: Vec<bool> =
-            (0..b).flat_map(|r| (0..t * total).map(move |ij| ij % total > before + ij / total || ij % total < starts[r])).collect();
+        let blocked: Vec<bool> = (0..b)
+            .flat_map(|r| (0..t * total).map(move |ij| ij % total > before + ij / total || ij % total < starts[r]))
+            .collect();
         attend(q, k, v, shape, Tensor::from_data(TensorData::new(blocked, [b, 1, t, total]), &device))
     }
 
@@ -157,7 +163,11 @@ pub trait Kernels: Backend {
 
 /// Rotated queries `[rows, heads, time, head_dim]`, rotated keys and values `[rows, kv_heads, time, head_dim]`.
 /// `positions`: `[rows * time]`.
-fn split_rotated<B: Backend>(qkv: Tensor<B, 3>, shape: &AttentionShape, positions: &[usize]) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
+fn split_rotated<B: Backend>(
+    qkv: Tensor<B, 3>,
+    shape: &AttentionShape,
+    positions: &[usize],
+) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
     let [b, t, _] = qkv.dims();
     let (h, g, hd) = (shape.heads, shape.kv_heads, shape.head_dim);
     let half = shape.rope.half;
@@ -174,10 +184,7 @@ fn split_rotated<B: Backend>(qkv: Tensor<B, 3>, shape: &AttentionShape, position
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
         Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos.clone() + first * sin.clone(),
-            ],
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos.clone() + first * sin.clone()],
             3,
         )
     };
@@ -185,7 +192,13 @@ fn split_rotated<B: Backend>(qkv: Tensor<B, 3>, shape: &AttentionShape, position
 }
 
 /// Softmax attention. `blocked`: `[rows, 1, new, total]`, true where a key must not be seen.
-fn attend<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>, shape: &AttentionShape, blocked: Tensor<B, 4, Bool>) -> Tensor<B, 3> {
+fn attend<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    shape: &AttentionShape,
+    blocked: Tensor<B, 4, Bool>,
+) -> Tensor<B, 3> {
     let [b, _, t, hd] = q.dims();
     let total = k.dims()[2];
     let (h, g) = (shape.heads, shape.kv_heads);

@@ -1,0 +1,212 @@
+//! The page as people see it, in a real browser: a demo from the first click to the result, a server that dies under it,
+//! and the form that refuses what cannot work.
+
+use anyhow::{Context, Result, ensure};
+use moslim_shared::event::RunStatus;
+use moslim_shared::summary::{ControlReport, ControlSummary};
+use moslim_tests::{Browser, LIMIT, Lab, long_run};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
+const CONNECTION: &str = "document.querySelector('#connection')?.dataset.connection";
+const STAGES: &str = "[...document.querySelectorAll('li[data-stage]')].map(e => [e.dataset.stage, e.dataset.state])";
+/// All control matrices: whose they are, and for each cell its value and what is written in it.
+const MATRICES: &str = "[...document.querySelectorAll('table.matrix')].map(t => ({objective: t.dataset.objective, \
+     who: t.dataset.who, rows: [...t.tBodies[0].rows].map(r => [...r.querySelectorAll('td')].map((c, i) => \
+     Number(c.dataset.achieved) === i ? [Number(c.dataset.value), Number(c.textContent)] : null))}))";
+
+/// A condition: the matrices of all four objectives are there, before and after.
+const ALL_MATRICES: &str =
+    "['sft', 'policy'].every(who => document.querySelectorAll(`table.matrix[data-who=${who}]`).length === 4)";
+
+/// Compares the matrices on the page with a report; what is written may differ by rounding only.
+fn compare(shown: &Value, who: &str, report: &ControlReport) -> Result<()> {
+    let tables = shown.as_array().context("a list of matrices")?;
+    assert_eq!(report.heads.len(), 4);
+    for head in &report.heads {
+        let mut own = tables.iter().filter(|t| t["objective"] == head.objective.as_str() && t["who"] == who);
+        let table = own.next().with_context(|| format!("no matrix of {who} for {}", head.objective))?;
+        assert!(own.next().is_none(), "two matrices of {who} for {}", head.objective);
+        let rows: Vec<Vec<(f64, f64)>> = serde_json::from_value(table["rows"].clone())?;
+        assert_eq!(rows.len(), head.matrix.len(), "{}", head.objective);
+        for (cells, shares) in rows.iter().zip(&head.matrix) {
+            assert_eq!(cells.len(), shares.len(), "{}", head.objective);
+            for ((value, percent), share) in cells.iter().zip(shares) {
+                assert!((value - share).abs() <= 0.000_051, "{who}, {}: {value} is shown for {share}", head.objective);
+                assert!((percent - 100.0 * share).abs() <= 0.51, "{who}, {}: {percent} % for {share}", head.objective);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn compare_all(browser: &Browser, control: &ControlSummary) -> Result<()> {
+    browser.wait(ALL_MATRICES).await?;
+    let shown = browser.js(MATRICES).await?;
+    compare(&shown, "sft", &control.sft)?;
+    compare(&shown, "policy", &control.policy)
+}
+
+/// Waits until something is drawn on a chart: more colours than paper, axis and text in one shade could have.
+async fn wait_for_chart(browser: &Browser, id: &str) -> Result<()> {
+    let drawn = format!(
+        "(() => {{ const c = document.querySelector('#{id} canvas'); if (!c?.width || !c.height) return false; \
+         const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+         return new Set(new Uint32Array(pixels.buffer)).size > 3; }})()"
+    );
+    browser.wait(&drawn).await.map(|_| ())
+}
+
+/// At the width of a phone nothing may need scrolling sideways, in either colour scheme.
+async fn check_phone(browser: &Browser, pages: &[(String, &str)]) -> Result<()> {
+    let mut backgrounds = Vec::new();
+    for scheme in ["dark", "light"] {
+        browser.screen(390, 844, scheme).await?;
+        for (url, there) in pages {
+            browser.goto(url).await?;
+            browser.wait(there).await?;
+            let sizes = "[innerWidth, document.documentElement.clientWidth, document.documentElement.scrollWidth]";
+            let [screen, width, content]: [u64; 3] = serde_json::from_value(browser.js(sizes).await?)?;
+            assert_eq!(screen, 390);
+            assert!(content <= width, "{url}, {scheme}: {content} pixels of content on {width}");
+        }
+        backgrounds.push(browser.js("getComputedStyle(document.body).backgroundColor").await?);
+    }
+    assert_ne!(backgrounds[0], backgrounds[1], "dark and light look the same");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> {
+    let mut lab = Lab::start().await;
+    let origin = lab.origin();
+    let browser = Browser::open().await?;
+
+    // From the first page to a finished run.
+    browser.goto(&format!("{origin}/?preset=smoke")).await?;
+    browser.wait("document.querySelector('#demo-preset')?.textContent.startsWith('Preset smoke')").await?;
+    browser.click("#start-demo").await?;
+    let path = browser.wait("location.pathname.startsWith('/runs/') && location.pathname").await?;
+    let id = path.as_str().and_then(|p| p.strip_prefix("/runs/")).context("the id of the run in the address")?.to_string();
+    let mut seen: Vec<Value> = Vec::new();
+    browser.wait(STATUS).await?;
+    let began = Instant::now();
+    while browser.js(STATUS).await? != "finished" {
+        ensure!(began.elapsed() < LIMIT, "the page does not show that the run finished");
+        let stages = browser.js(STAGES).await?;
+        if seen.last() != Some(&stages) {
+            seen.push(stages);
+        }
+        assert_ne!(lab.run(&id).await.status, RunStatus::Failed);
+    }
+    browser.wait(&format!("{STAGES}.every(([_, state]) => state === 'done')")).await?;
+    assert!(seen.len() > 1, "the stages moved while the run went on: {seen:?}");
+    let names = browser.js(STAGES).await?;
+    let names: Vec<(String, String)> = serde_json::from_value(names)?;
+    let names: Vec<&str> = names.iter().map(|(stage, _)| stage.as_str()).collect();
+    assert_eq!(names, ["sft", "reward_model", "calibration", "policy", "evaluation"]);
+
+    // What is shown is what was measured.
+    let run = lab.wait_for_finish(&id).await;
+    let summary = run.summary.context("a summary")?;
+    compare_all(&browser, &summary.control).await?;
+    browser.click("#judge-reward-model").await?;
+    browser.wait("document.querySelector('#judge-reward-model').getAttribute('aria-pressed') === 'true'").await?;
+    compare_all(&browser, &summary.control_reward_model).await?;
+    for chart in ["learning", "kl", "reward", "sft", "classes-helpfulness", "classes-verbosity"] {
+        wait_for_chart(&browser, &format!("chart-{chart}")).await?;
+    }
+    browser.reload().await?;
+    browser.wait(&format!("{STATUS} === 'finished'")).await?;
+    compare_all(&browser, &summary.control).await?;
+    wait_for_chart(&browser, "chart-learning").await?;
+
+    // Everything came from here.
+    let resources = browser.js("performance.getEntriesByType('resource').map(e => e.name)").await?;
+    let resources: Vec<String> = serde_json::from_value(resources)?;
+    assert!(resources.iter().any(|name| name.ends_with(".wasm")), "{resources:?}");
+    assert!(resources.iter().all(|name| name.starts_with(&format!("{origin}/"))), "{resources:?}");
+
+    let pages = [
+        (format!("{origin}/"), "document.querySelector('#runs a.run') !== null"),
+        (format!("{origin}/configure"), "document.querySelector('#start-run')?.disabled === false"),
+        (format!("{origin}/runs/{id}"), ALL_MATRICES),
+    ];
+    check_phone(&browser, &pages).await?;
+    browser.screen(1280, 900, "light").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+
+    // The server dies while a run goes on; the page waits for it, and goes on with the run.
+    let long = lab.start_run(&long_run(120)).await;
+    browser.goto(&format!("{origin}/runs/{long}")).await?;
+    lab.wait_for_policy(&long, 6).await;
+    browser.wait("document.querySelectorAll('table.matrix[data-who=rollouts]').length === 4").await?;
+    lab.kill();
+    browser.wait(&format!("{CONNECTION} === 'reconnecting'")).await?;
+    lab.restart().await;
+    browser.wait(&format!("{CONNECTION} === 'live' && {STATUS} === 'interrupted'")).await?;
+    let banner = browser.wait("document.querySelector('#banner')?.textContent").await?;
+    assert!(banner.as_str().is_some_and(|text| text.contains("interrupted") && text.contains("checkpoint")), "{banner}");
+    browser.click("#resume").await?;
+    let run = lab.wait_for_finish(&long).await;
+    browser.wait(&format!("{STATUS} === 'finished'")).await?;
+    compare_all(&browser, &run.summary.context("a summary")?.control).await?;
+    assert_eq!(browser.js("document.querySelector('#banner')").await?, Value::Null);
+    assert_eq!(browser.js("location.pathname").await?, json!(format!("/runs/{long}")), "it is still the same page");
+
+    // The log of the console is not empty for want of a log.
+    browser.js("console.error('this is seen')").await?;
+    let errors = browser.errors().await?;
+    assert!(errors.iter().any(|message| message.contains("this is seen")), "{errors:?}");
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()> {
+    const FIELD: &str = "#field-policy-samples_per_prompt";
+    const NAME: &str = "<img src=x onerror=alert(1)>";
+    let lab = Lab::start().await;
+    let origin = lab.origin();
+    let browser = Browser::open().await?;
+    let disabled = |is: bool| format!("document.querySelector('#start-run')?.disabled === {is}");
+    let message = format!("document.querySelector('{FIELD}').closest('.field').querySelector('.problem').textContent");
+
+    browser.goto(&format!("{origin}/configure?preset=smoke")).await?;
+    browser.wait(&disabled(false)).await?;
+    // Without the objectives of the world the form cannot check everything.
+    browser.wait("document.querySelector('#objective-honesty') !== null").await?;
+    browser.fill(FIELD, "1").await?;
+    browser.wait(&disabled(true)).await?;
+    let said = browser.js(&message).await?;
+    assert!(said.as_str().is_some_and(|text| text.contains("is 1") && text.contains("at least 2")), "{said}");
+    let listed = browser.js("[...document.querySelectorAll('#problems li code')].map(e => e.textContent)").await?;
+    assert_eq!(listed, json!(["policy.samples_per_prompt"]));
+    browser.fill(FIELD, "four").await?;
+    browser.wait(&format!("{message}.includes('not a whole number')")).await?;
+    assert_eq!(browser.js(&disabled(true)).await?, true);
+    browser.fill(FIELD, "4").await?;
+    browser.wait(&disabled(false)).await?;
+    assert_eq!(browser.js(&message).await?, "");
+
+    browser.fill("#field-name", NAME).await?;
+    browser.wait("document.querySelector('#changes').textContent.includes('<img')").await?;
+    browser.click("#start-run").await?;
+    browser.wait("location.pathname.startsWith('/runs/')").await?;
+    browser.wait(&format!("document.querySelector('#run-name')?.textContent === '{NAME}'")).await?;
+    assert_eq!(browser.js("document.querySelectorAll('img[src=x]').length").await?, 0);
+    browser.goto(&format!("{origin}/")).await?;
+    browser.wait(&format!("document.querySelector('#runs .run-name b')?.textContent === '{NAME}'")).await?;
+    assert_eq!(browser.js("document.querySelectorAll('img[src=x]').length").await?, 0);
+
+    // What was started is what was configured.
+    let runs = lab.get("/api/v1/runs").await.body;
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs}");
+    assert_eq!((&runs[0]["name"], &runs[0]["preset"]), (&json!(NAME), &json!("smoke")));
+    assert_eq!(runs[0]["config"]["policy"]["samples_per_prompt"], 4);
+
+    browser.goto(&format!("{origin}/runs/no-such-run")).await?;
+    browser.wait("document.querySelector('#banner')?.textContent.includes('there is no run no-such-run')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}

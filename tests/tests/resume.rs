@@ -1,0 +1,78 @@
+//! A run that is killed and resumed ends with the same figures as one that is left alone.
+
+use moslim_tests::{Process, long_run, metrics, text, wait_until, write_config};
+use serde_json::Value;
+use std::path::Path;
+
+fn start(data: &Path, more: &[&str]) -> Process {
+    let mut args = vec!["train", "--json", "--run", "victim", "--data", text(data)];
+    args.extend(more);
+    Process::lab(&args)
+}
+
+/// Waits for the checkpoint of a stage (1 is SFT, 4 is policy optimisation) and kills the process.
+async fn kill_at_checkpoint(mut process: Process, data: &Path, stage: usize) {
+    let file = data.join("runs").join("victim").join(format!("checkpoint-{stage}.bin"));
+    wait_until("a checkpoint", || {
+        assert!(process.running(), "the run ended before it could be killed; make it longer\n{}", process.stderr());
+        file.exists().then_some(())
+    })
+    .await;
+    process.kill();
+    assert_eq!(process.stdout(), "", "it was killed before its end");
+}
+
+#[tokio::test]
+async fn a_killed_run_ends_like_an_undisturbed_one() {
+    let mut config = long_run(60);
+    config.sft.steps = 100;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let file = write_config(folders[0].path(), &config);
+    let mut undisturbed = start(folders[0].path(), &["--config", text(&file)]);
+
+    let data = folders[1].path();
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, 1).await;
+    assert!(!data.join("cache").exists(), "no stage was finished");
+
+    let resumed = start(data, &[]);
+    kill_at_checkpoint(resumed, data, 4).await;
+
+    // The third process is asked to stop, and does so at a checkpoint.
+    let mut resumed = start(data, &[]);
+    let said = wait_until("policy optimisation", || {
+        assert!(resumed.running(), "the run ended before it could be stopped; make it longer\n{}", resumed.stderr());
+        let said = resumed.stderr();
+        said.contains("Policy optimisation: ").then_some(said)
+    })
+    .await;
+    assert!(said.contains("The run resumes on cpu"), "{said}");
+    assert_eq!(said.matches("from the cache").count(), 2, "SFT and reward model were finished\n{said}");
+    let (_, progress) = said.split_once("Policy optimisation: ").unwrap();
+    let step: usize = progress.split('/').next().unwrap().parse().unwrap();
+    assert!(step > config.policy.checkpoint_every, "it began again instead of going on: {said}");
+    assert!(moslim_tests::signal(resumed.pid(), "TERM"));
+    let output = resumed.wait();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{}", output.stderr);
+    assert!(output.stderr.contains("moslim-lab train --run victim"), "{}", output.stderr);
+
+    let output = start(data, &[]).wait();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let expected = undisturbed.wait();
+    assert_eq!(expected.code, Some(0), "{}", expected.stderr);
+    let [summary, expected]: [Value; 2] = [output.stdout, expected.stdout].map(|text| serde_json::from_str(&text).unwrap());
+    assert_eq!(metrics(&summary), metrics(&expected));
+    assert_eq!(summary["run"], "victim");
+    let left: Vec<_> = std::fs::read_dir(data.join("runs").join("victim")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");
+}
+
+#[test]
+fn a_run_is_not_resumed_with_another_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_config(folder.path(), &moslim_tests::smoke());
+    let mut first = start(folder.path(), &["--config", text(&file)]);
+    assert_eq!(first.wait().code, Some(0), "{}", first.stderr());
+    let output = start(folder.path(), &["--seed", "99"]).wait();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{}", output.stderr);
+    assert!(output.stderr.contains("run: victim exists with another configuration"), "{}", output.stderr);
+}

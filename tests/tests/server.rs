@@ -1,0 +1,378 @@
+//! The server as programs see it: the API, the guard, the websocket, and what is left when processes die.
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::{SinkExt, StreamExt};
+use moslim_shared::config::RunConfig;
+use moslim_shared::event::{Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
+use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, signal, smoke, text, wait_until};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// Bytes of the page, packed, that a first visit may cost.
+const PAGE_BUDGET: usize = 250 << 10;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Opens a websocket with the given origin, or none.
+async fn connect(lab: &Lab, origin: Option<&str>) -> Result<Socket, Error> {
+    let mut request = format!("ws://127.0.0.1:{}/api/v1/ws", lab.port()).into_client_request()?;
+    if let Some(origin) = origin {
+        request.headers_mut().insert("origin", origin.parse()?);
+    }
+    connect_async(request).await.map(|(socket, _)| socket)
+}
+
+/// Opens a websocket and asks for the events of a run after number `after`.
+async fn follow(lab: &Lab, run: &str, after: u64) -> Result<Socket> {
+    let mut socket = connect(lab, Some(&lab.origin())).await?;
+    socket.send(Message::text(json!({ "run": run, "after": after }).to_string())).await?;
+    Ok(socket)
+}
+
+async fn frame(socket: &mut Socket) -> Result<Frame> {
+    loop {
+        let message = timeout(LIMIT, socket.next()).await.context("the server says nothing")?;
+        match message.context("the socket is closed")?? {
+            Message::Text(text) => return Ok(serde_json::from_str(text.as_str())?),
+            Message::Close(reason) => bail!("the server closed the socket: {reason:?}"),
+            _ => {}
+        }
+    }
+}
+
+async fn snapshot(socket: &mut Socket) -> Result<RunInfo> {
+    match frame(socket).await? {
+        Frame::Snapshot { info } => Ok(info),
+        other => bail!("the first frame is no snapshot but {other:?}"),
+    }
+}
+
+/// Reads events until `enough`, and keeps `info` up to date; fails at a gap after number `after`.
+async fn read_events(
+    socket: &mut Socket,
+    after: u64,
+    info: &mut RunInfo,
+    enough: impl Fn(&[Event], RunStatus) -> bool,
+) -> Result<Vec<Event>> {
+    let mut seen: Vec<Event> = Vec::new();
+    while !enough(&seen, info.status) {
+        match frame(socket).await? {
+            Frame::Info { info: new } => *info = new,
+            Frame::Events { events } => {
+                for event in events {
+                    let expected = after + seen.len() as u64 + 1;
+                    ensure!(event.seq == expected, "event {} came where {expected} was due", event.seq);
+                    seen.push(event);
+                }
+            }
+            other => bail!("this frame was not expected: {other:?}"),
+        }
+    }
+    Ok(seen)
+}
+
+/// Whether everything was said: the last event, and the state of a run that is over.
+fn over(events: &[Event], status: RunStatus) -> bool {
+    ended(events) && status != RunStatus::Running
+}
+
+fn ended(events: &[Event]) -> bool {
+    matches!(events.last(), Some(Event { body: EventBody::Ended { .. }, .. }))
+}
+
+/// A config with a problem in one field.
+fn with_problem() -> Value {
+    let mut config = smoke();
+    config.policy.samples_per_prompt = 1;
+    json!({ "config": config })
+}
+
+#[tokio::test]
+async fn the_api_says_what_there_is_and_what_is_wrong() {
+    let lab = Lab::start().await;
+    let presets = lab.get("/api/v1/presets").await;
+    let ids: Vec<&str> = presets.body.as_array().expect("presets").iter().filter_map(|p| p["id"].as_str()).collect();
+    assert_eq!(ids, ["smoke", "quick", "standard"]);
+    let config: RunConfig = serde_json::from_value(presets.body[0]["config"].clone()).expect("a configuration");
+    assert_eq!(config.preset, "smoke");
+
+    let world = lab.get("/api/v1/world").await;
+    let classes = |o: &Value| (o["id"].as_str().map(str::to_string), o["classes"].as_array().map(Vec::len));
+    let found: Vec<_> = world.body["objectives"].as_array().expect("objectives").iter().map(classes).collect();
+    let expected = [("helpfulness", 5), ("harmlessness", 4), ("honesty", 3), ("verbosity", 5)];
+    assert_eq!(found, expected.map(|(id, n)| (Some(id.to_string()), Some(n))));
+
+    let fine = lab.post("/api/v1/validate", &json!({ "config": config })).await;
+    assert_eq!((fine.status, fine.body), (200, json!({ "problems": [] })));
+    let bad = lab.post("/api/v1/validate", &with_problem()).await;
+    assert_eq!((bad.status, &bad.body["problems"][0]["field"]), (200, &json!("policy.samples_per_prompt")));
+
+    let unknown_field = json!({ "config": { "policy": { "shamples": 1 } } });
+    let wrong_type = json!({ "config": { "policy": { "prompts": "many" } } });
+    for (body, field) in
+        [(with_problem(), "policy.samples_per_prompt"), (unknown_field, "policy.shamples"), (wrong_type, "policy.prompts")]
+    {
+        let answer = lab.post("/api/v1/runs", &body).await;
+        assert_eq!(answer.status, 422, "{}", answer.body);
+        assert_eq!(answer.body["problems"][0]["field"], field, "{}", answer.body);
+        assert!(answer.body["error"].as_str().is_some_and(|e| e.starts_with(field)), "{}", answer.body);
+    }
+    for (path, status) in [
+        ("/api/v1/runs/no-such-run", 404),
+        ("/api/v1/runs/no-such-run/events", 404),
+        ("/api/v1/runs/NO/events", 404),
+        ("/api/v1/runs/..%2f..%2fetc", 404),
+        ("/api/v1/nothing", 404),
+        ("/api/v1/runs/x/events?limit=0", 400),
+        ("/api/v1/runs/x/events?after=-1", 400),
+        ("/api/v1/runs/x/cancel", 405),
+        ("/api/v1/ws", 400),
+    ] {
+        let answer = lab.get(path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(answer.body["error"].as_str().is_some_and(|e| !e.is_empty()), "{path}: {}", answer.body);
+    }
+    for action in ["cancel", "resume"] {
+        assert_eq!(lab.post(&format!("/api/v1/runs/no-such-run/{action}"), &json!({})).await.status, 404);
+    }
+    assert_eq!(lab.get("/api/v1/runs").await.body, json!([]), "nothing was started");
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_every_answer_is_guarded() {
+    let lab = Lab::start().await;
+    let own = lab.origin();
+    let start = json!({ "config": smoke() });
+    let post = |origin: &str| {
+        let request = lab.request(Method::POST, "/api/v1/runs").json(&start);
+        if origin.is_empty() { request } else { request.header("origin", origin) }
+    };
+    let read = || lab.request(Method::GET, "/api/v1/runs");
+    let plain = lab.request(Method::POST, "/api/v1/runs").header("origin", &own).header("content-type", "text/plain");
+    for (what, request, status) in [
+        ("POST without an origin", post(""), 403),
+        ("POST from a foreign origin", post("http://evil.example"), 403),
+        ("POST from another port", post("http://127.0.0.1:1"), 403),
+        ("POST from an opaque origin", post("null"), 403),
+        ("POST by a form", plain.body(start.to_string()), 415),
+        ("GET for a foreign host", read().header("host", "evil.example"), 403),
+        ("GET from a foreign page", read().header("sec-fetch-site", "cross-site"), 403),
+        ("DELETE without an origin", lab.request(Method::DELETE, "/api/v1/runs"), 403),
+        ("GET", read(), 200),
+    ] {
+        let answer = lab.send(request).await;
+        assert_eq!(answer.status, status, "{what}: {}", answer.body);
+    }
+    assert_eq!(lab.get("/api/v1/runs").await.body, json!([]), "nothing was started");
+
+    for origin in [None, Some("http://evil.example"), Some("null")] {
+        match connect(&lab, origin).await {
+            Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), 403, "{origin:?}"),
+            other => panic!("a websocket with the origin {origin:?} was not refused: {other:?}"),
+        }
+    }
+    assert!(connect(&lab, Some(&own)).await.is_ok());
+
+    for (path, host) in
+        [("/", "localhost"), ("/api/v1/runs", "localhost"), ("/api/v1/nothing", "localhost"), ("/", "evil.example")]
+    {
+        let request = lab.request(Method::GET, path).header("host", format!("{host}:{}", lab.port()));
+        let response = request.send().await.expect("an answer");
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+        let policy = header("content-security-policy");
+        for part in ["default-src 'none'", "script-src 'self' 'wasm-unsafe-eval'", "connect-src 'self'", "frame-ancestors 'none'"]
+        {
+            assert!(policy.contains(part), "{path} for {host}: {policy}");
+        }
+        assert!(!policy.contains("unsafe-inline") && !policy.contains('*'), "{policy}");
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path} for {host}");
+        assert_eq!(header("access-control-allow-origin"), "", "{path} for {host}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_visit_is_cheap() {
+    let lab = Lab::start().await;
+    let mut sizes = Vec::new();
+    for name in ["index.html", "boot.js", "style.css", "moslim.js", "moslim_bg.wasm"] {
+        let path = if name == "index.html" { "/".to_string() } else { format!("/{name}") };
+        let response = lab.request(Method::GET, &path).header("accept-encoding", "gzip").send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), 200, "{name}; is the page built? `cargo lab page` builds it");
+        let encoding = response.headers().get("content-encoding").and_then(|v| v.to_str().ok()).map(str::to_string);
+        assert_eq!(encoding.as_deref(), Some("gzip"), "{name}");
+        // The client does not unpack, so these are the bytes that were sent.
+        let bytes = response.bytes().await.expect("a body");
+        assert_eq!(bytes.get(..2), Some([0x1f, 0x8b].as_slice()), "{name} is no gzip");
+        sizes.push((name, bytes.len()));
+    }
+    let total: usize = sizes.iter().map(|(_, size)| size).sum();
+    assert!(total <= PAGE_BUDGET, "{total} bytes of {PAGE_BUDGET}: {sizes:?}");
+}
+
+#[tokio::test]
+async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
+    let lab = Lab::start().await;
+    let id = lab.start_run(&long_run(60)).await;
+    let second = lab.post("/api/v1/runs", &json!({ "config": smoke() })).await;
+    assert_eq!(second.status, 409, "{}", second.body);
+    assert!(second.body["error"].as_str().is_some_and(|e| e.contains(&id)), "{}", second.body);
+
+    let mut socket = follow(&lab, &id, 0).await?;
+    let mut info = snapshot(&mut socket).await?;
+    assert_eq!((info.id.as_str(), info.status), (id.as_str(), RunStatus::Running));
+    let mut seen = read_events(&mut socket, 0, &mut info, |events, _| policy_steps(events).len() >= 5).await?;
+    assert!(!ended(&seen), "the connection is lost while the run goes on");
+    drop(socket);
+
+    let after = seen.len() as u64;
+    let mut socket = follow(&lab, &id, after).await?;
+    let mut info = snapshot(&mut socket).await?;
+    seen.extend(read_events(&mut socket, after, &mut info, over).await?);
+    assert_eq!((info.id.as_str(), info.status, info.last_seq), (id.as_str(), RunStatus::Finished, seen.len() as u64));
+
+    let stored = lab.events(&id).await;
+    assert!(stored == seen, "what was sent is not what is stored");
+    assert_eq!(policy_steps(&stored), (1..=60).collect::<Vec<_>>());
+    let summary = stored.iter().find_map(|e| if let EventBody::Summary { summary } = &e.body { Some(summary) } else { None });
+    assert_eq!(summary, lab.wait_for_finish(&id).await.summary.as_ref());
+    assert_eq!(summary, info.summary.as_ref());
+    for (query, first, last) in [("after=3&limit=4", 4, 7), ("limit=2", 1, 2), ("after=10&limit=1", 11, 11)] {
+        let answer = lab.get(&format!("/api/v1/runs/{id}/events?{query}")).await;
+        let events: Vec<Event> = serde_json::from_value(answer.body)?;
+        assert_eq!(events, stored[first - 1..last], "{query}");
+    }
+    let beyond = lab.get(&format!("/api/v1/runs/{id}/events?after={}", stored.len())).await;
+    assert_eq!((beyond.status, beyond.body), (200, json!([])));
+
+    // Late viewers: one that knows nothing, and one that knows another journal.
+    for claimed in [0, 1_000_000] {
+        let mut socket = follow(&lab, &id, claimed).await?;
+        let mut info = snapshot(&mut socket).await?;
+        assert_eq!(info.status, RunStatus::Finished);
+        assert!(read_events(&mut socket, 0, &mut info, over).await? == stored, "after={claimed}");
+    }
+    let mut socket = follow(&lab, "no-such-run", 0).await?;
+    let answer = frame(&mut socket).await?;
+    assert!(matches!(&answer, Frame::Error { message } if message.contains("no-such-run")), "{answer:?}");
+
+    for action in ["cancel", "resume"] {
+        let answer = lab.post(&format!("/api/v1/runs/{id}/{action}"), &json!({})).await;
+        assert_eq!(answer.status, 409, "{action}: {}", answer.body);
+    }
+    Ok(())
+}
+
+/// The steps of policy optimisation that a run began (again) after.
+fn beginnings(events: &[Event]) -> Vec<usize> {
+    let from = |event: &Event| match event.body {
+        EventBody::StageBegan { stage: Stage::Policy, from, .. } => Some(from),
+        _ => None,
+    };
+    events.iter().filter_map(from).collect()
+}
+
+fn endings(events: &[Event]) -> Vec<Outcome> {
+    let outcome = |event: &Event| match event.body {
+        EventBody::Ended { outcome, .. } => Some(outcome),
+        _ => None,
+    };
+    events.iter().filter_map(outcome).collect()
+}
+
+#[tokio::test]
+async fn a_cancelled_run_can_go_on() {
+    let lab = Lab::start().await;
+    let id = lab.start_run(&long_run(100)).await;
+    lab.wait_for_policy(&id, 3).await;
+    let answer = lab.post(&format!("/api/v1/runs/{id}/cancel"), &json!({})).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let run = lab.wait_for_end(&id).await;
+    assert_eq!(run.status, RunStatus::Cancelled, "{}", run.message);
+    assert!(run.summary.is_none());
+    assert_eq!(lab.workers(), Vec::<u32>::new(), "its worker is gone");
+    let reached = policy_steps(&lab.events(&id).await).len();
+    assert!((3..100).contains(&reached), "{reached}");
+
+    lab.resume(&id).await;
+    lab.wait_for_finish(&id).await;
+    let events = lab.events(&id).await;
+    assert_eq!(endings(&events), [Outcome::Cancelled, Outcome::Finished]);
+    assert_eq!(beginnings(&events), [0, reached], "a cancelled run stops at a checkpoint");
+    assert_eq!(policy_steps(&events), (1..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_killed_worker_fails_its_run_and_nothing_else() {
+    let lab = Lab::start().await;
+    let config = long_run(100);
+    let id = lab.start_run(&config).await;
+    // The iteration after a checkpoint: by then the checkpoint is written.
+    lab.wait_for_policy(&id, config.policy.checkpoint_every + 1).await;
+    let workers = processes(&["worker", &id, text(lab.data())]);
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    assert!(signal(workers[0], "KILL"));
+    let run = lab.wait_for_end(&id).await;
+    assert_eq!(run.status, RunStatus::Failed, "{}", run.message);
+    assert!(run.message.contains("killed by signal 9") && run.message.contains("resume"), "{}", run.message);
+
+    lab.resume(&id).await;
+    let run = lab.wait_for_finish(&id).await;
+    assert_eq!(run.message, "");
+    let events = lab.events(&id).await;
+    assert_eq!(endings(&events), [Outcome::Failed, Outcome::Finished]);
+    let beginnings = beginnings(&events);
+    assert_eq!((beginnings.len(), beginnings[0]), (2, 0));
+    assert!(beginnings[1] >= config.policy.checkpoint_every, "it went on from a checkpoint: {beginnings:?}");
+    assert_eq!(policy_steps(&events), (1..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_killed_server_takes_its_worker_along_and_keeps_what_it_stored() {
+    let mut lab = Lab::start().await;
+    let config = long_run(100);
+    let id = lab.start_run(&config).await;
+    // The iteration after a checkpoint: by then the checkpoint is written.
+    lab.wait_for_policy(&id, config.policy.checkpoint_every + 1).await;
+    let before = lab.events(&id).await;
+    assert_eq!(lab.workers().len(), 1);
+    lab.kill();
+    wait_until("the worker to go", || lab.workers().is_empty().then_some(())).await;
+
+    lab.restart().await;
+    let run = lab.run(&id).await;
+    assert_eq!(run.status, RunStatus::Interrupted, "{}", run.message);
+    assert!(run.message.contains("resume"), "{}", run.message);
+    let after = lab.events(&id).await;
+    assert!(after.len() > before.len() && after.starts_with(&before), "events were lost");
+    assert_eq!(endings(&after), [Outcome::Interrupted]);
+
+    lab.resume(&id).await;
+    lab.wait_for_finish(&id).await;
+    let events = lab.events(&id).await;
+    assert!(events.starts_with(&after));
+    assert_eq!(endings(&events), [Outcome::Interrupted, Outcome::Finished]);
+    assert!(beginnings(&events).last().is_some_and(|&from| from >= config.policy.checkpoint_every), "{:?}", beginnings(&events));
+    // The worker may have done an iteration that nobody was there to record, but it never does one twice.
+    let steps = policy_steps(&events);
+    assert!(steps.is_sorted_by(|a, b| a < b) && steps.last() == Some(&100), "{steps:?}");
+    assert!(steps.len() >= 95, "{steps:?}");
+}
+
+#[tokio::test]
+async fn an_occupied_port_or_folder_is_told() {
+    let lab = Lab::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let port = lab.port().to_string();
+    let output = Process::lab(&["serve", "--port", &port, "--data", text(folder.path())]).wait();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{}", output.stderr);
+    assert!(output.stderr.contains("port: ") && output.stderr.contains(&port), "{}", output.stderr);
+    let output = Process::lab(&["serve", "--port", "0", "--data", text(lab.data())]).wait();
+    assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{}", output.stderr);
+    assert!(output.stderr.contains("data: another server uses"), "{}", output.stderr);
+    assert_eq!(lab.get("/api/v1/health").await.status, 200, "the first one is well");
+}
