@@ -1,10 +1,13 @@
 //! Requests to the server.
 
-use gloo_net::http::{Request, Response};
+use crate::json;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{ApiError, RunInfo, WorldInfo};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use wasm_bindgen::JsCast;
+use wasm_bindgen::closure::Closure;
+use web_sys::XmlHttpRequest;
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,71 +38,69 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-#[derive(Serialize)]
-struct Create<'a> {
-    config: &'a RunConfig,
-}
+/// What is done with an answer; it is called once.
+type Done = Box<dyn FnOnce(Result<String, Failure>)>;
 
 /// All runs, as the server orders them.
-pub async fn runs() -> Result<Vec<RunInfo>, Failure> {
-    get("/api/v1/runs").await
+pub fn runs(done: impl FnOnce(Result<Vec<RunInfo>, Failure>) + 'static) {
+    ask("GET", "/api/v1/runs", None, parsed(done));
 }
 
 /// The built-in world.
-pub async fn world() -> Result<WorldInfo, Failure> {
-    get("/api/v1/world").await
+pub fn world(done: impl FnOnce(Result<WorldInfo, Failure>) + 'static) {
+    ask("GET", "/api/v1/world", None, parsed(done));
 }
 
 /// The devices and why one is chosen.
-pub async fn devices() -> Result<Vec<DeviceInfo>, Failure> {
-    get("/api/v1/devices").await
+pub fn devices(done: impl FnOnce(Result<Vec<DeviceInfo>, Failure>) + 'static) {
+    ask("GET", "/api/v1/devices", None, parsed(done));
 }
 
-/// Starts a run.
-pub async fn start(config: &RunConfig) -> Result<RunInfo, Failure> {
-    let text = post("/api/v1/runs", &Create { config }).await?;
-    parse(&text)
+/// Starts a run; the answer is its id.
+pub fn start(config: &RunConfig, done: impl FnOnce(Result<String, Failure>) + 'static) {
+    let body = format!("{{\"config\":{}}}", json::to_text(config));
+    ask("POST", "/api/v1/runs", Some(&body), parsed(move |answer: Result<RunInfo, Failure>| done(answer.map(|info| info.id))));
 }
 
 /// Asks a run to `cancel` or `resume`.
-pub async fn act(run: &str, action: &str) -> Result<(), Failure> {
-    post(&format!("/api/v1/runs/{run}/{action}"), &serde_json::json!({})).await.map(|_| ())
+pub fn act(run: &str, action: &str, done: impl FnOnce(Result<(), Failure>) + 'static) {
+    let path = format!("/api/v1/runs/{run}/{action}");
+    ask("POST", &path, Some("{}"), Box::new(move |answer| done(answer.map(|_| ()))));
 }
 
-async fn get<T: DeserializeOwned>(path: &str) -> Result<T, Failure> {
-    let text = read(Request::get(path).send().await).await?;
-    parse(&text)
-}
-
-async fn post<B: Serialize>(path: &str, body: &B) -> Result<String, Failure> {
-    let request = Request::post(path).json(body).map_err(|e| Failure::new(format!("The request could not be written: {e}")))?;
-    read(request.send().await).await
-}
-
-async fn read(sent: Result<Response, gloo_net::Error>) -> Result<String, Failure> {
-    let response = sent.map_err(|_| Failure::new("The server did not answer. Is moslim-lab still running?".into()))?;
-    let (ok, status) = (response.ok(), response.status());
-    let text = response.text().await.map_err(|_| Failure::new("The answer broke off. Try again.".into()))?;
-    if ok {
-        return Ok(text);
-    }
-    Err(match serde_json::from_str::<ApiError>(&text) {
-        Ok(error) => Failure { message: error.error, problems: error.problems },
-        Err(_) => Failure::new(format!("The server answered with status {status}.")),
+/// Reads an answer before it is passed on.
+fn parsed<T: DeserializeOwned>(done: impl FnOnce(Result<T, Failure>) + 'static) -> Done {
+    Box::new(move |answer| {
+        done(answer.and_then(|text| {
+            json::from_text(&text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
+        }));
     })
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|e| Failure::new(format!("The answer is not understood ({e}). Reload the page.")))
+/// Sends a request; `done` is called when there is an answer or none can come any more.
+fn ask(method: &str, path: &str, body: Option<&str>, done: Done) {
+    let Ok(request) = XmlHttpRequest::new() else { return };
+    let asked = request.clone();
+    let ended = Closure::<dyn FnMut()>::once_into_js(move || done(outcome(&asked)));
+    request.set_onloadend(Some(ended.unchecked_ref()));
+    let _ = request.open(method, path);
+    if body.is_some() {
+        let _ = request.set_request_header("content-type", "application/json");
+    }
+    let _ = request.send_with_opt_str(body);
 }
 
-/// A value as JSON. It goes through text: one JSON reader and one writer are enough for the whole page, and the module
-/// stays small.
-pub fn to_value<T: serde::Serialize>(value: &T) -> Option<serde_json::Value> {
-    serde_json::from_str(&serde_json::to_string(value).ok()?).ok()
-}
-
-/// The reverse of [`to_value`].
-pub fn from_value<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Option<T> {
-    serde_json::from_str(&value.to_string()).ok()
+fn outcome(request: &XmlHttpRequest) -> Result<String, Failure> {
+    let status = request.status().unwrap_or(0);
+    if status == 0 {
+        return Err(Failure::new("The server did not answer. Is moslim-lab still running?".into()));
+    }
+    let text = request.response_text().ok().flatten().unwrap_or_default();
+    if (200..300).contains(&status) {
+        return Ok(text);
+    }
+    Err(match json::from_text::<ApiError>(&text) {
+        Ok(error) => Failure { message: error.error, problems: error.problems },
+        Err(_) => Failure::new(format!("The server answered with status {status}.")),
+    })
 }

@@ -1,59 +1,32 @@
 //! The shell: top bar, theme, routes.
 
-use crate::pages::configure::Configure;
-use crate::pages::home::Home;
-use crate::pages::live::Live;
-use crate::pages::not_found::NotFound;
+use crate::pages::configure::configure;
+use crate::pages::home::home;
+use crate::pages::live::live;
+use crate::pages::not_found::not_found;
+use crate::router::{Address, Page, link};
 use leptos::prelude::*;
-use leptos_router::components::{A, FlatRoutes, Route, Router};
-use leptos_router::path;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 
 const STORAGE_KEY: &str = "moslim-theme";
 
-/// What the reader chose for the colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ThemeChoice {
-    /// As the system says.
-    Auto,
-    Light,
-    Dark,
-}
-
-impl ThemeChoice {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Light => "light",
-            Self::Dark => "dark",
-        }
-    }
-
-    fn next(self) -> Self {
-        match self {
-            Self::Auto => Self::Light,
-            Self::Light => Self::Dark,
-            Self::Dark => Self::Auto,
-        }
-    }
-}
+/// What a reader can choose for the colours; `auto` is as the system says.
+const CHOICES: [&str; 3] = ["auto", "light", "dark"];
 
 /// The theme; charts track `revision`, because a canvas does not follow style sheets by itself.
 #[derive(Clone, Copy)]
 pub struct Theme {
-    choice: RwSignal<ThemeChoice>,
+    /// A position in [`CHOICES`].
+    choice: RwSignal<u64>,
     /// Grows whenever colours may have changed.
     pub revision: RwSignal<u64>,
 }
 
 impl Theme {
     fn new() -> Self {
-        let choice = match stored().as_deref() {
-            Some("light") => ThemeChoice::Light,
-            Some("dark") => ThemeChoice::Dark,
-            _ => ThemeChoice::Auto,
-        };
+        let stored = stored().unwrap_or_default();
+        let choice = CHOICES.iter().position(|c| *c == stored).unwrap_or(0) as u64;
         let theme = Self { choice: RwSignal::new(choice), revision: RwSignal::new(0) };
         theme.follow_system();
         theme
@@ -70,15 +43,13 @@ impl Theme {
     }
 
     fn turn(self) {
-        let choice = self.choice.get_untracked().next();
+        let choice = (self.choice.get_untracked() + 1) % CHOICES.len() as u64;
+        let name = CHOICES[choice as usize];
         if let Some(root) = document().document_element() {
-            let _ = match choice {
-                ThemeChoice::Auto => root.remove_attribute("data-theme"),
-                other => root.set_attribute("data-theme", other.name()),
-            };
+            let _ = if choice == 0 { root.remove_attribute("data-theme") } else { root.set_attribute("data-theme", name) };
         }
         if let Ok(Some(storage)) = window().local_storage() {
-            let _ = storage.set_item(STORAGE_KEY, choice.name());
+            let _ = storage.set_item(STORAGE_KEY, name);
         }
         self.choice.set(choice);
         self.revision.update(|r| *r += 1);
@@ -90,50 +61,58 @@ fn stored() -> Option<String> {
 }
 
 /// The application.
-#[component]
-pub fn App() -> impl IntoView {
+pub fn app() -> AnyView {
     if let Some(boot) = document().get_element_by_id("boot") {
         boot.remove();
     }
     let theme = Theme::new();
     provide_context(theme);
+    let address = Address::follow();
     view! {
-        <Router>
-            <a class="skip" href="#main">"Skip to the content"</a>
-            <header class="bar">
-                <div class="bar-inner">
-                    <a class="brand" href="/">
-                        <img src="/icon.svg" alt="" width="28" height="28"/>
-                        <span>"MOSLIM Lab"</span>
-                    </a>
-                    <nav class="nav" aria-label="Pages">
-                        <A href="/" exact=true>"Home"</A>
-                        <A href="/configure">"Configure"</A>
-                    </nav>
-                    <button
-                        id="theme"
-                        class="button quiet small"
-                        type="button"
-                        title="Change the theme: auto, light, dark"
-                        on:click=move |_| theme.turn()
-                    >
-                        {move || format!("Theme: {}", theme.choice.get().name())}
-                    </button>
-                </div>
-            </header>
-            <main id="main" class="page" tabindex="-1">
-                <FlatRoutes fallback=NotFound>
-                    <Route path=path!("/") view=Home/>
-                    <Route path=path!("/configure") view=Configure/>
-                    <Route path=path!("/runs/:id") view=Live/>
-                </FlatRoutes>
-            </main>
-            <footer class="foot">
-                <p>
-                    "One reward model, graded classes, preferences in the prompt: MOSLIM, arXiv 2505.20336. "
-                    "Everything here is computed on this machine; nothing is fetched from elsewhere."
-                </p>
-            </footer>
-        </Router>
+        <a class="skip" href="#main">"Skip to the content"</a>
+        <header class="bar">
+            <div class="bar-inner">
+                <a class="brand" href="/">
+                    <img src="/icon.svg" alt="" width="28" height="28"/>
+                    <span>"MOSLIM Lab"</span>
+                </a>
+                <nav class="nav" aria-label="Pages">
+                    {link(address, "/", "Home")}
+                    {link(address, "/configure", "Configure")}
+                </nav>
+                <button
+                    id="theme"
+                    class="button quiet small"
+                    type="button"
+                    title="Change the theme: auto, light, dark"
+                    on:click=move |_| theme.turn()
+                >
+                    {move || format!("Theme: {}", CHOICES[theme.choice.get() as usize])}
+                </button>
+            </div>
+        </header>
+        <main id="main" class="page" tabindex="-1">
+            {move || page(address)}
+        </main>
+        <footer class="foot">
+            <p>
+                "One reward model, graded classes, preferences in the prompt: MOSLIM, arXiv 2505.20336. "
+                "Everything here is computed on this machine; nothing is fetched from elsewhere."
+            </p>
+        </footer>
     }
+    .into_any()
+}
+
+/// The page that the address leads to. It is made anew when the path changes, and only then.
+fn page(address: Address) -> AnyView {
+    let page = Page::at(&address.path.get());
+    untrack(|| match page {
+        Page::Home => home(address),
+        // A view that follows one of its own type is patched. A list of one is of another type than the first page is, so
+        // that neither is patched into the other.
+        Page::Configure => vec![configure(address)].into_any(),
+        Page::Run(id) => live(id),
+        Page::Missing => not_found(),
+    })
 }

@@ -76,7 +76,7 @@ pub fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, Unreadable> {
 
 /// Reads a value of type `T`.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Unreadable> {
-    T::deserialize(Node(value))
+    de::Deserialize::deserialize(Node(value))
 }
 
 /// Writes compact text; `null` for what JSON has no form for.
@@ -168,7 +168,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unreadable> {
         let list = self.0.as_array().ok_or(WRONG)?;
-        visitor.visit_seq(Items { list: list.iter(), map: None, names: [].iter(), at: "" })
+        visitor.visit_seq(Items { list: list.iter(), map: None, names: Default::default(), at: "" })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Unreadable> {
@@ -182,7 +182,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
         visitor: V,
     ) -> Result<V::Value, Unreadable> {
         let map = self.0.as_object().ok_or(WRONG)?;
-        visitor.visit_seq(Items { list: [].iter(), map: Some(map), names: fields.iter(), at: "" })
+        visitor.visit_seq(Items { list: Default::default(), map: Some(map), names: fields.iter(), at: "" })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -509,7 +509,11 @@ mod tests {
 
     fn bodies() -> Vec<EventBody> {
         let report = RewardModelReport {
-            heads: vec![RewardHeadReport { objective: "o".into(), confusion: vec![vec![1, 2], vec![3, 4]], ..Default::default() }],
+            heads: vec![RewardHeadReport {
+                objective: "o".into(),
+                confusion: vec![vec![1, 2], vec![3, 4]],
+                ..Default::default()
+            }],
         };
         let control = ControlReport {
             heads: vec![ControlHead { objective: "o".into(), matrix: vec![vec![0.5, 0.5]], ..Default::default() }],

@@ -3,12 +3,15 @@
 mod api;
 mod app;
 mod charts;
+mod derived;
+mod json;
 mod pages;
 mod parts;
+mod router;
 mod state;
 mod stream;
 
 fn main() {
     console_error_panic_hook::set_once();
-    leptos::mount::mount_to_body(app::App);
+    leptos::mount::mount_to_body(app::app);
 }

@@ -1,5 +1,7 @@
 //! The live connection to a run: a websocket that resumes where it was, and the store that it fills.
 
+use crate::derived;
+use crate::json;
 use crate::state::{RunState, Topic};
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
@@ -52,6 +54,14 @@ impl Run {
 
     /// Reads the state; not reactive by itself.
     pub fn read<R>(self, f: impl FnOnce(&RunState) -> R) -> R {
+        let mut f = Some(f);
+        let mut out = None;
+        self.visit(&mut |state| out = f.take().map(|f| f(state)));
+        out.expect("the state is always visited")
+    }
+
+    #[inline(never)]
+    fn visit(self, f: &mut dyn FnMut(&RunState)) {
         match self.state.try_read_value() {
             Some(state) => f(&state),
             None => f(&RunState::default()),
@@ -60,18 +70,23 @@ impl Run {
 
     /// Changes when what `topic` shows has changed, and only then.
     pub fn on(self, topic: Topic) -> Memo<u64> {
-        Memo::new(move |_| {
-            self.version.track();
-            self.read(|s| s.revision(topic))
-        })
+        derived::count(move || self.now(|s| s.revision(topic)))
     }
 
-    /// A value derived from the state.
-    pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
-        Memo::new(move |_| {
-            self.version.track();
-            self.read(&f)
-        })
+    /// A text derived from the state.
+    pub fn text(self, f: impl Fn(&RunState) -> String + Send + Sync + 'static) -> Memo<String> {
+        derived::text(move || self.now(&f))
+    }
+
+    /// A condition derived from the state.
+    pub fn flag(self, f: fn(&RunState) -> bool) -> Memo<bool> {
+        derived::flag(move || self.now(f))
+    }
+
+    /// Reads the state, and again when it has changed.
+    fn now<R>(self, f: impl FnOnce(&RunState) -> R) -> R {
+        self.version.track();
+        self.read(f)
     }
 }
 
@@ -94,7 +109,9 @@ impl Drop for Socket {
 struct Inner {
     id: String,
     run: Run,
-    connection: RwSignal<Connection>,
+    connection: Cell<Connection>,
+    /// Its name, for the page.
+    shown: RwSignal<String>,
     socket: RefCell<Option<Socket>>,
     timer: Cell<Option<TimeoutHandle>>,
     attempts: Cell<i32>,
@@ -108,12 +125,13 @@ struct Inner {
 pub struct Stream(Rc<Inner>);
 
 impl Stream {
-    /// Connects to run `id`.
-    pub fn open(id: String, run: Run, connection: RwSignal<Connection>) -> Self {
+    /// Connects to run `id`, and says in `shown` how the connection is.
+    pub fn open(id: String, run: Run, shown: RwSignal<String>) -> Self {
         let inner = Rc::new(Inner {
             id,
             run,
-            connection,
+            connection: Cell::new(Connection::Connecting),
+            shown,
             socket: RefCell::new(None),
             timer: Cell::new(None),
             attempts: Cell::new(0),
@@ -128,7 +146,7 @@ impl Stream {
     /// Connects now, whatever the backoff says; for a run that was resumed.
     pub fn reconnect(&self) {
         self.0.attempts.set(0);
-        if self.0.connection.get_untracked() != Connection::Live {
+        if self.0.connection.get() != Connection::Live {
             connect(&self.0);
         }
     }
@@ -140,6 +158,12 @@ impl Stream {
             timer.clear();
         }
         self.0.socket.borrow_mut().take();
+    }
+}
+
+fn say(inner: &Inner, connection: Connection) {
+    if inner.connection.replace(connection) != connection {
+        inner.shown.try_set(connection.name().to_string());
     }
 }
 
@@ -167,21 +191,17 @@ fn connect(inner: &Rc<Inner>) {
     let open = Closure::<dyn FnMut()>::new(move || {
         let Some(inner) = opened.upgrade() else { return };
         let hello = Hello { run: inner.id.clone(), after: inner.run.read(|s| s.last_seq()) };
-        if let Ok(text) = serde_json::to_string(&hello) {
-            let _ = writer.send_with_str(&text);
-        }
+        let _ = writer.send_with_str(&json::to_text(&hello));
     });
 
     let heard = Rc::downgrade(inner);
     let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
         let Some(inner) = heard.upgrade() else { return };
         let Some(text) = event.data().as_string() else { return };
-        match serde_json::from_str::<Frame>(&text) {
-            Ok(frame) => deliver(&inner, frame),
-            Err(error) => {
-                deliver(&inner, Frame::Error { message: format!("A message was not understood ({error}). Reload the page.") })
-            }
-        }
+        let frame = json::from_text::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
+            message: format!("A message was not understood (\"{error}\"). Reload the page."),
+        });
+        deliver(&inner, frame);
     });
 
     let lost = Rc::downgrade(inner);
@@ -205,16 +225,13 @@ fn retry(inner: &Rc<Inner>) {
     }
     let over = inner.run.read(|s| s.info().is_some_and(|i| i.status != RunStatus::Running));
     if over {
-        inner.connection.try_set(Connection::Ended);
+        say(inner, Connection::Ended);
         return;
     }
     let attempts = inner.attempts.get();
     inner.attempts.set(attempts + 1);
-    inner.connection.try_set(if attempts == 0 && inner.run.read(|s| s.info().is_none()) {
-        Connection::Connecting
-    } else {
-        Connection::Reconnecting
-    });
+    let first = attempts == 0 && inner.run.read(|s| s.info().is_none());
+    say(inner, if first { Connection::Connecting } else { Connection::Reconnecting });
     let longest = (BACKOFF_MS.0 * 2f64.powi(attempts.min(10))).min(BACKOFF_MS.1);
     let wait = longest * (0.5 + 0.5 * js_sys::Math::random());
     let again = Rc::downgrade(inner);
@@ -234,7 +251,7 @@ fn retry(inner: &Rc<Inner>) {
 fn deliver(inner: &Rc<Inner>, frame: Frame) {
     if matches!(frame, Frame::Snapshot { .. }) {
         inner.attempts.set(0);
-        inner.connection.try_set(Connection::Live);
+        say(inner, Connection::Live);
     }
     let _ = inner.run.state.try_update_value(|s| s.receive(frame));
     if inner.pending.replace(true) {

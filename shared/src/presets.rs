@@ -39,18 +39,35 @@ fn smoke() -> PresetInfo {
 }
 
 fn quick() -> PresetInfo {
-    named("quick", "Quick", "Minutes on two CPU cores. A tiny model learns to obey its tags.", RunConfig::default())
+    named(
+        "quick",
+        "Quick",
+        "Minutes on two CPU cores. A tiny model learns to obey its tags.",
+        RunConfig {
+            sft: SupervisedConfig { steps: 500, learning_rate: 4e-3, ..Default::default() },
+            reward_model: SupervisedConfig { steps: 900, ..Default::default() },
+            policy: PolicyConfig { iterations: 320, kl_coefficient: 0.05, ..Default::default() },
+            ..Default::default()
+        },
+    )
 }
 
 fn standard() -> PresetInfo {
     named(
         "standard",
         "Standard",
-        "Well under an hour on two CPU cores. Larger models, more samples: figures worth comparing.",
+        "Under an hour on two CPU cores. Six times the samples of quick: figures worth comparing.",
         RunConfig {
-            sft: SupervisedConfig { steps: 1_500, ..Default::default() },
-            reward_model: SupervisedConfig { steps: 2_000, ..Default::default() },
-            policy: PolicyConfig { iterations: 800, ..Default::default() },
+            sft: SupervisedConfig { steps: 1_000, learning_rate: 4e-3, ..Default::default() },
+            reward_model: SupervisedConfig { steps: 1_500, ..Default::default() },
+            policy: PolicyConfig {
+                iterations: 1_000,
+                prompts: 64,
+                learning_rate: 7e-4,
+                kl_coefficient: 0.05,
+                checkpoint_every: 50,
+                ..Default::default()
+            },
             evaluation: EvaluationConfig { questions: 128, joint: 512, held_out: 128, ..Default::default() },
             ..Default::default()
         },

@@ -149,6 +149,7 @@ async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> 
     let banner = browser.wait("document.querySelector('#banner')?.textContent").await?;
     assert!(banner.as_str().is_some_and(|text| text.contains("interrupted") && text.contains("checkpoint")), "{banner}");
     browser.click("#resume").await?;
+    browser.wait(&format!("{STATUS} !== 'interrupted'")).await?;
     let run = lab.wait_for_finish(&long).await;
     browser.wait(&format!("{STATUS} === 'finished'")).await?;
     compare_all(&browser, &run.summary.context("a summary")?.control).await?;

@@ -406,7 +406,7 @@ mod tests {
     #[tokio::test]
     async fn unreadable_lines_become_notes() {
         let (sender, mut receiver) = mpsc::channel(8);
-        let text = "{\"kind\":\"note\",\"text\":\"a\"}\nnonsense\n";
+        let text = "{\"note\":{\"text\":\"a\"}}\nnonsense\n";
         read_events(text.as_bytes(), sender).await;
         assert_eq!(receiver.recv().await, Some(EventBody::Note { text: "a".into() }));
         assert!(matches!(receiver.recv().await, Some(EventBody::Note { text }) if text.contains("unreadable")));

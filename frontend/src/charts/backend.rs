@@ -4,7 +4,6 @@ use plotters::prelude::DrawingBackend;
 use plotters_backend::text_anchor::{HPos, VPos};
 use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind, FontTransform};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::f64::consts::{FRAC_PI_2, PI};
 use web_sys::CanvasRenderingContext2d;
 
@@ -23,8 +22,8 @@ impl std::error::Error for CanvasError {}
 type Drawn = Result<(), DrawingErrorKind<CanvasError>>;
 
 thread_local! {
-    /// Text widths by font size (tenths of a pixel) and text.
-    static WIDTHS: RefCell<HashMap<(u32, String), u32>> = RefCell::new(HashMap::new());
+    /// Texts that were measured lately: font size (tenths of a pixel), text and width.
+    static WIDTHS: RefCell<Vec<(u32, String, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Draws into a canvas whose backing store is `width` x `height` device pixels.
@@ -199,8 +198,8 @@ impl DrawingBackend for CanvasBackend {
         style: &T,
     ) -> Result<(u32, u32), DrawingErrorKind<CanvasError>> {
         let size = style.size();
-        let key = ((size * 10.0) as u32, text.to_string());
-        let known = WIDTHS.with(|w| w.borrow().get(&key).copied());
+        let tenths = (size * 10.0) as u32;
+        let known = WIDTHS.with(|w| w.borrow().iter().find(|w| w.0 == tenths && w.1 == text).map(|w| w.2));
         let width = known.unwrap_or_else(|| {
             self.set_font(size);
             let measured = self.context.measure_text(text).map_or(0.6 * size * text.len() as f64, |m| m.width());
@@ -208,10 +207,10 @@ impl DrawingBackend for CanvasBackend {
             WIDTHS.with(|w| {
                 let mut widths = w.borrow_mut();
                 // Labels repeat; a table that keeps growing means that they do not, and starts again.
-                if widths.len() > 2000 {
+                if widths.len() > 200 {
                     widths.clear();
                 }
-                widths.insert(key, width);
+                widths.push((tenths, text.to_string(), width));
             });
             width
         });

@@ -109,8 +109,7 @@ pub fn thin(points: &[(f64, f64)], buckets: usize) -> Vec<(f64, f64)> {
                 high = i;
             }
         }
-        let mut picks = [0, low, high, bucket.len() - 1];
-        picks.sort_unstable();
+        let picks = [0, low.min(high), low.max(high), bucket.len() - 1];
         for (n, &i) in picks.iter().enumerate() {
             if n == 0 || picks[n - 1] != i {
                 kept.push(bucket[i]);

@@ -1,134 +1,182 @@
 //! The form of a run: the same type that the trainer reads, checked while it is edited.
 
 use crate::api::{self, DeviceInfo, Failure};
+use crate::derived;
+use crate::json;
 use crate::pages::fields::{self, Field, Kind, SECTIONS, TARGETS, element_id};
 use crate::parts::targets;
+use crate::router::Address;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_router::NavigateOptions;
-use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{PresetInfo, WorldInfo};
 use moslim_shared::objective::Objective;
 use moslim_shared::presets;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
-/// The state of the form.
+/// What the form holds and knows.
+struct Data {
+    /// The configuration as JSON; always of the right shape.
+    value: Value,
+    /// What was typed but cannot be read: path and message.
+    bad: Vec<(&'static str, String)>,
+    /// What differences are shown against.
+    base: RunConfig,
+    world: Option<Result<WorldInfo, Failure>>,
+    devices: Vec<DeviceInfo>,
+    refused: Option<Failure>,
+    /// The configuration, when it can be read.
+    parsed: Option<RunConfig>,
+    problems: Vec<Problem>,
+}
+
+impl Data {
+    fn objectives(&self) -> &[Objective] {
+        match &self.world {
+            Some(Ok(world)) => &world.objectives,
+            _ => &[],
+        }
+    }
+
+    /// Reads and checks the configuration.
+    fn check(&mut self) {
+        self.parsed = json::from_value(&self.value).ok();
+        self.problems.clear();
+        for (field, message) in &self.bad {
+            self.problems.push(Problem { field: field.to_string(), message: message.clone() });
+        }
+        match (&self.parsed, &self.world) {
+            (Some(config), Some(Ok(world))) => self.problems.extend(config.problems(&world.objectives)),
+            (None, _) => {
+                self.problems.push(Problem { field: String::new(), message: "the configuration cannot be read".into() });
+            }
+            _ => {}
+        }
+    }
+
+    /// What is wrong with the field at `path`, or with an entry of it.
+    fn message(&self, path: &str) -> String {
+        let own: Vec<&str> = self
+            .problems
+            .iter()
+            .filter(|p| p.field == path || p.field.strip_prefix(path).is_some_and(|rest| rest.starts_with('[')))
+            .map(|p| p.message.as_str())
+            .collect();
+        own.join("; ")
+    }
+
+    fn changes(&self) -> Vec<(String, String, String)> {
+        self.parsed.as_ref().map(|config| fields::differences(&self.base, config)).unwrap_or_default()
+    }
+}
+
+/// The form. What it holds is outside of the reactive system; `version` grows when it changes.
 #[derive(Clone, Copy)]
 pub struct Form {
-    /// The configuration as JSON; always of the right shape.
-    pub value: RwSignal<Value>,
-    /// What was typed but cannot be read, by path.
-    bad: RwSignal<BTreeMap<String, String>>,
+    data: StoredValue<Data>,
+    version: RwSignal<u64>,
     /// Grows when inputs must show the configuration anew.
     loaded: RwSignal<u64>,
-    /// What differences are shown against.
-    base: RwSignal<RunConfig>,
-    world: RwSignal<Option<Result<WorldInfo, Failure>>>,
-    devices: RwSignal<Vec<DeviceInfo>>,
-    refused: RwSignal<Option<Failure>>,
     starting: RwSignal<bool>,
-    parsed: Memo<Option<RunConfig>>,
-    problems: Memo<Vec<Problem>>,
 }
 
 impl Form {
     fn new(config: RunConfig) -> Self {
-        let value = RwSignal::new(crate::api::to_value(&config).unwrap_or(Value::Null));
-        let bad = RwSignal::new(BTreeMap::<String, String>::new());
-        let world = RwSignal::new(None::<Result<WorldInfo, Failure>>);
-        let parsed = Memo::new(move |_| value.with(crate::api::from_value::<RunConfig>));
-        let problems = Memo::new(move |_| {
-            let mut list: Vec<Problem> = bad
-                .with(|b| b.iter().map(|(field, message)| Problem { field: field.clone(), message: message.clone() }).collect());
-            match (parsed.get(), world.get()) {
-                (Some(config), Some(Ok(world))) => list.extend(config.problems(&world.objectives)),
-                (None, _) => list.push(Problem { field: String::new(), message: "the configuration cannot be read".into() }),
-                _ => {}
-            }
-            list
+        let mut data = Data {
+            value: json::to_value(&config),
+            bad: Vec::new(),
+            base: config,
+            world: None,
+            devices: Vec::new(),
+            refused: None,
+            parsed: None,
+            problems: Vec::new(),
+        };
+        data.check();
+        Self { data: StoredValue::new(data), version: RwSignal::new(0), loaded: RwSignal::new(0), starting: RwSignal::new(false) }
+    }
+
+    /// Reads what the form holds, and again when it has changed.
+    fn read<R>(self, f: impl FnOnce(&Data) -> R) -> R {
+        self.version.track();
+        self.data.with_value(f)
+    }
+
+    fn change(self, f: impl FnOnce(&mut Data)) {
+        let changed = self.data.try_update_value(|data| {
+            f(data);
+            data.check();
         });
-        Self {
-            value,
-            bad,
-            loaded: RwSignal::new(0),
-            base: RwSignal::new(config),
-            world,
-            devices: RwSignal::new(Vec::new()),
-            refused: RwSignal::new(None),
-            starting: RwSignal::new(false),
-            parsed,
-            problems,
+        if changed.is_some() {
+            let _ = self.version.try_update(|n| *n += 1);
         }
     }
 
     fn load(self, config: RunConfig) {
-        self.value.set(crate::api::to_value(&config).unwrap_or(Value::Null));
-        self.bad.set(BTreeMap::new());
-        self.refused.set(None);
-        self.base.set(config);
+        self.change(|d| {
+            d.value = json::to_value(&config);
+            d.bad.clear();
+            d.refused = None;
+            d.base = config;
+        });
         self.loaded.update(|n| *n += 1);
     }
 
     fn edit(self, field: Field, typed: &str) {
-        self.refused.set(None);
-        match fields::read(field.kind, typed) {
-            Ok(new) => {
-                if self.bad.with_untracked(|b| b.contains_key(field.path)) {
-                    self.bad.update(|b| {
-                        b.remove(field.path);
-                    });
-                }
-                self.put(field.path, new);
+        self.change(|d| {
+            d.refused = None;
+            d.bad.retain(|(path, _)| *path != field.path);
+            match fields::read(field.kind, typed) {
+                Ok(new) => fields::set(&mut d.value, field.path, new),
+                Err(message) => d.bad.push((field.path, message)),
             }
-            Err(message) => self.bad.update(|b| {
-                b.insert(field.path.to_string(), message);
-            }),
-        }
+        });
+    }
+
+    /// The value at a path; a default where there is none of this type.
+    pub fn get<T: DeserializeOwned + Default>(self, path: &str) -> T {
+        self.read(|d| fields::get(&d.value, path).and_then(|v| json::from_value(v).ok())).unwrap_or_default()
     }
 
     /// Puts a value at a path.
     pub fn put(self, path: &str, new: Value) {
-        self.value.update(|v| fields::set(v, path, new));
+        self.change(|d| fields::set(&mut d.value, path, new));
     }
 
     /// The world's objectives, once they are known.
     pub fn objectives(self) -> Vec<Objective> {
-        self.world.with(|w| match w {
-            Some(Ok(world)) => world.objectives.clone(),
-            _ => Vec::new(),
-        })
+        self.read(|d| d.objectives().to_vec())
+    }
+
+    /// Changes when the world's objectives do, and only then.
+    pub fn known(self) -> Memo<u64> {
+        derived::count(move || self.read(|d| d.objectives().len() as u64))
     }
 
     /// What is wrong with the field at `path`, or with an entry of it.
-    pub fn message(self, path: &str) -> String {
-        self.problems.with(|problems| {
-            let own: Vec<&str> = problems
-                .iter()
-                .filter(|p| p.field == path || p.field.strip_prefix(path).is_some_and(|rest| rest.starts_with('[')))
-                .map(|p| p.message.as_str())
-                .collect();
-            own.join("; ")
-        })
+    pub fn message(self, path: &'static str) -> Memo<String> {
+        derived::text(move || self.read(|d| d.message(path)))
+    }
+
+    /// What the input of `field` shows: not what is being typed, but what was loaded.
+    fn shown(self, field: Field) -> String {
+        self.loaded.track();
+        self.data.with_value(|d| fields::text(fields::get(&d.value, field.path)))
     }
 
     fn fetch(self) {
-        spawn_local(async move {
-            let _ = self.world.try_set(Some(api::world().await));
-        });
-        spawn_local(async move {
-            if let Ok(list) = api::devices().await {
-                let _ = self.devices.try_set(list);
+        api::world(move |answer| self.change(|d| d.world = Some(answer)));
+        api::devices(move |answer| {
+            if let Ok(list) = answer {
+                self.change(|d| d.devices = list);
             }
         });
     }
 }
 
 /// The page.
-#[component]
-pub fn Configure() -> impl IntoView {
-    let wished = use_query_map().with_untracked(|q| q.get("preset")).unwrap_or_else(|| "quick".into());
+pub fn configure(address: Address) -> AnyView {
+    let wished = address.asked("preset").unwrap_or_else(|| "quick".into());
     let config = presets::find(&wished).or_else(|| presets::find("quick")).map(|p| p.config).unwrap_or_default();
     let form = Form::new(config);
     form.fetch();
@@ -165,9 +213,10 @@ pub fn Configure() -> impl IntoView {
                 {preferences}
                 {sections}
             </div>
-            {aside(form)}
+            {aside(form, address)}
         </div>
     }
+    .into_any()
 }
 
 fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
@@ -178,7 +227,7 @@ fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
             type="button"
             class="card preset"
             data-preset=preset.id.clone()
-            aria-pressed=move || form.base.with(|b| b.preset == id).to_string()
+            aria-pressed=move || form.read(|d| d.base.preset == id).to_string()
             on:click=move |_| form.load(config.clone())
         >
             <b>{preset.title}</b>
@@ -204,11 +253,7 @@ fn section(id: &'static str, title: &'static str, intro: &'static str, fields: V
 fn field(form: Form, field: Field) -> AnyView {
     let id = element_id(field.path);
     let note = format!("{id}-note");
-    let message = Memo::new(move |_| form.message(field.path));
-    let current = move || {
-        form.loaded.track();
-        form.value.with_untracked(|v| fields::text(fields::get(v, field.path)))
-    };
+    let message = form.message(field.path);
     let mode = if field.kind == Kind::Text { "text" } else { "decimal" };
     let input = match field.kind {
         Kind::Choice(options) => {
@@ -216,7 +261,7 @@ fn field(form: Form, field: Field) -> AnyView {
                 .iter()
                 .map(|(value, label)| {
                     let value = *value;
-                    view! { <option value=value prop:selected=move || current() == value>{*label}</option> }.into_any()
+                    view! { <option value=value prop:selected=move || form.shown(field) == value>{*label}</option> }.into_any()
                 })
                 .collect();
             view! {
@@ -231,7 +276,7 @@ fn field(form: Form, field: Field) -> AnyView {
                 type="checkbox"
                 id=id.clone()
                 aria-describedby=note.clone()
-                prop:checked=move || current() == "true"
+                prop:checked=move || form.shown(field) == "true"
                 on:change=move |ev| form.edit(field, if event_target_checked(&ev) { "true" } else { "false" })
             />
         }
@@ -246,7 +291,7 @@ fn field(form: Form, field: Field) -> AnyView {
                 inputmode=mode
                 aria-describedby=note.clone()
                 aria-invalid=move || (!message.with(String::is_empty)).to_string()
-                prop:value=current
+                prop:value=move || form.shown(field)
                 on:input=move |ev| form.edit(field, &event_target_value(&ev))
             />
         }
@@ -267,8 +312,7 @@ fn device_notes(form: Form) -> AnyView {
     view! {
         <ul class="plain">
             {move || {
-                form.devices
-                    .get()
+                form.read(|d| d.devices.clone())
                     .into_iter()
                     .map(|d| {
                         let state = if d.chosen { "would be chosen" } else if d.available { "available" } else { "not available" };
@@ -278,6 +322,7 @@ fn device_notes(form: Form) -> AnyView {
                         .into_any()
                     })
                     .collect::<Vec<_>>()
+                    .into_any()
             }}
         </ul>
     }
@@ -285,68 +330,54 @@ fn device_notes(form: Form) -> AnyView {
 }
 
 fn world_banner(form: Form) -> AnyView {
-    let failed = Memo::new(move |_| form.world.with(|w| w.as_ref().and_then(|r| r.as_ref().err().map(|f| f.message.clone()))));
+    let failed = derived::text(move || {
+        form.read(|d| match &d.world {
+            Some(Err(failure)) => failure.message.clone(),
+            _ => String::new(),
+        })
+    });
     view! {
         {move || {
-            failed.get().map(|message| {
-                view! {
-                    <div class="card banner error" role="alert">
-                        <p>{message}</p>
-                        <button class="button" type="button" on:click=move |_| form.fetch()>"Try again"</button>
-                    </div>
-                }
-                .into_any()
-            })
+            let message = failed.get();
+            if message.is_empty() {
+                return ().into_any();
+            }
+            view! {
+                <div class="card banner error" role="alert">
+                    <p>{message}</p>
+                    <button class="button" type="button" on:click=move |_| form.fetch()>"Try again"</button>
+                </div>
+            }
+            .into_any()
         }}
     }
     .into_any()
 }
 
 /// Problems, Start, differences and the configuration itself.
-fn aside(form: Form) -> AnyView {
-    let navigate = use_navigate();
-    let ready = Memo::new(move |_| form.world.with(|w| matches!(w, Some(Ok(_)))));
-    let blocked = Memo::new(move |_| !form.problems.with(Vec::is_empty));
-    let reason = move || {
-        if blocked.get() {
-            "Start is off until the problems above are solved."
-        } else if !ready.get() {
-            "The objectives are still loading; the server checks the settings in any case."
-        } else {
-            "The settings are valid."
-        }
-    };
+fn aside(form: Form, address: Address) -> AnyView {
+    let blocked = derived::flag(move || form.read(|d| !d.problems.is_empty()));
     let start = move |_| {
-        let Some(config) = form.parsed.get_untracked() else { return };
+        let Some(config) = form.data.with_value(|d| d.parsed.clone()) else { return };
         if form.starting.get_untracked() {
             return;
         }
         form.starting.set(true);
-        form.refused.set(None);
-        let navigate = navigate.clone();
-        spawn_local(async move {
-            let result = api::start(&config).await;
+        form.change(|d| d.refused = None);
+        api::start(&config, move |answer| {
             let _ = form.starting.try_set(false);
-            match result {
-                Ok(info) => navigate(&format!("/runs/{}", info.id), NavigateOptions::default()),
-                Err(failure) => {
-                    let _ = form.refused.try_set(Some(failure));
-                }
+            match answer {
+                Ok(id) => address.go(&format!("/runs/{id}")),
+                Err(failure) => form.change(|d| d.refused = Some(failure)),
             }
         });
     };
-    let changes = Memo::new(move |_| match form.parsed.get() {
-        Some(config) => form.base.with(|base| fields::differences(base, &config)),
-        None => Vec::new(),
-    });
-    let pretty =
-        Memo::new(move |_| form.parsed.get().and_then(|config| serde_json::to_string_pretty(&config).ok()).unwrap_or_default());
     view! {
         <aside class="aside" id="start" aria-label="Start">
             <div class="card">
                 <h2>"Start"</h2>
-                {move || form.problems.with(|p| problem_list(p))}
-                {move || form.refused.get().map(refusal)}
+                {move || form.read(|d| problem_list(&d.problems))}
+                {move || form.read(|d| d.refused.as_ref().map_or_else(|| ().into_any(), refusal))}
                 <p class="actions">
                     <button
                         id="start-run"
@@ -355,23 +386,38 @@ fn aside(form: Form) -> AnyView {
                         disabled=move || blocked.get() || form.starting.get()
                         on:click=start
                     >
-                        {move || if form.starting.get() { "Starting…" } else { "Start the run" }}
+                        {move || if form.starting.get() { "Starting…".to_string() } else { "Start the run".to_string() }}
                     </button>
                 </p>
-                <p class="hint" role="status">{reason}</p>
+                <p class="hint" role="status">{move || form.read(reason).to_string()}</p>
             </div>
             <div class="card">
                 <h2>"Changed against the preset"</h2>
-                <ul class="plain changes" id="changes">{move || changes.get().into_iter().map(change).collect::<Vec<_>>()}</ul>
-                <p class="hint" class:gone=move || !changes.with(Vec::is_empty)>"Nothing yet."</p>
+                <ul class="plain changes" id="changes">
+                    {move || form.read(Data::changes).into_iter().map(change).collect::<Vec<_>>().into_any()}
+                </ul>
+                <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>"Nothing yet."</p>
             </div>
             <details class="card">
                 <summary>"The configuration (JSON)"</summary>
-                <pre id="config-json" tabindex="0">{move || pretty.get()}</pre>
+                <pre id="config-json" tabindex="0">
+                    {move || form.read(|d| d.parsed.as_ref().map(|c| json::pretty(&json::to_text(c))).unwrap_or_default())}
+                </pre>
             </details>
         </aside>
     }
     .into_any()
+}
+
+/// Whether a run can be started, and why not.
+fn reason(data: &Data) -> &'static str {
+    if !data.problems.is_empty() {
+        "Start is off until the problems above are solved."
+    } else if !matches!(data.world, Some(Ok(_))) {
+        "The objectives are still loading; the server checks the settings in any case."
+    } else {
+        "The settings are valid."
+    }
 }
 
 fn problem_list(problems: &[Problem]) -> AnyView {
@@ -387,7 +433,7 @@ fn problem_list(problems: &[Problem]) -> AnyView {
     view! { <ul class="plain problems" id="problems" role="status">{items}</ul> }.into_any()
 }
 
-fn refusal(failure: Failure) -> AnyView {
+fn refusal(failure: &Failure) -> AnyView {
     view! {
         <div class="banner error" role="alert">
             <p>{failure.message.clone()}</p>

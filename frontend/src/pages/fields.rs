@@ -1,7 +1,8 @@
 //! The fields of a run's configuration, as data: path, label, help and kind. The form is drawn from these tables.
 
+use crate::json;
 use moslim_shared::config::RunConfig;
-use serde_json::Value;
+use serde_json::{Number as JsonNumber, Value};
 
 /// How a field is edited.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -233,8 +234,13 @@ pub fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(s)) => s.clone(),
-        Some(Value::Number(n)) if n.is_f64() => n.as_f64().map(|x| x.to_string()).unwrap_or_default(),
-        Some(other) => other.to_string(),
+        Some(Value::Bool(b)) => b.to_string(),
+        Some(Value::Number(n)) => match (n.as_u64(), n.as_f64()) {
+            (Some(n), _) => n.to_string(),
+            (None, x) => x.map(|x| x.to_string()).unwrap_or_default(),
+        },
+        // These have editors of their own.
+        Some(Value::Array(_) | Value::Object(_)) => String::new(),
     }
 }
 
@@ -248,20 +254,32 @@ pub fn read(kind: Kind, typed: &str) -> Result<Value, String> {
             typed.parse::<u64>().map(Value::from).map_err(|_| format!("\"{typed}\" is not a whole number of 0 or more"))
         }
         Kind::Optional if typed.is_empty() => Ok(Value::Null),
-        Kind::Number | Kind::Optional => typed
-            .parse::<f64>()
-            .ok()
-            .and_then(serde_json::Number::from_f64)
-            .map(Value::Number)
-            .ok_or_else(|| format!("\"{typed}\" is not a number")),
+        Kind::Number | Kind::Optional => decimal(typed).ok_or_else(|| format!("\"{typed}\" is not a number")),
     }
+}
+
+/// Reads a decimal number, also one that JSON wants written otherwise, such as `.5`. The standard library could do this, but
+/// would bring another reader with large tables into the module.
+fn decimal(typed: &str) -> Option<Value> {
+    let (sign, digits) = match typed.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", typed.strip_prefix('+').unwrap_or(typed)),
+    };
+    let starts = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    if !starts(digits.strip_prefix('.').unwrap_or(digits)) {
+        return None;
+    }
+    let digits = digits.trim_start_matches('0');
+    let digits = digits.strip_suffix('.').unwrap_or(digits);
+    let zero = if starts(digits) { "" } else { "0" };
+    let number = json::parse(&format!("{sign}{zero}{digits}"))?.as_f64()?;
+    JsonNumber::from_f64(number).map(Value::Number)
 }
 
 /// Paths whose values differ, with both values as text.
 pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<(String, String, String)> {
-    let (Some(old), Some(new)) = (crate::api::to_value(old), crate::api::to_value(new)) else { return Vec::new() };
     let mut found = Vec::new();
-    compare("", &old, &new, &mut found);
+    compare("", &json::to_value(old), &json::to_value(new), &mut found);
     found
 }
 
@@ -326,6 +344,13 @@ mod tests {
         assert!(read(Kind::Number, "").is_err());
         assert_eq!(read(Kind::Optional, " "), Ok(Value::Null));
         assert_eq!(read(Kind::Number, "1e-3"), Ok(Value::from(0.001)));
+        for (typed, value) in [(".5", 0.5), ("-.5", -0.5), ("+2", 2.0), ("3.", 3.0), ("00.25", 0.25), ("0", 0.0), ("7E2", 700.0)]
+        {
+            assert_eq!(read(Kind::Number, typed), Ok(Value::from(value)), "{typed}");
+        }
+        for typed in [".", "-", "e5", "--1", "1..", "inf", "1 2", "0x10", "[1]"] {
+            assert!(read(Kind::Number, typed).is_err(), "{typed}");
+        }
     }
 
     #[test]

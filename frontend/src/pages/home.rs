@@ -3,10 +3,8 @@
 use crate::api;
 use crate::parts::demo::demo;
 use crate::parts::runs::runs;
+use crate::router::Address;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_router::NavigateOptions;
-use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::presets;
 
 /// The stages in a few words: name, what happens, what it needs and gives.
@@ -35,33 +33,24 @@ const STEPS: [(&str, &str, &str); 5] = [
 ];
 
 /// The page.
-#[component]
-pub fn Home() -> impl IntoView {
-    let query = use_query_map();
-    let wished = Memo::new(move |_| query.with(|q| q.get("preset")));
-    let preset = Memo::new(move |_| {
-        let id = wished.get().unwrap_or_else(|| "quick".to_string());
-        presets::find(&id).or_else(|| presets::find("quick"))
-    });
-    let unknown = Memo::new(move |_| wished.get().is_some_and(|id| presets::find(&id).is_none()));
+pub fn home(address: Address) -> AnyView {
+    let wished = move || address.asked("preset").unwrap_or_else(|| "quick".to_string());
     let starting = RwSignal::new(false);
-    let failure = RwSignal::new(None::<String>);
-    let navigate = use_navigate();
+    let failure = RwSignal::new(String::new());
     let start = move |_| {
-        let Some(preset) = preset.get_untracked() else { return };
+        let wished = untrack(wished);
+        let Some(preset) = presets::find(&wished).or_else(|| presets::find("quick")) else { return };
         if starting.get_untracked() {
             return;
         }
         starting.set(true);
-        failure.set(None);
-        let navigate = navigate.clone();
-        spawn_local(async move {
-            let result = api::start(&preset.config).await;
+        failure.set(String::new());
+        api::start(&preset.config, move |answer| {
             let _ = starting.try_set(false);
-            match result {
-                Ok(info) => navigate(&format!("/runs/{}", info.id), NavigateOptions::default()),
+            match answer {
+                Ok(id) => address.go(&format!("/runs/{id}")),
                 Err(error) => {
-                    let _ = failure.try_set(Some(error.message));
+                    let _ = failure.try_set(error.message);
                 }
             }
         });
@@ -97,20 +86,21 @@ pub fn Home() -> impl IntoView {
                     disabled=move || starting.get()
                     on:click=start
                 >
-                    {move || if starting.get() { "Starting…" } else { "Start the demo" }}
+                    {move || if starting.get() { "Starting…".to_string() } else { "Start the demo".to_string() }}
                 </button>
                 <a class="button" href="/configure">"Configure a run"</a>
             </p>
             <p class="hint" id="demo-preset">
                 {move || {
-                    preset.get().map(|p| format!("Preset {}: {}", p.id, p.description)).unwrap_or_default()
+                    let preset = presets::find(&wished()).or_else(|| presets::find("quick"));
+                    preset.map(|p| format!("Preset {}: {}", p.id, p.description)).unwrap_or_default()
                 }}
             </p>
-            <p class="note" class:gone=move || !unknown.get()>
-                {move || format!("There is no preset called \"{}\"; the button starts quick.", wished.get().unwrap_or_default())}
+            <p class="note" class:gone=move || presets::find(&wished()).is_some()>
+                {move || format!("There is no preset called \"{}\"; the button starts quick.", wished())}
             </p>
-            <div class="card banner error" role="alert" class:gone=move || failure.get().is_none()>
-                <p>{move || failure.get().unwrap_or_default()}</p>
+            <div class="card banner error" role="alert" class:gone=move || failure.with(String::is_empty)>
+                <p>{move || failure.get()}</p>
             </div>
         </section>
         <section class="section" aria-labelledby="idea-title">
@@ -120,4 +110,5 @@ pub fn Home() -> impl IntoView {
         {demo()}
         {runs()}
     }
+    .into_any()
 }

@@ -5,8 +5,6 @@ use crate::parts::{control, curves, format, report, sample, stage};
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
-use leptos::task::spawn_local;
-use leptos_router::hooks::use_params_map;
 use moslim_shared::event::RunStatus;
 
 /// Where the section links lead.
@@ -21,21 +19,14 @@ const LINKS: [(&str, &str); 8] = [
     ("#summary", "Result"),
 ];
 
-/// The page of the run that the address names.
-#[component]
-pub fn Live() -> impl IntoView {
-    let params = use_params_map();
-    let id = Memo::new(move |_| params.with(|p| p.get("id")).unwrap_or_default());
-    view! { {move || page(id.get())} }
-}
-
 /// What buttons need.
 #[derive(Clone, Copy)]
 struct Actions {
     id: StoredValue<String>,
     stream: StoredValue<Option<Stream>, LocalStorage>,
     busy: RwSignal<bool>,
-    failed: RwSignal<Option<String>>,
+    /// Why the last request came to nothing; empty when it did not.
+    failed: RwSignal<String>,
 }
 
 impl Actions {
@@ -44,13 +35,11 @@ impl Actions {
             return;
         }
         self.busy.set(true);
-        self.failed.set(None);
-        let id = self.id.get_value();
-        spawn_local(async move {
-            let result = api::act(&id, action).await;
+        self.failed.set(String::new());
+        api::act(&self.id.get_value(), action, move |answer| {
             let _ = self.busy.try_set(false);
-            if let Err(failure) = result {
-                let _ = self.failed.try_set(Some(failure.message));
+            if let Err(failure) = answer {
+                let _ = self.failed.try_set(failure.message);
             }
             let _ = self.stream.try_with_value(|s| {
                 if let Some(stream) = s {
@@ -61,9 +50,10 @@ impl Actions {
     }
 }
 
-fn page(id: String) -> AnyView {
+/// The page of a run.
+pub fn live(id: String) -> AnyView {
     let run = Run::new();
-    let connection = RwSignal::new(Connection::Connecting);
+    let connection = RwSignal::new(Connection::Connecting.name().to_string());
     let stream = StoredValue::new_local(Some(Stream::open(id.clone(), run, connection)));
     on_cleanup(move || {
         let _ = stream.try_update_value(|s| {
@@ -72,7 +62,8 @@ fn page(id: String) -> AnyView {
             }
         });
     });
-    let actions = Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(None) };
+    let actions =
+        Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(String::new()) };
     let links: Vec<AnyView> = LINKS.into_iter().map(|(href, text)| view! { <a href=href>{text}</a> }.into_any()).collect();
     let shown = id.clone();
     view! {
@@ -96,11 +87,12 @@ fn page(id: String) -> AnyView {
     .into_any()
 }
 
-fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actions) -> AnyView {
+fn header(run: Run, id: String, connection: RwSignal<String>, actions: Actions) -> AnyView {
     let revision = run.on(Topic::Head);
-    let status = run.memo(|s| s.info().map(|i| i.status));
+    // Empty until the server has said it.
+    let status = run.text(|s| s.info().map_or("", |i| format::status(i.status)).to_string());
     let fallback = id.clone();
-    let name = run.memo(move |s| match s.info() {
+    let name = run.text(move |s| match s.info() {
         Some(info) if !info.name.is_empty() => info.name.clone(),
         _ => format!("Run {fallback}"),
     });
@@ -111,18 +103,18 @@ fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                 <p class="chips">
                     <span
                         id="run-status"
-                        class=move || format!("status {}", status.get().map_or("unknown", format::status))
-                        data-status=move || status.get().map_or("unknown", format::status)
+                        class=move || format!("status {}", or(status.get(), "unknown"))
+                        data-status=move || or(status.get(), "unknown")
                     >
-                        {move || status.get().map_or("waiting for the server", format::status)}
+                        {move || or(status.get(), "waiting for the server")}
                     </span>
                     <span
                         id="connection"
                         class="pill"
                         role="status"
-                        data-connection=move || connection.get().name()
+                        data-connection=move || connection.get()
                     >
-                        {move || connection.get().name()}
+                        {move || connection.get()}
                     </span>
                     <code class="hint">{id}</code>
                 </p>
@@ -132,7 +124,7 @@ fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     id="cancel"
                     type="button"
                     class="button danger"
-                    class:gone=move || status.get() != Some(RunStatus::Running)
+                    class:gone=move || status.with(|s| s != format::status(RunStatus::Running))
                     disabled=move || actions.busy.get()
                     on:click=move |_| actions.ask("cancel")
                 >
@@ -142,7 +134,7 @@ fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     id="resume"
                     type="button"
                     class="button primary"
-                    class:gone=move || !resumable(status.get())
+                    class:gone=move || !status.with(|s| resumable(s))
                     disabled=move || actions.busy.get()
                     on:click=move |_| actions.ask("resume")
                 >
@@ -160,8 +152,13 @@ fn header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
     .into_any()
 }
 
-fn resumable(status: Option<RunStatus>) -> bool {
-    matches!(status, Some(RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted))
+/// The text, or another one when it is empty.
+fn or(text: String, otherwise: &str) -> String {
+    if text.is_empty() { otherwise.to_string() } else { text }
+}
+
+fn resumable(status: &str) -> bool {
+    [RunStatus::Cancelled, RunStatus::Failed, RunStatus::Interrupted].into_iter().any(|s| format::status(s) == status)
 }
 
 fn facts(state: &RunState) -> AnyView {
@@ -189,32 +186,34 @@ fn facts(state: &RunState) -> AnyView {
 
 /// What went wrong, and what to do about it.
 fn banner(run: Run, actions: Actions) -> AnyView {
-    let trouble = run.memo(trouble);
+    let known = run.text(|s| trouble(s).map_or(String::new(), |(kind, text, _)| format!("{kind} {text}")));
     view! {
         <div aria-live="polite">
             {move || {
-                trouble.get().map(|(kind, text, resume)| {
-                    view! {
-                        <div class=format!("card banner {kind}") role="alert" id="banner">
-                            <p>{text}</p>
-                            <button
-                                type="button"
-                                class="button"
-                                class:gone=!resume
-                                disabled=move || actions.busy.get()
-                                on:click=move |_| actions.ask("resume")
-                            >
-                                "Resume from the last checkpoint"
-                            </button>
-                        </div>
-                    }
-                    .into_any()
-                })
+                let _ = known.get();
+                let Some((kind, text, resume)) = run.read(trouble) else { return ().into_any() };
+                view! {
+                    <div class=format!("card banner {kind}") role="alert" id="banner">
+                        <p>{text}</p>
+                        <button
+                            type="button"
+                            class="button"
+                            class:gone=move || !resume
+                            disabled=move || actions.busy.get()
+                            on:click=move |_| actions.ask("resume")
+                        >
+                            "Resume from the last checkpoint"
+                        </button>
+                    </div>
+                }
+                .into_any()
             }}
             {move || {
-                actions.failed.get().map(|text| {
-                    view! { <div class="card banner error" role="alert"><p>{text}</p></div> }.into_any()
-                })
+                let text = actions.failed.get();
+                if text.is_empty() {
+                    return ().into_any();
+                }
+                view! { <div class="card banner error" role="alert"><p>{text}</p></div> }.into_any()
             }}
         </div>
     }
@@ -238,10 +237,14 @@ fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
 }
 
 fn notes(run: Run) -> AnyView {
-    let notes = run.memo(|s| s.notes.iter().rev().take(5).cloned().collect::<Vec<_>>());
+    let known = run.text(|s| s.notes.len().to_string());
     view! {
         <ul class="plain notes" aria-label="Notes of the run">
-            {move || notes.get().into_iter().map(|n| view! { <li class="hint">{n}</li> }.into_any()).collect::<Vec<_>>()}
+            {move || {
+                let _ = known.get();
+                let notes: Vec<String> = run.read(|s| s.notes.iter().rev().take(5).cloned().collect());
+                notes.into_iter().map(|n| view! { <li class="hint">{n}</li> }.into_any()).collect::<Vec<_>>().into_any()
+            }}
         </ul>
     }
     .into_any()

@@ -3,8 +3,7 @@
 use leptos::prelude::*;
 
 /// Says so, and where to go.
-#[component]
-pub fn NotFound() -> impl IntoView {
+pub fn not_found() -> AnyView {
     view! {
         <section class="card narrow">
             <h1>"There is no page at this address"</h1>
@@ -12,4 +11,5 @@ pub fn NotFound() -> impl IntoView {
             <p><a class="button" href="/">"Go to the first page"</a></p>
         </section>
     }
+    .into_any()
 }

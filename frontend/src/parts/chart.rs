@@ -2,18 +2,51 @@
 
 use crate::app::Theme;
 use crate::charts::backend::CanvasBackend;
-use crate::charts::{Palette, Plot, band, line, ramp};
+use crate::charts::{LinePlot, Palette, Plot, band, line, ramp};
+use crate::derived;
 use crate::parts::format;
+use crate::state::{RunState, Topic};
+use crate::stream::Run;
 use leptos::html;
 use leptos::prelude::*;
 use plotters::prelude::IntoDrawingArea;
-use std::sync::Arc;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
 
-/// Makes a chart's data from the current state.
-pub type PlotFn = Arc<dyn Fn() -> Plot + Send + Sync>;
+/// Makes a chart's data from the state of a run.
+pub type PlotFn = Box<dyn Fn(&RunState) -> Plot + Send + Sync>;
+
+/// A chart's data. It is outside of the reactive system; `revision` grows when it changes.
+#[derive(Clone, Copy)]
+struct Data {
+    plot: StoredValue<Plot>,
+    revision: Memo<u64>,
+}
+
+impl Data {
+    fn new(run: Run, topic: Topic, make: PlotFn) -> Self {
+        let plot = StoredValue::new(Plot::Lines(LinePlot::default()));
+        let moved = run.on(topic);
+        let revision = derived::changes(move || {
+            let _ = moved.get();
+            let new = run.read(&make);
+            let changed = plot.try_update_value(|old| {
+                let changed = *old != new;
+                *old = new;
+                changed
+            });
+            changed == Some(true)
+        });
+        Self { plot, revision }
+    }
+
+    /// Reads the data, and again when it has changed.
+    fn with<R>(self, f: impl FnOnce(&Plot) -> R) -> R {
+        let _ = self.revision.get();
+        self.plot.with_value(f)
+    }
+}
 
 /// An entry of a legend.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,29 +56,27 @@ struct Entry {
     bold: bool,
 }
 
-/// A chart card. `revision` changes when the data does; only then, and when size or theme change, the canvas is redrawn.
-pub fn chart(id: String, title: String, hint: &'static str, empty: &'static str, revision: Memo<u64>, plot: PlotFn) -> AnyView {
+/// A chart card of `run`. The canvas is drawn anew when `topic` moves and the data changes, or size or theme do. `texts` are
+/// the hint, and what is said while there is no data.
+pub fn chart(run: Run, topic: Topic, id: String, title: String, texts: (&'static str, &'static str), plot: PlotFn) -> AnyView {
+    let (hint, empty) = texts;
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = expect_context::<Theme>().revision;
-    let resized = RwSignal::new(0u32);
+    let resized = RwSignal::new(0u64);
     let table = RwSignal::new(false);
     observe(canvas, resized);
 
-    let data = Memo::new(move |_| {
-        let _ = revision.get();
-        plot()
-    });
-    Effect::new(move || {
+    let data = Data::new(run, topic, plot);
+    derived::effect(move || {
         theme.track();
         resized.track();
         if let Some(element) = canvas.get() {
             data.with(|plot| draw(&element, plot));
         }
     });
-    let legend = Memo::new(move |_| data.with(entries));
-    let has_data = Memo::new(move |_| data.with(|plot| !plot.is_empty()));
+    let legend = derived::text(move || data.with(|plot| entries(plot).into_iter().map(|e| e.label + &e.color).collect()));
+    let has_data = derived::flag(move || data.with(|plot| !plot.is_empty()));
     let heading = title.clone();
-    let spoken = Memo::new(move |_| data.with(|plot| sentence(&heading, plot)));
 
     view! {
         <figure class="card chart" id=id>
@@ -54,14 +85,17 @@ pub fn chart(id: String, title: String, hint: &'static str, empty: &'static str,
                 <p class="hint">{hint}</p>
             </figcaption>
             <ul class="legend">
-                {move || legend.get().into_iter().map(legend_entry).collect::<Vec<_>>()}
+                {move || {
+                    let _ = legend.get();
+                    data.plot.with_value(|plot| entries(plot).into_iter().map(legend_entry).collect::<Vec<_>>().into_any())
+                }}
             </ul>
             <div class="plot">
                 <canvas
                     node_ref=canvas
                     role="img"
                     tabindex="0"
-                    aria-label=move || spoken.get()
+                    aria-label=move || data.with(|plot| sentence(&heading, plot))
                     class:gone=move || !has_data.get()
                 ></canvas>
                 <p class="empty" class:gone=move || has_data.get()>{empty}</p>
@@ -73,9 +107,12 @@ pub fn chart(id: String, title: String, hint: &'static str, empty: &'static str,
                 aria-pressed=move || table.get().to_string()
                 on:click=move |_| table.update(|t| *t = !*t)
             >
-                {move || if table.get() { "Hide the last values" } else { "Show the last values as a table" }}
+                {move || {
+                    let text = if table.get() { "Hide the last values" } else { "Show the last values as a table" };
+                    text.to_string()
+                }}
             </button>
-            {move || table.get().then(|| data.with(last_values))}
+            {move || if table.get() { data.with(last_values) } else { ().into_any() }}
         </figure>
     }
     .into_any()
@@ -92,9 +129,9 @@ fn legend_entry(entry: Entry) -> AnyView {
 }
 
 /// Follows the element's size.
-fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u32>) {
+fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
     let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
-    Effect::new(move || {
+    derived::effect(move || {
         let Some(element) = canvas.get() else { return };
         let changed = Closure::<dyn FnMut()>::new(move || {
             let _ = resized.try_update(|n| *n = n.wrapping_add(1));
@@ -131,13 +168,11 @@ fn draw(canvas: &HtmlCanvasElement, plot: &Plot) {
     let Some(context) = context else { return };
     let palette = Palette::from_page(ratio);
     let area = CanvasBackend::new(context, width, height).into_drawing_area();
-    let result = match plot {
+    // A canvas takes everything that is drawn on it.
+    let _ = match plot {
         Plot::Lines(lines) => line::draw(&area, lines, &palette),
         Plot::Bands(bands) => band::draw(&area, bands, &palette),
     };
-    if let Err(error) = result {
-        leptos::logging::warn!("a chart could not be drawn: {error}");
-    }
 }
 
 fn entries(plot: &Plot) -> Vec<Entry> {

@@ -12,7 +12,7 @@ use moslim_shared::summary::ControlHead;
 pub fn control(run: Run) -> AnyView {
     let gold = RwSignal::new(true);
     let revision = run.on(Topic::Control);
-    let final_ones = run.memo(|s| !s.controls.is_empty());
+    let final_ones = run.flag(|s| !s.controls.is_empty());
     view! {
         <section id="control" class="section" aria-labelledby="control-title">
             <div class="section-head">

@@ -6,23 +6,10 @@ use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::event::PolicyStep;
-use std::sync::Arc;
-
-/// A chart of `run` that redraws with `topic`.
-fn card(
-    run: Run,
-    topic: Topic,
-    id: String,
-    title: String,
-    texts: (&'static str, &'static str),
-    plot: impl Fn(&RunState) -> Plot + Send + Sync + 'static,
-) -> AnyView {
-    chart(id, title, texts.0, texts.1, run.on(topic), Arc::new(move || run.read(&plot)))
-}
 
 /// Loss curves of the supervised stages and the reward model's agreement with labels.
 pub fn training(run: Run) -> AnyView {
-    let sft = card(
+    let sft = chart(
         run,
         Topic::Loss,
         "chart-sft".into(),
@@ -31,9 +18,9 @@ pub fn training(run: Run) -> AnyView {
             "Loss of supervised fine-tuning, nats per token. Lower is better; no preference is involved yet.",
             "Fills while SFT runs. A stage taken from the cache has no curve.",
         ),
-        |s| loss(s, 0, "SFT loss"),
+        Box::new(|s| loss(s, 0, "SFT loss")),
     );
-    let reward = card(
+    let reward = chart(
         run,
         Topic::Loss,
         "chart-reward".into(),
@@ -42,9 +29,9 @@ pub fn training(run: Run) -> AnyView {
             "Loss of the reward model, summed over its heads. Lower is better.",
             "Fills while the reward model trains. A stage taken from the cache has no curve.",
         ),
-        |s| loss(s, 1, "Reward model loss"),
+        Box::new(|s| loss(s, 1, "Reward model loss")),
     );
-    let qwk = card(
+    let qwk = chart(
         run,
         Topic::Validation,
         "chart-qwk".into(),
@@ -53,7 +40,7 @@ pub fn training(run: Run) -> AnyView {
             "Quadratic weighted kappa on validation rows: 1 is perfect agreement, 0 is chance, near misses count in part.",
             "Fills with the reward model's first validation.",
         ),
-        validation,
+        Box::new(validation),
     );
     view! {
         <section id="training" class="section" aria-labelledby="training-title">
@@ -66,7 +53,7 @@ pub fn training(run: Run) -> AnyView {
 
 /// The curves of policy optimisation.
 pub fn optimisation(run: Run) -> AnyView {
-    let reward = card(
+    let reward = chart(
         run,
         Topic::Policy,
         "chart-learning".into(),
@@ -75,9 +62,9 @@ pub fn optimisation(run: Run) -> AnyView {
             "Bold: the scalar that is optimised (score − β·KL). Thin: the score before KL, and what each objective adds when it is asked for.",
             "Fills with the first iteration of policy optimisation.",
         ),
-        learning,
+        Box::new(learning),
     );
-    let kl = card(
+    let kl = chart(
         run,
         Topic::Policy,
         "chart-kl".into(),
@@ -86,9 +73,9 @@ pub fn optimisation(run: Run) -> AnyView {
             "KL divergence in nats per answer, and its cost in the reward (β·KL).",
             "Fills with the first iteration of policy optimisation.",
         ),
-        divergence,
+        Box::new(divergence),
     );
-    let target = card(
+    let target = chart(
         run,
         Topic::Policy,
         "chart-target".into(),
@@ -97,9 +84,9 @@ pub fn optimisation(run: Run) -> AnyView {
             "Probability that the reward model gives to the class asked for, mean over the answers that ask.",
             "Fills with the first iteration of policy optimisation.",
         ),
-        on_target,
+        Box::new(on_target),
     );
-    let length = card(
+    let length = chart(
         run,
         Topic::Policy,
         "chart-entropy".into(),
@@ -108,7 +95,7 @@ pub fn optimisation(run: Run) -> AnyView {
             "Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only.",
             "Fills with the first iteration of policy optimisation.",
         ),
-        |s| lines(s, false, vec![("Token entropy, nats".into(), Ink::Strong, true)], |p, _| Some(p.entropy)),
+        Box::new(|s| lines(s, false, vec![("Token entropy, nats".into(), Ink::Strong, true)], &|p, _| Some(p.entropy))),
     );
     view! {
         <section id="learning" class="section" aria-labelledby="learning-title">
@@ -121,7 +108,7 @@ pub fn optimisation(run: Run) -> AnyView {
 
 /// One band of class mass per objective.
 pub fn distributions(run: Run) -> AnyView {
-    let objectives = run.memo(|s| s.objectives.clone());
+    let known = run.text(|s| s.objectives.iter().map(|o| o.id.as_str()).collect::<Vec<_>>().join(" "));
     view! {
         <section id="classes" class="section" aria-labelledby="classes-title">
             <h2 id="classes-title">"Where does the mass of each objective go?"</h2>
@@ -131,7 +118,8 @@ pub fn distributions(run: Run) -> AnyView {
             </p>
             <div class="grid two">
                 {move || {
-                    let list = objectives.get();
+                    let _ = known.get();
+                    let list = run.read(|s| s.objectives.clone());
                     if list.is_empty() {
                         return view! { <p class="card empty">"The objectives appear when the run starts."</p> }.into_any();
                     }
@@ -140,13 +128,13 @@ pub fn distributions(run: Run) -> AnyView {
                         .map(|(i, o)| {
                             let classes: Vec<String> =
                                 o.classes.iter().enumerate().map(|(c, label)| format!("{c} {label}")).collect();
-                            card(
+                            chart(
                                 run,
                                 Topic::Policy,
                                 format!("chart-classes-{}", o.id),
                                 format!("{}: share of each class", o.name),
                                 ("One shade per class, pale is low.", "Fills with the first iteration of policy optimisation."),
-                                move |s| band(s, i, &classes),
+                                Box::new(move |s| band(s, i, &classes)),
                             )
                         })
                         .collect::<Vec<_>>()
@@ -183,7 +171,7 @@ fn lines(
     state: &RunState,
     percent: bool,
     heads: Vec<(String, Ink, bool)>,
-    value: impl Fn(&PolicyStep, usize) -> Option<f64>,
+    value: &dyn Fn(&PolicyStep, usize) -> Option<f64>,
 ) -> Plot {
     let series = heads
         .into_iter()
@@ -207,7 +195,7 @@ fn learning(state: &RunState) -> Plot {
     let mut heads =
         vec![("Reward as optimised".to_string(), Ink::Strong, true), ("Score before KL".to_string(), Ink::Accent, false)];
     heads.extend(per_objective(state));
-    lines(state, false, heads, |p, n| match n {
+    lines(state, false, heads, &|p, n| match n {
         0 => Some(p.reward),
         1 => Some(p.score),
         _ => p.contributions.get(n - 2).copied(),
@@ -216,11 +204,11 @@ fn learning(state: &RunState) -> Plot {
 
 fn divergence(state: &RunState) -> Plot {
     let heads = vec![("KL, nats per answer".to_string(), Ink::Strong, true), ("β·KL, its cost".to_string(), Ink::Accent, false)];
-    lines(state, false, heads, |p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
+    lines(state, false, heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
 }
 
 fn on_target(state: &RunState) -> Plot {
-    lines(state, true, per_objective(state), |p, n| p.on_target.get(n).copied())
+    lines(state, true, per_objective(state), &|p, n| p.on_target.get(n).copied())
 }
 
 fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {

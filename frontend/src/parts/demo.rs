@@ -22,6 +22,25 @@ pub const FUNCTIONS: [(MappingFunction, &str); 5] = [
 type Weights = [[u32; 3]; 2];
 type Asked = [Option<usize>; 2];
 
+/// What can be changed. All are numbers: the reactive machinery is compiled anew for each type.
+#[derive(Clone, Copy)]
+struct Inputs {
+    weights: [[RwSignal<u64>; 3]; 2],
+    /// The class asked for and one more; 0 asks for none.
+    asked: [RwSignal<u64>; 2],
+    function: RwSignal<u64>,
+}
+
+impl Inputs {
+    fn weights(&self) -> Weights {
+        self.weights.map(|row| row.map(|w| w.get() as u32))
+    }
+
+    fn asked(&self) -> Asked {
+        self.asked.map(|a| (a.get() as usize).checked_sub(1))
+    }
+}
+
 /// Distributions of a few other answers, which the example's mean and deviation come from.
 fn others() -> Vec<Vec<Vec<f64>>> {
     [
@@ -47,10 +66,12 @@ fn distributions(weights: &Weights) -> Vec<Vec<f64>> {
 
 /// The interactive example.
 pub fn demo() -> AnyView {
-    let weights = RwSignal::new([[10u32, 30, 60], [50, 35, 15]]);
-    let asked = RwSignal::new([Some(2usize), Some(0)]);
-    let function = RwSignal::new(0usize);
-    let objectives: Vec<AnyView> = (0..2).map(|i| objective(i, weights, asked)).collect();
+    let inputs = Inputs {
+        weights: [[10, 30, 60], [50, 35, 15]].map(|row| row.map(RwSignal::new)),
+        asked: [3, 1].map(RwSignal::new),
+        function: RwSignal::new(0),
+    };
+    let objectives: Vec<AnyView> = (0..2).map(|i| objective(i, inputs)).collect();
     let options: Vec<AnyView> = FUNCTIONS
         .iter()
         .enumerate()
@@ -70,7 +91,7 @@ pub fn demo() -> AnyView {
                         <span class="label">"What is read off the probabilities"</span>
                         <select
                             id="demo-function"
-                            on:change=move |ev| function.set(event_target_value(&ev).parse().unwrap_or(0))
+                            on:change=move |ev| inputs.function.set(event_target_value(&ev).parse().unwrap_or(0))
                         >
                             {options}
                         </select>
@@ -78,8 +99,8 @@ pub fn demo() -> AnyView {
                 </div>
                 <div class="demo-result" aria-live="polite">
                     <p class="label">"The prompt that the policy sees"</p>
-                    <p class="prompt"><code>{move || prompt(&asked.get())}</code></p>
-                    {move || outcome(&weights.get(), &asked.get(), function.get())}
+                    <p class="prompt"><code>{move || prompt(&inputs.asked())}</code></p>
+                    {move || outcome(&inputs.weights(), &inputs.asked(), inputs.function.get() as usize)}
                     <p class="hint">"Example numbers, not measured: mean and deviation come from four made-up answers."</p>
                 </div>
             </div>
@@ -90,17 +111,18 @@ pub fn demo() -> AnyView {
 
 fn prompt(asked: &Asked) -> String {
     let tags: String =
-        asked.iter().zip(NAMES).filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_lowercase()))).collect();
+        asked.iter().zip(NAMES).filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_ascii_lowercase()))).collect();
     format!("{tags} How do I keep bread fresh?")
 }
 
-fn objective(index: usize, weights: RwSignal<Weights>, asked: RwSignal<Asked>) -> AnyView {
+fn objective(index: usize, inputs: Inputs) -> AnyView {
     let (name, classes) = NAMES[index];
     let sliders: Vec<AnyView> = classes
         .iter()
         .enumerate()
         .map(|(c, label)| {
             let id = format!("demo-{index}-{c}");
+            let weight = inputs.weights[index][c];
             view! {
                 <div class="slider">
                     <label for=id.clone()>{format!("{c} {label}")}</label>
@@ -109,32 +131,30 @@ fn objective(index: usize, weights: RwSignal<Weights>, asked: RwSignal<Asked>) -
                         id=id
                         min="0"
                         max="100"
-                        prop:value=weights.get_untracked()[index][c].to_string()
-                        on:input=move |ev| {
-                            let value = event_target_value(&ev).parse().unwrap_or(0);
-                            weights.update(|w| w[index][c] = value);
-                        }
+                        prop:value=weight.get_untracked().to_string()
+                        on:input=move |ev| weight.set(event_target_value(&ev).parse().unwrap_or(0))
                     />
-                    <output class="num">{move || format::percent(distributions(&weights.get())[index][c])}</output>
+                    <output class="num">{move || format::percent(distributions(&inputs.weights())[index][c])}</output>
                 </div>
             }
             .into_any()
         })
         .collect();
-    let choice = move |class: Option<usize>, text: String| {
+    let asked = inputs.asked[index];
+    let choice = move |value: u64, text: String| {
         view! {
             <button
                 type="button"
-                aria-pressed=move || (asked.get()[index] == class).to_string()
-                on:click=move |_| asked.update(|a| a[index] = class)
+                aria-pressed=move || (asked.get() == value).to_string()
+                on:click=move |_| asked.set(value)
             >
                 {text}
             </button>
         }
         .into_any()
     };
-    let mut choices = vec![choice(None, "not asked".into())];
-    choices.extend((0..classes.len()).map(|c| choice(Some(c), c.to_string())));
+    let mut choices = vec![choice(0, "not asked".into())];
+    choices.extend((0..classes.len()).map(|c| choice(c as u64 + 1, c.to_string())));
     view! {
         <fieldset>
             <legend><span class="swatch bold" style:background=Ink::Objective(index * 3).css()></span>{name}</legend>

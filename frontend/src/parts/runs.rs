@@ -3,7 +3,6 @@
 use crate::api::{self, Failure};
 use crate::parts::format;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use moslim_shared::event::RunInfo;
 use std::time::Duration;
 
@@ -12,39 +11,55 @@ const REFRESH: Duration = Duration::from_secs(4);
 
 type Loaded = Option<Result<Vec<RunInfo>, Failure>>;
 
+/// What is known of the runs.
+#[derive(Clone, Copy)]
+struct Known {
+    loaded: StoredValue<Loaded>,
+    /// Grows when it changes.
+    revision: RwSignal<u64>,
+}
+
 /// All runs, newest as the server orders them, kept fresh.
 pub fn runs() -> AnyView {
-    let loaded = RwSignal::new(None::<Result<Vec<RunInfo>, Failure>>);
-    load(loaded);
-    if let Ok(handle) = set_interval_with_handle(move || load(loaded), REFRESH) {
+    let known = Known { loaded: StoredValue::new(None), revision: RwSignal::new(0) };
+    load(known);
+    if let Ok(handle) = set_interval_with_handle(move || load(known), REFRESH) {
         on_cleanup(move || handle.clear());
     }
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
-            {move || loaded.with(|state| list(state, loaded))}
+            {move || {
+                known.revision.track();
+                known.loaded.with_value(|state| list(state, known))
+            }}
         </section>
     }
     .into_any()
 }
 
-fn load(loaded: RwSignal<Loaded>) {
-    spawn_local(async move {
-        let next = Some(api::runs().await);
+fn load(known: Known) {
+    api::runs(move |answer| {
+        let next = Some(answer);
+        let changed = known.loaded.try_update_value(|now| {
+            let changed = *now != next;
+            *now = next;
+            changed
+        });
         // Nothing is drawn again when nothing changed.
-        if loaded.try_with_untracked(|now| *now != next).unwrap_or(false) {
-            let _ = loaded.try_set(next);
+        if changed == Some(true) {
+            let _ = known.revision.try_update(|n| *n += 1);
         }
     });
 }
 
-fn list(state: &Loaded, loaded: RwSignal<Loaded>) -> AnyView {
+fn list(state: &Loaded, known: Known) -> AnyView {
     match state {
         None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.message.clone()}</p>
-                <button class="button" type="button" on:click=move |_| load(loaded)>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| load(known)>"Try again"</button>
             </div>
         }
         .into_any(),

@@ -1,6 +1,7 @@
 //! Fresh answers, with everything that their reward is made of.
 
 use crate::charts::{INKS, Ink};
+use crate::derived;
 use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
@@ -14,10 +15,13 @@ const SHOWN: usize = 8;
 /// The section with the newest samples.
 pub fn samples(run: Run) -> AnyView {
     let revision = run.on(Topic::Samples);
-    let held = RwSignal::new(None::<u64>);
-    // While held, the revision that is shown stays what it was.
-    let shown = Memo::new(move |_| held.get().unwrap_or_else(|| revision.get()));
-    let any = run.memo(|s| s.samples.is_some());
+    // While held, the revision that is shown stays what it was; 0 follows the newest.
+    let held = RwSignal::new(0);
+    let shown = derived::count(move || match held.get() {
+        0 => revision.get(),
+        held => held,
+    });
+    let any = run.flag(|s| s.samples.is_some());
     view! {
         <section id="samples" class="section" aria-labelledby="samples-title">
             <div class="section-head">
@@ -31,13 +35,10 @@ pub fn samples(run: Run) -> AnyView {
                     type="button"
                     class="button quiet small"
                     class:gone=move || !any.get()
-                    aria-pressed=move || held.get().is_some().to_string()
-                    on:click=move |_| {
-                        let next = if held.get_untracked().is_some() { None } else { Some(revision.get_untracked()) };
-                        held.set(next);
-                    }
+                    aria-pressed=move || (held.get() > 0).to_string()
+                    on:click=move |_| held.set(if held.get_untracked() > 0 { 0 } else { revision.get_untracked() })
                 >
-                    {move || if held.get().is_some() { "Follow the newest" } else { "Hold these" }}
+                    {move || if held.get() > 0 { "Follow the newest".to_string() } else { "Hold these".to_string() }}
                 </button>
             </div>
             {move || {

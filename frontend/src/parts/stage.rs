@@ -13,7 +13,7 @@ pub fn stages(run: Run) -> AnyView {
         <ol class="stages" aria-label="Stages of the run">
             {move || {
                 let _ = revision.get();
-                run.read(|s| Stage::ALL.into_iter().map(|stage| card(stage, &s.stages[stage as usize])).collect::<Vec<_>>())
+                run.read(|s| Stage::ALL.into_iter().map(|stage| card(stage, &s.stages[stage as usize])).collect::<Vec<_>>().into_any())
             }}
         </ol>
     }

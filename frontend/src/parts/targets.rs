@@ -1,8 +1,9 @@
 //! Editors of what prompts may ask for: objectives, and pairs of targets kept out of training.
 
 use crate::charts::Ink;
+use crate::derived;
+use crate::json;
 use crate::pages::configure::Form;
-use crate::pages::fields;
 use leptos::prelude::*;
 use moslim_shared::config::Target;
 use moslim_shared::objective::Objective;
@@ -13,27 +14,33 @@ const HELD_OUT: &str = "targets.held_out";
 
 /// Objectives that prompts may ask for; none named means all.
 fn chosen(form: Form) -> Vec<String> {
-    form.value.with(|v| fields::get(v, OBJECTIVES).and_then(crate::api::from_value)).unwrap_or_default()
+    form.get(OBJECTIVES)
 }
 
 fn pairs(form: Form) -> Vec<[Target; 2]> {
-    form.value.with(|v| fields::get(v, HELD_OUT).and_then(crate::api::from_value)).unwrap_or_default()
+    form.get(HELD_OUT)
 }
 
 fn put_pairs(form: Form, pairs: &[[Target; 2]]) {
-    form.put(HELD_OUT, crate::api::to_value(&pairs).unwrap_or(Value::Null));
+    form.put(HELD_OUT, json::to_value(pairs));
 }
 
 /// One box per objective, with its classes.
 pub fn objectives(form: Form) -> AnyView {
+    let known = form.known();
+    let message = form.message(OBJECTIVES);
     view! {
         <section class="card form-section" id="field-targets-objectives" aria-label="Objectives">
             <h2>"Objectives"</h2>
             <p class="hint">"What prompts may ask for. The reward model grades all of them in any case."</p>
             <div class="fields">
-                {move || form.objectives().into_iter().enumerate().map(|(i, o)| choice(form, i, o)).collect::<Vec<_>>()}
+                {move || {
+                    let _ = known.get();
+                    let list = untrack(|| form.objectives());
+                    list.into_iter().enumerate().map(|(i, o)| choice(form, i, o)).collect::<Vec<_>>().into_any()
+                }}
             </div>
-            <p class="problem" role="status">{move || form.message(OBJECTIVES)}</p>
+            <p class="problem" role="status">{move || message.get()}</p>
         </section>
     }
     .into_any()
@@ -41,12 +48,12 @@ pub fn objectives(form: Form) -> AnyView {
 
 fn choice(form: Form, index: usize, objective: Objective) -> AnyView {
     let id = objective.id.clone();
-    let on = Memo::new(move |_| {
+    let on = derived::flag(move || {
         let chosen = chosen(form);
         chosen.is_empty() || chosen.contains(&id)
     });
     // The last one cannot be taken away: no name at all means every objective.
-    let last = Memo::new(move |_| on.get() && chosen(form).len() == 1);
+    let last = derived::flag(move || on.get() && chosen(form).len() == 1);
     let id = objective.id.clone();
     let classes: Vec<AnyView> = objective
         .classes
@@ -90,7 +97,10 @@ fn toggle(form: Form, id: &str, on: bool) {
 pub fn held_out(form: Form) -> AnyView {
     let left = RwSignal::new(String::new());
     let right = RwSignal::new(String::new());
-    let ready = Memo::new(move |_| match (parse(&left.get()), parse(&right.get())) {
+    let message = form.message(HELD_OUT);
+    // The chips are made anew when the pairs are other ones, and not whenever the form changes.
+    let named = derived::text(move || pairs(form).iter().map(name).collect());
+    let ready = derived::flag(move || match (parse(&left.get()), parse(&right.get())) {
         (Some(a), Some(b)) => a.objective != b.objective,
         _ => false,
     });
@@ -99,9 +109,13 @@ pub fn held_out(form: Form) -> AnyView {
             <p class="label">"Pairs kept out of training"</p>
             <p class="hint">"Never asked for together while training; evaluation measures them apart, to see whether control carries over."</p>
             <p class="chips">
-                {move || pairs(form).into_iter().enumerate().map(|(n, pair)| chip(form, n, &pair)).collect::<Vec<_>>()}
+                {move || {
+                    let _ = named.get();
+                    let list = untrack(|| pairs(form));
+                    list.iter().enumerate().map(|(n, pair)| chip(form, n, pair)).collect::<Vec<_>>().into_any()
+                }}
             </p>
-            <p class="hint" class:gone=move || !pairs(form).is_empty()>"None: every combination is trained."</p>
+            <p class="hint" class:gone=move || !named.with(String::is_empty)>"None: every combination is trained."</p>
             <div class="adder">
                 {picker(form, "First target", left)}
                 <span>"with"</span>
@@ -123,14 +137,18 @@ pub fn held_out(form: Form) -> AnyView {
                     "Add"
                 </button>
             </div>
-            <p class="problem" role="status">{move || form.message(HELD_OUT)}</p>
+            <p class="problem" role="status">{move || message.get()}</p>
         </div>
     }
     .into_any()
 }
 
+fn name(pair: &[Target; 2]) -> String {
+    format!("{}={} with {}={}", pair[0].objective, pair[0].class, pair[1].objective, pair[1].class)
+}
+
 fn chip(form: Form, index: usize, pair: &[Target; 2]) -> AnyView {
-    let text = format!("{}={} with {}={}", pair[0].objective, pair[0].class, pair[1].objective, pair[1].class);
+    let text = name(pair);
     let label = format!("Remove {text}");
     view! {
         <span class="chip">
@@ -161,11 +179,13 @@ fn parse(text: &str) -> Option<Target> {
 }
 
 fn picker(form: Form, label: &'static str, chosen: RwSignal<String>) -> AnyView {
+    let known = form.known();
     view! {
         <select aria-label=label on:change=move |ev| chosen.set(event_target_value(&ev))>
             <option value="">{label}</option>
             {move || {
-                form.objectives()
+                let _ = known.get();
+                untrack(|| form.objectives())
                     .into_iter()
                     .map(|o| {
                         let options: Vec<AnyView> = o
@@ -180,6 +200,7 @@ fn picker(form: Form, label: &'static str, chosen: RwSignal<String>) -> AnyView 
                         options.into_any()
                     })
                     .collect::<Vec<_>>()
+                    .into_any()
             }}
         </select>
     }
