@@ -229,7 +229,7 @@ impl<B: Kernels> Transformer<B> {
         (B::log_prob(self.logits(chosen), &targets, temperature), rows)
     }
 
-    /// Gives `tokens` the embedding of the token `like`, plus noise of half the table's deviation that tells them apart.
+    /// Gives `tokens` the embedding of the token `like`, plus noise as strong as the table's entries that tells them apart.
     pub fn copy_embedding(mut self, tokens: &[u32], like: u32, seed: u64) -> Self {
         let device = self.device();
         let [vocabulary, d] = self.embedding.dims();
@@ -238,7 +238,7 @@ impl<B: Kernels> Transformer<B> {
         let mut init = Initialiser::new(seed);
         let deviation = (values.iter().map(|v| (v * v) as f64).sum::<f64>() / values.len() as f64).sqrt();
         for &token in tokens {
-            let noise = init.normal(d, 0.5 * deviation);
+            let noise = init.normal(d, deviation);
             for i in 0..d {
                 values[token as usize * d + i] = source[i] + noise[i];
             }
