@@ -114,10 +114,7 @@ fn test(options: Options) -> Result<()> {
 /// Compares a few steps on wgpu, on whatever Vulkan adapter there is, with the CPU's numbers.
 fn test_gpu() -> Result<()> {
     system::vulkan()?;
-    let binary = build_server(&["wgpu"])?;
-    let mut command = cargo(&["test", "--package", "moslim-tests", "--test", "wgpu", "--", "--ignored", "--nocapture"]);
-    command.env("MOSLIM_LAB_BIN", binary);
-    run(command)
+    run(cargo(&["test", "--package", "moslim-engine", "--features", "wgpu", "--test", "wgpu", "--", "--ignored", "--nocapture"]))
 }
 
 fn main() -> Result<()> {
