@@ -56,7 +56,7 @@ fn standard() -> PresetInfo {
     named(
         "standard",
         "Standard",
-        "Under an hour on two CPU cores. Six times the samples of quick: figures worth comparing.",
+        "Six times the samples of quick, and more supervised steps.",
         RunConfig {
             sft: SupervisedConfig { steps: 1_000, learning_rate: 4e-3, ..Default::default() },
             reward_model: SupervisedConfig { steps: 1_500, ..Default::default() },
