@@ -391,9 +391,9 @@ impl RunConfig {
         c.range("policy.epochs", policy.epochs, 1, 16);
         c.range("policy.minibatches", policy.minibatches, 1, 64);
         c.require(
-            policy.minibatches <= policy.prompts.max(1) * policy.samples_per_prompt.max(1),
+            policy.minibatches <= policy.prompts.max(1),
             "policy.minibatches",
-            "is larger than the number of samples",
+            "is larger than the number of prompts; samples of one prompt stay together",
         );
         c.range("policy.clip", policy.clip, 0.01, 10.0);
         c.range("policy.kl_coefficient", policy.kl_coefficient, 0.0, 10.0);

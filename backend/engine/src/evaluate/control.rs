@@ -6,8 +6,9 @@
 use crate::data::world::World;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
+use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::judged_sequence;
+use crate::policy::rollout::judged_answer;
 use crate::policy::targets::contains;
 use crate::reward::judge::Judge;
 use crate::text::Tokenizer;
@@ -171,14 +172,18 @@ pub fn examine<B: Kernels>(
             .collect();
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
-        let answers = generate(x.policy, &prompts, x.tokenizer.pad, x.tokenizer.eos, &sampling);
-        let judged: Vec<Vec<u32>> = chunk
+        let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let answers = generate(x.policy, &inputs, 1, x.tokenizer.eos, &sampling);
+        let judged: Vec<(Vec<u32>, Vec<u32>)> = chunk
             .iter()
             .zip(&answers)
-            .map(|(p, a)| judged_sequence(x.tokenizer, &x.questions[p.question].tokens, &a.tokens))
+            .map(|(p, a)| {
+                let question = x.tokenizer.untagged_prompt(&x.questions[p.question].tokens);
+                (question, judged_answer(&a.tokens, x.tokenizer.eos))
+            })
             .collect();
-        let views: Vec<&[u32]> = judged.iter().map(Vec::as_slice).collect();
-        for heads in x.judge.distributions(&views) {
+        let groups: Vec<Group> = judged.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
+        for heads in x.judge.distributions(&groups) {
             model.push(heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>());
         }
         for (probe, answer) in chunk.iter().zip(&answers) {

@@ -6,13 +6,14 @@ use crate::evaluate::control::{Examined, Plan, examine};
 use crate::model::TrainBackend;
 use crate::model::optimizer::Trainee;
 use crate::model::store::{to_safetensors, write_atomically};
-use crate::model::transformer::{Batch, Transformer};
+use crate::model::packed::{Group, Packed};
+use crate::model::transformer::Transformer;
 use crate::policy::rloo;
 use crate::policy::rollout::{Actors, Prompt, Rollout, draw_prompts, roll_out};
 use crate::policy::targets::{TargetSampler, pair_positions};
 use crate::progress::{Progress, Stopped, Unfit, stream};
 use crate::reward::judge::{Calibration, Judge, logits};
-use crate::reward::{RewardModel, train as reward_train};
+use crate::reward::{RewardModel, labelled, train as reward_train};
 use crate::run::cache::{Cache, sha256};
 use crate::run::checkpoint::Exact;
 use crate::run::{Job, checkpoint};
@@ -153,12 +154,12 @@ fn supervised_fine_tuning<B: TrainBackend>(
         cache: &setting.cache,
         run_folder: &job.folder(),
     };
-    let loss = |model: &Transformer<B>, rows: &[&Encoded]| {
-        let views: Vec<&[u32]> = rows.iter().map(|r| r.tokens.as_slice()).collect();
-        let spans: Vec<(usize, usize)> = rows.iter().map(|r| (r.answer, r.tokens.len())).collect();
-        model.answer_log_probs(&Batch::right_padded(&views, tokenizer.pad), &spans, 1.0).0.mean().neg()
+    let loss = |model: &Transformer<B>, rows: &[&Encoded], answer_tokens: &usize| {
+        let groups: Vec<Group> = rows.iter().map(|r| r.group()).collect();
+        model.answer_log_probs(&Packed::new(&groups), 1.0).sum().neg() / *answer_tokens as f32
     };
-    let (model, seconds) = stage.run::<B, _>(model, device, progress, loss, |_| Vec::new())?;
+    let answer_tokens = |rows: &[&Encoded]| rows.iter().map(|r| r.tokens.len() - r.answer).sum::<usize>();
+    let (model, seconds) = stage.run::<B, _, _>(model, device, progress, loss, answer_tokens, |_| Vec::new())?;
     Ok((model, stage.key, seconds))
 }
 
@@ -192,12 +193,13 @@ fn reward_model<B: TrainBackend>(
         run_folder: &job.folder(),
     };
     let watched = &setting.corpus.validation[..WATCHED_ROWS.min(setting.corpus.validation.len())];
-    stage.run::<B, _>(
+    stage.run::<B, _, _>(
         model,
         device,
         progress,
-        |model, rows| reward_train::loss(model, rows, tokenizer.pad, c.reward_model.label_smoothing),
-        |model| reward_train::kappas(&reward_train::outputs(model, watched, tokenizer.pad), &classes),
+        |model, rows, counts: &Vec<usize>| reward_train::loss(model, rows, counts, c.reward_model.label_smoothing),
+        |rows| labelled(&rows.iter().map(|r| r.labels.as_slice()).collect::<Vec<_>>(), classes.len()),
+        |model| reward_train::kappas(&reward_train::outputs(model, watched), &classes),
     )
 }
 
@@ -210,15 +212,15 @@ fn calibrate<B: TrainBackend>(
     progress: &mut Progress,
 ) -> Result<(Judge<B::InnerBackend>, RewardModelReport, f64)> {
     let begun = Instant::now();
-    let (corpus, pad) = (&setting.corpus, setting.tokenizer.pad);
+    let corpus = &setting.corpus;
     progress.emit(EventBody::StageBegan { stage: Stage::Calibration, from: 0, total: 3 });
-    let temperatures = reward_train::temperatures(&reward_train::outputs(&model, &corpus.validation, pad));
+    let temperatures = reward_train::temperatures(&reward_train::outputs(&model, &corpus.validation));
     progress.check()?;
-    let report = reward_train::report(&reward_train::outputs(&model, &corpus.test, pad), &temperatures, &setting.objectives);
+    let report = reward_train::report(&reward_train::outputs(&model, &corpus.test), &temperatures, &setting.objectives);
     progress.emit(EventBody::RewardModel { report: report.clone() });
     progress.check()?;
-    let reference: Vec<&[u32]> = corpus.train.iter().take(REFERENCE_ROWS).map(|r| r.tokens.as_slice()).collect();
-    let rows: Vec<Vec<Vec<f64>>> = logits(&model, &reference, pad)
+    let reference: Vec<Group> = corpus.train.iter().take(REFERENCE_ROWS).map(Encoded::group).collect();
+    let rows: Vec<Vec<Vec<f64>>> = logits(&model, &reference)
         .into_iter()
         .map(|heads| heads.iter().zip(&temperatures).map(|(l, &t)| softmax(l, t)).collect())
         .collect();
@@ -237,7 +239,7 @@ fn calibrate<B: TrainBackend>(
     write_atomically(&job.folder().join("calibration.json"), &serde_json::to_vec_pretty(&calibration)?)?;
     let seconds = begun.elapsed().as_secs_f64();
     progress.emit(EventBody::StageEnded { stage: Stage::Calibration, seconds, cached: false });
-    Ok((Judge { model, calibration, pad }, report, seconds))
+    Ok((Judge { model, calibration }, report, seconds))
 }
 
 /// What policy optimisation keeps in its checkpoint besides the weights.
@@ -299,7 +301,7 @@ fn optimise_policy<B: TrainBackend>(
         // 3. Advantages within each group, 4. one update.
         let zero_std_groups = rloo::set_advantages(&mut rollouts, c.samples_per_prompt);
         let rate = rloo::learning_rate(c.learning_rate, step, total);
-        let (next, update) = rloo::update(trainee, &rollouts, c, rate, setting.tokenizer.pad, &mut rng);
+        let (next, update) = rloo::update(trainee, &rollouts, &prompts, c, rate, &mut rng);
         trainee = next;
 
         let beta = state.beta.0;

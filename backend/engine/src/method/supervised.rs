@@ -1,7 +1,8 @@
 //! The loop that SFT and reward model share: batches, steps, reports, checkpoints, cache.
 
 use crate::model::TrainBackend;
-use crate::model::optimizer::{Trainee, cosine};
+use crate::model::optimizer::{Trainee, cosine, gradients};
+use crate::model::packed::chunks;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::{Progress, Stopped, Ticker, stream};
 use crate::run::cache::{Cache, Entry};
@@ -43,13 +44,15 @@ type Reports = (Vec<(usize, f64, f64)>, Vec<(usize, Vec<f64>)>);
 impl SupervisedStage<'_> {
     /// Trains `model`, or takes it from the cache, or goes on from a checkpoint. Returns it and the seconds spent now.
     ///
-    /// `loss` gives the loss of some rows; `validate` gives figures that are reported a few times and at the end.
-    pub fn run<B: TrainBackend, M: AutodiffModule<B> + ModuleSnapshot<B>>(
+    /// `loss` gives the share of a batch's loss that some of its rows contribute, `context` what it has to know of the whole
+    /// batch for that; `validate` gives figures that are reported a few times and at the end.
+    pub fn run<B: TrainBackend, M: AutodiffModule<B> + ModuleSnapshot<B>, C: Sync>(
         &self,
         model: M,
         device: &B::Device,
         progress: &mut Progress,
-        loss: impl Fn(&M, &[&Encoded]) -> Tensor<B, 1>,
+        loss: impl Fn(&M, &[&Encoded], &C) -> Tensor<B, 1> + Sync,
+        context: impl Fn(&[&Encoded]) -> C,
         validate: impl Fn(&M::InnerModule) -> Vec<f64>,
     ) -> Result<(M, f64)> {
         let (stage, total) = (self.stage, self.config.steps);
@@ -86,14 +89,13 @@ impl SupervisedStage<'_> {
                 progress.emit(EventBody::Checkpoint { stage, step });
                 return Err(Stopped.into());
             }
-            let rows: Vec<&Encoded> = batch_rows(self.rows, self.config.batch, step, |pool| stream(self.seed, stage, pool))
-                .into_iter()
-                .map(|r| &self.rows[r])
-                .collect();
-            let batch_loss = loss(&trainee.model, &rows);
-            sum += batch_loss.clone().into_scalar().elem::<f64>();
+            let rows = batch_rows(self.rows, self.config.batch, &mut stream(self.seed, stage, step));
+            let whole = context(&rows);
+            let pieces = chunks::<B, _>(&rows, |r| r.tokens.len());
+            let (batch_loss, grads, _) = gradients(&trainee.model, pieces, |model, rows| (loss(model, rows, &whole), ()));
+            sum += batch_loss;
             count += 1;
-            (trainee, _) = trainee.step(batch_loss, cosine(self.config.learning_rate, step, total));
+            (trainee, _) = trainee.step(grads, cosine(self.config.learning_rate, step, total));
             let done = step + 1;
             // Points of the curve lie at fixed steps; the ticker only adds early ones so that something moves at once.
             if done % (total / 100).max(1) == 0 || done == total || ticker.due() && done < 20 {

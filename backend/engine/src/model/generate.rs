@@ -1,10 +1,11 @@
-//! Batched sampling with a KV cache. Rows that have ended leave the batch, so the work shrinks with them.
+//! Batched sampling with a KV cache. A prompt is read once for all its answers; answers that have ended leave the batch, so
+//! the work shrinks with them.
 
-use super::kernels::Kernels;
-use super::transformer::{Batch, Transformer, index_tensor};
+use super::kernels::{Kernels, cpu::sampling_weights};
+use super::packed::{Group, Packed, map};
+use super::transformer::{Transformer, index_tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rayon::prelude::*;
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub struct Sampling {
 }
 
 /// One sampled answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     /// Sampled tokens, the end-of-sequence token included when there is one.
     pub tokens: Vec<u32>,
@@ -32,65 +33,92 @@ pub struct Answer {
     pub ended: bool,
 }
 
-/// Samples one answer to each prompt, in order. Prompts longer than the context leaves room for are an error of the caller.
+/// Answers that one thread samples together; on a GPU, answers that are sampled at once.
+const fn rows_together<B: Kernels>() -> usize {
+    if B::THREADED { 64 } else { 4096 }
+}
+
+/// Samples `samples` answers to each prompt; answers to one prompt are neighbours, in the order of the prompts.
+///
+/// Prompts longer than the context leaves room for are an error of the caller.
 pub fn generate<B: Kernels>(
     model: &Transformer<B>,
-    prompts: &[Vec<u32>],
-    pad: u32,
+    prompts: &[&[u32]],
+    samples: usize,
     eos: u32,
     sampling: &Sampling,
 ) -> Vec<Answer> {
-    let mut answers: Vec<Answer> =
-        prompts.iter().map(|_| Answer { tokens: vec![], log_probs: vec![], entropies: vec![], ended: false }).collect();
-    if prompts.is_empty() || sampling.max_new_tokens == 0 {
-        return answers;
+    if sampling.max_new_tokens == 0 {
+        return vec![Answer::default(); prompts.len() * samples];
     }
+    let rows: Vec<(usize, u64)> =
+        (0..prompts.len()).flat_map(|p| (0..samples).map(move |s| (p, (p * samples + s) as u64))).collect();
+    let pieces = rows.chunks(rows_together::<B>()).collect();
+    map::<B, _, _, _>(model, pieces, |model, rows| sample_rows(&model, prompts, rows, eos, sampling)).concat()
+}
+
+/// Samples an answer for every row: (prompt, number of its random stream). Rows of one prompt are neighbours.
+fn sample_rows<B: Kernels>(
+    model: &Transformer<B>,
+    prompts: &[&[u32]],
+    rows: &[(usize, u64)],
+    eos: u32,
+    sampling: &Sampling,
+) -> Vec<Answer> {
     let device = model.device();
-    let mut rngs: Vec<StdRng> = (0..prompts.len())
-        .map(|r| StdRng::seed_from_u64(sampling.seed ^ (r as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    let mut answers = vec![Answer::default(); rows.len()];
+    let mut rngs: Vec<StdRng> = rows
+        .iter()
+        .map(|&(_, stream)| StdRng::seed_from_u64(sampling.seed ^ (stream + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
         .collect();
-    let views: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let batch = Batch::left_padded(&views, pad);
-    let capacity = (batch.time + sampling.max_new_tokens).min(model.context());
-    let mut cache = model.cache(capacity);
-    let mut starts = batch.starts.clone();
-    // Position in `prompts` of each row still in the batch.
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    let hidden = model.extend(&batch.tokens, &starts, &mut cache);
-    let last: Vec<u32> = (0..batch.rows).map(|r| ((r + 1) * batch.time - 1) as u32).collect();
-    let mut hidden = hidden.select(0, index_tensor(&last, &device));
-    for length in batch.time.. {
-        let logits: Vec<f32> = model.logits(hidden).into_data().to_vec().expect("logits are f32");
-        let outputs = logits.len() / active.len();
-        // Rows draw in parallel, each from its own stream.
-        let mut slots: Vec<Option<&mut StdRng>> = rngs.iter_mut().map(Some).collect();
-        let mine: Vec<&mut StdRng> = active.iter().map(|&a| slots[a].take().expect("a row is active once")).collect();
-        let drawn: Vec<Drawn> =
-            logits.par_chunks(outputs).zip(mine).map(|(row, rng)| draw(row, sampling.temperature, sampling.top_p, rng)).collect();
-        let mut kept = Vec::new();
-        let mut tokens = Vec::new();
-        for (row, drawn) in drawn.into_iter().enumerate() {
-            let answer = &mut answers[active[row]];
+    // Prompts of these rows, each once, and the position of each row's prompt among them.
+    let mut groups: Vec<Group> = Vec::new();
+    let mut owners = Vec::with_capacity(rows.len());
+    for (n, &(prompt, _)) in rows.iter().enumerate() {
+        if n == 0 || rows[n - 1].0 != prompt {
+            groups.push(Group { prompt: prompts[prompt], answers: Vec::new() });
+        }
+        owners.push(groups.len() - 1);
+    }
+    let packed = Packed::new(&groups);
+    let limits: Vec<usize> = owners
+        .iter()
+        .map(|&o| sampling.max_new_tokens.min(model.context().saturating_sub(packed.spans[o].prompt.len())).max(1))
+        .collect();
+    let mut cache = model.cache(limits.iter().copied().max().unwrap_or(0));
+    let hidden = model.read_prompts(&packed, &mut cache);
+    let last: Vec<u32> = packed.spans.iter().map(|s| (s.prompt.end - 1) as u32).collect();
+    let ends = model.logits(hidden.select(0, index_tensor(&last, &device)));
+    let own: Vec<u32> = owners.iter().map(|&o| o as u32).collect();
+    let mut logits = ends.select(0, index_tensor(&own, &device));
+    // Position in `rows` of each answer that has not ended.
+    let mut active: Vec<usize> = (0..rows.len()).collect();
+    loop {
+        let mut values: Vec<f32> = logits.into_data().to_vec().expect("logits are f32");
+        let outputs = values.len() / active.len();
+        let (mut kept, mut tokens) = (Vec::new(), Vec::new());
+        for (row, (logits, &at)) in values.chunks_exact_mut(outputs).zip(&active).enumerate() {
+            let drawn = draw(logits, sampling.temperature, sampling.top_p, &mut rngs[at]);
+            let answer = &mut answers[at];
             answer.tokens.push(drawn.token);
             answer.log_probs.push(drawn.log_prob);
             answer.entropies.push(drawn.entropy);
             answer.ended = drawn.token == eos;
-            if !answer.ended && answer.tokens.len() < sampling.max_new_tokens {
+            if !answer.ended && answer.tokens.len() < limits[at] {
                 kept.push(row);
                 tokens.push(drawn.token);
             }
         }
-        if kept.is_empty() || length >= capacity {
-            break;
+        if kept.is_empty() {
+            return answers;
         }
         if kept.len() < active.len() {
             cache.iter_mut().for_each(|layer| layer.keep(&kept, &device));
             active = kept.iter().map(|&r| active[r]).collect();
-            starts = kept.iter().map(|&r| starts[r]).collect();
+            owners = kept.iter().map(|&r| owners[r]).collect();
         }
-        hidden = model.extend(&tokens, &starts, &mut cache);
+        logits = model.logits(model.step(&tokens, &packed.spans, &owners, &mut cache));
     }
-    answers
 }
 
 struct Drawn {
@@ -99,46 +127,47 @@ struct Drawn {
     entropy: f32,
 }
 
-fn draw(logits: &[f32], temperature: f64, top_p: f64, rng: &mut StdRng) -> Drawn {
+/// Draws a token. `logits` are used up.
+fn draw(logits: &mut [f32], temperature: f64, top_p: f64, rng: &mut StdRng) -> Drawn {
     let greedy = temperature == 0.0;
     let scale = if greedy { 1.0 } else { 1.0 / temperature as f32 };
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) * scale;
-    let mut weights: Vec<f32> = logits.iter().map(|l| (l * scale - top).exp()).collect();
-    let total: f64 = weights.iter().map(|&w| w as f64).sum();
-    let log_total = total.ln() as f32;
-    // H = log Z - E[logit]
-    let mean: f64 = weights.iter().zip(logits).map(|(&w, &l)| w as f64 * (l * scale - top) as f64).sum::<f64>() / total;
-    let entropy = (total.ln() - mean) as f32;
-    let token = if greedy {
-        (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
-    } else {
+    let best = greedy.then(|| (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }));
+    let (total, mean, _) = sampling_weights(logits, scale);
+    let weights = logits;
+    let token = best.unwrap_or_else(|| {
         let mut mass = total;
         if top_p < 1.0 {
-            let mut order: Vec<usize> = (0..weights.len()).collect();
-            order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-            mass = 0.0;
-            let mut reached = false;
-            for i in order {
-                if reached {
-                    weights[i] = 0.0;
-                } else {
-                    mass += weights[i] as f64;
-                    reached = mass >= top_p * total;
-                }
-            }
+            mass = keep_nucleus(weights, top_p as f32 * total);
         }
-        let mut left = rng.random::<f64>() * mass;
+        let mut left = rng.random::<f32>() * mass;
         let mut chosen = weights.iter().rposition(|&w| w > 0.0).unwrap_or(0);
         for (i, &w) in weights.iter().enumerate() {
-            left -= w as f64;
+            left -= w;
             if left < 0.0 {
                 chosen = i;
                 break;
             }
         }
         chosen
-    };
-    Drawn { token: token as u32, log_prob: logits[token] * scale - top - log_total, entropy }
+    });
+    // H = log Z - E[logit]
+    let log_total = total.ln();
+    Drawn { token: token as u32, log_prob: weights[token].ln() - log_total, entropy: log_total - mean / total }
+}
+
+/// Sets all weights to 0 but the largest ones that together reach `wanted`; returns the sum of those.
+fn keep_nucleus(weights: &mut [f32], wanted: f32) -> f32 {
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+    let mut mass = 0.0;
+    for i in order {
+        if mass >= wanted && mass > 0.0 {
+            weights[i] = 0.0;
+        } else {
+            mass += weights[i];
+        }
+    }
+    mass
 }
 
 #[cfg(test)]
@@ -157,14 +186,12 @@ mod tests {
     #[test]
     fn an_answer_does_not_depend_on_the_batch_and_its_log_probs_are_the_models() {
         let model = model();
-        let prompts = vec![vec![1, 5, 9], vec![4], vec![7, 8, 3, 2, 6]];
-        let together = generate(&model, &prompts, 41, 0, &SAMPLING);
-        assert_eq!(generate(&model, &prompts[..1], 41, 0, &SAMPLING)[0].tokens, together[0].tokens);
-        for (prompt, answer) in prompts.iter().zip(&together) {
-            let sequence = [prompt.as_slice(), &answer.tokens].concat();
-            let batch = Batch::right_padded(&[&sequence], 41);
-            let (log_probs, _) = model.answer_log_probs(&batch, &[(prompt.len(), sequence.len())], 1.0);
-            let log_probs: Vec<f32> = log_probs.into_data().to_vec().unwrap();
+        let prompts: [&[u32]; 3] = [&[1, 5, 9], &[4], &[7, 8, 3, 2, 6]];
+        let together = generate(&model, &prompts, 2, 0, &SAMPLING);
+        assert_eq!(generate(&model, &prompts[..1], 2, 0, &SAMPLING)[1].tokens, together[1].tokens);
+        for (n, answer) in together.iter().enumerate() {
+            let packed = Packed::new(&[Group { prompt: prompts[n / 2], answers: vec![&answer.tokens] }]);
+            let log_probs: Vec<f32> = model.answer_log_probs(&packed, 1.0).into_data().to_vec().unwrap();
             for (a, b) in log_probs.iter().zip(&answer.log_probs) {
                 assert!((a - b).abs() < 1e-4, "{a} is not {b}");
             }
@@ -173,7 +200,7 @@ mod tests {
 
     #[test]
     fn rows_end_at_eos_and_at_the_limit() {
-        let answers = generate(&model(), &vec![vec![1, 2]; 200], 41, 0, &SAMPLING);
+        let answers = generate(&model(), &[&[1, 2], &[3]], 100, 0, &SAMPLING);
         assert!(answers.iter().any(|a| a.ended) && answers.iter().any(|a| !a.ended));
         for a in &answers {
             assert_eq!(a.ended, a.tokens.last() == Some(&0));
@@ -186,7 +213,7 @@ mod tests {
     fn drawing_follows_the_distribution_and_top_p_cuts_its_tail() {
         let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY];
         let mut rng = StdRng::seed_from_u64(1);
-        let draws: Vec<Drawn> = (0..4_000).map(|_| draw(&logits, 1.0, 1.0, &mut rng)).collect();
+        let draws: Vec<Drawn> = (0..4_000).map(|_| draw(&mut logits.clone(), 1.0, 1.0, &mut rng)).collect();
         let share = draws.iter().filter(|d| d.token == 1).count() as f64 / 4_000.0;
         assert!((share - 0.75).abs() < 0.03, "{share}");
         assert!(
@@ -195,9 +222,9 @@ mod tests {
                 .all(|d| d.token != 2 && (d.log_prob - if d.token == 1 { 0.75f32.ln() } else { 0.25f32.ln() }).abs() < 1e-5)
         );
         let entropy = -(0.75f32 * 0.75f32.ln() + 0.25 * 0.25f32.ln());
-        let cut = draw(&[0.0, 3f32.ln(), -50.0], 1.0, 0.7, &mut rng);
+        let cut = draw(&mut [0.0, 3f32.ln(), -50.0], 1.0, 0.7, &mut rng);
         assert_eq!(cut.token, 1);
         assert!((cut.entropy - entropy).abs() < 1e-5);
-        assert_eq!(draw(&logits, 0.0, 1.0, &mut rng).token, 1);
+        assert_eq!(draw(&mut logits.clone(), 0.0, 1.0, &mut rng).token, 1);
     }
 }

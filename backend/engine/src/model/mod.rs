@@ -3,6 +3,7 @@
 pub mod generate;
 pub mod kernels;
 pub mod optimizer;
+pub mod packed;
 pub mod store;
 pub mod transformer;
 

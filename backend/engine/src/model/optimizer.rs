@@ -1,9 +1,11 @@
 //! The optimiser around a model: AdamW with a global gradient norm limit, and a state that can be kept and restored.
 
+use super::TrainBackend;
+use super::packed::map;
 use anyhow::{Context, Result};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
+use burn::optim::{AdamW, AdamWConfig, GradientsAccumulator, GradientsParams, Optimizer};
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
 use burn::tensor::backend::AutodiffBackend;
@@ -54,10 +56,8 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
         Self { model, optimizer, max_gradient_norm }
     }
 
-    /// One step on the gradients of `loss`. Returns the gradient norm before it was limited.
-    pub fn step(mut self, loss: Tensor<B, 1>, learning_rate: f64) -> (Self, f64) {
-        let grads = loss.backward();
-        let mut grads = GradientsParams::from_grads(grads, &self.model);
+    /// One step on `grads`. Returns the gradient norm before it was limited.
+    pub fn step(mut self, mut grads: GradientsParams, learning_rate: f64) -> (Self, f64) {
         let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: None, squares: Vec::new() };
         self.model.visit(&mut visitor);
         let squares = std::mem::take(&mut visitor.squares);
@@ -96,6 +96,53 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
         self.optimizer = self.optimizer.load_record(record);
         Ok(self)
     }
+}
+
+/// Sums into which the gradients of a batch's pieces are added, each in order, before the sums are added in order: the
+/// result does not depend on the number of threads. More of them keep more threads busy; each holds one number per weight.
+fn partial_sums(parameters: usize) -> usize {
+    ((1 << 28) / parameters.max(1)).clamp(2, 8)
+}
+
+/// Loss and gradients of a batch that is computed in pieces; `loss` gives each piece's share and something to report.
+/// Returns the sum of the losses, the summed gradients and the reports in order.
+pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
+    model: &M,
+    pieces: Vec<T>,
+    loss: impl Fn(&M, T) -> (Tensor<B, 1>, R) + Sync,
+) -> (f64, GradientsParams, Vec<R>)
+where
+    M::InnerModule: Clone + Send,
+{
+    let per_sum = pieces.len().div_ceil(partial_sums(model.num_params())).max(1);
+    let mut pieces = pieces.into_iter();
+    let mut work = Vec::new();
+    loop {
+        let part: Vec<T> = pieces.by_ref().take(per_sum).collect();
+        if part.is_empty() {
+            break;
+        }
+        work.push(part);
+    }
+    let sums = map::<B, _, _, _>(&model.valid(), work, |inner, part| {
+        // Fresh leaves: graphs that share one would be computed one after the other.
+        let local = M::from_inner(inner);
+        let (mut sum, mut total, mut reports) = (GradientsAccumulator::new(), 0.0, Vec::new());
+        for piece in part {
+            let (loss, report) = loss(&local, piece);
+            total += loss.clone().into_scalar().elem::<f64>();
+            reports.push(report);
+            sum.accumulate(&local, GradientsParams::from_grads(loss.backward(), &local));
+        }
+        (sum.grads(), total, reports)
+    });
+    let (mut sum, mut total, mut reports) = (GradientsAccumulator::new(), 0.0, Vec::new());
+    for (grads, loss, mut report) in sums {
+        sum.accumulate(model, grads);
+        total += loss;
+        reports.append(&mut report);
+    }
+    (total, sum.grads(), reports)
 }
 
 /// Linear warm-up over the first 5 % of `total` steps, then a cosine decay to a tenth. `step` counts from 0.

@@ -1,6 +1,7 @@
 //! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU.
 
 use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable};
+use super::packed::{Packed, Span};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::ModelConfig;
@@ -79,50 +80,6 @@ fn ones<B: Backend>(n: usize, device: &B::Device) -> Param<Tensor<B, 1>> {
     Param::from_tensor(Tensor::ones([n], device))
 }
 
-/// Sequences of different lengths in one rectangle.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// `[rows * time]`
-    pub tokens: Vec<u32>,
-    pub rows: usize,
-    pub time: usize,
-    /// First real position of each row.
-    pub starts: Vec<usize>,
-    /// Real tokens of each row.
-    pub lengths: Vec<usize>,
-}
-
-impl Batch {
-    /// Pads on the right, for training and scoring: causal attention never looks at what follows.
-    pub fn right_padded(sequences: &[&[u32]], pad: u32) -> Self {
-        Self::padded(sequences, pad, false)
-    }
-
-    /// Pads on the left, for generation: all rows end at the same position.
-    pub fn left_padded(sequences: &[&[u32]], pad: u32) -> Self {
-        Self::padded(sequences, pad, true)
-    }
-
-    fn padded(sequences: &[&[u32]], pad: u32, left: bool) -> Self {
-        let time = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        let mut tokens = Vec::with_capacity(sequences.len() * time);
-        let mut starts = Vec::with_capacity(sequences.len());
-        for s in sequences {
-            let padding = std::iter::repeat_n(pad, time - s.len());
-            if left {
-                tokens.extend(padding);
-                tokens.extend_from_slice(s);
-                starts.push(time - s.len());
-            } else {
-                tokens.extend_from_slice(s);
-                tokens.extend(padding);
-                starts.push(0);
-            }
-        }
-        Self { tokens, rows: sequences.len(), time, starts, lengths: sequences.iter().map(|s| s.len()).collect() }
-    }
-}
-
 /// Host indices as a tensor.
 pub fn index_tensor<B: Backend>(index: &[u32], device: &B::Device) -> Tensor<B, 1, Int> {
     let index: Vec<i32> = index.iter().map(|&i| i as i32).collect();
@@ -164,38 +121,31 @@ impl<B: Kernels> Transformer<B> {
         self.shape.rope.cos.len() / self.shape.rope.half
     }
 
-    /// Hidden states after the last norm, `[rows * time, d_model]`.
-    pub fn hidden(&self, batch: &Batch) -> Tensor<B, 2> {
-        self.run(batch.rows, batch.time, &batch.tokens, |_, qkv| B::causal_attention(qkv, &self.shape, &batch.starts))
+    /// Hidden states after the last norm, `[positions, d_model]`.
+    pub fn hidden(&self, packed: &Packed) -> Tensor<B, 2> {
+        self.run(&packed.tokens, |_, qkv| B::causal_attention(qkv, &self.shape, &packed.spans))
     }
 
-    /// Empty caches with room for `capacity` positions.
+    /// Empty caches with room for answers of `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Vec<LayerCache<B>> {
         self.layers.iter().map(|_| LayerCache::new(capacity)).collect()
     }
 
-    /// Hidden states `[rows * new, d_model]` of `tokens` (`[rows * new]`) that follow what is in `cache`.
-    pub fn extend(&self, tokens: &[u32], starts: &[usize], cache: &mut [LayerCache<B>]) -> Tensor<B, 2> {
-        let rows = starts.len();
-        self.run(rows, tokens.len() / rows, tokens, |l, qkv| B::cached_attention(qkv, &self.shape, starts, &mut cache[l]))
+    /// Reads prompts (groups without answers) into `cache`. Returns the hidden states of all positions.
+    pub fn read_prompts(&self, packed: &Packed, cache: &mut [LayerCache<B>]) -> Tensor<B, 2> {
+        self.run(&packed.tokens, |l, qkv| B::prompt_attention(qkv, &self.shape, &packed.spans, &mut cache[l]))
     }
 
-    fn run(
-        &self,
-        rows: usize,
-        time: usize,
-        tokens: &[u32],
-        mut attention: impl FnMut(usize, Tensor<B, 3>) -> Tensor<B, 3>,
-    ) -> Tensor<B, 2> {
-        let device = self.device();
-        let n = rows * time;
-        let d = self.norm.dims()[0];
-        let mut x = self.embedding.val().select(0, index_tensor(tokens, &device)); // [n, d_model]
+    /// Reads the next token of every answer; answer `r` answers prompt `owners[r]`. Returns `[rows, d_model]`.
+    pub fn step(&self, tokens: &[u32], prompts: &[Span], owners: &[usize], cache: &mut [LayerCache<B>]) -> Tensor<B, 2> {
+        self.run(tokens, |l, qkv| B::step_attention(qkv, &self.shape, prompts, owners, &mut cache[l]))
+    }
+
+    fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
+        let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), NORM_EPS);
-            let qkv = normed.matmul(layer.qkv.val()).reshape([rows, time, self.shape.qkv_dim()]);
-            let attended = attention(l, qkv).reshape([n, d]);
-            x = x + attended.matmul(layer.attention_out.val());
+            x = x + attention(l, normed.matmul(layer.qkv.val())).matmul(layer.attention_out.val());
             let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), NORM_EPS);
             x = x + B::swiglu(normed.matmul(layer.gate_up.val())).matmul(layer.down.val());
         }
@@ -210,23 +160,21 @@ impl<B: Kernels> Transformer<B> {
         }
     }
 
-    /// Log-probability of each answer token given what precedes it, at `temperature`, as one flat tensor `[sum of spans]`.
-    ///
-    /// `batch` is padded on the right; row `r`'s answer tokens stand at `spans[r].0 .. spans[r].1`. Returns the tensor and,
-    /// per element, the row it belongs to.
-    pub fn answer_log_probs(&self, batch: &Batch, spans: &[(usize, usize)], temperature: f32) -> (Tensor<B, 1>, Vec<usize>) {
-        let (mut positions, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for (r, &(from, to)) in spans.iter().enumerate() {
-            for t in from..to {
-                positions.push((r * batch.time + t - 1) as u32);
-                targets.push(batch.tokens[r * batch.time + t]);
-                rows.push(r);
+    /// Log-probability of every answer token given what precedes it, at `temperature`: one flat tensor, answer after answer.
+    pub fn answer_log_probs(&self, packed: &Packed, temperature: f32) -> Tensor<B, 1> {
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        for span in &packed.spans {
+            for answer in span.answers.iter().filter(|a| !a.is_empty()) {
+                // The first token follows the prompt, each other one its neighbour.
+                positions.push((span.prompt.end - 1) as u32);
+                positions.extend((answer.start..answer.end - 1).map(|t| t as u32));
+                targets.extend_from_slice(&packed.tokens[answer.clone()]);
             }
         }
-        let hidden = self.hidden(batch);
+        let hidden = self.hidden(packed);
         let device = hidden.device();
         let chosen = hidden.select(0, index_tensor(&positions, &device));
-        (B::log_prob(self.logits(chosen), &targets, temperature), rows)
+        B::log_prob(self.logits(chosen), &targets, temperature)
     }
 
     /// Gives `tokens` the embedding of the token `like`, plus noise as strong as the table's entries that tells them apart.
@@ -250,6 +198,7 @@ impl<B: Kernels> Transformer<B> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::Group;
     use super::*;
     use burn::backend::Flex;
 
@@ -263,34 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn padding_changes_no_logit() {
+    fn neighbours_change_no_logit() {
+        let (prompt, answers): (&[u32], [&[u32]; 3]) = (&[1, 5, 9, 30], [&[4, 6, 11], &[2], &[7, 8, 3, 12, 13]]);
         for tied in [true, false] {
             let model = model(tied);
-            let (long, short): (&[u32], &[u32]) = (&[1, 5, 9, 30, 2, 7, 8, 3], &[4, 6, 11]);
-            let alone = Batch::right_padded(&[short], 41);
-            let want = values(model.logits(model.hidden(&alone)));
-            for batch in [Batch::right_padded(&[long, short], 41), Batch::left_padded(&[long, short], 41)] {
-                let from = (batch.time + batch.starts[1]) * 40;
-                let got = values(model.logits(model.hidden(&batch)));
-                for (a, b) in want.iter().zip(&got[from..]) {
-                    assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+            let groups = [
+                Group { prompt: &[3, 3, 3], answers: vec![&[14, 15]] },
+                Group { prompt, answers: answers.to_vec() },
+            ];
+            let packed = Packed::new(&groups);
+            let together = values(model.logits(model.hidden(&packed)));
+            for (n, answer) in answers.iter().enumerate() {
+                let sequence = [prompt, answer].concat();
+                let alone = Packed::new(&[Group { prompt: &sequence, answers: vec![] }]);
+                let want = values(model.logits(model.hidden(&alone)));
+                for (i, at) in packed.spans[1].prompt.clone().chain(packed.spans[1].answers[n].clone()).enumerate() {
+                    for (a, b) in want[i * 40..(i + 1) * 40].iter().zip(&together[at * 40..]) {
+                        assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+                    }
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn a_cached_step_equals_the_whole_pass() {
-        let model = model(true);
-        let (a, b): (&[u32], &[u32]) = (&[1, 5, 9, 30, 2], &[4, 6, 11]);
-        let batch = Batch::left_padded(&[a, b], 41);
-        let mut cache = model.cache(16);
-        model.extend(&batch.tokens, &batch.starts, &mut cache);
-        let step = values(model.logits(model.extend(&[12, 13], &batch.starts, &mut cache)));
-        for (row, sequence) in [[a, &[12]].concat(), [b, &[13]].concat()].iter().enumerate() {
-            let whole = values(model.logits(model.hidden(&Batch::right_padded(&[sequence], 41))));
-            for (x, y) in whole[whole.len() - 40..].iter().zip(&step[row * 40..]) {
-                assert!((x - y).abs() < 1e-5, "{x} is not {y}");
             }
         }
     }
@@ -298,11 +238,14 @@ mod tests {
     #[test]
     fn answer_log_probs_are_those_of_the_tokens() {
         let model = model(true);
-        let batch = Batch::right_padded(&[&[1, 5, 9, 30], &[4, 6, 11]], 41);
-        let (log_probs, rows) = model.answer_log_probs(&batch, &[(2, 4), (1, 2)], 0.5);
-        assert_eq!(rows, [0, 0, 1]);
-        let logits = values(model.logits(model.hidden(&batch)));
-        for (got, (position, token)) in values(log_probs).into_iter().zip([(1, 9), (2, 30), (4, 6)]) {
+        let packed = Packed::new(&[
+            Group { prompt: &[1, 5], answers: vec![&[9, 30], &[]] },
+            Group { prompt: &[4], answers: vec![&[6]] },
+        ]);
+        let log_probs = values(model.answer_log_probs(&packed, 0.5));
+        assert_eq!(log_probs.len(), 3);
+        let logits = values(model.logits(model.hidden(&packed)));
+        for (got, (position, token)) in log_probs.into_iter().zip([(1, 9), (2, 30), (4, 6)]) {
             let row: Vec<f64> = logits[position * 40..(position + 1) * 40].iter().map(|&l| l as f64 / 0.5).collect();
             let want = row[token] - row.iter().map(|l| l.exp()).sum::<f64>().ln();
             assert!((got as f64 - want).abs() < 1e-4);

@@ -1,10 +1,11 @@
 //! REINFORCE leave-one-out (Ahmadian et al. 2024): the KL penalty is part of the reward, each sample's baseline is the
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
-use super::rollout::Rollout;
+use super::rollout::{Prompt, Rollout, groups};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
-use crate::model::transformer::{Batch, Transformer, index_tensor};
+use crate::model::optimizer::{Trainee, gradients};
+use crate::model::packed::{Packed, chunks};
+use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
 use burn::tensor::IndexingUpdateOp;
 use moslim_shared::advantage::rloo;
@@ -44,17 +45,17 @@ pub struct UpdateReport {
 pub fn loss<B: TrainBackend>(
     policy: &Transformer<B>,
     rollouts: &[&Rollout],
+    prompts: &[Prompt],
     config: &PolicyConfig,
-    pad: u32,
     total: usize,
 ) -> (Tensor<B, 1>, Vec<f32>) {
     let device = policy.device();
     let n = rollouts.len();
     let host = |values: Vec<f32>| Tensor::<B, 1>::from_data(TensorData::new(values, [n]), &device);
-    let views: Vec<&[u32]> = rollouts.iter().map(|r| r.sequence.as_slice()).collect();
-    let spans: Vec<(usize, usize)> = rollouts.iter().map(|r| r.span()).collect();
-    let (log_probs, rows) = policy.answer_log_probs(&Batch::right_padded(&views, pad), &spans, config.temperature as f32);
-    let rows: Vec<u32> = rows.into_iter().map(|r| r as u32).collect();
+    let packed = Packed::new(&groups(rollouts, prompts));
+    let log_probs = policy.answer_log_probs(&packed, config.temperature as f32);
+    let rows: Vec<u32> =
+        rollouts.iter().enumerate().flat_map(|(i, r)| std::iter::repeat_n(i as u32, r.answer.tokens.len())).collect();
     let new = Tensor::zeros([n], &device).select_assign(0, index_tensor(&rows, &device), log_probs, IndexingUpdateOp::Add); // [n]
     let old = host(rollouts.iter().map(|r| r.answer.log_probs.iter().sum()).collect());
     let advantage = host(rollouts.iter().map(|r| r.advantage as f32).collect());
@@ -65,43 +66,37 @@ pub fn loss<B: TrainBackend>(
     (surrogate.sum().neg() / total as f32, ratios)
 }
 
-/// Sequences computed in one piece; they are sorted by length, so little is padded.
-const CHUNK: usize = 64;
-
-/// Updates the policy on a batch of rollouts: `epochs` passes over `minibatches` parts in random order.
+/// Updates the policy on a batch of rollouts: `epochs` passes over `minibatches` parts in random order. Samples of one
+/// prompt stay together.
 pub fn update<B: TrainBackend>(
     mut trainee: Trainee<B, Transformer<B>>,
     rollouts: &[Rollout],
+    prompts: &[Prompt],
     config: &PolicyConfig,
     learning_rate: f64,
-    pad: u32,
     rng: &mut StdRng,
 ) -> (Trainee<B, Transformer<B>>, UpdateReport) {
     let mut report = UpdateReport::default();
-    let mut order: Vec<usize> = (0..rollouts.len()).collect();
+    let mut order: Vec<&[Rollout]> = rollouts.chunk_by(|a, b| a.prompt == b.prompt).collect();
     let (mut clipped, mut seen) = (0usize, 0usize);
     for epoch in 0..config.epochs {
         order.shuffle(rng);
-        for (m, part) in order.chunks(rollouts.len().div_ceil(config.minibatches)).enumerate() {
-            let mut part: Vec<&Rollout> = part.iter().map(|&i| &rollouts[i]).collect();
-            part.sort_by_key(|r| r.sequence.len());
-            let mut total: Option<Tensor<B, 1>> = None;
-            let mut ratios = Vec::new();
-            for chunk in part.chunks(CHUNK) {
-                let (loss, r) = loss(&trainee.model, chunk, config, pad, part.len());
-                ratios.extend(r);
-                total = Some(match total {
-                    Some(total) => total + loss,
-                    None => loss,
-                });
-            }
+        for (m, part) in order.chunks(order.len().div_ceil(config.minibatches)).enumerate() {
+            let total = part.iter().map(|group| group.len()).sum();
+            let tokens = |group: &&[Rollout]| {
+                prompts[group[0].prompt].tokens.len() + group.iter().map(|r| r.answer.tokens.len()).sum::<usize>()
+            };
+            let (_, gradients, ratios) = gradients(&trainee.model, chunks::<B, _>(part, tokens), |model, groups| {
+                let rollouts: Vec<&Rollout> = groups.iter().flat_map(|group| group.iter()).collect();
+                loss(model, &rollouts, prompts, config, total)
+            });
+            let ratios = ratios.concat();
             if epoch == 0 && m == 0 {
                 report.first_ratio = ratios.iter().map(|&r| r as f64).sum::<f64>() / ratios.len() as f64;
             }
             clipped += ratios.iter().filter(|&&r| (r as f64 - 1.0).abs() > config.clip).count();
             seen += ratios.len();
-            let Some(total) = total else { continue };
-            let (next, norm) = trainee.step(total, learning_rate);
+            let (next, norm) = trainee.step(gradients, learning_rate);
             trainee = next;
             report.gradient_norm = report.gradient_norm.max(norm);
         }

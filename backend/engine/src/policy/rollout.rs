@@ -3,7 +3,8 @@
 use super::targets::TargetSampler;
 use crate::model::generate::{Answer, Sampling, generate};
 use crate::model::kernels::Kernels;
-use crate::model::transformer::{Batch, Transformer};
+use crate::model::packed::{Group, Packed, chunks, map};
+use crate::model::transformer::Transformer;
 use crate::reward::judge::Judge;
 use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
@@ -28,8 +29,6 @@ pub struct Rollout {
     /// Position in the list of prompts; samples of one prompt form a group.
     pub prompt: usize,
     pub answer: Answer,
-    /// Tagged prompt and answer.
-    pub sequence: Vec<u32>,
     /// `[objective][class]`, calibrated.
     pub distributions: Vec<Vec<f64>>,
     pub contributions: Vec<f64>,
@@ -43,13 +42,6 @@ pub struct Rollout {
     pub reward: f64,
     /// Filled in by the optimiser.
     pub advantage: f64,
-}
-
-impl Rollout {
-    /// Where the answer stands in the sequence.
-    pub fn span(&self) -> (usize, usize) {
-        (self.sequence.len() - self.answer.tokens.len(), self.sequence.len())
-    }
 }
 
 /// Draws `n` tagged prompts.
@@ -70,36 +62,42 @@ pub fn draw_prompts(
         .collect()
 }
 
-/// Log-probability of every answer under `model`, summed over its tokens, in order. `sequences` are (tokens, span).
-pub fn answer_log_probs<B: Kernels>(
-    model: &Transformer<B>,
-    sequences: &[(&[u32], (usize, usize))],
-    pad: u32,
-    temperature: f32,
-) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&i| sequences[i].0.len());
-    let mut out = vec![0f64; sequences.len()];
-    for chunk in order.chunks(64) {
-        let views: Vec<&[u32]> = chunk.iter().map(|&i| sequences[i].0).collect();
-        let spans: Vec<(usize, usize)> = chunk.iter().map(|&i| sequences[i].1).collect();
-        let (log_probs, rows) = model.answer_log_probs(&Batch::right_padded(&views, pad), &spans, temperature);
-        let log_probs: Vec<f32> = log_probs.into_data().to_vec().expect("log-probabilities are f32");
-        for (log_prob, row) in log_probs.into_iter().zip(rows) {
-            out[chunk[row]] += log_prob as f64;
-        }
-    }
-    out
+/// Groups of neighbouring rollouts that answer the same prompt.
+pub fn groups<'a>(rollouts: &[&'a Rollout], prompts: &'a [Prompt]) -> Vec<Group<'a>> {
+    rollouts
+        .chunk_by(|a, b| a.prompt == b.prompt)
+        .map(|same| Group {
+            prompt: &prompts[same[0].prompt].tokens,
+            answers: same.iter().map(|r| r.answer.tokens.as_slice()).collect(),
+        })
+        .collect()
 }
 
-/// The sequence that the reward model reads: untagged question, answer, end-of-sequence, also where the policy forgot it.
-pub fn judged_sequence(tokenizer: &Tokenizer, question: &[u32], answer: &[u32]) -> Vec<u32> {
-    let mut sequence = tokenizer.untagged_prompt(question);
-    sequence.extend_from_slice(answer);
-    if answer.last() != Some(&tokenizer.eos) {
-        sequence.push(tokenizer.eos);
+/// Log-probability of every answer under `model`, summed over its tokens, in order.
+pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, groups: &[Group], temperature: f32) -> Vec<f64> {
+    let pieces = chunks::<B, _>(groups, Group::tokens);
+    let sums = map::<B, _, _, _>(model, pieces, |model, groups| {
+        let values: Vec<f32> =
+            model.answer_log_probs(&Packed::new(groups), temperature).into_data().to_vec().expect("log-probabilities are f32");
+        let mut rest = values.as_slice();
+        let mut sums = Vec::new();
+        for answer in groups.iter().flat_map(|g| &g.answers) {
+            let (own, tail) = rest.split_at(answer.len());
+            sums.push(own.iter().map(|&l| l as f64).sum());
+            rest = tail;
+        }
+        sums
+    });
+    sums.concat()
+}
+
+/// The answer as the reward model reads it: with an end-of-sequence, also where the policy forgot it.
+pub fn judged_answer(answer: &[u32], eos: u32) -> Vec<u32> {
+    let mut answer = answer.to_vec();
+    if answer.last() != Some(&eos) {
+        answer.push(eos);
     }
-    sequence
+    answer
 }
 
 /// Models that a rollout needs; reference and judge are frozen.
@@ -113,29 +111,31 @@ pub struct Actors<'a, B: Kernels> {
 
 /// Samples `samples_per_prompt` answers to each prompt and scores them. Group members are neighbours.
 pub fn roll_out<B: Kernels>(actors: &Actors<B>, prompts: &[Prompt], config: &PolicyConfig, beta: f64, seed: u64) -> Vec<Rollout> {
-    let tokenizer = actors.tokenizer;
-    let owners: Vec<usize> = (0..prompts.len()).flat_map(|p| std::iter::repeat_n(p, config.samples_per_prompt)).collect();
-    let inputs: Vec<Vec<u32>> = owners.iter().map(|&p| prompts[p].tokens.clone()).collect();
+    let (tokenizer, samples) = (actors.tokenizer, config.samples_per_prompt);
+    let inputs: Vec<&[u32]> = prompts.iter().map(|p| p.tokens.as_slice()).collect();
     let sampling = Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens: config.max_new_tokens, seed };
-    let answers = generate(actors.policy, &inputs, tokenizer.pad, tokenizer.eos, &sampling);
+    let answers = generate(actors.policy, &inputs, samples, tokenizer.eos, &sampling);
 
-    let sequences: Vec<Vec<u32>> = inputs.iter().zip(&answers).map(|(p, a)| [p.as_slice(), &a.tokens].concat()).collect();
-    let spans: Vec<(&[u32], (usize, usize))> =
-        sequences.iter().zip(&inputs).map(|(s, p)| (s.as_slice(), (p.len(), s.len()))).collect();
-    let reference = answer_log_probs(actors.reference, &spans, tokenizer.pad, config.temperature as f32);
-
-    let judged: Vec<Vec<u32>> = owners
+    let tagged: Vec<Group> = inputs
         .iter()
-        .zip(&answers)
-        .map(|(&p, a)| judged_sequence(tokenizer, &actors.questions[prompts[p].question].tokens, &a.tokens))
+        .zip(answers.chunks(samples))
+        .map(|(&prompt, answers)| Group { prompt, answers: answers.iter().map(|a| a.tokens.as_slice()).collect() })
         .collect();
-    let views: Vec<&[u32]> = judged.iter().map(Vec::as_slice).collect();
-    let distributions = actors.judge.distributions(&views);
+    let reference = answer_log_probs(actors.reference, &tagged, config.temperature as f32);
 
-    let mut rollouts = Vec::with_capacity(owners.len());
-    for ((((prompt, answer), sequence), reference), distributions) in
-        owners.into_iter().zip(answers).zip(sequences).zip(reference).zip(distributions)
-    {
+    let questions: Vec<Vec<u32>> =
+        prompts.iter().map(|p| tokenizer.untagged_prompt(&actors.questions[p.question].tokens)).collect();
+    let judged: Vec<Vec<u32>> = answers.iter().map(|a| judged_answer(&a.tokens, tokenizer.eos)).collect();
+    let untagged: Vec<Group> = questions
+        .iter()
+        .zip(judged.chunks(samples))
+        .map(|(prompt, answers)| Group { prompt, answers: answers.iter().map(Vec::as_slice).collect() })
+        .collect();
+    let distributions = actors.judge.distributions(&untagged);
+
+    let mut rollouts = Vec::with_capacity(answers.len());
+    for (n, ((answer, reference), distributions)) in answers.into_iter().zip(reference).zip(distributions).enumerate() {
+        let prompt = n / samples;
         let mapped = actors.judge.reward(&distributions, &prompts[prompt].preference);
         let penalty = if answer.ended { 0.0 } else { -config.missing_eos_penalty };
         let score = mapped.scalar + penalty;
@@ -143,7 +143,6 @@ pub fn roll_out<B: Kernels>(actors: &Actors<B>, prompts: &[Prompt], config: &Pol
         rollouts.push(Rollout {
             prompt,
             answer,
-            sequence,
             distributions,
             contributions: mapped.contributions,
             penalty,

@@ -2,35 +2,31 @@
 
 use super::RewardModel;
 use crate::model::kernels::Kernels;
-use crate::model::transformer::Batch;
+use crate::model::packed::{Group, Packed, chunks, map};
 use moslim_shared::distribution::softmax;
 use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, map_reward};
 use moslim_shared::preference::Preference;
 use serde::{Deserialize, Serialize};
 
-/// Rows scored at once.
-const CHUNK: usize = 64;
-
-/// Logits per row and head of sequences (untagged question, answer, end-of-sequence), in order.
-pub fn logits<B: Kernels>(model: &RewardModel<B>, sequences: &[&[u32]], pad: u32) -> Vec<Vec<Vec<f64>>> {
-    // Rows of like length share a chunk; results return to their places.
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&i| sequences[i].len());
-    let mut out = vec![Vec::new(); sequences.len()];
-    for chunk in order.chunks(CHUNK) {
-        let views: Vec<&[u32]> = chunk.iter().map(|&i| sequences[i]).collect();
-        let values: Vec<f32> = model.logits(&Batch::right_padded(&views, pad)).into_data().to_vec().expect("logits are f32");
-        let width: usize = model.classes().iter().sum();
-        for (row, &i) in values.chunks(width).zip(chunk) {
-            let mut rest = row;
-            for &count in model.classes() {
-                let (head, tail) = rest.split_at(count);
-                out[i].push(head.iter().map(|&l| l as f64).collect());
-                rest = tail;
-            }
+/// Logits per answer and head, in order. `groups`: untagged questions and answers with their end-of-sequence.
+pub fn logits<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
+    let pieces = chunks::<B, _>(groups, Group::tokens);
+    let classes = model.classes();
+    let width: usize = classes.iter().sum();
+    let values = map::<B, _, _, _>(model, pieces, |model, groups| {
+        model.logits(&Packed::new(groups)).into_data().to_vec::<f32>().expect("logits are f32")
+    });
+    let heads = |row: &[f32]| {
+        let mut rest = row;
+        let mut out = Vec::with_capacity(classes.len());
+        for &count in classes {
+            let (head, tail) = rest.split_at(count);
+            out.push(head.iter().map(|&l| l as f64).collect());
+            rest = tail;
         }
-    }
-    out
+        out
+    };
+    values.iter().flat_map(|v| v.chunks(width)).map(heads).collect()
 }
 
 /// What is frozen with the reward model before policy optimisation.
@@ -49,13 +45,12 @@ pub struct Calibration {
 pub struct Judge<B: Kernels> {
     pub model: RewardModel<B>,
     pub calibration: Calibration,
-    pub pad: u32,
 }
 
 impl<B: Kernels> Judge<B> {
-    /// Calibrated class distributions, `[row][objective][class]`.
-    pub fn distributions(&self, sequences: &[&[u32]]) -> Vec<Vec<Vec<f64>>> {
-        logits(&self.model, sequences, self.pad)
+    /// Calibrated class distributions, `[answer][objective][class]`.
+    pub fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
+        logits(&self.model, groups)
             .into_iter()
             .map(|heads| heads.iter().zip(&self.calibration.temperatures).map(|(l, &t)| softmax(l, t)).collect())
             .collect()

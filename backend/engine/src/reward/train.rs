@@ -3,7 +3,7 @@
 use super::judge::logits;
 use super::{RewardModel, masked_cross_entropy};
 use crate::model::kernels::Kernels;
-use crate::model::transformer::Batch;
+use crate::model::packed::{Group, Packed};
 use crate::text::corpus::Encoded;
 use burn::prelude::*;
 use moslim_shared::distribution::{argmax, fit_temperature, softmax};
@@ -14,11 +14,11 @@ use moslim_shared::summary::{RewardHeadReport, RewardModelReport};
 /// Bins of the calibration error.
 const ECE_BINS: usize = 15;
 
-/// Loss of one batch.
-pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], pad: u32, smoothing: f64) -> Tensor<B, 1> {
-    let views: Vec<&[u32]> = rows.iter().map(|r| r.tokens.as_slice()).collect();
-    let labels: Vec<Vec<Option<usize>>> = rows.iter().map(|r| r.labels.clone()).collect();
-    masked_cross_entropy(model.logits(&Batch::right_padded(&views, pad)), &labels, model.classes(), smoothing)
+/// Share of a batch's loss that `rows` contribute; `labelled`: rows of the whole batch with a label, per head.
+pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], labelled: &[usize], smoothing: f64) -> Tensor<B, 1> {
+    let groups: Vec<Group> = rows.iter().map(|r| r.group()).collect();
+    let labels: Vec<&[Option<usize>]> = rows.iter().map(|r| r.labels.as_slice()).collect();
+    masked_cross_entropy(model.logits(&Packed::new(&groups)), &labels, labelled, model.classes(), smoothing)
 }
 
 /// Logits and labels of the labelled rows, per head.
@@ -28,9 +28,9 @@ pub struct HeadOutputs {
 }
 
 /// Runs the model over `rows` and keeps, per head, the rows that have a label.
-pub fn outputs<B: Kernels>(model: &RewardModel<B>, rows: &[Encoded], pad: u32) -> Vec<HeadOutputs> {
-    let sequences: Vec<&[u32]> = rows.iter().map(|r| r.tokens.as_slice()).collect();
-    let all = logits(model, &sequences, pad);
+pub fn outputs<B: Kernels>(model: &RewardModel<B>, rows: &[Encoded]) -> Vec<HeadOutputs> {
+    let groups: Vec<Group> = rows.iter().map(Encoded::group).collect();
+    let all = logits(model, &groups);
     (0..model.classes().len())
         .map(|head| {
             let mut out = HeadOutputs { logits: Vec::new(), labels: Vec::new() };

@@ -4,9 +4,10 @@ use super::device::{Device, choose};
 use crate::data::world;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
+use crate::model::packed::Group;
 use crate::model::store::from_safetensors;
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::judged_sequence;
+use crate::policy::rollout::judged_answer;
 use crate::reward::RewardModel;
 use crate::reward::judge::{Calibration, Judge};
 use crate::text::Tokenizer;
@@ -54,7 +55,7 @@ fn open(folder: &Path) -> Result<(RunConfig, Vec<Objective>, Tokenizer)> {
 
 /// The type of a closure that depends on the backend cannot be named, so each use is an object.
 trait Score: Send {
-    fn distributions(&self, sequences: &[&[u32]]) -> Vec<Vec<Vec<f64>>>;
+    fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>>;
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward;
     fn context(&self) -> usize;
 }
@@ -65,8 +66,8 @@ struct ScoreOn<B: Kernels> {
 }
 
 impl<B: Kernels> Score for ScoreOn<B> {
-    fn distributions(&self, sequences: &[&[u32]]) -> Vec<Vec<Vec<f64>>> {
-        self.judge.distributions(sequences)
+    fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
+        self.judge.distributions(groups)
     }
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
         self.judge.reward(distributions, preference)
@@ -94,14 +95,13 @@ impl Scorer {
         let file = folder.join("reward.safetensors");
         let weights = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         let classes: Vec<usize> = objectives.iter().map(Objective::class_count).collect();
-        let pad = tokenizer.pad;
         let vocabulary = tokenizer.vocabulary();
         let context = config.reward_trunk.context;
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
                 let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, &classes, 0, $device);
                 let model = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
-                Box::new(ScoreOn { judge: Judge { model, calibration, pad }, context }) as Box<dyn Score>
+                Box::new(ScoreOn { judge: Judge { model, calibration }, context }) as Box<dyn Score>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -124,21 +124,23 @@ impl Scorer {
     /// # Errors
     /// When a pair does not fit into the reward model's context; the message names it, counted from 1.
     pub fn score(&self, rows: &[(String, String)], preference: Option<&Preference>) -> Result<Vec<Scored>> {
-        let mut sequences = Vec::with_capacity(rows.len());
+        let mut pairs = Vec::with_capacity(rows.len());
         for (n, (question, answer)) in rows.iter().enumerate() {
-            let sequence = judged_sequence(&self.tokenizer, &self.tokenizer.encode(question)?, &self.tokenizer.encode(answer)?);
-            if sequence.len() > self.inner.context() {
+            let question = self.tokenizer.untagged_prompt(&self.tokenizer.encode(question)?);
+            let answer = judged_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
+            let tokens = question.len() + answer.len();
+            if tokens > self.inner.context() {
                 bail!(
                     "pair {} is {} tokens long; the reward model reads at most {}",
                     n + 1,
-                    sequence.len(),
+                    tokens,
                     self.inner.context()
                 );
             }
-            sequences.push(sequence);
+            pairs.push((question, answer));
         }
-        let views: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-        let scored = self.inner.distributions(&views).into_iter().map(|distributions| {
+        let groups: Vec<Group> = pairs.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
+        let scored = self.inner.distributions(&groups).into_iter().map(|distributions| {
             let reward = preference.map(|p| self.inner.reward(&distributions, p));
             Scored { distributions, reward }
         });
@@ -147,18 +149,17 @@ impl Scorer {
 }
 
 trait Generate: Send {
-    fn generate(&self, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>>;
+    fn generate(&self, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
 }
 
 struct GenerateOn<B: Kernels> {
     policy: Transformer<B>,
-    pad: u32,
     eos: u32,
 }
 
 impl<B: Kernels> Generate for GenerateOn<B> {
-    fn generate(&self, prompts: &[Vec<u32>], sampling: &Sampling) -> Vec<Vec<u32>> {
-        generate(&self.policy, prompts, self.pad, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
+    fn generate(&self, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
+        generate(&self.policy, &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
     }
 }
 
@@ -179,13 +180,13 @@ impl Generator {
         let (config, objectives, tokenizer) = open(folder)?;
         let file = folder.join("policy.safetensors");
         let weights = std::fs::read(&file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
-        let (pad, eos) = (tokenizer.pad, tokenizer.eos);
+        let eos = tokenizer.eos;
         let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
                 let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
                 let policy = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
-                Box::new(GenerateOn { policy, pad, eos }) as Box<dyn Generate>
+                Box::new(GenerateOn { policy, eos }) as Box<dyn Generate>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -228,6 +229,6 @@ impl Generator {
             );
         }
         let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
-        self.inner.generate(&vec![tokens; n], &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
+        self.inner.generate(&tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
     }
 }

@@ -3,10 +3,10 @@
 use super::Tokenizer;
 use crate::data::world::Question;
 use crate::data::{Row, Splits};
+use crate::model::packed::Group;
 use anyhow::Result;
 use rand::Rng;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 /// One row as tokens.
@@ -17,6 +17,14 @@ pub struct Encoded {
     /// Where the answer begins.
     pub answer: usize,
     pub labels: Vec<Option<usize>>,
+}
+
+impl Encoded {
+    /// Question and answer.
+    pub fn group(&self) -> Group<'_> {
+        let (prompt, answer) = self.tokens.split_at(self.answer);
+        Group { prompt, answers: vec![answer] }
+    }
 }
 
 /// A question with its tokens.
@@ -76,17 +84,7 @@ fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
     Ok(Encoded { tokens, answer, labels: row.labels.clone() })
 }
 
-/// Batches drawn together and sorted by length, so that little is padded.
-const POOL: usize = 8;
-
-/// Rows of the batch of step `step`: a pool of eight batches is drawn at random, sorted by length and dealt out in random
-/// order. `stream(pool)` gives the random numbers of a pool.
-pub fn batch_rows(rows: &[Encoded], batch: usize, step: usize, stream: impl Fn(usize) -> StdRng) -> Vec<usize> {
-    let mut rng = stream(step / POOL);
-    let mut drawn: Vec<usize> = (0..batch * POOL).map(|_| rng.random_range(0..rows.len())).collect();
-    drawn.sort_by_key(|&r| rows[r].tokens.len());
-    let mut order: Vec<usize> = (0..POOL).collect();
-    order.shuffle(&mut rng);
-    let mine = order[step % POOL];
-    drawn[mine * batch..(mine + 1) * batch].to_vec()
+/// Rows of a training batch, drawn at random with replacement.
+pub fn batch_rows<'a>(rows: &'a [Encoded], batch: usize, rng: &mut StdRng) -> Vec<&'a Encoded> {
+    (0..batch).map(|_| &rows[rng.random_range(0..rows.len())]).collect()
 }

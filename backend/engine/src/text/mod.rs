@@ -1,7 +1,7 @@
 //! Text: the tokenizer, and how a question, tags and an answer become tokens.
 //!
 //! A sequence is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token. Tokens that a
-//! model only ever reads (padding, roles, tags) come last in the vocabulary, so the output layer ends before them.
+//! model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them.
 
 pub mod corpus;
 
@@ -15,7 +15,6 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
 const EOS: &str = "<eos>";
-const PAD: &str = "<pad>";
 const USER: &str = "<user>";
 const ASSISTANT: &str = "<assistant>";
 
@@ -24,7 +23,6 @@ const ASSISTANT: &str = "<assistant>";
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pub eos: u32,
-    pub pad: u32,
     pub user: u32,
     assistant: u32,
     /// `tags[objective][class]`
@@ -62,7 +60,7 @@ impl Tokenizer {
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(library)?;
         let tags = objectives.iter().flat_map(|o| (0..o.class_count()).map(|c| o.tag(c)));
         let special: Vec<AddedToken> =
-            [EOS, PAD, USER, ASSISTANT].map(String::from).into_iter().chain(tags).map(|t| AddedToken::from(t, true)).collect();
+            [EOS, USER, ASSISTANT].map(String::from).into_iter().chain(tags).map(|t| AddedToken::from(t, true)).collect();
         inner.add_special_tokens(&special);
         Self::with_specials(inner, objectives)
     }
@@ -73,7 +71,7 @@ impl Tokenizer {
             .iter()
             .map(|o| (0..o.class_count()).map(|c| id(&o.tag(c))).collect::<Result<Vec<_>>>())
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { eos: id(EOS)?, pad: id(PAD)?, user: id(USER)?, assistant: id(ASSISTANT)?, tags, inner })
+        Ok(Self { eos: id(EOS)?, user: id(USER)?, assistant: id(ASSISTANT)?, tags, inner })
     }
 
     /// Reads a `tokenizer.json`.

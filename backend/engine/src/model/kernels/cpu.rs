@@ -1,10 +1,10 @@
 //! Fused loops over plain slices. Each is compiled for several instruction sets and chosen at run time; no floating-point
-//! operation is reordered between them, and each output is computed by one thread in a fixed order, so results do not
-//! depend on the processor or on the number of threads.
+//! operation is reordered between them, so results do not depend on the processor. Each runs on the calling thread: work is
+//! spread over threads in larger pieces (see `packed::map`).
 
+use super::super::packed::Span;
 use super::{AttentionShape, RopeTable};
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 /// `exp(x)` for f32 with a relative error below 3e-7, written so that loops over it vectorise (Cephes' polynomial).
 #[inline(always)]
@@ -23,16 +23,6 @@ fn exp(x: f32) -> f32 {
     let y = p * r * r + r + 1.0;
     let scale = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(0x4B40_0000).wrapping_add(127) << 23) as u32);
     y * scale
-}
-
-/// Sum in eight interleaved partial sums, in a fixed order.
-#[inline(always)]
-fn sum(values: impl Iterator<Item = f32>) -> f32 {
-    let mut parts = [0f32; 16];
-    for (i, v) in values.enumerate() {
-        parts[i % 16] += v;
-    }
-    parts.iter().sum()
 }
 
 #[inline(always)]
@@ -55,30 +45,6 @@ fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
     total
 }
 
-/// `y += a * x`
-#[inline(always)]
-fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
-}
-
-/// `exp(scores - max)`, normalised, in place.
-#[inline(always)]
-fn softmax_in_place(scores: &mut [f32]) {
-    let mut top = f32::NEG_INFINITY;
-    for &s in scores.iter() {
-        top = if s > top { s } else { top };
-    }
-    for s in scores.iter_mut() {
-        *s = exp(*s - top);
-    }
-    let scale = 1.0 / sum(scores.iter().copied());
-    for s in scores.iter_mut() {
-        *s *= scale;
-    }
-}
-
 /// Rotates one head vector from `x` into `out` by `position`; `direction` -1 undoes it.
 #[inline(always)]
 fn rotate(out: &mut [f32], x: &[f32], rope: &RopeTable, position: usize, direction: f32) {
@@ -94,251 +60,463 @@ fn rotate(out: &mut [f32], x: &[f32], rope: &RopeTable, position: usize, directi
     }
 }
 
-/// Writes `rows[time][head_dim]` transposed into `out[head_dim][time]`.
+/// Numbers that one instruction handles at best; buffers are padded to multiples of it.
+const LANES: usize = 16;
+
+fn padded(n: usize) -> usize {
+    n.next_multiple_of(LANES)
+}
+
+/// Keys or values of one key-value head: `rows[position][width]` with `width` the padded head dimension, and
+/// `columns[head_dim][stride]`.
+struct Side {
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+    width: usize,
+    stride: usize,
+}
+
+impl Side {
+    /// All zero, for `n` positions.
+    fn new(n: usize, head_dim: usize) -> Self {
+        // A read of whole lanes may begin at the last position.
+        let (width, stride) = (padded(head_dim), padded(n) + LANES);
+        Self { rows: vec![0.0; n * width], columns: vec![0.0; head_dim * stride], width, stride }
+    }
+
+    #[inline(always)]
+    fn set(&mut self, position: usize, value: &[f32]) {
+        self.rows[position * self.width..position * self.width + value.len()].copy_from_slice(value);
+        for (d, &v) in value.iter().enumerate() {
+            self.columns[d * self.stride + position] = v;
+        }
+    }
+}
+
+/// `out[j] = sum_d q[d] * columns[d][from + j]`; `out` has whole lanes.
 #[inline(always)]
-fn transpose(out: &mut [f32], rows: &[f32], time: usize, width: usize) {
-    for t in 0..time {
-        for d in 0..width {
-            out[d * time + t] = rows[t * width + d];
+fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize, from: usize) {
+    for (c, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let mut sums = [0f32; LANES];
+        for (d, &q) in q.iter().enumerate() {
+            let at = d * stride + from + c * LANES;
+            let column = &columns[at..at + LANES];
+            for l in 0..LANES {
+                sums[l] += q * column[l];
+            }
         }
+        *out = sums;
     }
 }
 
-/// Forward attention of all rows. `qkv`: `[rows, time, qkv_dim]`. Returns the output `[rows, time, heads * head_dim]` and,
-/// when `keep`, the attention probabilities `[rows, heads, time, time]` for the gradient.
-pub fn attention(
-    qkv: &[f32],
-    rows: usize,
-    time: usize,
-    shape: &AttentionShape,
-    starts: &[usize],
-    keep: bool,
-) -> (Vec<f32>, Vec<f32>) {
-    let (h, hd) = (shape.heads, shape.head_dim);
-    let mut out = vec![0f32; rows * time * h * hd];
-    let mut probabilities = vec![0f32; if keep { rows * h * time * time } else { 0 }];
-    let probability_size = if keep { h * time * time } else { 0 };
-    let mut rest = probabilities.as_mut_slice();
-    let mut tasks = Vec::with_capacity(rows);
-    for (b, out) in out.chunks_mut(time * h * hd).enumerate() {
-        let (mine, others) = rest.split_at_mut(probability_size);
-        rest = others;
-        tasks.push((b, out, mine));
+/// `out += sum_j weights[j] * rows[j]`; rows are as wide as `out`, which has whole lanes.
+#[inline(always)]
+fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32]) {
+    let width = out.len();
+    for (c, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let mut sums = *out;
+        for (j, &w) in weights.iter().enumerate() {
+            let at = j * width + c * LANES;
+            let row = &rows[at..at + LANES];
+            for l in 0..LANES {
+                sums[l] += w * row[l];
+            }
+        }
+        *out = sums;
     }
-    let row_size = time * shape.qkv_dim();
-    tasks.into_par_iter().for_each(|(b, out, probabilities)| {
-        attention_row(&qkv[b * row_size..(b + 1) * row_size], out, probabilities, time, shape, starts[b]);
-    });
-    (out, probabilities)
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn attention_row(qkv: &[f32], out: &mut [f32], probabilities: &mut [f32], time: usize, shape: &AttentionShape, start: usize) {
-    let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
-    let scale = 1.0 / (hd as f32).sqrt();
-    let mut k = vec![0f32; time * hd];
-    let mut k_t = vec![0f32; time * hd];
-    let mut q = vec![0f32; hd];
-    let mut scores = vec![0f32; time];
-    for kv in 0..g {
-        for t in start..time {
-            let from = t * width + (h + kv) * hd;
-            rotate(&mut k[t * hd..(t + 1) * hd], &qkv[from..from + hd], &shape.rope, t - start, 1.0);
-        }
-        transpose(&mut k_t, &k, time, hd);
-        for head in kv * (h / g)..(kv + 1) * (h / g) {
-            for i in start..time {
-                let from = i * width + head * hd;
-                rotate(&mut q, &qkv[from..from + hd], &shape.rope, i - start, 1.0);
-                let s = &mut scores[start..=i];
-                s.fill(0.0);
-                for d in 0..hd {
-                    axpy(s, q[d] * scale, &k_t[d * time + start..d * time + i + 1]);
-                }
-                softmax_in_place(s);
-                let o = &mut out[i * h * hd + head * hd..i * h * hd + (head + 1) * hd];
-                for (j, &p) in s.iter().enumerate() {
-                    let from = (start + j) * width + (h + g + kv) * hd;
-                    axpy(o, p, &qkv[from..from + hd]);
-                }
-                if !probabilities.is_empty() {
-                    let from = head * time * time + i * time;
-                    probabilities[from + start..=from + i].copy_from_slice(s);
-                }
+/// `rows[j] += weights[j] * x`; rows are as wide as `x`, which has whole lanes.
+#[inline(always)]
+fn add_outer(rows: &mut [f32], weights: &[f32], x: &[f32]) {
+    for (row, &w) in rows.chunks_exact_mut(x.len()).zip(weights) {
+        for (row, x) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(x.as_chunks::<LANES>().0) {
+            for l in 0..LANES {
+                row[l] += w * x[l];
             }
         }
     }
 }
 
-/// Gradient of [`attention`] with respect to `qkv`. `grad`: like the output. Returns `[rows, time, qkv_dim]`.
-pub fn attention_backward(
-    qkv: &[f32],
-    probabilities: &[f32],
-    grad: &[f32],
-    rows: usize,
-    time: usize,
-    shape: &AttentionShape,
-    starts: &[usize],
-) -> Vec<f32> {
-    let (h, hd) = (shape.heads, shape.head_dim);
-    let row_size = time * shape.qkv_dim();
-    let mut out = vec![0f32; rows * row_size];
-    out.par_chunks_mut(row_size).enumerate().for_each(|(b, out)| {
-        attention_row_backward(
-            &qkv[b * row_size..(b + 1) * row_size],
-            &probabilities[b * h * time * time..(b + 1) * h * time * time],
-            &grad[b * time * h * hd..(b + 1) * time * h * hd],
-            out,
-            time,
+/// What one query sees: the first `prompt` positions of its group, and `own` positions from `start`.
+#[derive(Clone, Copy)]
+struct View {
+    prompt: usize,
+    start: usize,
+    own: usize,
+}
+
+impl View {
+    /// Whole lanes for the prompt's part of a buffer of scores.
+    #[inline(always)]
+    fn gap(&self) -> usize {
+        padded(self.prompt)
+    }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.gap() + padded(self.own)
+    }
+
+    /// `out = q . columns` at what is seen; `out` is `size` long.
+    #[inline(always)]
+    fn dots(&self, out: &mut [f32], q: &[f32], side: &Side) {
+        let (first, second) = out.split_at_mut(self.gap());
+        dot_columns(first, q, &side.columns, side.stride, 0);
+        dot_columns(second, q, &side.columns, side.stride, self.start);
+    }
+
+    /// Zero where nothing is seen.
+    #[inline(always)]
+    fn clear(&self, out: &mut [f32]) {
+        let gap = self.gap();
+        out[self.prompt..gap].fill(0.0);
+        out[gap + self.own..].fill(0.0);
+    }
+
+    /// `(weights, positions)` of the prompt and of the answer.
+    #[inline(always)]
+    fn parts<'a>(&self, weights: &'a [f32]) -> [(&'a [f32], std::ops::Range<usize>); 2] {
+        let gap = self.gap();
+        [(&weights[..self.prompt], 0..self.prompt), (&weights[gap..gap + self.own], self.start..self.start + self.own)]
+    }
+}
+
+/// `exp(scores - log_sum)` in place, 0 where nothing is seen.
+#[inline(always)]
+fn probabilities(scores: &mut [f32], view: &View, log_sum: f32) {
+    for s in scores.iter_mut() {
+        *s = exp(*s - log_sum);
+    }
+    view.clear(scores);
+}
+
+/// `log sum exp` of the scores that are seen.
+#[inline(always)]
+fn log_sum_exp(scores: &[f32], view: &View) -> f32 {
+    let mut top = f32::NEG_INFINITY;
+    for (part, _) in view.parts(scores) {
+        for &s in part {
+            top = if s > top { s } else { top };
+        }
+    }
+    let mut total = 0.0;
+    for (part, _) in view.parts(scores) {
+        let mut parts = [0f32; LANES];
+        let (chunks, rest) = part.as_chunks::<LANES>();
+        for chunk in chunks {
+            for l in 0..LANES {
+                parts[l] += exp(chunk[l] - top);
+            }
+        }
+        total += parts.iter().sum::<f32>();
+        for s in rest {
+            total += exp(s - top);
+        }
+    }
+    top + total.ln()
+}
+
+/// Every position of a group with what it sees and its place in the sequence. Positions count from the group's first.
+fn views(span: &Span) -> impl Iterator<Item = (usize, View)> + '_ {
+    let base = span.prompt.start;
+    let prompt = span.prompt.len();
+    let own = (0..prompt).map(|i| (i, View { prompt: 0, start: 0, own: i + 1 }));
+    own.chain(
+        span.answers
+            .iter()
+            .flat_map(move |a| (0..a.len()).map(move |i| (prompt + i, View { prompt, start: a.start - base, own: i + 1 }))),
+    )
+}
+
+/// Forward attention of all groups. `qkv`: `[positions, qkv_dim]`. Returns the output `[positions, heads * head_dim]` and
+/// `log sum exp` of each position's scores per head, `[positions, heads]`, for the gradient.
+pub fn attention(qkv: &[f32], shape: &AttentionShape, spans: &[Span]) -> (Vec<f32>, Vec<f32>) {
+    let n = qkv.len() / shape.qkv_dim();
+    let mut out = vec![0f32; n * shape.heads * shape.head_dim];
+    let mut log_sums = vec![0f32; n * shape.heads];
+    let size = shape.heads * shape.head_dim;
+    for span in spans {
+        let all = span.all();
+        attention_group(
+            &qkv[all.start * shape.qkv_dim()..all.end * shape.qkv_dim()],
+            &mut out[all.start * size..all.end * size],
+            &mut log_sums[all.start * shape.heads..all.end * shape.heads],
             shape,
-            starts[b],
+            span,
         );
-    });
+    }
+    (out, log_sums)
+}
+
+/// Rotated keys and values of key-value head `kv` of a group.
+#[inline(always)]
+fn keys_values(qkv: &[f32], shape: &AttentionShape, span: &Span, kv: usize) -> (Side, Side) {
+    let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
+    let n = qkv.len() / width;
+    let (mut k, mut v) = (Side::new(n, hd), Side::new(n, hd));
+    let mut rotated = vec![0f32; hd];
+    for (i, (position, _)) in views(span).enumerate() {
+        let from = i * width + (h + kv) * hd;
+        rotate(&mut rotated, &qkv[from..from + hd], &shape.rope, position, 1.0);
+        k.set(i, &rotated);
+        let from = i * width + (h + g + kv) * hd;
+        v.set(i, &qkv[from..from + hd]);
+    }
+    (k, v)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &AttentionShape, span: &Span) {
+    let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
+    let scale = 1.0 / (hd as f32).sqrt();
+    let n = qkv.len() / width;
+    let mut q = vec![0f32; hd];
+    let mut o = vec![0f32; padded(hd)];
+    let mut scores = vec![0f32; padded(n) + 2 * LANES];
+    for kv in 0..g {
+        let (k, v) = keys_values(qkv, shape, span, kv);
+        for head in kv * (h / g)..(kv + 1) * (h / g) {
+            for (i, (position, view)) in views(span).enumerate() {
+                let from = i * width + head * hd;
+                rotate(&mut q, &qkv[from..from + hd], &shape.rope, position, 1.0);
+                q.iter_mut().for_each(|q| *q *= scale);
+                let scores = &mut scores[..view.size()];
+                view.dots(scores, &q, &k);
+                let log_sum = log_sum_exp(scores, &view);
+                log_sums[i * h + head] = log_sum;
+                probabilities(scores, &view, log_sum);
+                o.fill(0.0);
+                for (p, at) in view.parts(scores) {
+                    add_weighted_rows(&mut o, p, &v.rows[at.start * v.width..at.end * v.width]);
+                }
+                out[i * h * hd + head * hd..i * h * hd + (head + 1) * hd].copy_from_slice(&o[..hd]);
+            }
+        }
+    }
+}
+
+/// Gradient of [`attention`] with respect to `qkv`. `grad`: like the output. Returns `[positions, qkv_dim]`.
+pub fn attention_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], shape: &AttentionShape, spans: &[Span]) -> Vec<f32> {
+    let (h, width, size) = (shape.heads, shape.qkv_dim(), shape.heads * shape.head_dim);
+    let mut out = vec![0f32; qkv.len()];
+    for span in spans {
+        let all = span.all();
+        attention_group_backward(
+            &qkv[all.start * width..all.end * width],
+            &log_sums[all.start * h..all.end * h],
+            &grad[all.start * size..all.end * size],
+            &mut out[all.start * width..all.end * width],
+            shape,
+            span,
+        );
+    }
     out
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-#[allow(clippy::too_many_arguments)]
-fn attention_row_backward(
+fn attention_group_backward(
     qkv: &[f32],
-    probabilities: &[f32],
+    log_sums: &[f32],
     grad: &[f32],
     out: &mut [f32],
-    time: usize,
     shape: &AttentionShape,
-    start: usize,
+    span: &Span,
 ) {
     let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
     let scale = 1.0 / (hd as f32).sqrt();
-    let size = time * hd;
-    let (mut k, mut v, mut v_t) = (vec![0f32; size], vec![0f32; size], vec![0f32; size]);
-    let (mut dk, mut dv) = (vec![0f32; size], vec![0f32; size]);
-    let (mut q, mut dq, mut unrotated) = (vec![0f32; hd], vec![0f32; hd], vec![0f32; hd]);
-    let mut dp = vec![0f32; time];
+    let n = qkv.len() / width;
+    let wide = padded(hd);
+    let (mut q, mut go, mut dq) = (vec![0f32; wide], vec![0f32; wide], vec![0f32; wide]);
+    let (mut p, mut ds) = (vec![0f32; padded(n) + 2 * LANES], vec![0f32; padded(n) + 2 * LANES]);
+    let mut rotated = vec![0f32; hd];
     for kv in 0..g {
-        for t in start..time {
-            let from = t * width + (h + kv) * hd;
-            rotate(&mut k[t * hd..(t + 1) * hd], &qkv[from..from + hd], &shape.rope, t - start, 1.0);
-            let from = t * width + (h + g + kv) * hd;
-            v[t * hd..(t + 1) * hd].copy_from_slice(&qkv[from..from + hd]);
-        }
-        transpose(&mut v_t, &v, time, hd);
-        dk.fill(0.0);
-        dv.fill(0.0);
+        let (k, v) = keys_values(qkv, shape, span, kv);
+        let (mut dk, mut dv) = (vec![0f32; n * wide], vec![0f32; n * wide]);
         for head in kv * (h / g)..(kv + 1) * (h / g) {
-            for i in start..time {
-                let p = &probabilities[head * time * time + i * time + start..=head * time * time + i * time + i];
-                let go = &grad[i * h * hd + head * hd..i * h * hd + (head + 1) * hd];
+            for (i, (position, view)) in views(span).enumerate() {
                 let from = i * width + head * hd;
-                rotate(&mut q, &qkv[from..from + hd], &shape.rope, i - start, 1.0);
-                // dP = grad V^T, dS = P (dP - sum P dP)
-                let dp = &mut dp[start..=i];
-                dp.fill(0.0);
-                for d in 0..hd {
-                    axpy(dp, go[d], &v_t[d * time + start..d * time + i + 1]);
-                }
-                let mean = sum_of_products(p, dp);
-                for (dp, p) in dp.iter_mut().zip(p) {
-                    *dp = p * (*dp - mean) * scale;
+                rotate(&mut q[..hd], &qkv[from..from + hd], &shape.rope, position, 1.0);
+                q.iter_mut().for_each(|q| *q *= scale);
+                go[..hd].copy_from_slice(&grad[i * h * hd + head * hd..i * h * hd + (head + 1) * hd]);
+                let (p, ds) = (&mut p[..view.size()], &mut ds[..view.size()]);
+                view.dots(p, &q[..hd], &k);
+                probabilities(p, &view, log_sums[i * h + head]);
+                // dP = grad V^T, dS = P (dP - sum P dP); P is 0 where nothing is seen.
+                view.dots(ds, &go[..hd], &v);
+                let mean = sum_of_products(p, ds);
+                for (ds, p) in ds.iter_mut().zip(p.iter()) {
+                    *ds = p * (*ds - mean);
                 }
                 dq.fill(0.0);
-                for j in 0..dp.len() {
-                    let row = (start + j) * hd..(start + j + 1) * hd;
-                    axpy(&mut dv[row.clone()], p[j], go);
-                    axpy(&mut dk[row.clone()], dp[j], &q);
-                    axpy(&mut dq, dp[j], &k[row]);
+                for ((p, at), (ds, _)) in view.parts(p).into_iter().zip(view.parts(ds)) {
+                    let rows = at.start * wide..at.end * wide;
+                    add_outer(&mut dv[rows.clone()], p, &go);
+                    add_outer(&mut dk[rows.clone()], ds, &q);
+                    add_weighted_rows(&mut dq, ds, &k.rows[rows]);
                 }
-                rotate(&mut out[from..from + hd], &dq, &shape.rope, i - start, -1.0);
+                dq.iter_mut().for_each(|q| *q *= scale);
+                rotate(&mut out[from..from + hd], &dq[..hd], &shape.rope, position, -1.0);
             }
         }
-        for t in start..time {
-            rotate(&mut unrotated, &dk[t * hd..(t + 1) * hd], &shape.rope, t - start, -1.0);
-            let from = t * width + (h + kv) * hd;
-            out[from..from + hd].copy_from_slice(&unrotated);
-            let from = t * width + (h + g + kv) * hd;
-            out[from..from + hd].copy_from_slice(&dv[t * hd..(t + 1) * hd]);
+        for (i, (position, _)) in views(span).enumerate() {
+            rotate(&mut rotated, &dk[i * wide..i * wide + hd], &shape.rope, position, -1.0);
+            let from = i * width + (h + kv) * hd;
+            out[from..from + hd].copy_from_slice(&rotated);
+            let from = i * width + (h + g + kv) * hd;
+            out[from..from + hd].copy_from_slice(&dv[i * wide..i * wide + hd]);
         }
     }
 }
 
-/// Attention of `new` positions after `before` cached ones. `cache`: `[rows][capacity][keys, values]`, appended to.
-#[allow(clippy::too_many_arguments)]
-pub fn cached_attention(
-    qkv: &[f32],
-    new: usize,
-    cache: &mut [f32],
+/// Keys and values of one sequence while it grows, for every key-value head.
+#[derive(Debug, Clone)]
+pub struct HostCache {
+    /// Rotated keys, `[kv_head][head_dim][stride]`.
+    keys: Vec<f32>,
+    /// `[kv_head][position][width]`
+    values: Vec<f32>,
     capacity: usize,
-    before: usize,
+}
+
+impl HostCache {
+    /// An empty cache for `capacity` positions.
+    fn new(shape: &AttentionShape, capacity: usize) -> Self {
+        let (g, hd) = (shape.kv_heads, shape.head_dim);
+        Self { keys: vec![0.0; g * hd * padded(capacity)], values: vec![0.0; g * capacity * padded(hd)], capacity }
+    }
+
+    /// Remembers a token (`qkv_dim` numbers) at `slot`, which stands at `position` of its sequence.
+    #[inline(always)]
+    fn set(&mut self, slot: usize, position: usize, token: &[f32], shape: &AttentionShape, scratch: &mut [f32]) {
+        let (h, g, hd) = (shape.heads, shape.kv_heads, shape.head_dim);
+        let (stride, wide) = (padded(self.capacity), padded(hd));
+        for kv in 0..g {
+            rotate(scratch, &token[(h + kv) * hd..(h + kv + 1) * hd], &shape.rope, position, 1.0);
+            for (d, &k) in scratch.iter().enumerate() {
+                self.keys[(kv * hd + d) * stride + slot] = k;
+            }
+            let from = (kv * self.capacity + slot) * wide;
+            self.values[from..from + hd].copy_from_slice(&token[(h + g + kv) * hd..(h + g + kv + 1) * hd]);
+        }
+    }
+}
+
+/// Caches of the prompts of `spans`; `qkv`: `[positions, qkv_dim]`.
+pub fn prompt_caches(qkv: &[f32], shape: &AttentionShape, spans: &[Span]) -> Vec<HostCache> {
+    let width = shape.qkv_dim();
+    let mut scratch = vec![0f32; shape.head_dim];
+    spans
+        .iter()
+        .map(|span| {
+            let mut cache = HostCache::new(shape, span.prompt.len());
+            for (i, at) in span.prompt.clone().enumerate() {
+                cache.set(i, i, &qkv[at * width..(at + 1) * width], shape, &mut scratch);
+            }
+            cache
+        })
+        .collect()
+}
+
+/// Attention of the next token of every answer, at `slot` of its answer; appends it to `answers`. `qkv`: `[rows, qkv_dim]`.
+pub fn step_attention(
+    qkv: &[f32],
     shape: &AttentionShape,
-    starts: &[usize],
+    prompts: &[HostCache],
+    owners: &[usize],
+    answers: &mut Vec<HostCache>,
+    capacity: usize,
+    slot: usize,
 ) -> Vec<f32> {
-    let rows = starts.len();
-    let out_size = new * shape.heads * shape.head_dim;
-    let cache_size = capacity * 2 * shape.kv_heads * shape.head_dim;
-    let row_size = new * shape.qkv_dim();
-    let mut out = vec![0f32; rows * out_size];
-    out.par_chunks_mut(out_size).zip(cache.par_chunks_mut(cache_size)).enumerate().for_each(|(b, (out, cache))| {
-        cached_attention_row(&qkv[b * row_size..(b + 1) * row_size], out, cache, new, before, shape, starts[b]);
-    });
+    let (width, size) = (shape.qkv_dim(), shape.heads * shape.head_dim);
+    if answers.is_empty() {
+        answers.extend(owners.iter().map(|_| HostCache::new(shape, capacity)));
+    }
+    let mut out = vec![0f32; owners.len() * size];
+    for ((token, out), (&owner, cache)) in
+        qkv.chunks_exact(width).zip(out.chunks_exact_mut(size)).zip(owners.iter().zip(answers))
+    {
+        step_attention_row(token, out, shape, &prompts[owner], cache, slot);
+    }
     out
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn cached_attention_row(
-    qkv: &[f32],
+fn step_attention_row(
+    token: &[f32],
     out: &mut [f32],
-    cache: &mut [f32],
-    new: usize,
-    before: usize,
     shape: &AttentionShape,
-    start: usize,
+    prompt: &HostCache,
+    answer: &mut HostCache,
+    slot: usize,
 ) {
-    let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
+    let (h, g, hd) = (shape.heads, shape.kv_heads, shape.head_dim);
     let scale = 1.0 / (hd as f32).sqrt();
-    let entry = 2 * g * hd;
+    let wide = padded(hd);
+    // The prompt's cache is exactly as long as the prompt.
+    let view = View { prompt: prompt.capacity, start: 0, own: slot + 1 };
+    let position = prompt.capacity + slot;
     let mut q = vec![0f32; hd];
-    let mut scores = vec![0f32; before + new];
-    for i in 0..new {
-        let t = before + i;
-        if t < start {
-            continue;
+    answer.set(slot, position, token, shape, &mut q);
+    let mut o = vec![0f32; wide];
+    let mut scores = vec![0f32; view.size()];
+    for head in 0..h {
+        let kv = head / (h / g);
+        rotate(&mut q, &token[head * hd..(head + 1) * hd], &shape.rope, position, 1.0);
+        q.iter_mut().for_each(|q| *q *= scale);
+        let (first, second) = scores.split_at_mut(view.gap());
+        for (part, cache) in [(first, prompt), (second, &*answer)] {
+            let stride = padded(cache.capacity);
+            dot_columns(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride, 0);
         }
-        let token = &qkv[i * width..(i + 1) * width];
-        let slot = &mut cache[t * entry..(t + 1) * entry];
-        for kv in 0..g {
-            rotate(&mut slot[kv * hd..(kv + 1) * hd], &token[(h + kv) * hd..(h + kv + 1) * hd], &shape.rope, t - start, 1.0);
+        let log_sum = log_sum_exp(&scores, &view);
+        probabilities(&mut scores, &view, log_sum);
+        o.fill(0.0);
+        for ((p, at), cache) in view.parts(&scores).into_iter().zip([prompt, &*answer]) {
+            let rows = &cache.values[kv * cache.capacity * wide..(kv + 1) * cache.capacity * wide];
+            add_weighted_rows(&mut o, p, &rows[at.start * wide..at.end * wide]);
         }
-        slot[g * hd..].copy_from_slice(&token[(h + g) * hd..]);
-        for head in 0..h {
-            let kv = head / (h / g);
-            rotate(&mut q, &token[head * hd..(head + 1) * hd], &shape.rope, t - start, 1.0);
-            let s = &mut scores[start..=t];
-            for (j, s) in s.iter_mut().enumerate() {
-                let from = (start + j) * entry + kv * hd;
-                *s = scale * sum_of_products(&q, &cache[from..from + hd]);
-            }
-            softmax_in_place(s);
-            let o = &mut out[i * h * hd + head * hd..i * h * hd + (head + 1) * hd];
-            for (j, &p) in s.iter().enumerate() {
-                let from = (start + j) * entry + (g + kv) * hd;
-                axpy(o, p, &cache[from..from + hd]);
-            }
-        }
+        out[head * hd..(head + 1) * hd].copy_from_slice(&o[..hd]);
     }
 }
 
-/// Rows that one task of a row-wise kernel takes. A constant: sums over rows are made of these parts in order.
-const ROWS_PER_TASK: usize = 128;
+/// Turns logits into weights `exp(logit * scale - top)` in place; returns their sum and `sum weight * (logit * scale - top)`,
+/// and `top`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn sampling_weights(logits: &mut [f32], scale: f32) -> (f32, f32, f32) {
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = logits.as_chunks_mut::<LANES>();
+    for chunk in chunks.iter() {
+        for l in 0..LANES {
+            tops[l] = if chunk[l] > tops[l] { chunk[l] } else { tops[l] };
+        }
+    }
+    let top = tops.iter().chain(rest.iter()).copied().fold(f32::NEG_INFINITY, f32::max) * scale;
+    let (mut totals, mut means) = ([0f32; LANES], [0f32; LANES]);
+    for chunk in chunks.iter_mut() {
+        for l in 0..LANES {
+            let x = (chunk[l] * scale - top).max(-80.0);
+            let w = exp(x);
+            totals[l] += w;
+            means[l] += w * x;
+            chunk[l] = w;
+        }
+    }
+    let (mut total, mut mean) = (totals.iter().sum::<f32>(), means.iter().sum::<f32>());
+    for w in rest {
+        let x = (*w * scale - top).max(-80.0);
+        *w = exp(x);
+        total += *w;
+        mean += *w * x;
+    }
+    (total, mean, top)
+}
 
 /// Forward RMS norm; returns the output and `1 / rms` per row.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
-    let d = weight.len();
     let mut out = vec![0f32; x.len()];
-    let mut inverse = vec![0f32; x.len() / d];
-    out.par_chunks_mut(d * ROWS_PER_TASK)
-        .zip(inverse.par_chunks_mut(ROWS_PER_TASK))
-        .zip(x.par_chunks(d * ROWS_PER_TASK))
-        .for_each(|((out, inverse), x)| rms_norm_rows(out, inverse, x, weight, eps));
+    let mut inverse = vec![0f32; x.len() / weight.len()];
+    rms_norm_rows(&mut out, &mut inverse, x, weight, eps);
     (out, inverse)
 }
 
@@ -356,19 +534,8 @@ fn rms_norm_rows(out: &mut [f32], inverse: &mut [f32], x: &[f32], weight: &[f32]
 
 /// Gradients of [`rms_norm`] with respect to `x` and `weight`.
 pub fn rms_norm_backward(x: &[f32], weight: &[f32], inverse: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let d = weight.len();
     let mut dx = vec![0f32; x.len()];
-    let parts: Vec<Vec<f32>> = dx
-        .par_chunks_mut(d * ROWS_PER_TASK)
-        .zip(x.par_chunks(d * ROWS_PER_TASK))
-        .zip(grad.par_chunks(d * ROWS_PER_TASK))
-        .zip(inverse.par_chunks(ROWS_PER_TASK))
-        .map(|(((dx, x), grad), inverse)| rms_norm_rows_backward(dx, x, weight, inverse, grad))
-        .collect();
-    let mut dw = vec![0f32; d];
-    for part in parts {
-        axpy(&mut dw, 1.0, &part);
-    }
+    let dw = rms_norm_rows_backward(&mut dx, x, weight, inverse, grad);
     (dx, dw)
 }
 
@@ -393,9 +560,7 @@ fn rms_norm_rows_backward(dx: &mut [f32], x: &[f32], weight: &[f32], inverse: &[
 /// Forward SwiGLU, `[n, 2 f]` to `[n, f]`.
 pub fn swiglu(gate_up: &[f32], f: usize) -> Vec<f32> {
     let mut out = vec![0f32; gate_up.len() / 2];
-    out.par_chunks_mut(f * ROWS_PER_TASK)
-        .zip(gate_up.par_chunks(2 * f * ROWS_PER_TASK))
-        .for_each(|(out, gate_up)| swiglu_rows(out, gate_up, f));
+    swiglu_rows(&mut out, gate_up, f);
     out
 }
 
@@ -412,10 +577,7 @@ fn swiglu_rows(out: &mut [f32], gate_up: &[f32], f: usize) {
 /// Gradient of [`swiglu`].
 pub fn swiglu_backward(gate_up: &[f32], grad: &[f32], f: usize) -> Vec<f32> {
     let mut out = vec![0f32; gate_up.len()];
-    out.par_chunks_mut(2 * f * ROWS_PER_TASK)
-        .zip(gate_up.par_chunks(2 * f * ROWS_PER_TASK))
-        .zip(grad.par_chunks(f * ROWS_PER_TASK))
-        .for_each(|((out, gate_up), grad)| swiglu_rows_backward(out, gate_up, grad, f));
+    swiglu_rows_backward(&mut out, gate_up, grad, f);
     out
 }
 
@@ -437,13 +599,7 @@ pub fn log_prob(logits: &[f32], targets: &[u32], temperature: f32) -> (Vec<f32>,
     let classes = logits.len() / targets.len().max(1);
     let mut out = vec![0f32; targets.len()];
     let mut log_sums = vec![0f32; targets.len()];
-    out.par_chunks_mut(ROWS_PER_TASK)
-        .zip(log_sums.par_chunks_mut(ROWS_PER_TASK))
-        .zip(logits.par_chunks(classes * ROWS_PER_TASK))
-        .zip(targets.par_chunks(ROWS_PER_TASK))
-        .for_each(|(((out, log_sums), logits), targets)| {
-            log_prob_rows(out, log_sums, logits, targets, classes, 1.0 / temperature)
-        });
+    log_prob_rows(&mut out, &mut log_sums, logits, targets, classes, 1.0 / temperature);
     (out, log_sums)
 }
 
@@ -477,19 +633,7 @@ fn log_prob_rows(out: &mut [f32], log_sums: &mut [f32], logits: &[f32], targets:
 pub fn log_prob_backward(logits: &[f32], targets: &[u32], log_sums: &[f32], grad: &[f32], temperature: f32) -> Vec<f32> {
     let classes = logits.len() / targets.len().max(1);
     let mut out = vec![0f32; logits.len()];
-    out.par_chunks_mut(classes * ROWS_PER_TASK).enumerate().for_each(|(task, out)| {
-        let from = task * ROWS_PER_TASK;
-        let n = out.len() / classes;
-        log_prob_rows_backward(
-            out,
-            &logits[from * classes..(from + n) * classes],
-            &targets[from..from + n],
-            &log_sums[from..from + n],
-            &grad[from..from + n],
-            classes,
-            1.0 / temperature,
-        );
-    });
+    log_prob_rows_backward(&mut out, logits, targets, log_sums, grad, classes, 1.0 / temperature);
     out
 }
 

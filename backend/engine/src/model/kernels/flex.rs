@@ -1,5 +1,6 @@
 //! The CPU backend's fused operations, with their gradients.
 
+use super::super::packed::Span;
 use super::{AttentionShape, Kernels, LayerCache, cpu};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -11,6 +12,9 @@ use burn::tensor::{TensorMetadata, TensorPrimitive};
 use burn_flex::FlexTensor;
 
 type Taped = Autodiff<Flex, NoCheckpointing>;
+
+/// A few hundred tokens of a small model's activations fit into a core's second-level cache.
+const CHUNK_TOKENS: usize = 384;
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
@@ -34,28 +38,41 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> B::FloatTensor
 }
 
 impl Kernels for Flex {
-    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
-        let [b, t, _] = qkv.dims();
+    const CHUNK_TOKENS: usize = CHUNK_TOKENS;
+    const THREADED: bool = true;
+
+    fn causal_attention(qkv: Tensor<Self, 2>, shape: &AttentionShape, spans: &[Span]) -> Tensor<Self, 2> {
+        let [n, _] = qkv.dims();
         let qkv = ordered(primitive(qkv));
-        let (out, _) = cpu::attention(values(&qkv), b, t, shape, starts, false);
-        float(tensor(out, [b, t, shape.heads * shape.head_dim]))
+        float(tensor(cpu::attention(values(&qkv), shape, spans).0, [n, shape.heads * shape.head_dim]))
     }
 
-    fn cached_attention(
-        qkv: Tensor<Self, 3>,
+    fn prompt_attention(
+        qkv: Tensor<Self, 2>,
         shape: &AttentionShape,
-        starts: &[usize],
+        spans: &[Span],
         cache: &mut LayerCache<Self>,
-    ) -> Tensor<Self, 3> {
-        let [b, new, _] = qkv.dims();
+    ) -> Tensor<Self, 2> {
+        let [n, _] = qkv.dims();
         let qkv = ordered(primitive(qkv));
-        if cache.host.is_empty() {
-            cache.width = 2 * shape.kv_heads * shape.head_dim;
-            cache.host = vec![0.0; b * cache.capacity * cache.width];
-        }
-        let out = cpu::cached_attention(values(&qkv), new, &mut cache.host, cache.capacity, cache.length, shape, starts);
-        cache.length += new;
-        float(tensor(out, [b, new, shape.heads * shape.head_dim]))
+        cache.prompts_host = cpu::prompt_caches(values(&qkv), shape, spans);
+        float(tensor(cpu::attention(values(&qkv), shape, spans).0, [n, shape.heads * shape.head_dim]))
+    }
+
+    fn step_attention(
+        qkv: Tensor<Self, 2>,
+        shape: &AttentionShape,
+        _: &[Span],
+        owners: &[usize],
+        cache: &mut LayerCache<Self>,
+    ) -> Tensor<Self, 2> {
+        let [n, _] = qkv.dims();
+        let qkv = ordered(primitive(qkv));
+        let (capacity, slot) = (cache.capacity, cache.length);
+        cache.length += 1;
+        let (prompts, answers) = (&cache.prompts_host, &mut cache.answers_host);
+        let out = cpu::step_attention(values(&qkv), shape, prompts, owners, answers, capacity, slot);
+        float(tensor(out, [n, shape.heads * shape.head_dim]))
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f32) -> Tensor<Self, 2> {
@@ -82,9 +99,9 @@ struct AttentionBackward;
 #[derive(Debug, Clone)]
 struct AttentionState {
     qkv: FlexTensor,
-    probabilities: FlexTensor,
+    log_sums: FlexTensor,
     shape: AttentionShape,
-    starts: Vec<usize>,
+    spans: Vec<Span>,
 }
 
 impl Backward<Flex, 1> for AttentionBackward {
@@ -93,11 +110,11 @@ impl Backward<Flex, 1> for AttentionBackward {
     fn backward(self, ops: Ops<AttentionState, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = ordered(grads.consume::<Flex>(&ops.node));
         let s = &ops.state;
-        let [b, t, width] = s.qkv.shape().dims();
+        let [n, width] = s.qkv.shape().dims();
         let [parent] = ops.parents;
         if let Some(node) = parent {
-            let out = cpu::attention_backward(values(&s.qkv), values(&s.probabilities), values(&grad), b, t, &s.shape, &s.starts);
-            grads.register::<Flex>(node.id, tensor(out, [b, t, width]));
+            let out = cpu::attention_backward(values(&s.qkv), values(&s.log_sums), values(&grad), &s.shape, &s.spans);
+            grads.register::<Flex>(node.id, tensor(out, [n, width]));
         }
     }
 }
@@ -167,23 +184,22 @@ impl Backward<Flex, 1> for LogProbBackward {
 }
 
 impl Kernels for Taped {
-    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
-        let [b, t, _] = qkv.dims();
+    const CHUNK_TOKENS: usize = CHUNK_TOKENS;
+    const THREADED: bool = true;
+
+    fn causal_attention(qkv: Tensor<Self, 2>, shape: &AttentionShape, spans: &[Span]) -> Tensor<Self, 2> {
+        let [n, _] = qkv.dims();
         let qkv = primitive(qkv);
         let input = ordered(qkv.primitive.clone());
-        let (h, width) = (shape.heads, shape.heads * shape.head_dim);
-        let out = match AttentionBackward.prepare::<NoCheckpointing>([qkv.node.clone()]).compute_bound().stateful() {
+        let (out, log_sums) = cpu::attention(values(&input), shape, spans);
+        let out = tensor(out, [n, shape.heads * shape.head_dim]);
+        float(match AttentionBackward.prepare::<NoCheckpointing>([qkv.node.clone()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (out, probabilities) = cpu::attention(values(&input), b, t, shape, starts, true);
-                let probabilities = tensor(probabilities, [b, h, t, t]);
-                let state = AttentionState { qkv: input, probabilities, shape: shape.clone(), starts: starts.to_vec() };
-                prep.finish(state, tensor(out, [b, t, width]))
+                let log_sums = tensor(log_sums, [n, shape.heads]);
+                prep.finish(AttentionState { qkv: input, log_sums, shape: shape.clone(), spans: spans.to_vec() }, out)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(tensor(cpu::attention(values(&input), b, t, shape, starts, false).0, [b, t, width]))
-            }
-        };
-        float(out)
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        })
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f32) -> Tensor<Self, 2> {
@@ -230,6 +246,7 @@ impl Kernels for Taped {
 #[cfg(test)]
 mod tests {
     use super::super::RopeTable;
+    use crate::model::packed::{Group, Packed};
     use super::*;
     use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
     use std::sync::Arc;
@@ -247,27 +264,23 @@ mod tests {
         shape: [usize; I],
         fused: impl Fn(Tensor<Taped, I>) -> Tensor<Taped, O>,
         plain: impl Fn(Tensor<Plain, I>) -> Tensor<Plain, O>,
-        counted: impl Fn(usize) -> bool,
     ) {
         let data = TensorData::new(numbers(shape.iter().product(), 3), shape);
         fn run<B: burn::tensor::backend::AutodiffBackend, const I: usize, const O: usize>(
             data: TensorData,
             f: impl Fn(Tensor<B, I>) -> Tensor<B, O>,
-            counted: impl Fn(usize) -> bool,
         ) -> (Vec<f32>, Vec<f32>) {
             let x = Tensor::<B, I>::from_data(data, &Default::default()).require_grad();
             let y = f(x.clone());
             let shape = y.dims();
             let n: usize = shape.iter().product();
-            let weights: Vec<f32> =
-                numbers(n, 11).into_iter().enumerate().map(|(i, w)| if counted(i) { w } else { 0.0 }).collect();
-            let weights = Tensor::<B, O>::from_data(TensorData::new(weights, shape), &Default::default());
+            let weights = Tensor::<B, O>::from_data(TensorData::new(numbers(n, 11), shape), &Default::default());
             let grads = (y.clone() * weights.clone()).sum().backward();
             let out = (y * weights).into_data().to_vec().unwrap();
             (out, x.grad(&grads).unwrap().into_data().to_vec().unwrap())
         }
-        let (a, ga) = run(data.clone(), fused, &counted);
-        let (b, gb) = run(data, plain, &counted);
+        let (a, ga) = run(data.clone(), fused);
+        let (b, gb) = run(data, plain);
         for (what, a, b) in [("output", a, b), ("gradient", ga, gb)] {
             for (i, (a, b)) in a.iter().zip(&b).enumerate() {
                 assert!((a - b).abs() < 2e-4 * (1.0 + b.abs()), "{what} {i}: {a} is not {b}");
@@ -275,16 +288,30 @@ mod tests {
         }
     }
 
+    fn shape() -> AttentionShape {
+        AttentionShape { heads: 4, kv_heads: 2, head_dim: 6, rope: Arc::new(RopeTable::new(64, 6, 1e4)) }
+    }
+
+    /// Groups with several answers, one, none, and an empty one.
+    fn spans() -> Vec<Span> {
+        let (a, b, c, d) = ([0; 19], [0; 23], [0; 5], [0; 1]);
+        let groups = [
+            Group { prompt: &c, answers: vec![&a, &d, &b] },
+            Group { prompt: &a, answers: vec![&c] },
+            Group { prompt: &b, answers: vec![] },
+            Group { prompt: &d, answers: vec![&[], &c] },
+        ];
+        Packed::new(&groups).spans
+    }
+
     #[test]
     fn attention_equals_its_definition() {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 6, rope: Arc::new(RopeTable::new(16, 6, 1e4)) };
-        let starts = [0, 3, 8];
-        let (time, width) = (9, 24);
-        check::<3, 3>(
-            [3, time, shape.qkv_dim()],
-            |x| Taped::causal_attention(x, &shape, &starts),
-            |x| Plain::causal_attention(x, &shape, &starts),
-            |i| (i / width) % time >= starts[i / width / time],
+        let (shape, spans) = (shape(), spans());
+        let n = spans.last().unwrap().all().end;
+        check::<2, 2>(
+            [n, shape.qkv_dim()],
+            |x| Taped::causal_attention(x, &shape, &spans),
+            |x| Plain::causal_attention(x, &shape, &spans),
         );
     }
 
@@ -296,45 +323,69 @@ mod tests {
             [300, 40],
             |x| Taped::rms_norm(x, Tensor::from_data(w(), &Default::default()), 1e-5),
             |x| Plain::rms_norm(x, Tensor::from_data(w(), &Default::default()), 1e-5),
-            |_| true,
         );
         let x = || TensorData::new(numbers(300 * 40, 9), [300, 40]);
         check::<1, 2>(
             [40],
             |w| Taped::rms_norm(Tensor::from_data(x(), &Default::default()), w, 1e-5),
             |w| Plain::rms_norm(Tensor::from_data(x(), &Default::default()), w, 1e-5),
-            |_| true,
         );
     }
 
     #[test]
     fn swiglu_equals_its_definition() {
-        check::<2, 2>([150, 52], Taped::swiglu, Plain::swiglu, |_| true);
+        check::<2, 2>([150, 52], Taped::swiglu, Plain::swiglu);
     }
 
     #[test]
     fn log_prob_equals_its_definition() {
         let targets: Vec<u32> = (0..140).map(|i| (i * 7 % 37) as u32).collect();
-        check::<2, 1>([140, 37], |x| Taped::log_prob(x, &targets, 0.7), |x| Plain::log_prob(x, &targets, 0.7), |_| true);
+        check::<2, 1>([140, 37], |x| Taped::log_prob(x, &targets, 0.7), |x| Plain::log_prob(x, &targets, 0.7));
+    }
+
+    /// Prompts first, then answers token by token; what comes out equals one pass over everything.
+    fn stepwise<B: Kernels>() {
+        let shape = shape();
+        let (prompts, answers): ([&[u32]; 2], [&[u32]; 3]) = ([&[0; 7], &[0; 3]], [&[0; 18], &[0; 4], &[0; 18]]);
+        let groups =
+            [Group { prompt: prompts[0], answers: answers[..2].to_vec() }, Group { prompt: prompts[1], answers: vec![answers[2]] }];
+        let spans = Packed::new(&groups).spans;
+        let alone = Packed::new(&prompts.map(|prompt| Group { prompt, answers: vec![] })).spans;
+        let (n, width) = (spans[1].all().end, shape.qkv_dim());
+        let data = numbers(n * width, 3);
+        let whole = Tensor::<B, 2>::from_data(TensorData::new(data.clone(), [n, width]), &Default::default());
+        let want: Vec<f32> = B::causal_attention(whole, &shape, &spans).into_data().to_vec().unwrap();
+        let pick = |at: Vec<usize>| {
+            let rows: Vec<f32> = at.iter().flat_map(|&i| data[i * width..(i + 1) * width].to_vec()).collect();
+            Tensor::<B, 2>::from_data(TensorData::new(rows, [at.len(), width]), &Default::default())
+        };
+        let agree = |got: Tensor<B, 2>, at: Vec<usize>| {
+            let size = shape.heads * shape.head_dim;
+            for (got, i) in got.into_data().to_vec::<f32>().unwrap().chunks(size).zip(at) {
+                for (a, b) in got.iter().zip(&want[i * size..]) {
+                    assert!((a - b).abs() < 1e-5, "position {i}: {a} is not {b}");
+                }
+            }
+        };
+        let mut cache = LayerCache::<B>::new(18);
+        let at: Vec<usize> = spans.iter().flat_map(|s| s.prompt.clone()).collect();
+        agree(B::prompt_attention(pick(at.clone()), &shape, &alone, &mut cache), at);
+        let starts = [spans[0].answers[0].start, spans[0].answers[1].start, spans[1].answers[0].start];
+        for t in 0..4 {
+            let at = starts.map(|s| s + t).to_vec();
+            agree(B::step_attention(pick(at.clone()), &shape, &alone, &[0, 0, 1], &mut cache), at);
+        }
+        // The short answer has ended; the others go on.
+        cache.keep(&[0, 2], &Default::default());
+        for t in 4..18 {
+            let at = vec![starts[0] + t, starts[2] + t];
+            agree(B::step_attention(pick(at.clone()), &shape, &alone, &[0, 1], &mut cache), at);
+        }
     }
 
     #[test]
-    fn cached_attention_equals_attention_over_everything() {
-        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 6, rope: Arc::new(RopeTable::new(16, 6, 1e4)) };
-        let starts = [0, 2];
-        let data = TensorData::new(numbers(2 * 7 * shape.qkv_dim(), 3), [2, 7, shape.qkv_dim()]);
-        let whole: Tensor<Flex, 3> = Tensor::from_data(data.clone(), &Default::default());
-        let want = Flex::causal_attention(whole.clone(), &shape, &starts).narrow(1, 6, 1);
-        let mut cache = LayerCache::<Flex>::new(16);
-        Flex::cached_attention(whole.clone().narrow(1, 0, 5), &shape, &starts, &mut cache);
-        Flex::cached_attention(whole.clone().narrow(1, 5, 1), &shape, &starts, &mut cache);
-        // The last position is computed for the second row alone.
-        cache.keep(&[1], &Default::default());
-        let got = Flex::cached_attention(whole.narrow(1, 6, 1).narrow(0, 1, 1), &shape, &starts[1..], &mut cache);
-        let (want, got): (Vec<f32>, Vec<f32>) =
-            (want.narrow(0, 1, 1).into_data().to_vec().unwrap(), got.into_data().to_vec().unwrap());
-        for (a, b) in want.iter().zip(&got) {
-            assert!((a - b).abs() < 1e-5);
-        }
+    fn attention_step_by_step_equals_attention_over_everything() {
+        stepwise::<Flex>();
+        stepwise::<Plain>();
     }
 }

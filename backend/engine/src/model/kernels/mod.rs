@@ -4,11 +4,13 @@
 //! The CPU backend overrides it with fused loops (`cpu.rs`) and hand-written gradients (`flex.rs`), because element-wise
 //! passes and strided copies, not matrix products, dominate small models there. A test compares both.
 
-mod cpu;
+pub(super) mod cpu;
 mod flex;
 
+use super::packed::Span;
 use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Geometry of grouped-query attention with rotary position embeddings.
@@ -58,84 +60,148 @@ impl RopeTable {
     }
 }
 
-/// Keys and values of one layer while a batch is generated.
+/// Keys and values of one layer while answers are generated: those of the prompts, which their answers share, and those of
+/// every answer.
 ///
-/// Backends with fused kernels keep them on the host in `host`; the others as tensors.
+/// Backends with fused kernels keep them on the host; the others as tensors.
 #[derive(Debug, Clone)]
 pub struct LayerCache<B: Backend> {
-    /// Rotated keys and values, `[rows, kv_heads, length, head_dim]` each.
-    tensors: Option<(Tensor<B, 4>, Tensor<B, 4>)>,
-    /// `[row][position][key heads, value heads]`, room for `capacity` positions.
-    host: Vec<f32>,
+    prompts: Option<KeysValues<B>>,
+    answers: Option<KeysValues<B>>,
+    prompts_host: Vec<cpu::HostCache>,
+    answers_host: Vec<cpu::HostCache>,
+    /// Most tokens of an answer.
     capacity: usize,
-    /// `2 * kv_heads * head_dim`; known once something is cached on the host.
-    width: usize,
+    /// Tokens that every answer has by now.
     length: usize,
 }
 
+/// Rotated keys and values, `[rows, kv_heads, length, head_dim]` each.
+type KeysValues<B> = (Tensor<B, 4>, Tensor<B, 4>);
+
 impl<B: Backend> LayerCache<B> {
-    /// An empty cache with room for `capacity` positions.
+    /// An empty cache with room for answers of `capacity` tokens.
     pub fn new(capacity: usize) -> Self {
-        Self { tensors: None, host: Vec::new(), capacity, width: 0, length: 0 }
+        Self { prompts: None, answers: None, prompts_host: Vec::new(), answers_host: Vec::new(), capacity, length: 0 }
     }
 
-    /// Keeps the rows listed in `rows` (ascending), in that order.
+    /// Keeps the answers at `rows` (ascending), in that order.
     pub fn keep(&mut self, rows: &[usize], device: &B::Device) {
-        if let Some((k, v)) = self.tensors.take() {
-            let index: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
-            let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows.len()]), device);
-            self.tensors = Some((k.select(0, index.clone()), v.select(0, index)));
-        } else if !self.host.is_empty() {
-            // `length` positions of each kept row move to the front; rows ascend, so nothing is overwritten unread.
-            let size = self.capacity * self.width;
-            for (to, &from) in rows.iter().enumerate() {
-                self.host.copy_within(from * size..(from + 1) * size, to * size);
-            }
-            self.host.truncate(rows.len() * size);
+        if let Some((k, v)) = self.answers.take() {
+            let index = indices(rows.iter().copied(), device);
+            self.answers = Some((k.select(0, index.clone()), v.select(0, index)));
         }
+        let mut row = 0;
+        self.answers_host.retain(|_| {
+            row += 1;
+            rows.binary_search(&(row - 1)).is_ok()
+        });
     }
+}
+
+fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let values: Vec<i32> = values.map(|i| i as i32).collect();
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
 /// Fused operations of the transformer; see the module.
 pub trait Kernels: Backend {
-    /// Causal attention over rows padded on the left.
+    /// Tokens that are best computed in one piece.
+    const CHUNK_TOKENS: usize = 1 << 14;
+    /// Whether pieces are best computed by one thread each, several at a time.
+    const THREADED: bool = false;
+
+    /// Causal attention within the groups of a packed batch: an answer sees its prompt and itself.
     ///
-    /// `qkv`: `[rows, time, qkv_dim]`, queries, keys, values, not yet rotated. `starts[row]` is the first real position;
-    /// earlier ones are padding, are never attended to, and positions count from there. Returns `[rows, time, heads * head_dim]`;
-    /// what stands at padding positions is unspecified but finite.
-    fn causal_attention(qkv: Tensor<Self, 3>, shape: &AttentionShape, starts: &[usize]) -> Tensor<Self, 3> {
-        let [b, t, _] = qkv.dims();
+    /// `qkv`: `[positions, qkv_dim]`, queries, keys, values, not yet rotated. Returns `[positions, heads * head_dim]`.
+    fn causal_attention(qkv: Tensor<Self, 2>, shape: &AttentionShape, spans: &[Span]) -> Tensor<Self, 2> {
         let device = qkv.device();
-        let positions: Vec<usize> = (0..b).flat_map(|r| (0..t).map(move |i| i.saturating_sub(starts[r]))).collect();
-        let (q, k, v) = split_rotated(qkv, shape, &positions);
-        let blocked: Vec<bool> = (0..b).flat_map(|r| (0..t * t).map(move |ij| ij % t > ij / t || ij % t < starts[r])).collect();
-        attend(q, k, v, shape, Tensor::from_data(TensorData::new(blocked, [b, 1, t, t]), &device))
+        // One row per answer, and one per prompt; their queries stand in rectangles, padded on the right.
+        let mut rows: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+        for span in spans {
+            rows.push((0..0, span.prompt.clone()));
+            rows.extend(span.answers.iter().map(|a| (span.prompt.clone(), a.clone())));
+        }
+        rows.retain(|(_, own)| !own.is_empty());
+        let [positions, _] = qkv.dims();
+        let new = rows.iter().map(|(_, own)| own.len()).max().unwrap_or(0);
+        let total = rows.iter().map(|(p, own)| p.len() + own.len()).max().unwrap_or(0);
+        let (mut query_at, mut key_at, mut blocked, mut back) = (Vec::new(), Vec::new(), Vec::new(), vec![0; positions]);
+        for (r, (prompt, own)) in rows.iter().enumerate() {
+            for i in 0..new {
+                let at = own.start + i.min(own.len() - 1);
+                query_at.push(at);
+                if i < own.len() {
+                    back[at] = r * new + i;
+                }
+                blocked.extend((0..total).map(|j| j > prompt.len() + i));
+            }
+            let last = own.end - 1;
+            key_at.extend((0..total).map(|j| if j < prompt.len() { prompt.start + j } else { (own.start + j - prompt.len()).min(last) }));
+        }
+        let (b, (h, g, hd)) = (rows.len(), (shape.heads, shape.kv_heads, shape.head_dim));
+        let (q, k, v) = split_rotated(qkv, shape, &rotary_positions(spans));
+        let place = |x: Tensor<Self, 2>, at: &[usize], heads: usize, time: usize| {
+            x.select(0, indices(at.iter().copied(), &device)).reshape([b, time, heads, hd]).swap_dims(1, 2)
+        };
+        let blocked = Tensor::from_data(TensorData::new(blocked, [b, 1, new, total]), &device);
+        let out = attend(place(q, &query_at, h, new), place(k, &key_at, g, total), place(v, &key_at, g, total), shape, blocked);
+        out.reshape([b * new, h * hd]).select(0, indices(back.into_iter(), &device))
     }
 
-    /// Attention of `qkv` (`[rows, new, qkv_dim]`), which follow the positions already in `cache`; appends them to it.
-    /// Otherwise as [`Kernels::causal_attention`].
-    fn cached_attention(
-        qkv: Tensor<Self, 3>,
+    /// [`Kernels::causal_attention`] over prompts alone, which remembers their keys and values.
+    fn prompt_attention(
+        qkv: Tensor<Self, 2>,
         shape: &AttentionShape,
-        starts: &[usize],
+        spans: &[Span],
         cache: &mut LayerCache<Self>,
-    ) -> Tensor<Self, 3> {
-        let [b, t, _] = qkv.dims();
+    ) -> Tensor<Self, 2> {
         let device = qkv.device();
-        let before = cache.length;
-        let positions: Vec<usize> = (0..b).flat_map(|r| (0..t).map(move |i| (before + i).saturating_sub(starts[r]))).collect();
+        let (_, k, v) = split_rotated(qkv.clone(), shape, &rotary_positions(spans));
+        let longest = spans.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
+        // Padded on the right; the mask of every step hides the padding.
+        let at: Vec<usize> =
+            spans.iter().flat_map(|s| (0..longest).map(move |i| s.prompt.start + i.min(s.prompt.len() - 1))).collect();
+        let place = |x: Tensor<Self, 2>| {
+            x.select(0, indices(at.iter().copied(), &device))
+                .reshape([spans.len(), longest, shape.kv_heads, shape.head_dim])
+                .swap_dims(1, 2)
+        };
+        cache.prompts = Some((place(k), place(v)));
+        Self::causal_attention(qkv, shape, spans)
+    }
+
+    /// Attention of the next token of every answer; appends it to `cache`.
+    ///
+    /// `qkv`: `[rows, qkv_dim]`; row `r` answers prompt `owners[r]` of `spans`.
+    fn step_attention(
+        qkv: Tensor<Self, 2>,
+        shape: &AttentionShape,
+        spans: &[Span],
+        owners: &[usize],
+        cache: &mut LayerCache<Self>,
+    ) -> Tensor<Self, 2> {
+        let device = qkv.device();
+        let (b, (h, g, hd)) = (owners.len(), (shape.heads, shape.kv_heads, shape.head_dim));
+        let positions: Vec<usize> = owners.iter().map(|&o| spans[o].prompt.len() + cache.length).collect();
         let (q, k, v) = split_rotated(qkv, shape, &positions);
-        let (k, v) = match cache.tensors.take() {
+        let (k, v) = (k.reshape([b, g, 1, hd]), v.reshape([b, g, 1, hd]));
+        let (k, v) = match cache.answers.take() {
             Some((k0, v0)) => (Tensor::cat(vec![k0, k], 2), Tensor::cat(vec![v0, v], 2)),
             None => (k, v),
         };
-        cache.tensors = Some((k.clone(), v.clone()));
-        cache.length += t;
-        let total = cache.length;
-        let blocked: Vec<bool> = (0..b)
-            .flat_map(|r| (0..t * total).map(move |ij| ij % total > before + ij / total || ij % total < starts[r]))
-            .collect();
-        attend(q, k, v, shape, Tensor::from_data(TensorData::new(blocked, [b, 1, t, total]), &device))
+        cache.answers = Some((k.clone(), v.clone()));
+        cache.length += 1;
+        let (prompt_k, prompt_v) = cache.prompts.clone().expect("prompts were read first");
+        let longest = prompt_k.dims()[2];
+        let whole =
+            |prompt: Tensor<Self, 4>, own| Tensor::cat(vec![prompt.select(0, indices(owners.iter().copied(), &device)), own], 2);
+        let total = longest + cache.length;
+        let blocked: Vec<bool> =
+            owners.iter().flat_map(|&o| (0..total).map(move |j| (spans[o].prompt.len()..longest).contains(&j))).collect();
+        let blocked = Tensor::from_data(TensorData::new(blocked, [b, 1, 1, total]), &device);
+        attend(q.reshape([b, h, 1, hd]), whole(prompt_k, k), whole(prompt_v, v), shape, blocked).reshape([b, h * hd])
     }
 
     /// `x / sqrt(mean(x^2) + eps) * weight` (Zhang & Sennrich 2019). `x`: `[n, d]`, `weight`: `[d]`.
@@ -161,34 +227,44 @@ pub trait Kernels: Backend {
     }
 }
 
-/// Rotated queries `[rows, heads, time, head_dim]`, rotated keys and values `[rows, kv_heads, time, head_dim]`.
-/// `positions`: `[rows * time]`.
+/// Position of every token within its sequence: answers count on from their prompt.
+fn rotary_positions(spans: &[Span]) -> Vec<usize> {
+    let mut out = Vec::new();
+    for span in spans {
+        let prompt = span.prompt.len();
+        out.extend(0..prompt);
+        out.extend(span.answers.iter().flat_map(|a| prompt..prompt + a.len()));
+    }
+    out
+}
+
+/// Rotated queries `[n, heads * head_dim]`, rotated keys and values `[n, kv_heads * head_dim]`. `positions`: `[n]`.
 fn split_rotated<B: Backend>(
-    qkv: Tensor<B, 3>,
+    qkv: Tensor<B, 2>,
     shape: &AttentionShape,
     positions: &[usize],
-) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
-    let [b, t, _] = qkv.dims();
+) -> (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>) {
+    let [n, _] = qkv.dims();
     let (h, g, hd) = (shape.heads, shape.kv_heads, shape.head_dim);
     let half = shape.rope.half;
     let device = qkv.device();
     let table = |values: &[f32]| {
         let rows: Vec<f32> = positions.iter().flat_map(|&p| values[p * half..(p + 1) * half].iter().copied()).collect();
-        Tensor::<B, 4>::from_data(TensorData::new(rows, [b, 1, t, half]), &device)
+        Tensor::<B, 3>::from_data(TensorData::new(rows, [n, 1, half]), &device)
     };
     let (cos, sin) = (table(&shape.rope.cos), table(&shape.rope.sin));
-    let part = |from: usize, heads: usize| {
-        qkv.clone().narrow(2, from * hd, heads * hd).reshape([b, t, heads, hd]).swap_dims(1, 2) // [rows, heads, time, head_dim]
-    };
-    let rotate = |x: Tensor<B, 4>| {
-        let first = x.clone().narrow(3, 0, half);
-        let second = x.narrow(3, half, half);
-        Tensor::cat(
+    let part = |from: usize, heads: usize| qkv.clone().narrow(1, from * hd, heads * hd);
+    let rotate = |x: Tensor<B, 2>, heads: usize| {
+        let x = x.reshape([n, heads, hd]);
+        let first = x.clone().narrow(2, 0, half);
+        let second = x.narrow(2, half, half);
+        let rotated = Tensor::cat(
             vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos.clone() + first * sin.clone()],
-            3,
-        )
+            2,
+        );
+        rotated.reshape([n, heads * hd])
     };
-    (rotate(part(0, h)), rotate(part(h, g)), part(h + g, g))
+    (rotate(part(0, h), h), rotate(part(h, g), g), part(h + g, g))
 }
 
 /// Softmax attention. `blocked`: `[rows, 1, new, total]`, true where a key must not be seen.
