@@ -110,10 +110,7 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
     model: &M,
     pieces: Vec<T>,
     loss: impl Fn(&M, T) -> (Tensor<B, 1>, R) + Sync,
-) -> (f64, GradientsParams, Vec<R>)
-where
-    M::InnerModule: Clone + Send,
-{
+) -> (f64, GradientsParams, Vec<R>) {
     let per_sum = pieces.len().div_ceil(partial_sums(model.num_params())).max(1);
     let mut pieces = pieces.into_iter();
     let mut work = Vec::new();
@@ -124,9 +121,9 @@ where
         }
         work.push(part);
     }
-    let sums = map::<B, _, _, _>(&model.valid(), work, |inner, part| {
+    let sums = map::<B, _, _, _>(model, work, |model, part| {
         // Fresh leaves: graphs that share one would be computed one after the other.
-        let local = M::from_inner(inner);
+        let local = M::from_inner(model.valid());
         let (mut sum, mut total, mut reports) = (GradientsAccumulator::new(), 0.0, Vec::new());
         for piece in part {
             let (loss, report) = loss(&local, piece);
@@ -154,4 +151,48 @@ pub fn cosine(peak: f64, step: usize, total: usize) -> f64 {
     }
     let progress = ((done - warm_up) / (total as f64 - warm_up).max(1.0)).min(1.0);
     peak * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::packed::{Group, Packed};
+    use crate::model::transformer::Transformer;
+    use burn::backend::{Autodiff, Flex};
+    use moslim_shared::config::ModelConfig;
+
+    type B = Autodiff<Flex, burn::backend::autodiff::checkpoint::strategy::NoCheckpointing>;
+
+    fn loss(model: &Transformer<B>, answers: &[[u32; 3]]) -> (Tensor<B, 1>, usize) {
+        let groups: Vec<Group> = answers.iter().map(|a| Group { prompt: &a[..1], answers: vec![&a[1..]] }).collect();
+        (model.answer_log_probs(&Packed::new(&groups), 1.0).sum().neg() / 48.0, answers.len())
+    }
+
+    fn embedding_gradient(model: &Transformer<B>, grads: &GradientsParams) -> Vec<f32> {
+        grads.get::<Flex, 2>(model.embedding.id).expect("a gradient").into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn pieces_add_up_to_the_whole_and_steps_lower_the_loss() {
+        let config = ModelConfig { layers: 2, d_model: 24, heads: 4, kv_heads: 2, d_ff: 40, context: 64, tied_embeddings: true };
+        let model = Transformer::<B>::new(&config, 50, 40, 3, &Default::default());
+        let answers: Vec<[u32; 3]> = (0..24u32).map(|i| [i % 50, i * 7 % 40, i * 11 % 40]).collect();
+        let (whole, grads, reports) = gradients(&model, vec![&answers[..]], loss);
+        let (sum, parts, counts) = gradients(&model, answers.chunks(2).collect(), loss);
+        assert_eq!((reports, counts.iter().sum()), (vec![24], 24));
+        assert!((whole - sum).abs() < 1e-5, "{whole} is not {sum}");
+        let (a, b) = (embedding_gradient(&model, &grads), embedding_gradient(&model, &parts));
+        assert!(a.iter().any(|g| g.abs() > 1e-4));
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a - b).abs() < 1e-6 + 1e-4 * a.abs(), "{a} is not {b}");
+        }
+        let mut trainee = Trainee::new(model, 0.0, 1.0);
+        let mut last = f64::INFINITY;
+        for _ in 0..5 {
+            let (loss, grads, _) = gradients(&trainee.model, answers.chunks(2).collect(), loss);
+            assert!(loss < last, "{loss} after {last}");
+            last = loss;
+            (trainee, _) = trainee.step(grads, 1e-2);
+        }
+    }
 }
