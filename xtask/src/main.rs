@@ -2,6 +2,7 @@
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
 //!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
+//!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab page                                            build the page into dist/
 
 mod page;
@@ -111,6 +112,14 @@ fn test(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// Measures how fast this machine trains.
+fn bench(options: Options) -> Result<()> {
+    let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
+    let mut command = Command::new(build_server(&features)?);
+    command.arg("bench").args(&options.rest);
+    system::replace_process(command)
+}
+
 /// Compares a few steps on wgpu, on whatever Vulkan adapter there is, with the CPU's numbers.
 fn test_gpu() -> Result<()> {
     system::vulkan()?;
@@ -121,10 +130,12 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).peekable();
     match args.peek().map(String::as_str) {
         Some("test") => test(options(args.skip(1))?),
+        Some("bench") => bench(options(args.skip(1))?),
         Some("page") => page::build(),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
+            println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

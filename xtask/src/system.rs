@@ -21,6 +21,14 @@ fn has_library(name: &str) -> bool {
             .any(|f| Path::new(f).join(name).exists())
 }
 
+/// Whether there is a graphics processor behind the Vulkan loader: building wgpu for a software adapter would be a long wait
+/// for something slower than the CPU backend.
+fn has_gpu() -> bool {
+    let render_node = std::fs::read_dir("/dev/dri")
+        .is_ok_and(|nodes| nodes.flatten().any(|n| n.file_name().to_string_lossy().starts_with("renderD")));
+    render_node || ["/dev/nvidia0", "/dev/dxg"].iter().any(|d| Path::new(d).exists())
+}
+
 /// Cargo features for the backends of `list` (`cpu,cuda,wgpu`), or for those that this machine can use.
 pub fn features(list: Option<&str>) -> Result<Vec<&'static str>> {
     let Some(list) = list else {
@@ -28,7 +36,7 @@ pub fn features(list: Option<&str>) -> Result<Vec<&'static str>> {
         if has_library("libcuda.so.1") {
             found.push("cuda");
         }
-        if has_library("libvulkan.so.1") {
+        if has_library("libvulkan.so.1") && has_gpu() {
             found.push("wgpu");
         }
         eprintln!("Backends: {}cpu. (--backends chooses others.)", found.iter().map(|f| format!("{f}, ")).collect::<String>());

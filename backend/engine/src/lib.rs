@@ -3,6 +3,7 @@
 //! One direction of flow: `data`, `text`, `model`, `reward`, `policy`, `evaluate`, `method`, `run`; each uses the ones
 //! before it, except that methods keep their stages and checkpoints through `run`.
 
+pub mod bench;
 pub mod data;
 pub mod evaluate;
 pub mod method;

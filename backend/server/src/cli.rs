@@ -31,6 +31,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// List the devices that can be computed on.
     Devices(DevicesArgs),
+    /// Measure how fast this machine trains and generates.
+    Bench(BenchArgs),
     /// Look at data.
     Data(DataArgs),
 }
@@ -147,6 +149,19 @@ pub struct GenerateArgs {
     pub max_new_tokens: usize,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Model sizes to measure: 0.16M, 0.72M, 8.7M, 135M.
+    #[arg(long, default_value = "0.16M,0.72M,8.7M")]
+    pub sizes: String,
+    /// Times that everything is measured.
+    #[arg(long, default_value_t = 7)]
+    pub repetitions: usize,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

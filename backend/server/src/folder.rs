@@ -1,8 +1,8 @@
-//! The data folder: what lies where, and how files are written so that they appear whole or not at all.
+//! The data folder: what lies where, and who may write it.
 
 use crate::id::RunId;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -99,43 +99,9 @@ pub fn lock_file(path: &Path, patience: Duration) -> io::Result<Option<File>> {
     }
 }
 
-/// Replaces a file as a whole: after a crash at any moment there is either the old or the new content.
-///
-/// # Errors
-/// Whatever the file system says; the old content is untouched then.
-pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("the path has no folder"))?;
-    fs::create_dir_all(folder)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // Best effort: the error that matters is the one above.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    // The rename itself lasts only once the folder is on disk. Windows cannot open folders and needs no such step.
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_are_replaced_whole() {
-        let folder = std::env::temp_dir().join(format!("moslim-folder-{}", std::process::id()));
-        let path = folder.join("runs").join("config.json");
-        write_whole(&path, b"old").unwrap();
-        write_whole(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
-        fs::remove_dir_all(folder).unwrap();
-    }
 
     #[test]
     fn a_run_is_trained_once_at_a_time() {

@@ -5,10 +5,11 @@
 //! the line `cancel` ends the run, and the end of input (also when the server dies) makes it write a checkpoint and leave.
 
 use crate::error::Error;
-use crate::folder::{DataFolder, write_whole};
+use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::store::Store;
 use anyhow::{Context, anyhow};
+use moslim_engine::model::store::write_atomically;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{EventBody, Outcome, RunInfo, RunStatus};
 use std::collections::VecDeque;
@@ -160,7 +161,7 @@ impl Supervisor {
     async fn write_config(&self, id: &RunId, config: &RunConfig) -> anyhow::Result<()> {
         let path = self.data.config(id);
         let text = serde_json::to_vec_pretty(config)?;
-        let written = tokio::task::spawn_blocking(move || write_whole(&path, &text)).await?;
+        let written = tokio::task::spawn_blocking(move || write_atomically(&path, &text)).await?;
         written.with_context(|| format!("writing the configuration of run {id}"))
     }
 

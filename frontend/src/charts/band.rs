@@ -1,5 +1,6 @@
 //! Stacked bands: how the mass of ordered classes moves over steps.
 
+use super::frame::Frame;
 use super::{BandPlot, Palette};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -8,33 +9,9 @@ use plotters::prelude::*;
 pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &BandPlot, palette: &Palette) -> DrawResult<(), DB> {
     let (Some(first), Some(last)) = (plot.rows.first(), plot.rows.last()) else { return Ok(()) };
     let (x0, x1) = (first.0, if last.0 > first.0 { last.0 } else { first.0 + 1.0 });
-    let font = f64::from(palette.px(12.0));
-    let label = TextStyle::from((FontFamily::SansSerif, font)).color(&palette.text);
-    let widest = area.estimate_text_size("100 %", &label)?.0;
-    let format_x = |v: &f64| format!("{v:.0}");
     let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
-
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(palette.px(10.0))
-        .margin_right(palette.px(16.0))
-        .margin_bottom(palette.px(2.0))
-        .margin_left(palette.px(2.0))
-        .x_label_area_size(palette.px(26.0))
-        .y_label_area_size(widest as i32 + palette.px(14.0))
-        .build_cartesian_2d(x0..x1, 0.0..1.0)?;
-    chart
-        .configure_mesh()
-        .disable_mesh()
-        .x_labels(5)
-        .y_labels(3)
-        .max_light_lines(1)
-        .light_line_style(TRANSPARENT)
-        .axis_style(palette.grid)
-        .label_style(label.clone())
-        .set_all_tick_mark_size(palette.px(3.0))
-        .x_label_formatter(&format_x)
-        .y_label_formatter(&format_y)
-        .draw()?;
+    let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_y: &format_y };
+    let mut chart = frame.draw(area, palette)?;
 
     let (width, _) = chart.plotting_area().dim_in_pixel();
     let columns = columns(plot, ((f64::from(width) / palette.ratio) as usize).max(8), x1);

@@ -1,5 +1,6 @@
 //! Line charts over steps.
 
+use super::frame::Frame;
 use super::{LinePlot, Palette};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -12,36 +13,8 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &LinePlot, 
 
     let digits = decimals(y1 - y0);
     let format_y = |v: &f64| if plot.percent { format!("{:.0} %", v * 100.0) } else { short(*v, digits) };
-    let format_x = |v: &f64| short(*v, 0);
-    let font = f64::from(palette.px(12.0));
-    let label = TextStyle::from((FontFamily::SansSerif, font)).color(&palette.text);
-    let mut widest = 0u32;
-    for value in [y0, y1, (y0 + y1) / 2.0] {
-        widest = widest.max(area.estimate_text_size(&format_y(&value), &label)?.0);
-    }
-
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(palette.px(10.0))
-        .margin_right(palette.px(16.0))
-        .margin_bottom(palette.px(2.0))
-        .margin_left(palette.px(2.0))
-        .x_label_area_size(palette.px(26.0))
-        .y_label_area_size(widest as i32 + palette.px(14.0))
-        .build_cartesian_2d(x0..x1, y0..y1)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .x_labels(5)
-        .y_labels(5)
-        .max_light_lines(1)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(palette.grid)
-        .axis_style(palette.grid)
-        .label_style(label.clone())
-        .set_all_tick_mark_size(palette.px(3.0))
-        .x_label_formatter(&format_x)
-        .y_label_formatter(&format_y)
-        .draw()?;
+    let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_y: &format_y };
+    let mut chart = frame.draw(area, palette)?;
     if plot.zero {
         let style = palette.text.stroke_width(palette.px(1.0) as u32);
         chart.draw_series(std::iter::once(PathElement::new(vec![(x0, 0.0), (x1, 0.0)], style)))?;
@@ -128,7 +101,7 @@ fn decimals(span: f64) -> usize {
 }
 
 /// A short label: `12k` above ten thousand.
-fn short(value: f64, digits: usize) -> String {
+pub fn short(value: f64, digits: usize) -> String {
     let text = if value.abs() >= 1e6 {
         format!("{:.1}M", value / 1e6)
     } else if value.abs() >= 1e4 {

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod band;
+mod frame;
 pub mod line;
 
 use leptos::prelude::{document, window};

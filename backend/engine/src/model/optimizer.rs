@@ -1,19 +1,63 @@
 //! The optimiser around a model: AdamW with a global gradient norm limit, and a state that can be kept and restored.
 
 use super::TrainBackend;
+use super::kernels::{AdamStep, Kernels};
 use super::packed::map;
 use anyhow::{Context, Result};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, GradientsAccumulator, GradientsParams, Optimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer, SimpleOptimizer};
 use burn::prelude::*;
-use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 
 type Recording = BinBytesRecorder<FullPrecisionSettings, Vec<u8>>;
 
+/// AdamW as one operation per tensor.
+#[derive(Debug, Clone)]
+struct AdamW {
+    weight_decay: f32,
+}
+
+/// Running moments of a tensor's gradient.
+#[derive(Record, Clone)]
+struct Moments<B: Backend, const D: usize> {
+    first: Tensor<B, D>,
+    second: Tensor<B, D>,
+    time: usize,
+}
+
+impl<B: Kernels> SimpleOptimizer<B> for AdamW {
+    type State<const D: usize> = Moments<B, D>;
+
+    fn step<const D: usize>(
+        &self,
+        learning_rate: f64,
+        weights: Tensor<B, D>,
+        grad: Tensor<B, D>,
+        state: Option<Moments<B, D>>,
+    ) -> (Tensor<B, D>, Option<Moments<B, D>>) {
+        let Moments { first, second, time } =
+            state.unwrap_or_else(|| Moments { first: grad.zeros_like(), second: grad.zeros_like(), time: 0 });
+        let step = AdamStep {
+            learning_rate: learning_rate as f32,
+            weight_decay: self.weight_decay,
+            beta_1: 0.9,
+            beta_2: 0.98,
+            epsilon: 1e-8,
+            time: time as i32 + 1,
+        };
+        let (weights, [first, second]) = B::adamw(weights, grad, [first, second], &step);
+        (weights, Some(Moments { first, second, time: time + 1 }))
+    }
+
+    fn to_device<const D: usize>(state: Moments<B, D>, device: &B::Device) -> Moments<B, D> {
+        Moments { first: state.first.to_device(device), second: state.second.to_device(device), time: state.time }
+    }
+}
+
 /// A model under training.
-pub struct Trainee<B: AutodiffBackend, M: AutodiffModule<B>> {
+pub struct Trainee<B: TrainBackend, M: AutodiffModule<B>> {
     pub model: M,
     optimizer: OptimizerAdaptor<AdamW, M, B>,
     max_gradient_norm: f64,
@@ -44,16 +88,10 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for GradientVisitor<'_, B> {
     }
 }
 
-impl<B: AutodiffBackend, M: AutodiffModule<B>> Trainee<B, M> {
-    /// Adam (no weight decay unless given) with epsilon 1e-5 on `model`.
+impl<B: TrainBackend, M: AutodiffModule<B>> Trainee<B, M> {
+    /// AdamW with betas 0.9 and 0.98 on `model`.
     pub fn new(model: M, weight_decay: f32, max_gradient_norm: f64) -> Self {
-        let optimizer = AdamWConfig::new()
-            .with_weight_decay(weight_decay)
-            .with_beta_1(0.9)
-            .with_beta_2(0.98)
-            .with_epsilon(1e-8)
-            .init::<B, M>();
-        Self { model, optimizer, max_gradient_norm }
+        Self { model, optimizer: AdamW { weight_decay }.into(), max_gradient_norm }
     }
 
     /// One step on `grads`. Returns the gradient norm before it was limited.

@@ -44,3 +44,19 @@ pub fn from_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(mut model:
     model.load_from(&mut store).map_err(|e| anyhow!("reading weights: {e}"))?;
     Ok(model)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::write_atomically;
+
+    #[test]
+    fn files_are_replaced_whole() {
+        let folder = std::env::temp_dir().join(format!("moslim-store-{}", std::process::id()));
+        let path = folder.join("runs").join("config.json");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

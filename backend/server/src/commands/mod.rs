@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod data;
 mod devices;
 mod generate;
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Data(args) => match args.command {
             DataCommand::Sample(args) => data::sample(&args),
         },

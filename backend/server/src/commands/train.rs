@@ -3,13 +3,14 @@
 use crate::cli::TrainArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::{Failure, RUN_FAILED};
-use crate::folder::{DataFolder, write_whole};
+use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::Signals;
 use moslim_engine::data::world;
+use moslim_engine::model::store::write_atomically;
 use moslim_engine::run::{Job, RunError, train};
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::presets;
@@ -35,7 +36,7 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     }
     data.create().map_err(Failure::BadInput)?;
     let _lock = data.lock_run(&id, Duration::ZERO).map_err(Failure::BadInput)?;
-    write_whole(&data.config(&id), &serde_json::to_vec_pretty(&config)?)?;
+    write_atomically(&data.config(&id), &serde_json::to_vec_pretty(&config)?)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(stop.clone())?;
@@ -144,7 +145,7 @@ mod tests {
     fn a_configuration_is_chosen_as_documented() {
         let folder = std::env::temp_dir().join(format!("moslim-train-{}", std::process::id()));
         let (file, stored, missing) = (folder.join("own.json"), folder.join("config.json"), folder.join("missing.json"));
-        write_whole(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
+        write_atomically(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
         let id = RunId::fresh();
         let choose = |line: &str, stored: &Path| choose(&args(line), &id, stored);
 
@@ -158,10 +159,10 @@ mod tests {
         assert_eq!((failure.code(), failure.to_string().contains("known are smoke, quick, standard")), (2, true));
         assert!(choose("train --config /nowhere.json", &missing).unwrap_err().to_string().starts_with("config: "));
 
-        write_whole(&stored, br#"{"preset": "smoke", "seed": 2}"#).unwrap();
+        write_atomically(&stored, br#"{"preset": "smoke", "seed": 2}"#).unwrap();
         assert_eq!(choose("train --device cpu", &stored).unwrap().seed, 2);
         assert!(choose("train --seed 3", &stored).unwrap_err().to_string().starts_with("run: "));
-        write_whole(&stored, br#"{"policy": {"prompts": "x"}}"#).unwrap();
+        write_atomically(&stored, br#"{"policy": {"prompts": "x"}}"#).unwrap();
         assert!(choose("train", &stored).unwrap_err().to_string().starts_with("policy.prompts: "));
         std::fs::remove_dir_all(folder).unwrap();
     }

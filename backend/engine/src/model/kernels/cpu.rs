@@ -1,10 +1,11 @@
 //! Fused loops over plain slices. Each is compiled for several instruction sets and chosen at run time; no floating-point
-//! operation is reordered between them, so results do not depend on the processor. Each runs on the calling thread: work is
-//! spread over threads in larger pieces (see `packed::map`).
+//! operation is reordered between them, so results do not depend on the processor. All but [`adamw`] run on the calling
+//! thread: work is spread over threads in larger pieces (see `packed::map`).
 
 use super::super::packed::Span;
-use super::{AttentionShape, RopeTable};
+use super::{AdamStep, AttentionShape, RopeTable};
 use multiversion::multiversion;
+use rayon::prelude::*;
 
 /// `exp(x)` for f32 with a relative error below 3e-7, written so that loops over it vectorise (Cephes' polynomial).
 #[inline(always)]
@@ -659,6 +660,30 @@ fn log_prob_rows_backward(
             *o = -g * exp(l * scale - log_sums[n]);
         }
         out[targets[n] as usize] += g;
+    }
+}
+
+/// Weights that one task of [`adamw`] takes.
+const WEIGHTS_PER_TASK: usize = 1 << 15;
+
+/// One AdamW step in place, in one pass.
+pub fn adamw(weights: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32], step: &AdamStep) {
+    weights
+        .par_chunks_mut(WEIGHTS_PER_TASK)
+        .zip(grad.par_chunks(WEIGHTS_PER_TASK))
+        .zip(first.par_chunks_mut(WEIGHTS_PER_TASK))
+        .zip(second.par_chunks_mut(WEIGHTS_PER_TASK))
+        .for_each(|(((weights, grad), first), second)| adamw_part(weights, grad, first, second, step));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn adamw_part(weights: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32], step: &AdamStep) {
+    let [correct_1, correct_2] = step.corrections();
+    let (keep, rate) = (1.0 - step.learning_rate * step.weight_decay, step.learning_rate);
+    for (((w, g), m), v) in weights.iter_mut().zip(grad).zip(first).zip(second) {
+        *m = *m * step.beta_1 + g * (1.0 - step.beta_1);
+        *v = *v * step.beta_2 + g * g * (1.0 - step.beta_2);
+        *w = *w * keep - (*m / correct_1) / ((*v / correct_2).sqrt() + step.epsilon) * rate;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The CPU backend's fused operations, with their gradients.
 
 use super::super::packed::Span;
-use super::{AttentionShape, Kernels, LayerCache, cpu};
+use super::{AdamStep, AttentionShape, Kernels, LayerCache, cpu};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
@@ -90,6 +90,24 @@ impl Kernels for Flex {
     fn log_prob(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {
         let logits = ordered(primitive(logits));
         float(tensor(cpu::log_prob(values(&logits), targets, temperature).0, [targets.len()]))
+    }
+
+    fn adamw<const D: usize>(
+        weights: Tensor<Self, D>,
+        grad: Tensor<Self, D>,
+        moments: [Tensor<Self, D>; 2],
+        step: &AdamStep,
+    ) -> (Tensor<Self, D>, [Tensor<Self, D>; 2]) {
+        let grad = ordered(primitive(grad));
+        // Whole buffers, so that they can be changed in place.
+        let whole = |t: Tensor<Self, D>| {
+            let t = primitive(t);
+            let all = t.as_slice::<f32>().is_some_and(|s| s.len() == t.storage::<f32>().len());
+            if all { t } else { t.to_contiguous() }
+        };
+        let ([mut first, mut second], mut weights) = (moments.map(whole), whole(weights));
+        cpu::adamw(weights.storage_mut(), values(&grad), first.storage_mut(), second.storage_mut(), step);
+        (float(weights), [float(first), float(second)])
     }
 }
 
@@ -284,6 +302,23 @@ mod tests {
         for (what, a, b) in [("output", a, b), ("gradient", ga, gb)] {
             for (i, (a, b)) in a.iter().zip(&b).enumerate() {
                 assert!((a - b).abs() < 2e-4 * (1.0 + b.abs()), "{what} {i}: {a} is not {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn adamw_equals_its_definition() {
+        let n = 70_000;
+        let data = |seed| Tensor::<Flex, 1>::from_data(TensorData::new(numbers(n, seed), [n]), &Default::default());
+        let plain = |seed| Tensor::<Plain, 1>::from_data(TensorData::new(numbers(n, seed), [n]), &Default::default());
+        let step = AdamStep { learning_rate: 0.1, weight_decay: 0.2, beta_1: 0.9, beta_2: 0.98, epsilon: 1e-8, time: 3 };
+        // The second moment is never negative.
+        let (w, [m, v]) = Flex::adamw(data(1), data(2), [data(3), data(4).abs()], &step);
+        let (pw, [pm, pv]) = Plain::adamw(plain(1), plain(2), [plain(3), plain(4).abs()], &step);
+        for (a, b) in [(w, pw), (m, pm), (v, pv)] {
+            let (a, b): (Vec<f32>, Vec<f32>) = (a.into_data().to_vec().unwrap(), b.into_data().to_vec().unwrap());
+            for (a, b) in a.iter().zip(&b) {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} is not {b}");
             }
         }
     }

@@ -225,6 +225,40 @@ pub trait Kernels: Backend {
         let index = Tensor::<Self, 2, Int>::from_data(TensorData::new(index, [n, 1]), &logits.device());
         log_softmax(logits / temperature, 1).gather(1, index).reshape([n])
     }
+
+    /// One AdamW step: new weights and moments.
+    fn adamw<const D: usize>(
+        weights: Tensor<Self, D>,
+        grad: Tensor<Self, D>,
+        moments: [Tensor<Self, D>; 2],
+        step: &AdamStep,
+    ) -> (Tensor<Self, D>, [Tensor<Self, D>; 2]) {
+        let [first, second] = moments;
+        let [correct_1, correct_2] = step.corrections();
+        let first = first * step.beta_1 + grad.clone() * (1.0 - step.beta_1);
+        let second = second * step.beta_2 + grad.clone() * grad * (1.0 - step.beta_2);
+        let change = (first.clone() / correct_1) / ((second.clone() / correct_2).sqrt() + step.epsilon);
+        (weights * (1.0 - step.learning_rate * step.weight_decay) - change * step.learning_rate, [first, second])
+    }
+}
+
+/// Constants of one AdamW step (Loshchilov & Hutter 2019).
+#[derive(Debug, Clone, Copy)]
+pub struct AdamStep {
+    pub learning_rate: f32,
+    pub weight_decay: f32,
+    pub beta_1: f32,
+    pub beta_2: f32,
+    pub epsilon: f32,
+    /// Counts from 1.
+    pub time: i32,
+}
+
+impl AdamStep {
+    /// `1 - beta^time` of both moments.
+    fn corrections(&self) -> [f32; 2] {
+        [self.beta_1, self.beta_2].map(|beta| 1.0 - beta.powi(self.time))
+    }
 }
 
 /// Position of every token within its sequence: answers count on from their prompt.

@@ -1,0 +1,318 @@
+//! How fast this machine computes: matrix products, training steps, generation and whole RLOO iterations of several model
+//! sizes, on the CPU backend, with the code that runs use.
+
+use crate::data::{generate as generate_world, world};
+use crate::model::generate::{Sampling, generate};
+use crate::model::optimizer::{Trainee, gradients};
+use crate::model::packed::{Group, Packed, chunks, map};
+use crate::model::transformer::Transformer;
+use crate::policy::rloo;
+use crate::policy::rollout::{Actors, draw_prompts, roll_out};
+use crate::policy::targets::TargetSampler;
+use crate::reward::judge::{Calibration, Judge, logits};
+use crate::reward::{RewardModel, labelled, masked_cross_entropy};
+use crate::text::Tokenizer;
+use crate::text::corpus::Corpus;
+use anyhow::Result;
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::module::AutodiffModule;
+use burn::prelude::*;
+use moslim_shared::config::{ModelConfig, PolicyConfig, RunConfig, WorldConfig};
+use moslim_shared::distribution::softmax;
+use moslim_shared::mapping::{MappingConfig, RewardStatistics};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::Serialize;
+use std::time::Instant;
+
+type Train = burn::backend::Autodiff<Flex, NoCheckpointing>;
+
+/// Rows and tokens of the batch that forward pass and training step read.
+const BATCH: (usize, usize) = (32, 64);
+/// Answers and tokens of the generation measured alone.
+const GENERATED: (usize, usize) = (32, 48);
+/// Prompts, samples per prompt and tokens of an answer of the RLOO iteration.
+const ITERATION: (usize, usize, usize) = (32, 4, 40);
+
+/// A model shape to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub name: &'static str,
+    layers: usize,
+    d_model: usize,
+    heads: usize,
+    kv_heads: usize,
+    d_ff: usize,
+    vocabulary: usize,
+    /// Whether whole RLOO iterations are measured, too.
+    iterations: bool,
+}
+
+/// The shapes that can be measured, smallest first.
+pub const SIZES: [Size; 4] = [
+    Size { name: "0.16M", layers: 2, d_model: 64, heads: 4, kv_heads: 4, d_ff: 172, vocabulary: 512, iterations: true },
+    Size { name: "0.72M", layers: 3, d_model: 128, heads: 4, kv_heads: 4, d_ff: 344, vocabulary: 512, iterations: true },
+    Size { name: "8.7M", layers: 6, d_model: 320, heads: 5, kv_heads: 5, d_ff: 864, vocabulary: 2048, iterations: true },
+    Size { name: "135M", layers: 30, d_model: 576, heads: 9, kv_heads: 3, d_ff: 1536, vocabulary: 49_152, iterations: false },
+];
+
+/// One figure: the median over its repetitions.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// Seconds.
+    pub median: f64,
+    pub fastest: f64,
+    pub repetitions: usize,
+    pub tokens_per_second: f64,
+    /// Share of the measured peak of matrix products that the weights' arithmetic reaches (attention is not counted).
+    pub share_of_peak: f64,
+}
+
+/// What one model size reaches.
+#[derive(Debug, Clone, Serialize)]
+pub struct SizeReport {
+    pub size: String,
+    pub parameters: usize,
+    /// 32 x 64 tokens.
+    pub forward: Figure,
+    /// Forward, backward and AdamW on 32 x 64 tokens (8 x 256 for the largest size).
+    pub training_step: Figure,
+    /// Reward model: forward, backward and AdamW on the same tokens.
+    pub reward_model_step: Figure,
+    /// 32 answers of 48 tokens.
+    pub generation: Figure,
+    /// 32 prompts x 4 samples of up to 40 tokens: sample, score, update.
+    pub iteration: Option<Figure>,
+    pub samples_per_second: Option<f64>,
+    /// Most memory that the process held while this size was measured, MiB; 0 where the system does not tell.
+    pub peak_memory_mib: u64,
+}
+
+/// The whole measurement.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchReport {
+    pub threads: usize,
+    /// Matrix products of 512 x 512, one per thread: GFLOP/s of all together.
+    pub gemm_peak_gflops: f64,
+    pub sizes: Vec<SizeReport>,
+}
+
+/// Runs `work` once for nothing, then `repetitions` times.
+fn time(repetitions: usize, mut work: impl FnMut()) -> Vec<f64> {
+    work();
+    let mut seconds: Vec<f64> = (0..repetitions)
+        .map(|_| {
+            let begun = Instant::now();
+            work();
+            begun.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds
+}
+
+/// Forgets the highest memory use so far, where the system can.
+fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+/// GFLOP/s of matrix products in cache, all threads together.
+pub fn gemm_peak() -> f64 {
+    const N: usize = 512;
+    const PRODUCTS: usize = 8;
+    let device = Default::default();
+    let a = Tensor::<Flex, 2>::ones([N, N], &device);
+    let threads = rayon::current_num_threads();
+    let seconds = time(9, || {
+        map::<Flex, _, _, _>(&a, vec![(); threads], |a, ()| {
+            for _ in 0..PRODUCTS {
+                std::hint::black_box(a.clone().matmul(a.clone()));
+            }
+        });
+    });
+    (2 * N.pow(3) * PRODUCTS * threads) as f64 / seconds[0] / 1e9
+}
+
+struct Meter {
+    peak_gflops: f64,
+    repetitions: usize,
+}
+
+impl Meter {
+    /// Measures `work`, which handles `tokens` tokens with `flops` floating-point operations in matrix products.
+    fn measure(&self, tokens: usize, flops: f64, work: impl FnMut()) -> Figure {
+        let seconds = time(self.repetitions, work);
+        let median = seconds[seconds.len() / 2];
+        Figure {
+            median,
+            fastest: seconds[0],
+            repetitions: seconds.len(),
+            tokens_per_second: tokens as f64 / median,
+            share_of_peak: flops / median / 1e9 / self.peak_gflops,
+        }
+    }
+}
+
+/// Measures the sizes called `names`. `each` is told what is measured next.
+///
+/// # Errors
+/// When the built-in world's tokenizer cannot be trained.
+pub fn run(names: &[&str], repetitions: usize, mut each: impl FnMut(&str)) -> Result<BenchReport> {
+    each("matrix products");
+    let meter = Meter { peak_gflops: gemm_peak(), repetitions };
+    let mut sizes = Vec::new();
+    for size in SIZES.iter().filter(|s| names.contains(&s.name)) {
+        each(size.name);
+        reset_peak_memory();
+        sizes.push(measure(size, &meter)?);
+    }
+    Ok(BenchReport { threads: rayon::current_num_threads(), gemm_peak_gflops: meter.peak_gflops, sizes })
+}
+
+fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
+    let config = ModelConfig {
+        layers: size.layers,
+        d_model: size.d_model,
+        heads: size.heads,
+        kv_heads: size.kv_heads,
+        d_ff: size.d_ff,
+        context: 256,
+        tied_embeddings: false,
+    };
+    let config = ModelConfig { tied_embeddings: !size.iterations, ..config };
+    let device = Default::default();
+    let model = Transformer::<Train>::new(&config, size.vocabulary, size.vocabulary, 1, &device);
+    let parameters = model.num_params();
+    // Weights that a token is multiplied with; an embedding is only looked up, the output layer is a product.
+    let output = (size.vocabulary * size.d_model) as f64;
+    let embedded = if config.tied_embeddings { 0.0 } else { output };
+    let products = parameters as f64 - embedded;
+    let (rows, time) = if size.iterations { BATCH } else { (8, 256) };
+    let tokens = rows * time;
+    let text: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % size.vocabulary as u32).collect();
+    let groups: Vec<Group> =
+        text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
+    let pieces = || chunks::<Train, _>(&groups, Group::tokens);
+
+    let inner = model.valid();
+    let forward = meter.measure(tokens, 2.0 * products * tokens as f64, || {
+        map::<Flex, _, _, _>(&inner, pieces(), |model, groups| {
+            std::hint::black_box(model.answer_log_probs(&Packed::new(groups), 1.0));
+        });
+    });
+
+    let mut trainee = Some(Trainee::new(model, 0.01, 1.0));
+    let training_step = meter.measure(tokens, 6.0 * products * tokens as f64, || {
+        let now = trainee.take().expect("put back below");
+        let (_, grads, _) = gradients(&now.model, pieces(), |model, groups| {
+            (model.answer_log_probs(&Packed::new(groups), 1.0).sum().neg() / tokens as f32, ())
+        });
+        trainee = Some(now.step(grads, 1e-4).0);
+    });
+    let policy = trainee.expect("put back by every step").model;
+
+    let classes = [5usize; 4];
+    let trunk = products - output;
+    let reward_model = RewardModel::<Train>::on_trunk(Transformer::new(&config, size.vocabulary, 1, 2, &device), &classes, 3);
+    let labels: Vec<Option<usize>> = vec![Some(1); classes.len()];
+    let mut trainee = Some(Trainee::new(reward_model, 0.01, 1.0));
+    let reward_model_step = meter.measure(tokens, 6.0 * trunk * tokens as f64, || {
+        let now = trainee.take().expect("put back below");
+        let all: Vec<&[Option<usize>]> = vec![&labels; rows];
+        let counts = labelled(&all, classes.len());
+        let (_, grads, _) = gradients(&now.model, pieces(), |model, groups| {
+            let labels: Vec<&[Option<usize>]> = vec![&labels; groups.len()];
+            (masked_cross_entropy(model.logits(&Packed::new(groups)), &labels, &counts, &classes, 0.0), ())
+        });
+        trainee = Some(now.step(grads, 1e-4).0);
+    });
+    let reward_model = trainee.expect("put back by every step").model;
+
+    let (answers, length) = GENERATED;
+    let prompt = &text[..16];
+    let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: length, seed: 1 };
+    let inner = policy.valid();
+    // No token ends an answer: every one has its full length.
+    let generation = meter.measure(answers * length, 2.0 * products * (answers * length) as f64, || {
+        std::hint::black_box(generate(&inner, &vec![prompt; answers], 1, u32::MAX, &sampling));
+    });
+
+    let (iteration, samples_per_second) = if size.iterations {
+        let figure = iteration(size, &config, meter)?;
+        let samples = (ITERATION.0 * ITERATION.1) as f64 / figure.median;
+        (Some(figure), Some(samples))
+    } else {
+        (None, None)
+    };
+    drop(reward_model);
+    Ok(SizeReport {
+        size: size.name.into(),
+        parameters,
+        forward,
+        training_step,
+        reward_model_step,
+        generation,
+        iteration,
+        samples_per_second,
+        peak_memory_mib: peak_memory_mib(),
+    })
+}
+
+/// Whole RLOO iterations on the built-in world: prompts, samples, reference, reward model, update.
+fn iteration(size: &Size, config: &ModelConfig, meter: &Meter) -> Result<Figure> {
+    let objectives = world::objectives();
+    let classes: Vec<usize> = objectives.iter().map(|o| o.class_count()).collect();
+    let splits = generate_world(&WorldConfig { rows: 4_000, ..Default::default() });
+    let tokenizer = Tokenizer::train(size.vocabulary, &splits, &objectives)?;
+    let corpus = Corpus::new(&splits, &tokenizer)?;
+    let device = Default::default();
+    let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
+    let policy = Transformer::<Train>::new(config, vocabulary, outputs, 1, &device);
+    let reference = policy.valid();
+    let model = RewardModel::<Flex>::on_trunk(Transformer::new(config, vocabulary, 1, 2, &device), &classes, 3);
+    let rows: Vec<Group> = corpus.train.iter().take(64).map(|r| r.group()).collect();
+    let distributions: Vec<Vec<Vec<f64>>> =
+        logits(&model, &rows).iter().map(|heads| heads.iter().map(|l| softmax(l, 1.0)).collect()).collect();
+    let mapping = MappingConfig::default();
+    let statistics = RewardStatistics::over(&mapping, &distributions);
+    let temperatures = vec![1.0; classes.len()];
+    let judge = Judge { model, calibration: Calibration { temperatures, statistics, mapping, hash: String::new() } };
+
+    let (prompts, samples_per_prompt, max_new_tokens) = ITERATION;
+    let c = PolicyConfig { prompts, samples_per_prompt, max_new_tokens, ..Default::default() };
+    let targets = TargetSampler::new(&RunConfig::default(), &objectives, corpus.train.iter().map(|r| r.labels.as_slice()));
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut trainee = Some(Trainee::new(policy, 0.0, c.max_gradient_norm));
+    let mut tokens = Vec::new();
+    let mut figure = meter.measure(0, 0.0, || {
+        let now = trainee.take().expect("put back below");
+        let prompts = draw_prompts(c.prompts, &corpus.train_questions, &targets, &tokenizer, &mut rng);
+        let actors = Actors {
+            policy: &now.model.valid(),
+            reference: &reference,
+            judge: &judge,
+            tokenizer: &tokenizer,
+            questions: &corpus.train_questions,
+        };
+        let mut rollouts = roll_out(&actors, &prompts, &c, 0.05, 7);
+        tokens.push(rollouts.iter().map(|r| r.answer.tokens.len()).sum::<usize>());
+        rloo::set_advantages(&mut rollouts, c.samples_per_prompt);
+        trainee = Some(rloo::update(now, &rollouts, &prompts, &c, 1e-5, &mut rng).0);
+    });
+    // Answers end when they end; what was really sampled counts.
+    let sampled = tokens.iter().sum::<usize>() as f64 / tokens.len() as f64;
+    let layer = (config.d_model * config.d_model * 4 + 3 * config.d_model * config.d_ff) as f64;
+    let (trunk, output) = (layer * config.layers as f64, (outputs * config.d_model) as f64);
+    // Sampling, reference and update read the policy, the judge reads a trunk; the update counts three times.
+    let flops = 2.0 * sampled * (5.0 * (trunk + output) + trunk);
+    figure.tokens_per_second = sampled / figure.median;
+    figure.share_of_peak = flops / figure.median / 1e9 / meter.peak_gflops;
+    Ok(figure)
+}
