@@ -28,18 +28,15 @@ fn exp(x: f32) -> f32 {
 
 #[inline(always)]
 fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
-    let mut parts = [0f32; 16];
-    let (a16, a_rest) = a.as_chunks::<16>();
-    let (b16, b_rest) = b.as_chunks::<16>();
+    let mut parts = [0f32; LANES];
+    let (a16, a_rest) = a.as_chunks::<LANES>();
+    let (b16, b_rest) = b.as_chunks::<LANES>();
     for (x, y) in a16.iter().zip(b16) {
-        for l in 0..16 {
+        for l in 0..LANES {
             parts[l] += x[l] * y[l];
         }
     }
-    let mut total = 0.0;
-    for p in parts {
-        total += p;
-    }
+    let mut total = add_up(parts);
     for (x, y) in a_rest.iter().zip(b_rest) {
         total += x * y;
     }
@@ -94,19 +91,63 @@ impl Side {
     }
 }
 
+/// Sum of all lanes, halving their number again and again.
+#[inline(always)]
+fn add_up(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Largest of all lanes.
+#[inline(always)]
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for l in 0..half {
+            lanes[l] = if lanes[l + half] > lanes[l] { lanes[l + half] } else { lanes[l] };
+        }
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn lanes(values: &[f32], at: usize) -> &[f32; LANES] {
+    values[at..at + LANES].try_into().expect("a slice of that length")
+}
+
+/// `sums += w * x`
+#[inline(always)]
+fn multiply_add(sums: &mut [f32; LANES], w: f32, x: &[f32; LANES]) {
+    for l in 0..LANES {
+        sums[l] += w * x[l];
+    }
+}
+
 /// `out[j] = sum_d q[d] * columns[d][from + j]`; `out` has whole lanes.
 #[inline(always)]
 fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize, from: usize) {
-    for (c, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+    // Two sums at a time: an addition need not wait for the one before it.
+    let (pairs, rest) = out.as_chunks_mut::<{ 2 * LANES }>();
+    let mut at = from;
+    for out in pairs {
+        let (mut first, mut second) = ([0f32; LANES], [0f32; LANES]);
+        for (d, &q) in q.iter().enumerate() {
+            multiply_add(&mut first, q, lanes(columns, at + d * stride));
+            multiply_add(&mut second, q, lanes(columns, at + d * stride + LANES));
+        }
+        out[..LANES].copy_from_slice(&first);
+        out[LANES..].copy_from_slice(&second);
+        at += 2 * LANES;
+    }
+    if !rest.is_empty() {
         let mut sums = [0f32; LANES];
         for (d, &q) in q.iter().enumerate() {
-            let at = d * stride + from + c * LANES;
-            let column = &columns[at..at + LANES];
-            for l in 0..LANES {
-                sums[l] += q * column[l];
-            }
+            multiply_add(&mut sums, q, lanes(columns, at + d * stride));
         }
-        *out = sums;
+        rest.copy_from_slice(&sums);
     }
 }
 
@@ -114,27 +155,38 @@ fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize, from:
 #[inline(always)]
 fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32]) {
     let width = out.len();
-    for (c, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let mut sums = *out;
+    let (pairs, rest) = out.as_chunks_mut::<{ 2 * LANES }>();
+    let mut at = 0;
+    for out in pairs {
+        let (mut first, mut second) = (*lanes(out, 0), *lanes(out, LANES));
         for (j, &w) in weights.iter().enumerate() {
-            let at = j * width + c * LANES;
-            let row = &rows[at..at + LANES];
-            for l in 0..LANES {
-                sums[l] += w * row[l];
-            }
+            multiply_add(&mut first, w, lanes(rows, at + j * width));
+            multiply_add(&mut second, w, lanes(rows, at + j * width + LANES));
         }
-        *out = sums;
+        out[..LANES].copy_from_slice(&first);
+        out[LANES..].copy_from_slice(&second);
+        at += 2 * LANES;
+    }
+    if !rest.is_empty() {
+        let mut sums = *lanes(rest, 0);
+        for (j, &w) in weights.iter().enumerate() {
+            multiply_add(&mut sums, w, lanes(rows, at + j * width));
+        }
+        rest.copy_from_slice(&sums);
     }
 }
 
 /// `rows[j] += weights[j] * x`; rows are as wide as `x`, which has whole lanes.
 #[inline(always)]
 fn add_outer(rows: &mut [f32], weights: &[f32], x: &[f32]) {
+    let x = x.as_chunks::<LANES>().0;
+    let (rows, _) = rows.as_chunks_mut::<LANES>();
     for (row, &w) in rows.chunks_exact_mut(x.len()).zip(weights) {
-        for (row, x) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(x.as_chunks::<LANES>().0) {
-            for l in 0..LANES {
-                row[l] += w * x[l];
-            }
+        for (row, x) in row.iter_mut().zip(x) {
+            // A copy: sums that might lie on top of `x` would be formed one by one.
+            let mut sums = *row;
+            multiply_add(&mut sums, w, x);
+            *row = sums;
         }
     }
 }
@@ -167,12 +219,12 @@ impl View {
         dot_columns(second, q, &side.columns, side.stride, self.start);
     }
 
-    /// Zero where nothing is seen.
+    /// Puts `value` where nothing is seen.
     #[inline(always)]
-    fn clear(&self, out: &mut [f32]) {
+    fn blank(&self, out: &mut [f32], value: f32) {
         let gap = self.gap();
-        out[self.prompt..gap].fill(0.0);
-        out[gap + self.own..].fill(0.0);
+        out[self.prompt..gap].fill(value);
+        out[gap + self.own..].fill(value);
     }
 
     /// `(weights, positions)` of the prompt and of the answer.
@@ -186,35 +238,41 @@ impl View {
 /// `exp(scores - log_sum)` in place, 0 where nothing is seen.
 #[inline(always)]
 fn probabilities(scores: &mut [f32], view: &View, log_sum: f32) {
-    for s in scores.iter_mut() {
-        *s = exp(*s - log_sum);
+    for chunk in scores.as_chunks_mut::<LANES>().0 {
+        for s in chunk {
+            *s = exp(*s - log_sum);
+        }
     }
-    view.clear(scores);
+    view.blank(scores, 0.0);
 }
 
-/// `log sum exp` of the scores that are seen.
+/// Softmax of the scores that are seen, in place, 0 elsewhere. Returns `log sum exp` of the scores.
 #[inline(always)]
-fn log_sum_exp(scores: &[f32], view: &View) -> f32 {
-    let mut top = f32::NEG_INFINITY;
-    for (part, _) in view.parts(scores) {
-        for &s in part {
-            top = if s > top { s } else { top };
+fn softmax(scores: &mut [f32], view: &View) -> f32 {
+    view.blank(scores, f32::NEG_INFINITY);
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for chunk in scores.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            tops[l] = if chunk[l] > tops[l] { chunk[l] } else { tops[l] };
         }
     }
-    let mut total = 0.0;
-    for (part, _) in view.parts(scores) {
-        let mut parts = [0f32; LANES];
-        let (chunks, rest) = part.as_chunks::<LANES>();
-        for chunk in chunks {
-            for l in 0..LANES {
-                parts[l] += exp(chunk[l] - top);
-            }
-        }
-        total += parts.iter().sum::<f32>();
-        for s in rest {
-            total += exp(s - top);
+    let top = largest(tops);
+    let mut sums = [0f32; LANES];
+    for chunk in scores.as_chunks_mut::<LANES>().0 {
+        for l in 0..LANES {
+            // What is hidden counts e^-87 of the largest: nothing in f32.
+            chunk[l] = exp(chunk[l] - top);
+            sums[l] += chunk[l];
         }
     }
+    let total = add_up(sums);
+    let scale = 1.0 / total;
+    for chunk in scores.as_chunks_mut::<LANES>().0 {
+        for s in chunk {
+            *s *= scale;
+        }
+    }
+    view.blank(scores, 0.0);
     top + total.ln()
 }
 
@@ -284,9 +342,7 @@ fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &A
                 q.iter_mut().for_each(|q| *q *= scale);
                 let scores = &mut scores[..view.size()];
                 view.dots(scores, &q, &k);
-                let log_sum = log_sum_exp(scores, &view);
-                log_sums[i * h + head] = log_sum;
-                probabilities(scores, &view, log_sum);
+                log_sums[i * h + head] = softmax(scores, &view);
                 o.fill(0.0);
                 for (p, at) in view.parts(scores) {
                     add_weighted_rows(&mut o, p, &v.rows[at.start * v.width..at.end * v.width]);
@@ -470,8 +526,7 @@ fn step_attention_row(
             let stride = padded(cache.capacity);
             dot_columns(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride, 0);
         }
-        let log_sum = log_sum_exp(&scores, &view);
-        probabilities(&mut scores, &view, log_sum);
+        softmax(&mut scores, &view);
         o.fill(0.0);
         for ((p, at), cache) in view.parts(&scores).into_iter().zip([prompt, &*answer]) {
             let rows = &cache.values[kv * cache.capacity * wide..(kv + 1) * cache.capacity * wide];
