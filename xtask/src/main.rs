@@ -123,7 +123,11 @@ fn bench(options: Options) -> Result<()> {
 /// Compares a few steps on wgpu, on whatever Vulkan adapter there is, with the CPU's numbers.
 fn test_gpu() -> Result<()> {
     system::vulkan()?;
-    run(cargo(&["test", "--package", "moslim-engine", "--features", "wgpu", "--test", "wgpu", "--", "--ignored", "--nocapture"]))
+    let mut command =
+        cargo(&["test", "--package", "moslim-engine", "--features", "wgpu", "--test", "wgpu", "--", "--ignored", "--nocapture"]);
+    // Trying many kernels for every shape takes minutes on a software adapter and changes no number.
+    command.env("CUBECL_AUTOTUNE_LEVEL", "minimal");
+    run(command)
 }
 
 fn main() -> Result<()> {

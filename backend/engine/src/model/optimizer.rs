@@ -194,6 +194,7 @@ pub fn cosine(peak: f64, step: usize, total: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::generate::{Sampling, generate};
     use crate::model::packed::{Group, Packed};
     use crate::model::transformer::Transformer;
     use burn::backend::{Autodiff, Flex};
@@ -232,5 +233,25 @@ mod tests {
             last = loss;
             (trainee, _) = trainee.step(grads, 1e-2);
         }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let config = ModelConfig { layers: 1, d_model: 24, heads: 4, kv_heads: 2, d_ff: 40, context: 64, tied_embeddings: true };
+        let answers: Vec<[u32; 3]> = (0..300u32).map(|i| [i % 50, i * 7 % 40, i * 11 % 40]).collect();
+        let with = |threads: usize| {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+                let mut trainee = Trainee::new(Transformer::<B>::new(&config, 50, 40, 3, &Default::default()), 0.0, 1.0);
+                for _ in 0..2 {
+                    let (_, grads, _) = gradients(&trainee.model, answers.chunks(7).collect(), loss);
+                    (trainee, _) = trainee.step(grads, 1e-2);
+                }
+                let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: 8, seed: 5 };
+                let answers = generate(&trainee.model.valid(), &[&[1, 2], &[3]], 150, 0, &sampling);
+                let weights: Vec<f32> = trainee.model.embedding.val().into_data().to_vec().unwrap();
+                (weights, answers)
+            })
+        };
+        assert!(with(1) == with(3));
     }
 }
