@@ -197,8 +197,7 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     let (rows, time) = if size.iterations { BATCH } else { (8, 256) };
     let tokens = rows * time;
     let text: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % size.vocabulary as u32).collect();
-    let groups: Vec<Group> =
-        text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
+    let groups: Vec<Group> = text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
     let pieces = || chunks::<Train, _>(&groups, Group::tokens);
 
     let inner = model.valid();

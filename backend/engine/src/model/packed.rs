@@ -110,8 +110,7 @@ mod tests {
 
     #[test]
     fn groups_are_laid_end_to_end() {
-        let groups =
-            [Group { prompt: &[1, 2], answers: vec![&[3], &[], &[4, 5]] }, Group { prompt: &[6], answers: Vec::new() }];
+        let groups = [Group { prompt: &[1, 2], answers: vec![&[3], &[], &[4, 5]] }, Group { prompt: &[6], answers: Vec::new() }];
         let packed = Packed::new(&groups);
         assert_eq!(packed.tokens, [1, 2, 3, 4, 5, 6]);
         assert_eq!(packed.spans[0], Span { prompt: 0..2, answers: vec![2..3, 3..3, 3..5] });

@@ -216,10 +216,7 @@ mod tests {
         let (prompt, answers): (&[u32], [&[u32]; 3]) = (&[1, 5, 9, 30], [&[4, 6, 11], &[2], &[7, 8, 3, 12, 13]]);
         for tied in [true, false] {
             let model = model(tied);
-            let groups = [
-                Group { prompt: &[3, 3, 3], answers: vec![&[14, 15]] },
-                Group { prompt, answers: answers.to_vec() },
-            ];
+            let groups = [Group { prompt: &[3, 3, 3], answers: vec![&[14, 15]] }, Group { prompt, answers: answers.to_vec() }];
             let packed = Packed::new(&groups);
             let together = values(model.logits(model.hidden(&packed)));
             for (n, answer) in answers.iter().enumerate() {
@@ -238,10 +235,8 @@ mod tests {
     #[test]
     fn answer_log_probs_are_those_of_the_tokens() {
         let model = model(true);
-        let packed = Packed::new(&[
-            Group { prompt: &[1, 5], answers: vec![&[9, 30], &[]] },
-            Group { prompt: &[4], answers: vec![&[6]] },
-        ]);
+        let packed =
+            Packed::new(&[Group { prompt: &[1, 5], answers: vec![&[9, 30], &[]] }, Group { prompt: &[4], answers: vec![&[6]] }]);
         let log_probs = values(model.answer_log_probs(&packed, 0.5));
         assert_eq!(log_probs.len(), 3);
         let logits = values(model.logits(model.hidden(&packed)));

@@ -54,8 +54,7 @@ impl<B: Kernels> RewardModel<B> {
     /// questions, answers with their end-of-sequence.
     pub fn logits(&self, packed: &Packed) -> Tensor<B, 2> {
         let hidden = self.trunk.hidden(packed);
-        let last: Vec<u32> =
-            packed.spans.iter().flat_map(|s| (0..s.answers.len()).map(|n| s.last(n) as u32)).collect();
+        let last: Vec<u32> = packed.spans.iter().flat_map(|s| (0..s.answers.len()).map(|n| s.last(n) as u32)).collect();
         let device = hidden.device();
         hidden.select(0, index_tensor(&last, &device)).matmul(self.heads.val()) + self.bias.val().unsqueeze()
     }

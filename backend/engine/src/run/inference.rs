@@ -130,12 +130,7 @@ impl Scorer {
             let answer = judged_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
             let tokens = question.len() + answer.len();
             if tokens > self.inner.context() {
-                bail!(
-                    "pair {} is {} tokens long; the reward model reads at most {}",
-                    n + 1,
-                    tokens,
-                    self.inner.context()
-                );
+                bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, tokens, self.inner.context());
             }
             pairs.push((question, answer));
         }

@@ -32,7 +32,10 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         for (what, figure) in figures {
             if let Some(f) = figure {
                 let share = f.share_of_peak * 100.0;
-                print_line(&format!("{:<7} {what:<18} {:>8.4} {:>10.0} {share:>7.0} %", size.size, f.median, f.tokens_per_second))?;
+                print_line(&format!(
+                    "{:<7} {what:<18} {:>8.4} {:>10.0} {share:>7.0} %",
+                    size.size, f.median, f.tokens_per_second
+                ))?;
             }
         }
         print_line(&format!("{:<7} {} parameters, at most {} MiB", size.size, size.parameters, size.peak_memory_mib))?;

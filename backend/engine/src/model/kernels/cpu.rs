@@ -372,14 +372,7 @@ pub fn attention_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], shape: &A
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn attention_group_backward(
-    qkv: &[f32],
-    log_sums: &[f32],
-    grad: &[f32],
-    out: &mut [f32],
-    shape: &AttentionShape,
-    span: &Span,
-) {
+fn attention_group_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], out: &mut [f32], shape: &AttentionShape, span: &Span) {
     let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
     let scale = 1.0 / (hd as f32).sqrt();
     let n = qkv.len() / width;
@@ -490,8 +483,7 @@ pub fn step_attention(
         answers.extend(owners.iter().map(|_| HostCache::new(shape, capacity)));
     }
     let mut out = vec![0f32; owners.len() * size];
-    for ((token, out), (&owner, cache)) in
-        qkv.chunks_exact(width).zip(out.chunks_exact_mut(size)).zip(owners.iter().zip(answers))
+    for ((token, out), (&owner, cache)) in qkv.chunks_exact(width).zip(out.chunks_exact_mut(size)).zip(owners.iter().zip(answers))
     {
         step_attention_row(token, out, shape, &prompts[owner], cache, slot);
     }

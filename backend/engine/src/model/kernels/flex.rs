@@ -264,8 +264,8 @@ impl Kernels for Taped {
 #[cfg(test)]
 mod tests {
     use super::super::RopeTable;
-    use crate::model::packed::{Group, Packed};
     use super::*;
+    use crate::model::packed::{Group, Packed};
     use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
     use std::sync::Arc;
 
@@ -382,8 +382,10 @@ mod tests {
     fn stepwise<B: Kernels>() {
         let shape = shape();
         let (prompts, answers): ([&[u32]; 2], [&[u32]; 3]) = ([&[0; 7], &[0; 3]], [&[0; 18], &[0; 4], &[0; 18]]);
-        let groups =
-            [Group { prompt: prompts[0], answers: answers[..2].to_vec() }, Group { prompt: prompts[1], answers: vec![answers[2]] }];
+        let groups = [
+            Group { prompt: prompts[0], answers: answers[..2].to_vec() },
+            Group { prompt: prompts[1], answers: vec![answers[2]] },
+        ];
         let spans = Packed::new(&groups).spans;
         let alone = Packed::new(&prompts.map(|prompt| Group { prompt, answers: vec![] })).spans;
         let (n, width) = (spans[1].all().end, shape.qkv_dim());

@@ -138,7 +138,9 @@ pub trait Kernels: Backend {
                 blocked.extend((0..total).map(|j| j > prompt.len() + i));
             }
             let last = own.end - 1;
-            key_at.extend((0..total).map(|j| if j < prompt.len() { prompt.start + j } else { (own.start + j - prompt.len()).min(last) }));
+            key_at.extend(
+                (0..total).map(|j| if j < prompt.len() { prompt.start + j } else { (own.start + j - prompt.len()).min(last) }),
+            );
         }
         let (b, (h, g, hd)) = (rows.len(), (shape.heads, shape.kv_heads, shape.head_dim));
         let (q, k, v) = split_rotated(qkv, shape, &rotary_positions(spans));
