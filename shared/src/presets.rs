@@ -83,3 +83,21 @@ fn standard() -> PresetInfo {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The README compares the two: nothing but the mapping may differ.
+    #[test]
+    fn the_paper_mapping_beside_quick_differs_in_the_mapping_alone() {
+        let beside: RunConfig = serde_json::from_str(include_str!("../../docs/quick-paper-mapping.json")).unwrap();
+        let quick = quick().config;
+        assert_ne!(beside.mapping, quick.mapping);
+        assert_eq!(beside.mapping, MappingConfig::default());
+        assert_eq!(
+            RunConfig { name: quick.name.clone(), preset: quick.preset.clone(), mapping: quick.mapping.clone(), ..beside },
+            quick
+        );
+    }
+}

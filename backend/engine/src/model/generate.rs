@@ -132,7 +132,7 @@ fn draw(logits: &mut [f32], temperature: f64, top_p: f64, rng: &mut StdRng) -> D
     let greedy = temperature == 0.0;
     let scale = if greedy { 1.0 } else { 1.0 / temperature as f32 };
     let best = greedy.then(|| (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }));
-    let (total, mean, _) = sampling_weights(logits, scale);
+    let (total, mean) = sampling_weights(logits, scale);
     let weights = logits;
     let token = best.unwrap_or_else(|| {
         let mut mass = total;

@@ -1,6 +1,6 @@
 //! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU.
 
-use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable};
+use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
 use super::packed::{Packed, Span};
 use burn::module::Param;
 use burn::prelude::*;
@@ -80,11 +80,9 @@ fn ones<B: Backend>(n: usize, device: &B::Device) -> Param<Tensor<B, 1>> {
     Param::from_tensor(Tensor::ones([n], device))
 }
 
-/// Host indices as a tensor.
+/// Tokens or positions as a tensor.
 pub fn index_tensor<B: Backend>(index: &[u32], device: &B::Device) -> Tensor<B, 1, Int> {
-    let index: Vec<i32> = index.iter().map(|&i| i as i32).collect();
-    let n = index.len();
-    Tensor::from_data(TensorData::new(index, [n]), device)
+    indices(index.iter().map(|&i| i as usize), device)
 }
 
 impl<B: Kernels> Transformer<B> {

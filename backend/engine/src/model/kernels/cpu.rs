@@ -126,42 +126,17 @@ fn multiply_add(sums: &mut [f32; LANES], w: f32, x: &[f32; LANES]) {
     }
 }
 
-/// `out[j] = sum_d q[d] * columns[d][from + j]`; `out` has whole lanes.
+/// `out += sum_j weights[j] * rows[j]`; row `j` begins at `j * stride`, and `out` has whole lanes.
 #[inline(always)]
-fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize, from: usize) {
+fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32], stride: usize) {
     // Two sums at a time: an addition need not wait for the one before it.
-    let (pairs, rest) = out.as_chunks_mut::<{ 2 * LANES }>();
-    let mut at = from;
-    for out in pairs {
-        let (mut first, mut second) = ([0f32; LANES], [0f32; LANES]);
-        for (d, &q) in q.iter().enumerate() {
-            multiply_add(&mut first, q, lanes(columns, at + d * stride));
-            multiply_add(&mut second, q, lanes(columns, at + d * stride + LANES));
-        }
-        out[..LANES].copy_from_slice(&first);
-        out[LANES..].copy_from_slice(&second);
-        at += 2 * LANES;
-    }
-    if !rest.is_empty() {
-        let mut sums = [0f32; LANES];
-        for (d, &q) in q.iter().enumerate() {
-            multiply_add(&mut sums, q, lanes(columns, at + d * stride));
-        }
-        rest.copy_from_slice(&sums);
-    }
-}
-
-/// `out += sum_j weights[j] * rows[j]`; rows are as wide as `out`, which has whole lanes.
-#[inline(always)]
-fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32]) {
-    let width = out.len();
     let (pairs, rest) = out.as_chunks_mut::<{ 2 * LANES }>();
     let mut at = 0;
     for out in pairs {
         let (mut first, mut second) = (*lanes(out, 0), *lanes(out, LANES));
         for (j, &w) in weights.iter().enumerate() {
-            multiply_add(&mut first, w, lanes(rows, at + j * width));
-            multiply_add(&mut second, w, lanes(rows, at + j * width + LANES));
+            multiply_add(&mut first, w, lanes(rows, at + j * stride));
+            multiply_add(&mut second, w, lanes(rows, at + j * stride + LANES));
         }
         out[..LANES].copy_from_slice(&first);
         out[LANES..].copy_from_slice(&second);
@@ -170,10 +145,17 @@ fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32]) {
     if !rest.is_empty() {
         let mut sums = *lanes(rest, 0);
         for (j, &w) in weights.iter().enumerate() {
-            multiply_add(&mut sums, w, lanes(rows, at + j * width));
+            multiply_add(&mut sums, w, lanes(rows, at + j * stride));
         }
         rest.copy_from_slice(&sums);
     }
+}
+
+/// `out[j] = sum_d q[d] * columns[d][j]`: the same sum, begun at 0.
+#[inline(always)]
+fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize) {
+    out.fill(0.0);
+    add_weighted_rows(out, q, columns, stride);
 }
 
 /// `rows[j] += weights[j] * x`; rows are as wide as `x`, which has whole lanes.
@@ -215,8 +197,8 @@ impl View {
     #[inline(always)]
     fn dots(&self, out: &mut [f32], q: &[f32], side: &Side) {
         let (first, second) = out.split_at_mut(self.gap());
-        dot_columns(first, q, &side.columns, side.stride, 0);
-        dot_columns(second, q, &side.columns, side.stride, self.start);
+        dot_columns(first, q, &side.columns, side.stride);
+        dot_columns(second, q, &side.columns[self.start..], side.stride);
     }
 
     /// Puts `value` where nothing is seen.
@@ -345,7 +327,7 @@ fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &A
                 log_sums[i * h + head] = softmax(scores, &view);
                 o.fill(0.0);
                 for (p, at) in view.parts(scores) {
-                    add_weighted_rows(&mut o, p, &v.rows[at.start * v.width..at.end * v.width]);
+                    add_weighted_rows(&mut o, p, &v.rows[at.start * v.width..at.end * v.width], v.width);
                 }
                 out[i * h * hd + head * hd..i * h * hd + (head + 1) * hd].copy_from_slice(&o[..hd]);
             }
@@ -403,7 +385,7 @@ fn attention_group_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], out: &m
                     let rows = at.start * wide..at.end * wide;
                     add_outer(&mut dv[rows.clone()], p, &go);
                     add_outer(&mut dk[rows.clone()], ds, &q);
-                    add_weighted_rows(&mut dq, ds, &k.rows[rows]);
+                    add_weighted_rows(&mut dq, ds, &k.rows[rows], wide);
                 }
                 dq.iter_mut().for_each(|q| *q *= scale);
                 rotate(&mut out[from..from + hd], &dq[..hd], &shape.rope, position, -1.0);
@@ -516,22 +498,22 @@ fn step_attention_row(
         let (first, second) = scores.split_at_mut(view.gap());
         for (part, cache) in [(first, prompt), (second, &*answer)] {
             let stride = padded(cache.capacity);
-            dot_columns(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride, 0);
+            dot_columns(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride);
         }
         softmax(&mut scores, &view);
         o.fill(0.0);
         for ((p, at), cache) in view.parts(&scores).into_iter().zip([prompt, &*answer]) {
             let rows = &cache.values[kv * cache.capacity * wide..(kv + 1) * cache.capacity * wide];
-            add_weighted_rows(&mut o, p, &rows[at.start * wide..at.end * wide]);
+            add_weighted_rows(&mut o, p, &rows[at.start * wide..at.end * wide], wide);
         }
         out[head * hd..(head + 1) * hd].copy_from_slice(&o[..hd]);
     }
 }
 
-/// Turns logits into weights `exp(logit * scale - top)` in place; returns their sum and `sum weight * (logit * scale - top)`,
-/// and `top`.
+/// Turns logits into weights `exp(logit * scale - top)` in place, `top` being the largest scaled logit; returns their sum and
+/// `sum weight * (logit * scale - top)`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn sampling_weights(logits: &mut [f32], scale: f32) -> (f32, f32, f32) {
+pub fn sampling_weights(logits: &mut [f32], scale: f32) -> (f32, f32) {
     let mut tops = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks_mut::<LANES>();
     for chunk in chunks.iter() {
@@ -557,7 +539,7 @@ pub fn sampling_weights(logits: &mut [f32], scale: f32) -> (f32, f32, f32) {
         total += *w;
         mean += *w * x;
     }
-    (total, mean, top)
+    (total, mean)
 }
 
 /// Forward RMS norm; returns the output and `1 / rms` per row.

@@ -1,4 +1,4 @@
-//! The four operations that a small transformer spends its time in, each fused where that pays.
+//! The operations that a small transformer spends its time in, each fused where that pays.
 //!
 //! [`Kernels`] states every operation once, written with burn's tensor operations; that definition serves any backend.
 //! The CPU backend overrides it with fused loops (`cpu.rs`) and hand-written gradients (`flex.rs`), because element-wise
@@ -99,7 +99,8 @@ impl<B: Backend> LayerCache<B> {
     }
 }
 
-fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Device) -> Tensor<B, 1, Int> {
+/// Host indices as a tensor.
+pub fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Device) -> Tensor<B, 1, Int> {
     let values: Vec<i32> = values.map(|i| i as i32).collect();
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), device)
