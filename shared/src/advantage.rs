@@ -1,4 +1,7 @@
-//! Advantages: how much better a sample is than the others drawn for the same prompt and preference.
+//! Advantages: how much better a sample is than what was to be expected, for every optimiser.
+//!
+//! Group functions take the rewards of one group: samples of one prompt with one preference. A mixed group has no common
+//! baseline.
 
 /// REINFORCE leave-one-out (Ahmadian et al. 2024, eq. 5): `A_j = r_j - mean of the other rewards of the group`.
 ///
@@ -13,6 +16,95 @@ pub fn rloo(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|r| r - (sum - r) / (n - 1.0)).collect()
 }
 
+/// Added to a deviation before it divides, as in GRPO's reference code.
+const EPSILON: f64 = 1e-4;
+
+/// Mean and deviation with Bessel's correction; the deviation of fewer than two numbers is 0.
+fn mean_and_std(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n.max(1.0);
+    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    (mean, if values.len() < 2 { 0.0 } else { (squares / (n - 1.0)).sqrt() })
+}
+
+/// GRPO (Shao et al. 2024): distance from the group's mean in deviations of the group.
+pub fn grpo(rewards: &[f64]) -> Vec<f64> {
+    let (mean, std) = mean_and_std(rewards);
+    rewards.iter().map(|r| (r - mean) / (std + EPSILON)).collect()
+}
+
+/// Dr. GRPO (Liu et al. 2025): distance from the group's mean. Dividing by the group's deviation would give questions that
+/// are almost solved, or almost never, more weight than the others.
+pub fn dr_grpo(rewards: &[f64]) -> Vec<f64> {
+    let (mean, _) = mean_and_std(rewards);
+    rewards.iter().map(|r| r - mean).collect()
+}
+
+/// The group-wise half of GDPO (2026): every objective is standardised within the group before they are added, so that
+/// different mixtures of rewards keep different advantages. `rewards[sample][objective]`, `None` where an objective is not
+/// asked for. Returns one number a sample; [`standardise`] over the whole batch follows.
+pub fn gdpo(rewards: &[Vec<Option<f64>>]) -> Vec<f64> {
+    let mut sums = vec![0.0; rewards.len()];
+    let objectives = rewards.first().map_or(0, Vec::len);
+    for i in 0..objectives {
+        let present: Vec<f64> = rewards.iter().filter_map(|r| r[i]).collect();
+        let (mean, std) = mean_and_std(&present);
+        for (sum, r) in sums.iter_mut().zip(rewards) {
+            *sum += r[i].map_or(0.0, |r| (r - mean) / (std + EPSILON));
+        }
+    }
+    sums
+}
+
+/// Distance from the mean of all `values`, in deviations: GDPO's second half and REINFORCE++'s batch normalisation.
+pub fn standardise(values: &mut [f64]) {
+    let (mean, std) = mean_and_std(values);
+    values.iter_mut().for_each(|v| *v = (*v - mean) / (std + EPSILON));
+}
+
+/// Per-token rewards of one answer: `-beta k1_t`, and the score on the last token (the end of sequence where there is one).
+pub fn token_rewards(score: f64, log_ratios: &[f64], beta: f64) -> Vec<f64> {
+    let mut rewards: Vec<f64> = log_ratios.iter().map(|k1| -beta * k1).collect();
+    if let Some(last) = rewards.last_mut() {
+        *last += score;
+    }
+    rewards
+}
+
+/// Generalised advantage estimation (Schulman et al. 2016). `values[t]` is read before token `t`; after the last token the
+/// value is 0. Returns advantages and value targets `A_t + V_t`, the latter before any whitening.
+pub fn gae(rewards: &[f64], values: &[f64], gamma: f64, lambda: f64) -> (Vec<f64>, Vec<f64>) {
+    let mut advantages = vec![0.0; rewards.len()];
+    let (mut next_value, mut next_advantage) = (0.0, 0.0);
+    for t in (0..rewards.len()).rev() {
+        let delta = rewards[t] + gamma * next_value - values[t];
+        next_advantage = delta + gamma * lambda * next_advantage;
+        advantages[t] = next_advantage;
+        next_value = values[t];
+    }
+    let returns = advantages.iter().zip(values).map(|(a, v)| a + v).collect();
+    (advantages, returns)
+}
+
+/// Sum of the rewards from each token on, discounted by `gamma`.
+pub fn reward_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
+    let mut out = rewards.to_vec();
+    for t in (0..out.len().saturating_sub(1)).rev() {
+        out[t] += gamma * out[t + 1];
+    }
+    out
+}
+
+/// Whitens advantages over all tokens of a batch: mean 0, unbiased variance 1. Fewer than two tokens are left alone.
+pub fn whiten(values: &mut [f64]) {
+    if values.len() < 2 {
+        return;
+    }
+    let (mean, std) = mean_and_std(values);
+    let scale = 1.0 / (std * std + 1e-8).sqrt();
+    values.iter_mut().for_each(|v| *v = (*v - mean) * scale);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +117,52 @@ mod tests {
         for (a, b) in got.iter().zip([0.0, -1.333333, -0.666667, 2.0]) {
             assert!((a - b).abs() < 1e-5);
         }
+    }
+
+    fn close(got: &[f64], want: &[f64]) {
+        assert_eq!(got.len(), want.len());
+        for (a, b) in got.iter().zip(want) {
+            assert!((a - b).abs() < 1e-5, "{got:?} is not {want:?}");
+        }
+    }
+
+    #[test]
+    fn group_advantages_match_the_vectors() {
+        let rewards = [1.0, 0.0, 0.5, 2.5];
+        close(&grpo(&rewards), &[0.0, -0.925734, -0.462867, 1.388602]);
+        close(&dr_grpo(&rewards), &[0.0, -1.0, -0.5, 1.5]);
+        assert_eq!(grpo(&[0.7, 0.7]), [0.0, 0.0], "a group without differences teaches nothing");
+    }
+
+    #[test]
+    fn ppo_rewards_advantages_and_whitening_match_the_vectors() {
+        let rewards = token_rewards(1.0, &[0.2, -0.1, -0.5], 0.1);
+        close(&rewards, &[-0.02, 0.01, 1.05]);
+        let (mut advantages, returns) = gae(&rewards, &[0.2, 0.1, 0.3], 1.0, 0.95);
+        close(&advantages, &[0.756375, 0.9225, 0.75]);
+        close(&returns, &[0.956375, 1.0225, 1.05]);
+        whiten(&mut advantages);
+        close(&advantages, &[-0.544453, 1.154087, -0.609634]);
+        close(&reward_to_go(&rewards, 0.5), &[-0.02 + 0.5 * (0.01 + 0.5 * 1.05), 0.01 + 0.5 * 1.05, 1.05]);
+    }
+
+    #[test]
+    fn gdpo_keeps_apart_what_a_sum_would_make_equal() {
+        // Three samples earn (1, 0), (0, 1) and (0, 0) in sum-then-normalise: the first two are equal there.
+        let rewards = |scale: f64| {
+            [[1.0, 0.0], [0.0, scale], [0.0, 0.0], [0.0, scale]].map(|r| r.iter().map(|&x| Some(x)).collect::<Vec<_>>())
+        };
+        let got = gdpo(&rewards(1.0));
+        assert!(got[0] > got[1] + 0.1, "the rarer success counts more: {got:?}");
+        close(&gdpo(&rewards(1.0)), &gdpo(&rewards(1.0)));
+        // The size of an objective's rewards does not matter (but for the epsilon).
+        for (a, b) in got.iter().zip(gdpo(&rewards(100.0))) {
+            assert!((a - b).abs() < 1e-3);
+        }
+        assert_eq!(gdpo(&[vec![None, None], vec![None, None]]), [0.0, 0.0]);
+        let mut batch = [1.0, 2.0, 3.0];
+        standardise(&mut batch);
+        assert!((batch[2] - 1.0 / 1.0001).abs() < 1e-9 && batch[1].abs() < 1e-12);
     }
 
     #[test]
@@ -55,9 +193,9 @@ mod tests {
             };
             let rewards: Vec<f64> =
                 answers.iter().map(|a| map_reward(&config, &statistics, &a.map(|h| h.to_vec()), &preference).scalar).collect();
-            rloo(&rewards)
+            [rloo(&rewards), grpo(&rewards), dr_grpo(&rewards)]
         };
-        for (a, b) in advantages(0.0).iter().zip(advantages(0.3)) {
+        for (a, b) in advantages(0.0).concat().iter().zip(advantages(0.3).concat()) {
             assert!((a - b).abs() < 1e-9);
         }
     }

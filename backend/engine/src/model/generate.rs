@@ -2,7 +2,7 @@
 //! the work shrinks with them.
 
 use super::kernels::{Kernels, cpu::sampling_weights};
-use super::packed::{Group, Packed, map};
+use super::packed::{Group, Packed, even_pieces, map};
 use super::transformer::{Transformer, index_tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,7 +33,7 @@ pub struct Answer {
     pub ended: bool,
 }
 
-/// Answers that one thread samples together; on a GPU, answers that are sampled at once.
+/// Most answers that one thread samples together; on a GPU, answers that are sampled at once.
 const fn rows_together<B: Kernels>() -> usize {
     if B::THREADED { 64 } else { 4096 }
 }
@@ -53,7 +53,8 @@ pub fn generate<B: Kernels>(
     }
     let rows: Vec<(usize, u64)> =
         (0..prompts.len()).flat_map(|p| (0..samples).map(move |s| (p, (p * samples + s) as u64))).collect();
-    let pieces = rows.chunks(rows_together::<B>()).collect();
+    let pieces = even_pieces::<B>(rows.len(), rows_together::<B>());
+    let pieces = rows.chunks(rows.len().div_ceil(pieces).max(1)).collect();
     map::<B, _, _, _>(model, pieces, |model, rows| sample_rows(&model, prompts, rows, eos, sampling)).concat()
 }
 

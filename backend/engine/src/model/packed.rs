@@ -71,16 +71,19 @@ impl Packed {
     }
 }
 
-/// Cuts `items` into consecutive chunks of about `B::CHUNK_TOKENS` tokens, `tokens(item)` each. The cut does not depend on
-/// the number of threads.
+/// Cuts `items` into consecutive chunks of nearly equal size, at most about `B::CHUNK_TOKENS` tokens (`tokens(item)` each).
+/// An even number of them, so that two threads end together. The cut does not depend on the number of threads.
 pub fn chunks<B: Kernels, T>(items: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let total: usize = items.iter().map(&tokens).sum();
+    let wanted = even_pieces::<B>(total, B::CHUNK_TOKENS);
     let mut out = Vec::new();
     let (mut from, mut sum) = (0, 0);
     for (i, item) in items.iter().enumerate() {
         let size = tokens(item);
-        if i > from && sum + size > B::CHUNK_TOKENS {
+        // An item belongs to the piece in which its middle lies.
+        if i > from && (sum + size / 2) * wanted >= total * (out.len() + 1) {
             out.push(&items[from..i]);
-            (from, sum) = (i, 0);
+            from = i;
         }
         sum += size;
     }
@@ -88,6 +91,12 @@ pub fn chunks<B: Kernels, T>(items: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&
         out.push(&items[from..]);
     }
     out
+}
+
+/// Into how many pieces of at most `most` to cut work of size `total`.
+pub fn even_pieces<B: Kernels>(total: usize, most: usize) -> usize {
+    let pieces = total.div_ceil(most).max(1);
+    if B::THREADED { pieces.next_multiple_of(2) } else { pieces }
 }
 
 /// Applies `f` to every piece of work, in order; on the CPU each piece is computed by one thread, several at a time.
@@ -123,7 +132,12 @@ mod tests {
         let sizes: Vec<usize> = (0..200).map(|i| i * 37 % 90).collect();
         let cut = chunks::<Flex, _>(&sizes, |&s| s);
         assert_eq!(cut.concat(), sizes);
-        assert!(cut.len() > 5 && cut.iter().all(|c| c.iter().sum::<usize>() <= Flex::CHUNK_TOKENS));
+        let pieces: Vec<usize> = cut.iter().map(|c| c.iter().sum()).collect();
+        assert!(cut.len() > 5 && cut.len().is_multiple_of(2));
+        // Off by half an item at most on either side.
+        assert!(pieces.iter().all(|p| p.abs_diff(sizes.iter().sum::<usize>() / cut.len()) <= 90), "{pieces:?}");
         assert_eq!(chunks::<Flex, _>(&[100_000usize, 1], |&s| s).len(), 2);
+        assert_eq!(chunks::<Flex, _>(&[5usize], |&s| s).len(), 1);
+        assert!(chunks::<Flex, _>(&[], |&s: &usize| s).is_empty());
     }
 }

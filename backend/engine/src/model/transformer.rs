@@ -143,9 +143,11 @@ impl<B: Kernels> Transformer<B> {
         let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), NORM_EPS);
-            x = x + attention(l, normed.matmul(layer.qkv.val())).matmul(layer.attention_out.val());
+            let mixed = attention(l, B::projection(normed, layer.qkv.val(), false, None));
+            x = B::projection(mixed, layer.attention_out.val(), false, Some(x));
             let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), NORM_EPS);
-            x = x + B::swiglu(normed.matmul(layer.gate_up.val())).matmul(layer.down.val());
+            let fed = B::swiglu(B::projection(normed, layer.gate_up.val(), false, None));
+            x = B::projection(fed, layer.down.val(), false, Some(x));
         }
         B::rms_norm(x, self.norm.val(), NORM_EPS)
     }
@@ -153,8 +155,8 @@ impl<B: Kernels> Transformer<B> {
     /// Scores of the entries that can be written. `hidden`: `[n, d_model]`; returns `[n, outputs]`.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.head {
-            Some(head) => hidden.matmul(head.val()),
-            None => hidden.matmul(self.embedding.val().narrow(0, 0, self.outputs).transpose()),
+            Some(head) => B::projection(hidden, head.val(), false, None),
+            None => B::projection(hidden, self.embedding.val().narrow(0, 0, self.outputs), true, None),
         }
     }
 

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Raised whenever the same configuration would give another result: a change of generator, tokenizer, model or training.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// What is kept beside the weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

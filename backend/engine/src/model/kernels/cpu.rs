@@ -151,24 +151,57 @@ fn add_weighted_rows(out: &mut [f32], weights: &[f32], rows: &[f32], stride: usi
     }
 }
 
-/// `out[j] = sum_d q[d] * columns[d][j]`: the same sum, begun at 0.
+/// Queries that are computed together: their sums do not wait for each other, and keys and values are read once for all.
+const BLOCK: usize = 4;
+
+/// `out[b][j] = sum_d q[b][d] * columns[d][j]` for `len` positions, whole lanes. Rows of `out` are `size` apart, those of `q`
+/// `wide`.
 #[inline(always)]
-fn dot_columns(out: &mut [f32], q: &[f32], columns: &[f32], stride: usize) {
-    out.fill(0.0);
-    add_weighted_rows(out, q, columns, stride);
+fn dot_columns<const Q: usize>(out: &mut [f32], size: usize, len: usize, q: &[f32], wide: usize, columns: &[f32], stride: usize) {
+    for at in (0..len).step_by(LANES) {
+        let mut sums = [[0f32; LANES]; Q];
+        for (d, column) in columns.chunks(stride).enumerate() {
+            let k = lanes(column, at);
+            for b in 0..Q {
+                multiply_add(&mut sums[b], q[b * wide + d], k);
+            }
+        }
+        for b in 0..Q {
+            out[b * size + at..b * size + at + LANES].copy_from_slice(&sums[b]);
+        }
+    }
 }
 
-/// `rows[j] += weights[j] * x`; rows are as wide as `x`, which has whole lanes.
+/// `out[b] += sum_j weights[b][j] * rows[j]` for the first `n` rows. Rows of `out` and `rows` are `wide`, whole lanes; those
+/// of `weights` are `size` apart.
 #[inline(always)]
-fn add_outer(rows: &mut [f32], weights: &[f32], x: &[f32]) {
-    let x = x.as_chunks::<LANES>().0;
-    let (rows, _) = rows.as_chunks_mut::<LANES>();
-    for (row, &w) in rows.chunks_exact_mut(x.len()).zip(weights) {
-        for (row, x) in row.iter_mut().zip(x) {
-            // A copy: sums that might lie on top of `x` would be formed one by one.
-            let mut sums = *row;
-            multiply_add(&mut sums, w, x);
-            *row = sums;
+fn add_weighted<const Q: usize>(out: &mut [f32], wide: usize, weights: &[f32], size: usize, n: usize, rows: &[f32]) {
+    for at in (0..wide).step_by(LANES) {
+        let mut sums: [[f32; LANES]; Q] = std::array::from_fn(|b| *lanes(out, b * wide + at));
+        for (j, row) in rows.chunks_exact(wide).take(n).enumerate() {
+            let x = lanes(row, at);
+            for b in 0..Q {
+                multiply_add(&mut sums[b], weights[b * size + j], x);
+            }
+        }
+        for b in 0..Q {
+            out[b * wide + at..b * wide + at + LANES].copy_from_slice(&sums[b]);
+        }
+    }
+}
+
+/// `rows[j] += sum_b weights[b][j] * x[b]` for the first `n` rows; laid out like [`add_weighted`].
+#[inline(always)]
+fn add_outer<const Q: usize>(rows: &mut [f32], wide: usize, weights: &[f32], size: usize, n: usize, x: &[f32]) {
+    for at in (0..wide).step_by(LANES) {
+        // Copies: sums that might lie on top of `x` would be formed one by one.
+        let x: [[f32; LANES]; Q] = std::array::from_fn(|b| *lanes(x, b * wide + at));
+        for (j, row) in rows.chunks_exact_mut(wide).take(n).enumerate() {
+            let mut sums = *lanes(row, at);
+            for b in 0..Q {
+                multiply_add(&mut sums, weights[b * size + j], &x[b]);
+            }
+            row[at..at + LANES].copy_from_slice(&sums);
         }
     }
 }
@@ -193,12 +226,20 @@ impl View {
         self.gap() + padded(self.own)
     }
 
-    /// `out = q . columns` at what is seen; `out` is `size` long.
+    /// What the query `later` positions on sees.
     #[inline(always)]
-    fn dots(&self, out: &mut [f32], q: &[f32], side: &Side) {
-        let (first, second) = out.split_at_mut(self.gap());
-        dot_columns(first, q, &side.columns, side.stride);
-        dot_columns(second, q, &side.columns[self.start..], side.stride);
+    fn after(&self, later: usize) -> Self {
+        Self { own: self.own + later, ..*self }
+    }
+
+    /// `out = q . columns` for a block of queries, the last of which sees this; each row of `out` is `size` long.
+    #[inline(always)]
+    fn dots<const Q: usize>(&self, out: &mut [f32], q: &[f32], wide: usize, side: &Side) {
+        let (gap, size) = (self.gap(), self.size());
+        dot_columns::<Q>(out, size, gap, q, wide, &side.columns, side.stride);
+        // The last column ends with the table.
+        let own = &side.columns[self.start..];
+        dot_columns::<Q>(&mut out[gap..], size, size - gap, q, wide, own, side.stride);
     }
 
     /// Puts `value` where nothing is seen.
@@ -209,11 +250,10 @@ impl View {
         out[gap + self.own..].fill(value);
     }
 
-    /// `(weights, positions)` of the prompt and of the answer.
+    /// Where weights begin in a row of scores, first position and number of positions: of the prompt and of the answer.
     #[inline(always)]
-    fn parts<'a>(&self, weights: &'a [f32]) -> [(&'a [f32], std::ops::Range<usize>); 2] {
-        let gap = self.gap();
-        [(&weights[..self.prompt], 0..self.prompt), (&weights[gap..gap + self.own], self.start..self.start + self.own)]
+    fn parts(&self) -> [(usize, usize, usize); 2] {
+        [(0, 0, self.prompt), (self.gap(), self.start, self.own)]
     }
 }
 
@@ -258,16 +298,16 @@ fn softmax(scores: &mut [f32], view: &View) -> f32 {
     top + total.ln()
 }
 
-/// Every position of a group with what it sees and its place in the sequence. Positions count from the group's first.
-fn views(span: &Span) -> impl Iterator<Item = (usize, View)> + '_ {
-    let base = span.prompt.start;
-    let prompt = span.prompt.len();
-    let own = (0..prompt).map(|i| (i, View { prompt: 0, start: 0, own: i + 1 }));
-    own.chain(
-        span.answers
-            .iter()
-            .flat_map(move |a| (0..a.len()).map(move |i| (prompt + i, View { prompt, start: a.start - base, own: i + 1 }))),
-    )
+/// The runs of a group: its prompt, then each answer. `(first index, first position, what the first query sees, length)`;
+/// indices count from the group's first token, positions within a sequence.
+fn runs(span: &Span) -> impl Iterator<Item = (usize, usize, View, usize)> + '_ {
+    let (base, prompt) = (span.prompt.start, span.prompt.len());
+    let first = (0, 0, View { prompt: 0, start: 0, own: 1 }, prompt);
+    let answers = span.answers.iter().map(move |a| {
+        let start = a.start - base;
+        (start, prompt, View { prompt, start, own: 1 }, a.len())
+    });
+    std::iter::once(first).chain(answers)
 }
 
 /// Forward attention of all groups. `qkv`: `[positions, qkv_dim]`. Returns the output `[positions, heads * head_dim]` and
@@ -297,39 +337,150 @@ fn keys_values(qkv: &[f32], shape: &AttentionShape, span: &Span, kv: usize) -> (
     let n = qkv.len() / width;
     let (mut k, mut v) = (Side::new(n, hd), Side::new(n, hd));
     let mut rotated = vec![0f32; hd];
-    for (i, (position, _)) in views(span).enumerate() {
-        let from = i * width + (h + kv) * hd;
-        rotate(&mut rotated, &qkv[from..from + hd], &shape.rope, position, 1.0);
-        k.set(i, &rotated);
-        let from = i * width + (h + g + kv) * hd;
-        v.set(i, &qkv[from..from + hd]);
+    for (first, position, _, length) in runs(span) {
+        for t in 0..length {
+            let i = first + t;
+            let from = i * width + (h + kv) * hd;
+            rotate(&mut rotated, &qkv[from..from + hd], &shape.rope, position + t, 1.0);
+            k.set(i, &rotated);
+            let from = i * width + (h + g + kv) * hd;
+            v.set(i, &qkv[from..from + hd]);
+        }
     }
     (k, v)
 }
 
+/// Where one head's queries are, and the buffers of a block of them.
+struct Head<'a> {
+    shape: &'a AttentionShape,
+    head: usize,
+    k: &'a Side,
+    v: &'a Side,
+    /// `[BLOCK][padded head_dim]`
+    q: Vec<f32>,
+    /// The same: outputs, or gradients of queries.
+    o: Vec<f32>,
+    /// The same: gradients of outputs.
+    go: Vec<f32>,
+    /// `[BLOCK][positions]`
+    p: Vec<f32>,
+    ds: Vec<f32>,
+}
+
+impl<'a> Head<'a> {
+    /// `n`: tokens of the group.
+    fn new(shape: &'a AttentionShape, head: usize, k: &'a Side, v: &'a Side, n: usize) -> Self {
+        let (wide, size) = (padded(shape.head_dim), padded(n) + 2 * LANES);
+        let rows = |width: usize| vec![0f32; BLOCK * width];
+        Self { shape, head, k, v, q: rows(wide), o: rows(wide), go: rows(wide), p: rows(size), ds: rows(size) }
+    }
+
+    /// Reads the rotated and scaled queries of the block of `Q` that begins at index `i` and `position`.
+    #[inline(always)]
+    fn read_queries<const Q: usize>(&mut self, qkv: &[f32], i: usize, position: usize) {
+        let (hd, width) = (self.shape.head_dim, self.shape.qkv_dim());
+        let scale = 1.0 / (hd as f32).sqrt();
+        for (b, q) in self.q.chunks_exact_mut(padded(hd)).take(Q).enumerate() {
+            let from = (i + b) * width + self.head * hd;
+            rotate(&mut q[..hd], &qkv[from..from + hd], &self.shape.rope, position + b, 1.0);
+            q[..hd].iter_mut().for_each(|q| *q *= scale);
+        }
+    }
+
+    /// Outputs and log-sums of a block; `first` is what its first query sees.
+    #[inline(always)]
+    fn forward<const Q: usize>(
+        &mut self,
+        qkv: &[f32],
+        out: &mut [f32],
+        log_sums: &mut [f32],
+        i: usize,
+        position: usize,
+        first: View,
+    ) {
+        let (h, hd) = (self.shape.heads, self.shape.head_dim);
+        let (wide, last) = (padded(hd), first.after(Q - 1));
+        let size = last.size();
+        self.read_queries::<Q>(qkv, i, position);
+        last.dots::<Q>(&mut self.p, &self.q, wide, self.k);
+        for b in 0..Q {
+            log_sums[(i + b) * h + self.head] = softmax(&mut self.p[b * size..(b + 1) * size], &first.after(b));
+        }
+        self.o.fill(0.0);
+        for (from, start, n) in last.parts() {
+            add_weighted::<Q>(&mut self.o, wide, &self.p[from..], size, n, &self.v.rows[start * wide..]);
+        }
+        for (b, o) in self.o.chunks_exact(wide).take(Q).enumerate() {
+            let to = ((i + b) * h + self.head) * hd;
+            out[to..to + hd].copy_from_slice(&o[..hd]);
+        }
+    }
+
+    /// Adds a block's gradients of keys and values to `dk` and `dv`, `[positions][padded head_dim]`, and writes those of its
+    /// queries into `out`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn backward<const Q: usize>(
+        &mut self,
+        qkv: &[f32],
+        log_sums: &[f32],
+        grad: &[f32],
+        out: &mut [f32],
+        (dk, dv): (&mut [f32], &mut [f32]),
+        i: usize,
+        position: usize,
+        first: View,
+    ) {
+        let (h, hd, width) = (self.shape.heads, self.shape.head_dim, self.shape.qkv_dim());
+        let (wide, last) = (padded(hd), first.after(Q - 1));
+        let size = last.size();
+        self.read_queries::<Q>(qkv, i, position);
+        for (b, go) in self.go.chunks_exact_mut(wide).take(Q).enumerate() {
+            let from = ((i + b) * h + self.head) * hd;
+            go[..hd].copy_from_slice(&grad[from..from + hd]);
+        }
+        last.dots::<Q>(&mut self.p, &self.q, wide, self.k);
+        // dP = grad V^T, dS = P (dP - sum P dP); P is 0 where nothing is seen.
+        last.dots::<Q>(&mut self.ds, &self.go, wide, self.v);
+        for (b, (p, ds)) in self.p.chunks_exact_mut(size).zip(self.ds.chunks_exact_mut(size)).take(Q).enumerate() {
+            probabilities(p, &first.after(b), log_sums[(i + b) * h + self.head]);
+            let mean = sum_of_products(p, ds);
+            for (ds, p) in ds.iter_mut().zip(p.iter()) {
+                *ds = p * (*ds - mean);
+            }
+        }
+        self.o.fill(0.0);
+        for (from, start, n) in last.parts() {
+            let rows = start * wide..(start + n) * wide;
+            add_outer::<Q>(&mut dv[rows.clone()], wide, &self.p[from..], size, n, &self.go);
+            add_outer::<Q>(&mut dk[rows.clone()], wide, &self.ds[from..], size, n, &self.q);
+            add_weighted::<Q>(&mut self.o, wide, &self.ds[from..], size, n, &self.k.rows[rows]);
+        }
+        let scale = 1.0 / (hd as f32).sqrt();
+        for (b, dq) in self.o.chunks_exact_mut(wide).take(Q).enumerate() {
+            dq.iter_mut().for_each(|q| *q *= scale);
+            let to = (i + b) * width + self.head * hd;
+            rotate(&mut out[to..to + hd], &dq[..hd], &self.shape.rope, position + b, -1.0);
+        }
+    }
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &AttentionShape, span: &Span) {
-    let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
-    let scale = 1.0 / (hd as f32).sqrt();
-    let n = qkv.len() / width;
-    let mut q = vec![0f32; hd];
-    let mut o = vec![0f32; padded(hd)];
-    let mut scores = vec![0f32; padded(n) + 2 * LANES];
+    let (h, g) = (shape.heads, shape.kv_heads);
+    let n = qkv.len() / shape.qkv_dim();
     for kv in 0..g {
         let (k, v) = keys_values(qkv, shape, span, kv);
         for head in kv * (h / g)..(kv + 1) * (h / g) {
-            for (i, (position, view)) in views(span).enumerate() {
-                let from = i * width + head * hd;
-                rotate(&mut q, &qkv[from..from + hd], &shape.rope, position, 1.0);
-                q.iter_mut().for_each(|q| *q *= scale);
-                let scores = &mut scores[..view.size()];
-                view.dots(scores, &q, &k);
-                log_sums[i * h + head] = softmax(scores, &view);
-                o.fill(0.0);
-                for (p, at) in view.parts(scores) {
-                    add_weighted_rows(&mut o, p, &v.rows[at.start * v.width..at.end * v.width], v.width);
+            let mut head = Head::new(shape, head, &k, &v, n);
+            for (first, position, view, length) in runs(span) {
+                let whole = length - length % BLOCK;
+                for t in (0..whole).step_by(BLOCK) {
+                    head.forward::<BLOCK>(qkv, out, log_sums, first + t, position + t, view.after(t));
                 }
-                out[i * h * hd + head * hd..i * h * hd + (head + 1) * hd].copy_from_slice(&o[..hd]);
+                for t in whole..length {
+                    head.forward::<1>(qkv, out, log_sums, first + t, position + t, view.after(t));
+                }
             }
         }
     }
@@ -356,47 +507,37 @@ pub fn attention_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], shape: &A
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn attention_group_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], out: &mut [f32], shape: &AttentionShape, span: &Span) {
     let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
-    let scale = 1.0 / (hd as f32).sqrt();
     let n = qkv.len() / width;
     let wide = padded(hd);
-    let (mut q, mut go, mut dq) = (vec![0f32; wide], vec![0f32; wide], vec![0f32; wide]);
-    let (mut p, mut ds) = (vec![0f32; padded(n) + 2 * LANES], vec![0f32; padded(n) + 2 * LANES]);
+    let (mut dk, mut dv) = (vec![0f32; n * wide], vec![0f32; n * wide]);
     let mut rotated = vec![0f32; hd];
     for kv in 0..g {
         let (k, v) = keys_values(qkv, shape, span, kv);
-        let (mut dk, mut dv) = (vec![0f32; n * wide], vec![0f32; n * wide]);
+        dk.fill(0.0);
+        dv.fill(0.0);
         for head in kv * (h / g)..(kv + 1) * (h / g) {
-            for (i, (position, view)) in views(span).enumerate() {
-                let from = i * width + head * hd;
-                rotate(&mut q[..hd], &qkv[from..from + hd], &shape.rope, position, 1.0);
-                q.iter_mut().for_each(|q| *q *= scale);
-                go[..hd].copy_from_slice(&grad[i * h * hd + head * hd..i * h * hd + (head + 1) * hd]);
-                let (p, ds) = (&mut p[..view.size()], &mut ds[..view.size()]);
-                view.dots(p, &q[..hd], &k);
-                probabilities(p, &view, log_sums[i * h + head]);
-                // dP = grad V^T, dS = P (dP - sum P dP); P is 0 where nothing is seen.
-                view.dots(ds, &go[..hd], &v);
-                let mean = sum_of_products(p, ds);
-                for (ds, p) in ds.iter_mut().zip(p.iter()) {
-                    *ds = p * (*ds - mean);
+            let mut head = Head::new(shape, head, &k, &v, n);
+            for (first, position, view, length) in runs(span) {
+                let whole = length - length % BLOCK;
+                for t in (0..whole).step_by(BLOCK) {
+                    let at = (first + t, position + t, view.after(t));
+                    head.backward::<BLOCK>(qkv, log_sums, grad, out, (&mut dk, &mut dv), at.0, at.1, at.2);
                 }
-                dq.fill(0.0);
-                for ((p, at), (ds, _)) in view.parts(p).into_iter().zip(view.parts(ds)) {
-                    let rows = at.start * wide..at.end * wide;
-                    add_outer(&mut dv[rows.clone()], p, &go);
-                    add_outer(&mut dk[rows.clone()], ds, &q);
-                    add_weighted_rows(&mut dq, ds, &k.rows[rows], wide);
+                for t in whole..length {
+                    let at = (first + t, position + t, view.after(t));
+                    head.backward::<1>(qkv, log_sums, grad, out, (&mut dk, &mut dv), at.0, at.1, at.2);
                 }
-                dq.iter_mut().for_each(|q| *q *= scale);
-                rotate(&mut out[from..from + hd], &dq[..hd], &shape.rope, position, -1.0);
             }
         }
-        for (i, (position, _)) in views(span).enumerate() {
-            rotate(&mut rotated, &dk[i * wide..i * wide + hd], &shape.rope, position, -1.0);
-            let from = i * width + (h + kv) * hd;
-            out[from..from + hd].copy_from_slice(&rotated);
-            let from = i * width + (h + g + kv) * hd;
-            out[from..from + hd].copy_from_slice(&dv[i * wide..i * wide + hd]);
+        for (first, position, _, length) in runs(span) {
+            for t in 0..length {
+                let i = first + t;
+                rotate(&mut rotated, &dk[i * wide..i * wide + hd], &shape.rope, position + t, -1.0);
+                let from = i * width + (h + kv) * hd;
+                out[from..from + hd].copy_from_slice(&rotated);
+                let from = i * width + (h + g + kv) * hd;
+                out[from..from + hd].copy_from_slice(&dv[i * wide..i * wide + hd]);
+            }
         }
     }
 }
@@ -491,6 +632,7 @@ fn step_attention_row(
     answer.set(slot, position, token, shape, &mut q);
     let mut o = vec![0f32; wide];
     let mut scores = vec![0f32; view.size()];
+    let size = view.size();
     for head in 0..h {
         let kv = head / (h / g);
         rotate(&mut q, &token[head * hd..(head + 1) * hd], &shape.rope, position, 1.0);
@@ -498,13 +640,14 @@ fn step_attention_row(
         let (first, second) = scores.split_at_mut(view.gap());
         for (part, cache) in [(first, prompt), (second, &*answer)] {
             let stride = padded(cache.capacity);
-            dot_columns(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride);
+            part.fill(0.0);
+            add_weighted_rows(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride);
         }
         softmax(&mut scores, &view);
         o.fill(0.0);
-        for ((p, at), cache) in view.parts(&scores).into_iter().zip([prompt, &*answer]) {
+        for ((from, start, n), cache) in view.parts().into_iter().zip([prompt, &*answer]) {
             let rows = &cache.values[kv * cache.capacity * wide..(kv + 1) * cache.capacity * wide];
-            add_weighted_rows(&mut o, p, &rows[at.start * wide..at.end * wide], wide);
+            add_weighted::<1>(&mut o, wide, &scores[from..], size, n, &rows[start * wide..]);
         }
         out[head * hd..(head + 1) * hd].copy_from_slice(&o[..hd]);
     }

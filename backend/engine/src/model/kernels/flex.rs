@@ -1,6 +1,7 @@
 //! The CPU backend's fused operations, with their gradients.
 
 use super::super::packed::Span;
+use super::product::{Matrix, add_product, product};
 use super::{AdamStep, AttentionShape, Kernels, LayerCache, cpu};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -37,9 +38,39 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> B::FloatTensor
     tensor.into_primitive().tensor()
 }
 
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let [rows, columns] = tensor.shape().dims();
+    Matrix::new(values(tensor), rows, columns)
+}
+
+/// The tensor with a buffer that holds nothing but its elements in order, so that it can be changed in place.
+fn whole(tensor: FlexTensor) -> FlexTensor {
+    let all = tensor.as_slice::<f32>().is_some_and(|s| s.len() == tensor.storage::<f32>().len());
+    if all { tensor } else { tensor.to_contiguous() }
+}
+
+/// `x w + added`; everything in order.
+fn projection(x: &FlexTensor, w: &FlexTensor, transposed: bool, added: Option<FlexTensor>) -> FlexTensor {
+    let w = if transposed { matrix(w).transposed() } else { matrix(w) };
+    let shape = [x.shape()[0], w.columns()];
+    match added {
+        Some(added) => {
+            let mut sum = whole(added);
+            add_product(sum.storage_mut(), matrix(x), w);
+            sum
+        }
+        None => tensor(product(matrix(x), w), shape),
+    }
+}
+
 impl Kernels for Flex {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
     const THREADED: bool = true;
+
+    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
+        let (x, w) = (ordered(primitive(x)), ordered(primitive(w)));
+        float(projection(&x, &w, transposed, added.map(primitive)))
+    }
 
     fn causal_attention(qkv: Tensor<Self, 2>, shape: &AttentionShape, spans: &[Span]) -> Tensor<Self, 2> {
         let [n, _] = qkv.dims();
@@ -99,15 +130,41 @@ impl Kernels for Flex {
         step: &AdamStep,
     ) -> (Tensor<Self, D>, [Tensor<Self, D>; 2]) {
         let grad = ordered(primitive(grad));
-        // Whole buffers, so that they can be changed in place.
-        let whole = |t: Tensor<Self, D>| {
-            let t = primitive(t);
-            let all = t.as_slice::<f32>().is_some_and(|s| s.len() == t.storage::<f32>().len());
-            if all { t } else { t.to_contiguous() }
-        };
-        let ([mut first, mut second], mut weights) = (moments.map(whole), whole(weights));
+        let ([mut first, mut second], mut weights) = (moments.map(|m| whole(primitive(m))), whole(primitive(weights)));
         cpu::adamw(weights.storage_mut(), values(&grad), first.storage_mut(), second.storage_mut(), step);
         (float(weights), [float(first), float(second)])
+    }
+}
+
+#[derive(Debug)]
+struct ProjectionBackward;
+
+#[derive(Debug, Clone)]
+struct ProjectionState {
+    x: FlexTensor,
+    w: FlexTensor,
+    transposed: bool,
+}
+
+impl<const N: usize> Backward<Flex, N> for ProjectionBackward {
+    type State = ProjectionState;
+
+    /// Parents: input, weights, and what was added, where something was.
+    fn backward(self, ops: Ops<ProjectionState, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = ordered(grads.consume::<Flex>(&ops.node));
+        let ProjectionState { x, w, transposed } = &ops.state;
+        let (dy, x, w) = (matrix(&grad), matrix(x), matrix(w));
+        for (n, node) in ops.parents.into_iter().enumerate() {
+            let Some(node) = node else { continue };
+            let part = match (n, transposed) {
+                (0, false) => tensor(product(dy, w.transposed()), ops.state.x.shape().dims::<2>()),
+                (0, true) => tensor(product(dy, w), ops.state.x.shape().dims::<2>()),
+                (1, false) => tensor(product(x.transposed(), dy), ops.state.w.shape().dims::<2>()),
+                (1, true) => tensor(product(dy.transposed(), x), ops.state.w.shape().dims::<2>()),
+                _ => grad.clone(),
+            };
+            grads.register::<Flex>(node.id, part);
+        }
     }
 }
 
@@ -204,6 +261,24 @@ impl Backward<Flex, 1> for LogProbBackward {
 impl Kernels for Taped {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
     const THREADED: bool = true;
+
+    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
+        let (x, w, added) = (primitive(x), primitive(w), added.map(primitive));
+        let state = ProjectionState { x: ordered(x.primitive.clone()), w: ordered(w.primitive.clone()), transposed };
+        let out = projection(&state.x, &state.w, transposed, added.as_ref().map(|a| a.primitive.clone()));
+        macro_rules! record {
+            ($nodes:expr) => {
+                match ProjectionBackward.prepare::<NoCheckpointing>($nodes).compute_bound().stateful() {
+                    OpsKind::Tracked(prep) => prep.finish(state, out),
+                    OpsKind::UnTracked(prep) => prep.finish(out),
+                }
+            };
+        }
+        float(match added {
+            Some(added) => record!([x.node.clone(), w.node.clone(), added.node.clone()]),
+            None => record!([x.node.clone(), w.node.clone()]),
+        })
+    }
 
     fn causal_attention(qkv: Tensor<Self, 2>, shape: &AttentionShape, spans: &[Span]) -> Tensor<Self, 2> {
         let [n, _] = qkv.dims();
@@ -348,6 +423,37 @@ mod tests {
             |x| Taped::causal_attention(x, &shape, &spans),
             |x| Plain::causal_attention(x, &shape, &spans),
         );
+    }
+
+    #[test]
+    fn projection_equals_its_definition() {
+        let data = |n: usize, seed: u64, shape: [usize; 2]| TensorData::new(numbers(n, seed), shape);
+        let at = Default::default();
+        for transposed in [false, true] {
+            let (wide, w_shape) = (33, if transposed { [33, 20] } else { [20, 33] });
+            // With respect to the input, the weights and what is added.
+            check::<2, 2>(
+                [50, 20],
+                |x| Taped::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None),
+                |x| Plain::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None),
+            );
+            check::<2, 2>(
+                w_shape,
+                |w| Taped::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None),
+                |w| Plain::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None),
+            );
+            check::<2, 2>(
+                [50, wide],
+                |y| {
+                    let (x, w) = (data(1000, 7, [50, 20]), data(660, 5, w_shape));
+                    Taped::projection(Tensor::from_data(x, &at), Tensor::from_data(w, &at), transposed, Some(y.clone() * 2.0)) + y
+                },
+                |y| {
+                    let (x, w) = (data(1000, 7, [50, 20]), data(660, 5, w_shape));
+                    Plain::projection(Tensor::from_data(x, &at), Tensor::from_data(w, &at), transposed, Some(y.clone() * 2.0)) + y
+                },
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub(super) mod cpu;
 mod flex;
+mod product;
 
 use super::packed::Span;
 use burn::prelude::*;
@@ -112,6 +113,16 @@ pub trait Kernels: Backend {
     const CHUNK_TOKENS: usize = 1 << 14;
     /// Whether pieces are best computed by one thread each, several at a time.
     const THREADED: bool = false;
+
+    /// `x w`, plus `added` where that is given. `x`: `[n, inputs]`; `w`: `[inputs, outputs]`, or `[outputs, inputs]` when
+    /// `transposed`; `added`: `[n, outputs]`. Returns `[n, outputs]`.
+    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
+        let product = x.matmul(if transposed { w.transpose() } else { w });
+        match added {
+            Some(added) => added + product,
+            None => product,
+        }
+    }
 
     /// Causal attention within the groups of a packed batch: an answer sees its prompt and itself.
     ///
