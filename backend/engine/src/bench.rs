@@ -69,6 +69,27 @@ pub struct Figure {
     pub share_of_peak: f64,
 }
 
+impl Size {
+    /// Layers, width, query heads, key and value heads, feed-forward width, vocabulary.
+    pub fn shape(&self) -> [usize; 6] {
+        [self.layers, self.d_model, self.heads, self.kv_heads, self.d_ff, self.vocabulary]
+    }
+
+    /// Whether whole RLOO iterations are measured, too.
+    pub fn iterates(&self) -> bool {
+        self.iterations
+    }
+}
+
+/// How the training step scales.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scaling {
+    /// Microseconds a token by rows in the batch.
+    pub batch: Vec<(usize, f64)>,
+    /// Seconds of the training step by threads.
+    pub threads: Vec<(usize, f64)>,
+}
+
 /// What one model size reaches.
 #[derive(Debug, Clone, Serialize)]
 pub struct SizeReport {
@@ -85,6 +106,8 @@ pub struct SizeReport {
     /// 32 prompts x 4 samples of up to 40 tokens: sample, score, update.
     pub iteration: Option<Figure>,
     pub samples_per_second: Option<f64>,
+    /// Measured for the two smallest sizes.
+    pub scaling: Option<Scaling>,
     /// Most memory that the process held while this size was measured, MiB; 0 where the system does not tell.
     pub peak_memory_mib: u64,
 }
@@ -97,6 +120,10 @@ pub struct BenchReport {
     pub gemm_peak_gflops: f64,
     pub sizes: Vec<SizeReport>,
 }
+
+/// Most rows of a batch for [`Scaling`], and the widest model that it is measured for.
+const LARGEST_BATCH: usize = 512;
+const SCALED_WIDTH: usize = 128;
 
 /// Runs `work` once for nothing, then `repetitions` times.
 fn time(repetitions: usize, mut work: impl FnMut()) -> Vec<f64> {
@@ -176,6 +203,11 @@ pub fn run(names: &[&str], repetitions: usize, mut each: impl FnMut(&str)) -> Re
     Ok(BenchReport { threads: rayon::current_num_threads(), gemm_peak_gflops: meter.peak_gflops, sizes })
 }
 
+/// `n` tokens without a pattern.
+fn text(n: usize, vocabulary: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary as u32).collect()
+}
+
 fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     let config = ModelConfig {
         layers: size.layers,
@@ -195,9 +227,10 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     let products = parameters as f64 - embedded;
     let (rows, time) = if size.iterations { BATCH } else { (8, 256) };
     let tokens = rows * time;
-    let text: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % size.vocabulary as u32).collect();
-    let groups: Vec<Group> = text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
-    let pieces = || chunks::<Train, _>(&groups, Group::tokens);
+    let text = text(LARGEST_BATCH.max(rows) * time, size.vocabulary);
+    let all: Vec<Group> = text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
+    let groups = &all[..rows];
+    let pieces = || chunks::<Train, _>(groups, Group::tokens);
 
     let inner = model.valid();
     let forward = meter.measure(tokens, 2.0 * products * tokens as f64, || {
@@ -207,12 +240,27 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     });
 
     let mut trainee = Some(Trainee::new(model, 0.01, 1.0));
-    let training_step = meter.measure(tokens, 6.0 * products * tokens as f64, || {
+    let mut step = |groups: &[Group]| {
         let now = trainee.take().expect("put back below");
-        let (_, grads, _) = gradients(&now.model, pieces(), |model, groups| {
+        let tokens: usize = groups.iter().map(Group::tokens).sum();
+        let (_, grads, _) = gradients(&now.model, chunks::<Train, _>(groups, Group::tokens), |model, groups| {
             (model.answer_log_probs(&Packed::new(groups), 1.0).sum().neg() / tokens as f32, ())
         });
         trainee = Some(now.step(grads, 1e-4).0);
+    };
+    let training_step = meter.measure(tokens, 6.0 * products * tokens as f64, || step(groups));
+    let scaling = (size.d_model <= SCALED_WIDTH).then(|| {
+        let mut batch = Vec::new();
+        for rows in [rows, 4 * rows, LARGEST_BATCH] {
+            let figure = meter.measure(rows * time, 0.0, || step(&all[..rows]));
+            batch.push((rows, 1e6 / figure.tokens_per_second));
+        }
+        let mut threads = Vec::new();
+        for n in [1, rayon::current_num_threads()] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool of threads");
+            threads.push((n, pool.install(|| meter.measure(tokens, 0.0, || step(groups))).median));
+        }
+        Scaling { batch, threads }
     });
     let policy = trainee.expect("put back by every step").model;
 
@@ -258,6 +306,7 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
         generation,
         iteration,
         samples_per_second,
+        scaling,
         peak_memory_mib: peak_memory_mib(),
     })
 }

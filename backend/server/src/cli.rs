@@ -159,9 +159,15 @@ pub struct BenchArgs {
     /// Model sizes to measure: 0.16M, 0.72M, 8.7M, 135M.
     #[arg(long, default_value = "0.16M,0.72M,8.7M")]
     pub sizes: String,
-    /// Times that everything is measured.
-    #[arg(long, default_value_t = 7)]
-    pub repetitions: usize,
+    /// Times that everything is measured, at least 1.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pub repetitions: u16,
+    /// Do the same work with PyTorch, transformers and TRL, in turn with ours: python=PATH names a Python that has them.
+    #[arg(long, value_name = "python=PATH")]
+    pub peer: Option<String>,
+    /// Turns with the peer.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub turns: u16,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

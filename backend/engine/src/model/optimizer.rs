@@ -10,6 +10,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer, SimpleOptimi
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use burn::tensor::backend::AutodiffBackend;
+use std::marker::PhantomData;
 
 type Recording = BinBytesRecorder<FullPrecisionSettings, Vec<u8>>;
 
@@ -64,19 +65,36 @@ pub struct Trainee<B: TrainBackend, M: AutodiffModule<B>> {
 }
 
 /// Sums squares of all gradients, or scales them.
-struct GradientVisitor<'a, B: AutodiffBackend> {
+struct GradientVisitor<'a, B: TrainBackend> {
     grads: &'a mut GradientsParams,
     /// `None`: only measure.
     scale: Option<f64>,
-    squares: Vec<Tensor<B::InnerBackend, 1>>,
+    squares: f64,
+    backend: PhantomData<B>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for GradientVisitor<'_, B> {
+/// Adds up what several sums hold for each parameter.
+struct GradientSummer<'a, B: AutodiffBackend> {
+    parts: &'a mut [GradientsParams],
+    sum: GradientsParams,
+    backend: PhantomData<B>,
+}
+
+impl<B: TrainBackend> ModuleVisitor<B> for GradientSummer<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let parts: Vec<_> = self.parts.iter_mut().filter_map(|p| p.remove::<B::InnerBackend, D>(param.id)).collect();
+        if !parts.is_empty() {
+            self.sum.register::<B::InnerBackend, D>(param.id, B::InnerBackend::add_all(parts));
+        }
+    }
+}
+
+impl<B: TrainBackend> ModuleVisitor<B> for GradientVisitor<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         match self.scale {
             None => {
                 if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
-                    self.squares.push((grad.clone() * grad).sum());
+                    self.squares += B::InnerBackend::square_sum(grad);
                 }
             }
             Some(scale) => {
@@ -96,18 +114,11 @@ impl<B: TrainBackend, M: AutodiffModule<B>> Trainee<B, M> {
 
     /// One step on `grads`. Returns the gradient norm before it was limited.
     pub fn step(mut self, mut grads: GradientsParams, learning_rate: f64) -> (Self, f64) {
-        let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: None, squares: Vec::new() };
+        let mut visitor = GradientVisitor::<B> { grads: &mut grads, scale: None, squares: 0.0, backend: PhantomData };
         self.model.visit(&mut visitor);
-        let squares = std::mem::take(&mut visitor.squares);
-        let norm = if squares.is_empty() {
-            0.0
-        } else {
-            let total: f32 = Tensor::cat(squares, 0).sum().into_scalar().elem();
-            (total as f64).sqrt()
-        };
+        let norm = visitor.squares.sqrt();
         if norm > self.max_gradient_norm {
-            let mut visitor =
-                GradientVisitor::<B> { grads: &mut grads, scale: Some(self.max_gradient_norm / norm), squares: Vec::new() };
+            visitor.scale = Some(self.max_gradient_norm / norm);
             self.model.visit(&mut visitor);
         }
         // A gradient that is not finite would poison every weight for ever; the step is left out and shows in the norm.
@@ -171,13 +182,15 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
         }
         (sum.grads(), total, reports)
     });
-    let (mut sum, mut total, mut reports) = (GradientsAccumulator::new(), 0.0, Vec::new());
+    let (mut parts, mut total, mut reports) = (Vec::new(), 0.0, Vec::new());
     for (grads, loss, mut report) in sums {
-        sum.accumulate(model, grads);
+        parts.push(grads);
         total += loss;
         reports.append(&mut report);
     }
-    (total, sum.grads(), reports)
+    let mut summer = GradientSummer::<B> { parts: &mut parts, sum: GradientsParams::new(), backend: PhantomData };
+    model.visit(&mut summer);
+    (total, summer.sum, reports)
 }
 
 /// Linear warm-up over the first 5 % of `total` steps, then a cosine decay to a tenth. `step` counts from 0.

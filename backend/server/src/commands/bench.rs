@@ -1,44 +1,184 @@
-//! `moslim-lab bench`: how fast this machine trains.
+//! `moslim-lab bench`: how fast this machine trains, and how fast its peers do.
 
 use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use moslim_engine::bench::{SIZES, run as measure};
+use anyhow::{Context, bail};
+use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport, run as measure};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a peer does on the same shapes; read by Python from its standard input.
+const PEER: &str = include_str!("../../../../docs/peer_bench.py");
+
+/// Seconds that the peer takes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Seconds {
+    forward: f64,
+    training_step: f64,
+    generation: f64,
+    iteration: f64,
+}
+
+impl Seconds {
+    /// Medians of the figures of several turns.
+    fn median(turns: &[Self]) -> Self {
+        let of = |f: fn(&Self) -> f64| {
+            let mut values: Vec<f64> = turns.iter().map(f).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        Self {
+            forward: of(|s| s.forward),
+            training_step: of(|s| s.training_step),
+            generation: of(|s| s.generation),
+            iteration: of(|s| s.iteration),
+        }
+    }
+
+    fn by(&self, ours: &Self) -> Self {
+        Self {
+            forward: self.forward / ours.forward,
+            training_step: self.training_step / ours.training_step,
+            generation: self.generation / ours.generation,
+            iteration: self.iteration / ours.iteration,
+        }
+    }
+}
+
+/// The peer beside us.
+#[derive(Debug, Clone, Serialize)]
+struct Comparison {
+    size: &'static str,
+    turns: usize,
+    /// Medians over the turns, seconds.
+    ours: Seconds,
+    peer: Seconds,
+    /// Median over the turns of peer / ours: above 1, we are faster.
+    ratio: Seconds,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    bench: BenchReport,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    peers: Vec<Comparison>,
+}
 
 /// Measures and prints.
 ///
 /// # Errors
-/// When a size is unknown or the result cannot be written out.
+/// When a size or the peer is unknown, the peer fails, or the result cannot be written out.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let known: Vec<&str> = SIZES.iter().map(|s| s.name).collect();
     let names: Vec<&str> = args.sizes.split(',').map(str::trim).collect();
     if let Some(unknown) = names.iter().find(|n| !known.contains(n)) {
         return Err(Failure::field("sizes", format!("unknown size \"{unknown}\"; known are {}", known.join(", "))));
     }
-    let report = measure(&names, args.repetitions.max(1), |next| eprintln!("Measuring {next} ..."))?;
-    if args.json {
-        return print_json(&report);
-    }
-    print_line(&format!("{} threads, matrix products {:.0} GFLOP/s; medians", report.threads, report.gemm_peak_gflops))?;
-    print_line("size    what                seconds   tokens/s   of peak")?;
-    for size in &report.sizes {
-        let figures = [
-            ("forward", Some(&size.forward)),
-            ("training step", Some(&size.training_step)),
-            ("reward-model step", Some(&size.reward_model_step)),
-            ("generation", Some(&size.generation)),
-            ("RLOO iteration", size.iteration.as_ref()),
-        ];
-        for (what, figure) in figures {
-            if let Some(f) = figure {
-                let share = f.share_of_peak * 100.0;
-                print_line(&format!(
-                    "{:<7} {what:<18} {:>8.4} {:>10.0} {share:>7.0} %",
-                    size.size, f.median, f.tokens_per_second
-                ))?;
-            }
+    let python = match args.peer.as_deref().map(|p| p.split_once('=')) {
+        None => None,
+        Some(Some(("python", path))) if Path::new(path).is_file() => Some(path),
+        Some(Some(("python", path))) => return Err(Failure::field("peer", format!("there is no program {path}"))),
+        Some(_) => return Err(Failure::field("peer", "is not of the form python=PATH".to_string())),
+    };
+    let repetitions = usize::from(args.repetitions);
+    let mut report =
+        Report { bench: measure(&names, repetitions, |next| eprintln!("Measuring {next} ..."))?, peers: Vec::new() };
+    if let Some(python) = python {
+        for size in SIZES.iter().filter(|s| names.contains(&s.name) && s.iterates()) {
+            report.peers.push(compare(size, python, usize::from(args.turns), repetitions)?);
         }
-        print_line(&format!("{:<7} {} parameters, at most {} MiB", size.size, size.parameters, size.peak_memory_mib))?;
+    }
+    if args.json { print_json(&report) } else { print(&report) }
+}
+
+/// Takes turns with the peer.
+fn compare(size: &'static Size, python: &str, turns: usize, repetitions: usize) -> Result<Comparison, Failure> {
+    let (mut ours, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for turn in 1..=turns {
+        eprintln!("Turn {turn} of {turns} with the peer at {} ...", size.name);
+        let peer = ask_peer(size, python)?;
+        let own = measure(&[size.name], repetitions, |_| ())?.sizes.remove(0);
+        let own = Seconds {
+            forward: own.forward.median,
+            training_step: own.training_step.median,
+            generation: own.generation.median,
+            iteration: own.iteration.map_or(f64::NAN, |i| i.median),
+        };
+        ratios.push(peer.by(&own));
+        ours.push(own);
+        peers.push(peer);
+    }
+    let [ours, peer, ratio] = [&ours, &peers, &ratios].map(|s| Seconds::median(s));
+    Ok(Comparison { size: size.name, turns, ours, peer, ratio })
+}
+
+fn ask_peer(size: &Size, python: &str) -> anyhow::Result<Seconds> {
+    let mut child = Command::new(python)
+        .arg("-")
+        .args(size.shape().map(|n| n.to_string()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {python}"))?;
+    child.stdin.take().context("the peer's input")?.write_all(PEER.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the peer ended with {}; its last words: {}", output.status, said.lines().last().unwrap_or("none"));
+    }
+    serde_json::from_str(printed.trim()).with_context(|| format!("the peer printed {printed:?}"))
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
+    let bench = &report.bench;
+    print_line(&format!("{} threads, matrix products {:.0} GFLOP/s; medians", bench.threads, bench.gemm_peak_gflops))?;
+    print_line("size    what                seconds   tokens/s   of peak")?;
+    for size in &bench.sizes {
+        print_size(size)?;
+    }
+    if !report.peers.is_empty() {
+        print_line("size    what                   ours       peer   peer / ours")?;
+    }
+    for c in &report.peers {
+        for (what, of) in [
+            ("forward", (|s| s.forward) as fn(&Seconds) -> f64),
+            ("training step", |s| s.training_step),
+            ("generation", |s| s.generation),
+            ("RLOO iteration", |s| s.iteration),
+        ] {
+            let (ours, peer, ratio) = (of(&c.ours), of(&c.peer), of(&c.ratio));
+            print_line(&format!("{:<7} {what:<18} {ours:>8.4}   {peer:>8.4} {ratio:>10.2} x", c.size))?;
+        }
     }
     Ok(())
+}
+
+fn print_size(size: &SizeReport) -> Result<(), Failure> {
+    let figures = [
+        ("forward", Some(&size.forward)),
+        ("training step", Some(&size.training_step)),
+        ("reward-model step", Some(&size.reward_model_step)),
+        ("generation", Some(&size.generation)),
+        ("RLOO iteration", size.iteration.as_ref()),
+    ];
+    for (what, figure) in figures {
+        if let Some(f) = figure {
+            let share = f.share_of_peak * 100.0;
+            print_line(&format!("{:<7} {what:<18} {:>8.4} {:>10.0} {share:>7.0} %", size.size, f.median, f.tokens_per_second))?;
+        }
+    }
+    if let Some(scaling) = &size.scaling {
+        let batch: Vec<String> = scaling.batch.iter().map(|(rows, us)| format!("{us:.1} µs at {rows} rows")).collect();
+        print_line(&format!("{:<7} training step, a token: {}", size.size, batch.join(", ")))?;
+        if let [(1, one), (n, many)] = scaling.threads[..] {
+            print_line(&format!("{:<7} training step, {n} threads: {:.2} times one thread", size.size, one / many))?;
+        }
+    }
+    print_line(&format!("{:<7} {} parameters, at most {} MiB", size.size, size.parameters, size.peak_memory_mib))
 }

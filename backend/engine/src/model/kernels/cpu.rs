@@ -1,6 +1,6 @@
 //! Fused loops over plain slices. Each is compiled for several instruction sets and chosen at run time; no floating-point
-//! operation is reordered between them, so results do not depend on the processor. All but [`adamw`] run on the calling
-//! thread: work is spread over threads in larger pieces (see `packed::map`).
+//! operation is reordered between them, so results do not depend on the processor. All but those over weights (sums
+//! and [`adamw`]) run on the calling thread: work is spread over threads in larger pieces (see `packed::map`).
 
 use super::super::packed::Span;
 use super::{AdamStep, AttentionShape, RopeTable};
@@ -837,6 +837,29 @@ fn log_prob_rows_backward(
 
 /// Weights that one task of [`adamw`] takes.
 const WEIGHTS_PER_TASK: usize = 1 << 15;
+
+/// `sum += part` for each of `parts` in order, in one pass.
+pub fn add_all(sum: &mut [f32], parts: &[&[f32]]) {
+    sum.par_chunks_mut(WEIGHTS_PER_TASK).enumerate().for_each(|(n, sum)| {
+        let from = n * WEIGHTS_PER_TASK;
+        for part in parts {
+            for (s, p) in sum.iter_mut().zip(&part[from..]) {
+                *s += p;
+            }
+        }
+    });
+}
+
+/// Sum of the squares; the partial sums do not depend on the number of threads.
+pub fn square_sum(x: &[f32]) -> f64 {
+    let parts: Vec<f32> = x.par_chunks(WEIGHTS_PER_TASK).map(square_sum_part).collect();
+    parts.into_iter().map(f64::from).sum()
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn square_sum_part(x: &[f32]) -> f32 {
+    sum_of_products(x, x)
+}
 
 /// One AdamW step in place, in one pass.
 pub fn adamw(weights: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32], step: &AdamStep) {

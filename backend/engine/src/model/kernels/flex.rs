@@ -123,6 +123,18 @@ impl Kernels for Flex {
         float(tensor(cpu::log_prob(values(&logits), targets, temperature).0, [targets.len()]))
     }
 
+    fn add_all<const D: usize>(parts: Vec<Tensor<Self, D>>) -> Tensor<Self, D> {
+        let mut parts = parts.into_iter().map(|part| ordered(primitive(part)));
+        let mut sum = whole(parts.next().expect("at least one part"));
+        let rest: Vec<FlexTensor> = parts.collect();
+        cpu::add_all(sum.storage_mut(), &rest.iter().map(values).collect::<Vec<_>>());
+        float(sum)
+    }
+
+    fn square_sum<const D: usize>(x: Tensor<Self, D>) -> f64 {
+        cpu::square_sum(values(&ordered(primitive(x))))
+    }
+
     fn adamw<const D: usize>(
         weights: Tensor<Self, D>,
         grad: Tensor<Self, D>,
@@ -396,6 +408,18 @@ mod tests {
                 assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} is not {b}");
             }
         }
+    }
+
+    #[test]
+    fn sums_over_weights_equal_their_definitions() {
+        let n = 70_000;
+        let data = |seed| Tensor::<Flex, 1>::from_data(TensorData::new(numbers(n, seed), [n]), &Default::default());
+        let plain = |seed| Tensor::<Plain, 1>::from_data(TensorData::new(numbers(n, seed), [n]), &Default::default());
+        let sum: Vec<f32> = Flex::add_all(vec![data(1), data(2), data(3)]).into_data().to_vec().unwrap();
+        let want: Vec<f32> = Plain::add_all(vec![plain(1), plain(2), plain(3)]).into_data().to_vec().unwrap();
+        assert_eq!(sum, want);
+        let (a, b) = (Flex::square_sum(data(1)), Plain::square_sum(plain(1)));
+        assert!((a - b).abs() < 1e-4 * b, "{a} is not {b}");
     }
 
     fn shape() -> AttentionShape {

@@ -240,6 +240,16 @@ pub trait Kernels: Backend {
         log_softmax(logits / temperature, 1).gather(1, index).reshape([n])
     }
 
+    /// Sum of `parts`, at least one, added in order.
+    fn add_all<const D: usize>(parts: Vec<Tensor<Self, D>>) -> Tensor<Self, D> {
+        parts.into_iter().reduce(|sum, part| sum + part).expect("at least one part")
+    }
+
+    /// Sum of the squares of all elements.
+    fn square_sum<const D: usize>(x: Tensor<Self, D>) -> f64 {
+        (x.clone() * x).sum().into_scalar().elem()
+    }
+
     /// One AdamW step: new weights and moments.
     fn adamw<const D: usize>(
         weights: Tensor<Self, D>,
