@@ -190,6 +190,7 @@ mod tests {
             let statistics = RewardStatistics {
                 mean: vec![vec![0.4 + shift, 0.6 - shift], vec![0.5 + shift, 0.5]],
                 std: vec![vec![0.2, 0.2], vec![0.1, 0.1]],
+                ..Default::default()
             };
             let rewards: Vec<f64> =
                 answers.iter().map(|a| map_reward(&config, &statistics, &a.map(|h| h.to_vec()), &preference).scalar).collect();

@@ -43,13 +43,9 @@ pub fn negative_log_likelihood(logits: &[Vec<f64>], labels: &[usize], temperatur
     sum / labels.len().max(1) as f64
 }
 
-/// Temperature that minimises the negative log-likelihood on validation logits (Guo et al. 2017), found by golden
-/// section on `ln T` in [-3, 3]. Returns 1 when there is no row. Accuracy is unchanged by it.
-pub fn fit_temperature(logits: &[Vec<f64>], labels: &[usize]) -> f64 {
-    if labels.is_empty() {
-        return 1.0;
-    }
-    let loss = |u: f64| negative_log_likelihood(logits, labels, u.exp());
+/// Positive number that minimises `loss`, found by golden section on its logarithm in [-3, 3].
+pub fn golden_section(loss: impl Fn(f64) -> f64) -> f64 {
+    let loss = |u: f64| loss(u.exp());
     let golden = (5f64.sqrt() - 1.0) / 2.0;
     let (mut a, mut b) = (-3.0, 3.0);
     let (mut c, mut d) = (b - golden * (b - a), a + golden * (b - a));
@@ -65,7 +61,16 @@ pub fn fit_temperature(logits: &[Vec<f64>], labels: &[usize]) -> f64 {
             fd = loss(d);
         }
     }
-    ((a + b) / 2.0).exp()
+    f64::exp((a + b) / 2.0)
+}
+
+/// Temperature that minimises the negative log-likelihood on validation logits (Guo et al. 2017). Returns 1 when there is no
+/// row. Accuracy is unchanged by it.
+pub fn fit_temperature(logits: &[Vec<f64>], labels: &[usize]) -> f64 {
+    if labels.is_empty() {
+        return 1.0;
+    }
+    golden_section(|t| negative_log_likelihood(logits, labels, t))
 }
 
 #[cfg(test)]

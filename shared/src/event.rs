@@ -4,7 +4,7 @@ use crate::config::RunConfig;
 use crate::mapping::RewardStatistics;
 use crate::objective::Objective;
 use crate::preference::Preference;
-use crate::summary::{ControlReport, RewardModelReport, RunSummary};
+use crate::summary::{ControlReport, FrontReport, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
 /// The five stages of MOSLIM, in order.
@@ -75,7 +75,7 @@ pub struct Sample {
     pub kl: f64,
     /// `score - beta * kl`, what the advantage is computed from.
     pub reward: f64,
-    /// RLOO advantage within the group.
+    /// Its advantage; for PPO and REINFORCE++ the mean over its tokens.
     pub advantage: f64,
 }
 
@@ -110,8 +110,21 @@ pub struct PolicyStep {
     pub zero_std_groups: f64,
     /// Mean probability ratio of the first minibatch: 1 up to rounding, or something is wrong.
     pub first_ratio: f64,
-    /// Share of clipped sequences.
+    /// Share of clipped ratios.
     pub clip_fraction: f64,
+    /// `mean((log pi - log pi_old)^2) / 2` over the tokens (RLOO and DPO: the sequences) of all minibatches.
+    #[serde(default)]
+    pub approx_kl: f64,
+    /// PPO: value loss, explained variance of the returns, share of clipped values.
+    #[serde(default)]
+    pub value_loss: Option<f64>,
+    #[serde(default)]
+    pub explained_variance: Option<f64>,
+    #[serde(default)]
+    pub value_clip_fraction: Option<f64>,
+    /// DPO: share of pairs that the policy, against the reference, orders like the reward.
+    #[serde(default)]
+    pub preference_accuracy: Option<f64>,
     /// Gradient norm before clipping.
     pub gradient_norm: f64,
     /// Answers sampled so far, and their tokens.
@@ -144,6 +157,12 @@ pub enum EventBody {
     /// A stage begins with `total` steps. Steps of this stage after `from` that were reported earlier are void: the run
     /// was resumed from a checkpoint made at `from`.
     StageBegan { stage: Stage, from: usize, total: usize },
+    /// A method begins one of several policies; `index` counts from 1.
+    Part { stage: Stage, index: usize, count: usize, name: String },
+    /// Reward against KL so far, with the gold judge's view.
+    KlFrontier { point: KlPoint },
+    /// What the method reaches over its trade-offs.
+    Front { report: FrontReport },
     /// A stage is over; `cached` when its result was found in the cache.
     StageEnded { stage: Stage, seconds: f64, cached: bool },
     /// Loss of a supervised stage (SFT: per token in nats; reward model: sum over heads), `rate` in steps per second.

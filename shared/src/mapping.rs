@@ -44,6 +44,11 @@ pub enum Pooling {
     Class,
     /// One deviation per objective (classes pooled), a mean per class.
     Head,
+    /// Moving averages of what the policy's own samples got, per objective and class. Follows the policy: rewards of
+    /// different times cannot be compared.
+    Running,
+    /// Mean and deviation of the samples of one prompt: every objective is standardised within the group, as in GDPO.
+    Group,
 }
 
 /// Settings of the mapping function.
@@ -60,6 +65,8 @@ pub struct MappingConfig {
     pub std_floor: f64,
     /// Each objective's z-score is clipped to `[-z_clip, z_clip]`.
     pub z_clip: f64,
+    /// Weights that take the place of the masks `m_i`, one per objective; empty for 1 everywhere.
+    pub weights: Vec<f64>,
 }
 
 impl Default for MappingConfig {
@@ -70,6 +77,7 @@ impl Default for MappingConfig {
             pooling: Pooling::Class,
             std_floor: 0.05,
             z_clip: 5.0,
+            weights: Vec::new(),
         }
     }
 }
@@ -99,29 +107,44 @@ impl MappingFunction {
 
 /// Mean and standard deviation of the mapping's value per objective and class, over reference answers; frozen together
 /// with the reward model before policy optimisation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RewardStatistics {
     /// `mean[objective][class]`.
     pub mean: Vec<Vec<f64>>,
     /// `std[objective][class]`, not floored.
     pub std: Vec<Vec<f64>>,
+    /// Mean of `E[c]` per objective, in classes: the scale of [`map_weighted`].
+    #[serde(default)]
+    pub expected_mean: Vec<f64>,
+    /// Its standard deviation.
+    #[serde(default)]
+    pub expected_std: Vec<f64>,
+}
+
+/// Mean and population deviation.
+fn moments(values: &[f64]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (mean, (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n).sqrt())
 }
 
 impl RewardStatistics {
     /// One pass over `rows[answer][objective][class]`. Every objective of every row must have the same class count.
     pub fn over(config: &MappingConfig, rows: &[Vec<Vec<f64>>]) -> Self {
         let heads = rows.first().map_or(0, Vec::len);
-        let n = rows.len().max(1) as f64;
         let (mut mean, mut std) = (Vec::new(), Vec::new());
+        let (mut expected_mean, mut expected_std) = (Vec::new(), Vec::new());
         for i in 0..heads {
             let classes = rows[0][i].len();
             let (mut means, mut deviations) = (Vec::new(), Vec::new());
             for t in 0..classes {
-                let values: Vec<f64> = rows.iter().map(|r| config.function.value(&r[i], t)).collect();
-                let m = values.iter().sum::<f64>() / n;
+                let (m, s) = moments(&rows.iter().map(|r| config.function.value(&r[i], t)).collect::<Vec<_>>());
                 means.push(m);
-                deviations.push((values.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / n).sqrt());
+                deviations.push(s);
             }
+            let (m, s) = moments(&rows.iter().map(|r| expected_class(&r[i])).collect::<Vec<_>>());
+            expected_mean.push(m);
+            expected_std.push(s);
             if config.pooling == Pooling::Head {
                 let pooled = (deviations.iter().map(|s| s * s).sum::<f64>() / classes as f64).sqrt();
                 deviations.fill(pooled);
@@ -129,7 +152,32 @@ impl RewardStatistics {
             mean.push(means);
             std.push(deviations);
         }
-        Self { mean, std }
+        Self { mean, std, expected_mean, expected_std }
+    }
+
+    /// Moves mean and deviation towards what samples that ask for a class got: [`Pooling::Running`]. `rate`: weight of these
+    /// samples against everything before, in (0, 1].
+    pub fn observe<'a>(
+        &mut self,
+        config: &MappingConfig,
+        samples: impl Iterator<Item = (&'a [Vec<f64>], &'a Preference)>,
+        rate: f64,
+    ) {
+        let mut seen: Vec<Vec<Vec<f64>>> = self.mean.iter().map(|m| vec![Vec::new(); m.len()]).collect();
+        for (distributions, preference) in samples {
+            for (i, t) in preference.asked() {
+                seen[i][t].push(config.function.value(&distributions[i], t));
+            }
+        }
+        for (i, classes) in seen.iter().enumerate() {
+            for (t, values) in classes.iter().enumerate().filter(|(_, v)| !v.is_empty()) {
+                let (mean, std) = (&mut self.mean[i][t], &mut self.std[i][t]);
+                let new = values.iter().sum::<f64>() / values.len() as f64;
+                let spread = values.iter().map(|v| (v - *mean) * (v - *mean)).sum::<f64>() / values.len() as f64;
+                *std = ((1.0 - rate) * *std * *std + rate * spread).sqrt();
+                *mean += rate * (new - *mean);
+            }
+        }
     }
 }
 
@@ -157,8 +205,41 @@ pub fn map_reward(
     for (i, t) in preference.asked() {
         let deviation = statistics.std[i][t].max(config.std_floor).max(1e-9);
         let z = (config.function.value(&distributions[i], t) - statistics.mean[i][t]) / deviation;
-        contributions[i] = z.clamp(-config.z_clip, config.z_clip) / divisor;
+        let weight = config.weights.get(i).copied().unwrap_or(1.0);
+        contributions[i] = weight * z.clamp(-config.z_clip, config.z_clip) / divisor;
     }
+    MappedReward { scalar: contributions.iter().sum(), contributions }
+}
+
+/// [`map_reward`] for the samples of one prompt. With [`Pooling::Group`] the statistics are those of the group itself.
+pub fn map_group(
+    config: &MappingConfig,
+    statistics: &RewardStatistics,
+    group: &[Vec<Vec<f64>>],
+    preference: &Preference,
+) -> Vec<MappedReward> {
+    let own = (config.pooling == Pooling::Group).then(|| RewardStatistics::over(config, group));
+    let statistics = own.as_ref().unwrap_or(statistics);
+    group.iter().map(|distributions| map_reward(config, statistics, distributions, preference)).collect()
+}
+
+/// The scalar of linear scalarisation (MORLHF, Rewarded Soups): `sum_i w_i * s_i * (E_i[c] - mean_i) / std_i`, where `s_i` is -1
+/// for objectives of which less is better. `weights`: one per objective, not negative, sum 1.
+pub fn map_weighted(
+    config: &MappingConfig,
+    statistics: &RewardStatistics,
+    distributions: &[Vec<f64>],
+    weights: &[f64],
+    higher_is_better: &[bool],
+) -> MappedReward {
+    let contributions: Vec<f64> = (0..distributions.len())
+        .map(|i| {
+            let deviation = statistics.expected_std[i].max(config.std_floor).max(1e-9);
+            let z = (expected_class(&distributions[i]) - statistics.expected_mean[i]) / deviation;
+            let sign = if higher_is_better[i] { 1.0 } else { -1.0 };
+            weights[i] * sign * z.clamp(-config.z_clip, config.z_clip)
+        })
+        .collect();
     MappedReward { scalar: contributions.iter().sum(), contributions }
 }
 
@@ -174,6 +255,7 @@ mod tests {
         let statistics = RewardStatistics {
             mean: vec![vec![0.0, 0.40], vec![0.35, 0.0], vec![0.70, 0.0]],
             std: vec![vec![1.0, 0.20], vec![0.15, 1.0], vec![0.10, 1.0]],
+            ..Default::default()
         };
         let distributions = vec![vec![0.38, 0.62], vec![0.25, 0.75], vec![0.90, 0.10]];
         (statistics, distributions, Preference(vec![Some(1), Some(0), None]))
@@ -201,7 +283,7 @@ mod tests {
         let pick = |rows: &[Vec<f64>]| order.iter().map(|&i| rows[i].clone()).collect::<Vec<_>>();
         let after = map_reward(
             &config,
-            &RewardStatistics { mean: pick(&statistics.mean), std: pick(&statistics.std) },
+            &RewardStatistics { mean: pick(&statistics.mean), std: pick(&statistics.std), ..Default::default() },
             &pick(&distributions),
             &Preference(order.iter().map(|&i| preference.0[i]).collect()),
         );
@@ -213,12 +295,53 @@ mod tests {
 
     #[test]
     fn guards_hold() {
-        let statistics = RewardStatistics { mean: vec![vec![0.0, 0.0]], std: vec![vec![0.0, 0.0]] };
+        let statistics = RewardStatistics { mean: vec![vec![0.0, 0.0]], std: vec![vec![0.0, 0.0]], ..Default::default() };
         let config = MappingConfig::default();
         let reward = map_reward(&config, &statistics, &[vec![0.0, 1.0]], &Preference(vec![Some(1)]));
         assert_eq!(reward.scalar, 5.0, "the z-score is clipped and a zero deviation is floored");
         let nothing = map_reward(&config, &statistics, &[vec![0.0, 1.0]], &Preference(vec![None]));
         assert_eq!(nothing.scalar, 0.0);
+    }
+
+    #[test]
+    fn weights_take_the_place_of_masks() {
+        let (statistics, distributions, preference) = vector();
+        let config = MappingConfig { weights: vec![2.0, 0.0, 1.0], ..Default::default() };
+        let reward = map_reward(&config, &statistics, &distributions, &preference);
+        close(reward.scalar, 2.0 * 1.1 / 2.0);
+    }
+
+    #[test]
+    fn a_group_is_standardised_by_itself() {
+        let config = MappingConfig { pooling: Pooling::Group, std_floor: 0.0, ..Default::default() };
+        let group = vec![vec![vec![0.2, 0.8]], vec![vec![0.6, 0.4]]];
+        let rewards = map_group(&config, &RewardStatistics::default(), &group, &Preference(vec![Some(0)]));
+        close(rewards[0].scalar, -1.0);
+        close(rewards[1].scalar, 1.0);
+    }
+
+    #[test]
+    fn running_statistics_move_towards_what_is_seen() {
+        let config = MappingConfig { pooling: Pooling::Running, ..Default::default() };
+        let mut statistics = RewardStatistics { mean: vec![vec![0.5, 0.5]], std: vec![vec![0.1, 0.1]], ..Default::default() };
+        let (distributions, preference) = (vec![vec![0.9, 0.1]], Preference(vec![Some(0)]));
+        for _ in 0..200 {
+            statistics.observe(&config, [(distributions.as_slice(), &preference)].into_iter(), 0.1);
+        }
+        close(statistics.mean[0][0], 0.9);
+        assert!(statistics.std[0][0] < 0.01);
+        assert_eq!((statistics.mean[0][1], statistics.std[0][1]), (0.5, 0.1), "nobody asked for class 1");
+    }
+
+    #[test]
+    fn weighted_sums_know_which_way_is_better() {
+        let rows = vec![vec![vec![1.0, 0.0], vec![1.0, 0.0]], vec![vec![0.0, 1.0], vec![0.0, 1.0]]];
+        let config = MappingConfig::default();
+        let statistics = RewardStatistics::over(&config, &rows);
+        let reward = map_weighted(&config, &statistics, &rows[1], &[0.75, 0.25], &[true, false]);
+        close(reward.contributions[0], 0.75);
+        close(reward.contributions[1], -0.25);
+        close(reward.scalar, 0.5);
     }
 
     #[test]

@@ -126,6 +126,38 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
     if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { 0.0 }
 }
 
+/// Wilson's 95 % interval for a share of `n`; `hits` may be half counts. `[0, 1]` for no trial.
+pub fn wilson(hits: f64, n: usize) -> [f64; 2] {
+    const Z: f64 = 1.959_964;
+    if n == 0 {
+        return [0.0, 1.0];
+    }
+    let (n, share) = (n as f64, hits / n as f64);
+    let centre = share + Z * Z / (2.0 * n);
+    let spread = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    [(centre - spread) / scale, (centre + spread) / scale]
+}
+
+/// The middle 95 % of `values`: bounds of a bootstrap. `values` must not be empty.
+pub fn middle(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    [at(0.025), at(0.975)]
+}
+
+/// Slope of the least-squares line through `(x, y)`; 0 where `x` does not vary.
+pub fn slope(x: &[f64], y: &[f64]) -> f64 {
+    let n = x.len().max(1) as f64;
+    let (mx, my) = (x.iter().sum::<f64>() / n, y.iter().sum::<f64>() / n);
+    let (mut xy, mut xx) = (0.0, 0.0);
+    for (x, y) in x.iter().zip(y) {
+        xy += (x - mx) * (y - my);
+        xx += (x - mx) * (x - mx);
+    }
+    if xx > 0.0 { xy / xx } else { 0.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +183,18 @@ mod tests {
         let confidence = [0.95, 0.85, 0.65, 0.55, 0.92, 0.61];
         let correct = [true, true, false, true, true, false];
         close(expected_calibration_error(&confidence, &correct, 10), 0.331667);
+    }
+
+    #[test]
+    fn intervals_and_slopes() {
+        // Wilson (1927) for 8 of 10.
+        let [low, high] = wilson(8.0, 10);
+        close(low, 0.490162);
+        close(high, 0.943318);
+        assert_eq!(wilson(0.0, 0), [0.0, 1.0]);
+        assert_eq!(middle((0..=1000).map(f64::from).rev().collect()), [25.0, 975.0]);
+        close(slope(&[0.0, 1.0, 2.0], &[1.0, 3.0, 5.0]), 2.0);
+        close(slope(&[1.0, 1.0], &[0.0, 5.0]), 0.0);
     }
 
     #[test]

@@ -13,6 +13,13 @@ pub struct Objective {
     pub description: String,
     /// Class labels, lowest class first; at least two.
     pub classes: Vec<String>,
+    /// Whether a method that maximises everything wants the highest class; else it wants the lowest.
+    #[serde(default = "yes")]
+    pub higher_is_better: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Objective {
@@ -23,7 +30,19 @@ impl Objective {
             name: name.into(),
             description: description.into(),
             classes: classes.iter().map(|c| c.to_string()).collect(),
+            higher_is_better: true,
         }
+    }
+
+    /// The same objective, of which less is better.
+    pub fn lower_is_better(self) -> Self {
+        Self { higher_is_better: false, ..self }
+    }
+
+    /// `class` on a scale from 0 (worst) to 1 (best).
+    pub fn utility(&self, class: f64) -> f64 {
+        let share = class / (self.class_count() - 1) as f64;
+        if self.higher_is_better { share } else { 1.0 - share }
     }
 
     /// Number of classes `C_i`.

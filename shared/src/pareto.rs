@@ -8,9 +8,7 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
 /// Positions of the points that no other point dominates, in order. Of equal points the first is kept.
 pub fn front(points: &[Vec<f64>]) -> Vec<usize> {
     (0..points.len())
-        .filter(|&i| {
-            (0..points.len()).all(|j| j == i || !dominates(&points[j], &points[i]) && (j > i || points[j] != points[i]))
-        })
+        .filter(|&i| (0..points.len()).all(|j| j == i || !dominates(&points[j], &points[i]) && (j > i || points[j] != points[i])))
         .collect()
 }
 

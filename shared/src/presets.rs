@@ -1,6 +1,6 @@
 //! Shipped presets: from a test of seconds to a run worth reporting.
 
-use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RunConfig, SupervisedConfig, WorldConfig};
+use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, WorldConfig};
 use crate::event::PresetInfo;
 use crate::mapping::{MappingConfig, MappingFunction};
 
@@ -31,9 +31,9 @@ fn smoke() -> PresetInfo {
             model: model.clone(),
             reward_trunk: model,
             sft: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
-            reward_model: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
+            reward_model: RewardModelConfig { steps: 40, batch: 32, ..Default::default() },
             policy: PolicyConfig { iterations: 8, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
-            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, ..Default::default() },
+            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, front: 4, ..Default::default() },
             ..Default::default()
         },
     )
@@ -52,7 +52,7 @@ fn quick() -> PresetInfo {
         "Minutes on two CPU cores. A tiny model learns to obey its tags.",
         RunConfig {
             sft: SupervisedConfig { steps: 400, learning_rate: 4e-3, ..Default::default() },
-            reward_model: SupervisedConfig { steps: 500, ..Default::default() },
+            reward_model: RewardModelConfig { steps: 500, ..Default::default() },
             mapping: ordinal(),
             policy: PolicyConfig { iterations: 220, minibatches: 2, kl_coefficient: 0.05, ..Default::default() },
             ..Default::default()
@@ -67,7 +67,7 @@ fn standard() -> PresetInfo {
         "Nine times the samples of quick, and more supervised steps.",
         RunConfig {
             sft: SupervisedConfig { steps: 1_000, learning_rate: 4e-3, ..Default::default() },
-            reward_model: SupervisedConfig { steps: 1_500, ..Default::default() },
+            reward_model: RewardModelConfig { steps: 1_500, ..Default::default() },
             mapping: ordinal(),
             policy: PolicyConfig {
                 iterations: 1_000,
@@ -78,7 +78,7 @@ fn standard() -> PresetInfo {
                 checkpoint_every: 50,
                 ..Default::default()
             },
-            evaluation: EvaluationConfig { questions: 128, joint: 512, held_out: 128, ..Default::default() },
+            evaluation: EvaluationConfig { questions: 128, joint: 512, held_out: 128, front: 128, ..Default::default() },
             ..Default::default()
         },
     )

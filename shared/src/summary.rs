@@ -1,5 +1,8 @@
 //! What a finished run reports: the contract of `moslim-lab train --json` and of `GET /api/v1/runs/{id}`.
 
+use crate::config::PolicyOptimizer;
+use crate::method::Method;
+use crate::metrics::ReliabilityBin;
 use serde::{Deserialize, Serialize};
 
 /// Wall seconds per stage. A stage taken from the cache counts the seconds it took to load.
@@ -32,6 +35,33 @@ pub struct RewardHeadReport {
     pub ece_uncalibrated: f64,
     /// Fitted temperature.
     pub temperature: f64,
+    /// Share of predictions at most one class away.
+    #[serde(default)]
+    pub within_one: f64,
+    /// Mean absolute error of `E[c]`, in classes.
+    #[serde(default)]
+    pub mae: f64,
+    /// Spearman's rank correlation of `E[c]` and label.
+    #[serde(default)]
+    pub spearman: f64,
+    /// Mean negative log-likelihood, nats.
+    #[serde(default)]
+    pub nll: f64,
+    /// Brier score, summed over classes.
+    #[serde(default)]
+    pub brier: f64,
+    /// Share of pairs of answers to one question that `E[c]` orders like their labels; comparable with Bradley-Terry models.
+    #[serde(default)]
+    pub pairwise_accuracy: f64,
+    /// Rank correlation of `E[c]` with the number of tokens.
+    #[serde(default)]
+    pub length_correlation: f64,
+    /// Labels per class.
+    #[serde(default)]
+    pub histogram: Vec<u64>,
+    /// Reliability diagram, after calibration.
+    #[serde(default)]
+    pub reliability: Vec<ReliabilityBin>,
     /// `confusion[label][predicted]`, counts.
     pub confusion: Vec<Vec<u64>>,
 }
@@ -40,6 +70,9 @@ pub struct RewardHeadReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RewardModelReport {
     pub heads: Vec<RewardHeadReport>,
+    /// Cosines between the heads' gradients on the shared trunk; negative ones interfere. Empty for separate models.
+    #[serde(default)]
+    pub gradient_cosines: Vec<Vec<f64>>,
 }
 
 /// Control over one objective: asked for against achieved.
@@ -72,6 +105,109 @@ pub struct ControlReport {
     pub trained_hit_rate: f64,
     /// Share of answers that the gold judge finds fluent.
     pub fluency: f64,
+    /// Hit rate over the objectives asked for, by their number, from 1.
+    #[serde(default)]
+    pub hit_rate_by_active: Vec<f64>,
+    /// `cross_talk[asked][other]`: how many classes objective `other` moves when the class asked for rises by one.
+    #[serde(default)]
+    pub cross_talk: Vec<Vec<f64>>,
+    #[serde(default)]
+    pub diversity: Diversity,
+    /// Share of answers without a word.
+    #[serde(default)]
+    pub empty: f64,
+    /// Share of joint prompts on which this policy is nearer to what is asked for than the SFT baseline, ties counting half.
+    #[serde(default)]
+    pub win_rate: f64,
+    /// 95 % Wilson interval of `win_rate`.
+    #[serde(default)]
+    pub win_rate_interval: [f64; 2],
+}
+
+/// How much answers differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Diversity {
+    /// Distinct words and pairs of words, as shares of all.
+    pub distinct_1: f64,
+    pub distinct_2: f64,
+    /// Share of answers that no other equals.
+    pub unique: f64,
+}
+
+/// One trade-off of a method and what it achieves, by the gold judge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FrontPoint {
+    /// Weight per objective.
+    pub weights: Vec<f64>,
+    /// Mean utility per objective, from 0 (worst class) to 1 (best).
+    pub utility: Vec<f64>,
+    /// Share of fluent answers.
+    pub fluency: f64,
+}
+
+/// What a method reaches over all trade-offs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FrontReport {
+    /// Objectives of the coordinates, those that are steered.
+    pub objectives: Vec<String>,
+    pub points: Vec<FrontPoint>,
+    /// Reference point of the hypervolume: the worst class everywhere.
+    pub reference: Vec<f64>,
+    pub hypervolume: f64,
+    /// 95 % interval by bootstrap over the questions.
+    pub interval: [f64; 2],
+}
+
+/// Work of one stage, in tokens that a model read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Read without a gradient: sampling, reference, reward model, critic, labelling.
+    pub forward_tokens: u64,
+    /// Read with a gradient; each costs about three of the above.
+    pub training_tokens: u64,
+}
+
+impl Work {
+    /// Everything in units of one token's forward pass.
+    pub fn passes(&self) -> f64 {
+        self.forward_tokens as f64 + 3.0 * self.training_tokens as f64
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.forward_tokens += other.forward_tokens;
+        self.training_tokens += other.training_tokens;
+    }
+}
+
+/// What a method cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ComputeReport {
+    /// Work of policy optimisation (for RiC: labelling, both stages of training, sampling).
+    pub policy: Work,
+    /// Seconds of policy optimisation when it was done, also where a part came from the cache.
+    pub policy_seconds: f64,
+    /// Policies and reward models that were trained for it.
+    pub models_trained: usize,
+    /// Models that must be kept to serve every trade-off.
+    pub models_kept: usize,
+    /// Most memory that the process held, MiB; 0 where the system does not tell.
+    pub peak_memory_mib: u64,
+}
+
+/// A point of the trade-off between reward and KL during training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct KlPoint {
+    pub step: usize,
+    /// Nats per answer.
+    pub kl: f64,
+    /// Mean score, what the optimiser sees.
+    pub proxy: f64,
+    /// Share of the classes asked for that the reward model finds met.
+    pub proxy_hit_rate: f64,
+    /// The same by the gold judge, which has no part in training.
+    pub gold_hit_rate: f64,
 }
 
 impl ControlReport {
@@ -129,4 +265,15 @@ pub struct RunSummary {
     pub policy: PolicySummary,
     /// SHA-256 over reward model, temperatures and statistics, frozen before policy optimisation.
     pub reward_hash: String,
+    #[serde(default)]
+    pub method: Method,
+    #[serde(default)]
+    pub optimizer: PolicyOptimizer,
+    #[serde(default)]
+    pub front: FrontReport,
+    #[serde(default)]
+    pub compute: ComputeReport,
+    /// Reward against KL while the (last) policy was trained.
+    #[serde(default)]
+    pub kl_frontier: Vec<KlPoint>,
 }

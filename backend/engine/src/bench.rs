@@ -6,11 +6,13 @@ use crate::model::generate::{Sampling, generate};
 use crate::model::optimizer::{Trainee, gradients};
 use crate::model::packed::{Group, Packed, chunks, map};
 use crate::model::transformer::Transformer;
-use crate::policy::rloo;
-use crate::policy::rollout::{Actors, draw_prompts, roll_out};
+use crate::policy::rollout::{Actors, Aim, draw_prompts, roll_out};
 use crate::policy::targets::TargetSampler;
-use crate::reward::judge::{Calibration, Judge, logits};
-use crate::reward::{RewardModel, labelled, masked_cross_entropy};
+use crate::policy::{Learner, Update};
+use crate::reward::RewardModel;
+use crate::reward::judge::{Calibration, Judge, outputs as outputs_of};
+use crate::reward::loss::{Weighing, masked_loss};
+use crate::run::peak_memory_mib;
 use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
 use anyhow::Result;
@@ -19,8 +21,8 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
 use moslim_shared::config::{ModelConfig, PolicyConfig, RunConfig, WorldConfig};
-use moslim_shared::distribution::softmax;
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
+use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
@@ -144,12 +146,6 @@ fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-fn peak_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
 /// GFLOP/s of matrix products in cache, all threads together.
 pub fn gemm_peak() -> f64 {
     const N: usize = 512;
@@ -266,16 +262,19 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
 
     let classes = [5usize; 4];
     let trunk = products - output;
-    let reward_model = RewardModel::<Train>::on_trunk(Transformer::new(&config, size.vocabulary, 1, 2, &device), &classes, 3);
+    let trunk_model = Transformer::new(&config, size.vocabulary, 1, 2, &device);
+    let reward_model = RewardModel::<Train>::on_trunk(trunk_model, &classes, RewardLoss::CrossEntropy, 3);
     let labels: Vec<Option<usize>> = vec![Some(1); classes.len()];
     let mut trainee = Some(Trainee::new(reward_model, 0.01, 1.0));
     let reward_model_step = meter.measure(tokens, 6.0 * trunk * tokens as f64, || {
         let now = trainee.take().expect("put back below");
         let all: Vec<&[Option<usize>]> = vec![&labels; rows];
-        let counts = labelled(&all, classes.len());
+        let loss = RewardLoss::CrossEntropy;
+        let weighing = Weighing::of(&all, loss, &vec![vec![1.0; 5]; classes.len()], &vec![1.0; classes.len()]);
         let (_, grads, _) = gradients(&now.model, pieces(), |model, groups| {
             let labels: Vec<&[Option<usize>]> = vec![&labels; groups.len()];
-            (masked_cross_entropy(model.logits(&Packed::new(groups)), &labels, &counts, &classes, 0.0), ())
+            let outputs = model.outputs(&Packed::new(groups));
+            (masked_loss(loss, outputs, &labels, &classes, &weighing, model.log_variances.val()), ())
         });
         trainee = Some(now.step(grads, 1e-4).0);
     });
@@ -322,35 +321,46 @@ fn iteration(size: &Size, config: &ModelConfig, meter: &Meter) -> Result<Figure>
     let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
     let policy = Transformer::<Train>::new(config, vocabulary, outputs, 1, &device);
     let reference = policy.valid();
-    let model = RewardModel::<Flex>::on_trunk(Transformer::new(config, vocabulary, 1, 2, &device), &classes, 3);
+    let trunk = Transformer::new(config, vocabulary, 1, 2, &device);
+    let model = RewardModel::<Flex>::on_trunk(trunk, &classes, RewardLoss::CrossEntropy, 3);
     let rows: Vec<Group> = corpus.train.iter().take(64).map(|r| r.group()).collect();
-    let distributions: Vec<Vec<Vec<f64>>> =
-        logits(&model, &rows).iter().map(|heads| heads.iter().map(|l| softmax(l, 1.0)).collect()).collect();
-    let mapping = MappingConfig::default();
-    let statistics = RewardStatistics::over(&mapping, &distributions);
-    let temperatures = vec![1.0; classes.len()];
-    let judge = Judge { model, calibration: Calibration { temperatures, statistics, mapping, hash: String::new() } };
+    let mut calibration = Calibration {
+        temperatures: vec![1.0; classes.len()],
+        statistics: RewardStatistics::default(),
+        mapping: MappingConfig::default(),
+        hash: String::new(),
+        loss: RewardLoss::CrossEntropy,
+        classes,
+        thresholds: Vec::new(),
+    };
+    let distributions: Vec<Vec<Vec<f64>>> = outputs_of(&model, &rows).iter().map(|o| calibration.distributions(o)).collect();
+    calibration.statistics = RewardStatistics::over(&calibration.mapping, &distributions);
+    let judge = Judge { models: vec![model], calibration };
 
     let (prompts, samples_per_prompt, max_new_tokens) = ITERATION;
     let c = PolicyConfig { prompts, samples_per_prompt, max_new_tokens, ..Default::default() };
     let targets = TargetSampler::new(&RunConfig::default(), &objectives, corpus.train.iter().map(|r| r.labels.as_slice()));
     let mut rng = StdRng::seed_from_u64(1);
-    let mut trainee = Some(Trainee::new(policy, 0.0, c.max_gradient_norm));
+    let mut learner = Some(Learner::new(policy, &c));
     let mut tokens = Vec::new();
     let mut figure = meter.measure(0, 0.0, || {
-        let now = trainee.take().expect("put back below");
-        let prompts = draw_prompts(c.prompts, &corpus.train_questions, &targets, &tokenizer, &mut rng);
+        let now = learner.take().expect("put back below");
+        let aim = Aim::Preference;
+        let prompts = draw_prompts(c.prompts, &corpus.train_questions, &targets, &tokenizer, &aim, &mut rng);
         let actors = Actors {
-            policy: &now.model.valid(),
+            policy: &now.policy.model.valid(),
             reference: &reference,
             judge: &judge,
             tokenizer: &tokenizer,
             questions: &corpus.train_questions,
+            aim: &aim,
+            statistics: &judge.calibration.statistics,
+            higher_is_better: &[],
         };
-        let mut rollouts = roll_out(&actors, &prompts, &c, 0.05, 7);
+        let (mut rollouts, _) = roll_out(&actors, &prompts, &c, 0.05, 7);
         tokens.push(rollouts.iter().map(|r| r.answer.tokens.len()).sum::<usize>());
-        rloo::set_advantages(&mut rollouts, c.samples_per_prompt);
-        trainee = Some(rloo::update(now, &rollouts, &prompts, &c, 1e-5, &mut rng).0);
+        let update = Update { prompts: &prompts, config: &c, beta: 0.05, learning_rate: 1e-5, iteration: 0 };
+        learner = Some(now.update(&mut rollouts, &update, &mut rng).0);
     });
     // Answers end when they end; what was really sampled counts.
     let sampled = tokens.iter().sum::<usize>() as f64 / tokens.len() as f64;

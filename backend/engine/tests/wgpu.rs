@@ -19,7 +19,7 @@ use moslim_shared::config::ModelConfig;
 struct Figures {
     /// Loss before each of three steps.
     losses: Vec<f64>,
-    reward_logits: Vec<f32>,
+    reward_outputs: Vec<f32>,
     /// Log-probabilities of a greedy answer's tokens.
     answers: Vec<Vec<u32>>,
     log_probs: Vec<f32>,
@@ -29,12 +29,12 @@ fn figures<B: TrainBackend>() -> Figures {
     let config = ModelConfig { layers: 1, d_model: 16, heads: 2, kv_heads: 1, d_ff: 32, context: 32, tied_embeddings: true };
     let device = Default::default();
     let model = Transformer::<B>::new(&config, 24, 20, 3, &device);
-    let rewards = RewardModel::<B::InnerBackend>::new(&config, 24, &[3, 2], 4, &device);
+    let rewards = RewardModel::<B::InnerBackend>::new(&config, 24, &[3, 2], Default::default(), 4, &device);
     let groups = [
         Group { prompt: &[1, 2, 21], answers: vec![&[4, 5, 6, 7], &[8, 9]] },
         Group { prompt: &[3, 22], answers: vec![&[10, 11, 12]] },
     ];
-    let reward_logits = rewards.logits(&Packed::new(&groups)).into_data().to_vec().unwrap();
+    let reward_outputs = rewards.outputs(&Packed::new(&groups)).into_data().to_vec().unwrap();
     let mut trainee = Trainee::new(model, 0.01, 1.0);
     let mut losses = Vec::new();
     for _ in 0..3 {
@@ -48,7 +48,7 @@ fn figures<B: TrainBackend>() -> Figures {
     let answers = generate(&trainee.model.valid(), &[&[1, 2, 21], &[3, 22]], 1, 0, &sampling);
     Figures {
         losses,
-        reward_logits,
+        reward_outputs,
         log_probs: answers.iter().flat_map(|a| a.log_probs.clone()).collect(),
         answers: answers.into_iter().map(|a| a.tokens).collect(),
     }
@@ -70,7 +70,7 @@ fn wgpu_gives_the_cpus_numbers() {
     for (a, b) in cpu.losses.iter().zip(&gpu.losses) {
         assert!((a - b).abs() < 1e-3, "loss {a} on the CPU, {b} on wgpu");
     }
-    for (a, b) in cpu.reward_logits.iter().zip(&gpu.reward_logits).chain(cpu.log_probs.iter().zip(&gpu.log_probs)) {
+    for (a, b) in cpu.reward_outputs.iter().zip(&gpu.reward_outputs).chain(cpu.log_probs.iter().zip(&gpu.log_probs)) {
         assert!((a - b).abs() < 1e-3, "{a} on the CPU, {b} on wgpu");
     }
     assert_eq!(cpu.answers, gpu.answers);

@@ -3,22 +3,18 @@
 //! Every class of every steered objective is asked for equally often, alone, on held-out questions on which all of its
 //! classes can be reached. Combinations are taken from real answers of the world to the same question, so each can be met.
 
+use super::answer::{Answering, Ask};
 use crate::data::world::World;
-use crate::model::generate::{Sampling, generate};
+use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
-use crate::model::packed::Group;
-use crate::model::transformer::Transformer;
-use crate::policy::rollout::judged_answer;
 use crate::policy::targets::contains;
-use crate::reward::judge::Judge;
-use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
 use moslim_shared::config::EvaluationConfig;
 use moslim_shared::distribution::argmax;
-use moslim_shared::metrics::spearman;
+use moslim_shared::metrics::{slope, spearman, wilson};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ControlHead, ControlReport};
+use moslim_shared::summary::{ControlHead, ControlReport, Diversity};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -135,65 +131,99 @@ impl Plan {
     }
 }
 
-/// What an evaluation needs.
-pub struct Examined<'a, B: Kernels> {
-    pub policy: &'a Transformer<B>,
-    pub judge: &'a Judge<B>,
-    pub tokenizer: &'a Tokenizer,
-    pub questions: &'a [EncodedQuestion],
-    pub objectives: &'a [Objective],
-    /// Whether the prompts carry their tags. The SFT baseline, which never learnt any, is asked without.
-    pub tagged: bool,
-}
-
 /// Answers sampled at once.
 const CHUNK: usize = 256;
 
-/// Control of one policy as seen by the gold judge and by the reward model. `each` is told how many answers are done and
-/// may stop the evaluation.
+/// What a method answered to a plan.
+pub struct Examination {
+    /// `[probe][objective]`, by the gold judge and by the reward model.
+    gold: Vec<Vec<usize>>,
+    model: Vec<Vec<usize>>,
+    fluent: Vec<bool>,
+    texts: Vec<String>,
+}
+
+/// Asks a method everything that is planned. `each` is told how many answers are done and may stop the evaluation.
+///
+/// # Errors
+/// When the tokenizer fails, or `each` does.
 pub fn examine<B: Kernels>(
-    x: &Examined<B>,
+    x: &Answering<B>,
     plan: &Plan,
     config: &EvaluationConfig,
     max_new_tokens: usize,
     seed: u64,
     mut each: impl FnMut(usize) -> anyhow::Result<()>,
-) -> anyhow::Result<[ControlReport; 2]> {
+) -> anyhow::Result<Examination> {
     let world = World::get();
-    let order: Vec<usize> = (0..x.objectives.len()).collect();
-    let (mut gold, mut model, mut fluent) = (Vec::new(), Vec::new(), Vec::new());
+    let mut out = Examination { gold: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new() };
     for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
-        let prompts: Vec<Vec<u32>> = chunk
-            .iter()
-            .map(|p| {
-                let question = &x.questions[p.question].tokens;
-                if x.tagged { x.tokenizer.prompt(question, &p.preference, &order) } else { x.tokenizer.untagged_prompt(question) }
-            })
-            .collect();
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
-        let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let answers = generate(x.policy, &inputs, 1, x.tokenizer.eos, &sampling);
-        let judged: Vec<(Vec<u32>, Vec<u32>)> = chunk
-            .iter()
-            .zip(&answers)
-            .map(|(p, a)| {
-                let question = x.tokenizer.untagged_prompt(&x.questions[p.question].tokens);
-                (question, judged_answer(&a.tokens, x.tokenizer.eos))
-            })
-            .collect();
-        let groups: Vec<Group> = judged.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
-        for heads in x.judge.distributions(&groups) {
-            model.push(heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>());
-        }
+        let asks: Vec<(usize, Ask)> =
+            chunk.iter().map(|p| (p.question, Ask { preference: p.preference.clone(), trade_off: None })).collect();
+        let answers = x.answer(&asks, &sampling)?;
+        let pairs: Vec<(usize, &Answer)> = chunk.iter().map(|p| p.question).zip(&answers).collect();
+        out.model.extend(x.judged(&pairs).iter().map(|heads| heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>()));
         for (probe, answer) in chunk.iter().zip(&answers) {
-            let verdict = world.judge(&x.questions[probe.question].question, &x.tokenizer.decode(&answer.tokens)?);
-            gold.push(verdict.classes);
-            fluent.push(verdict.fluent && answer.ended);
+            let text = x.tokenizer.decode(&answer.tokens)?;
+            let verdict = world.judge(&x.questions[probe.question].question, &text);
+            out.gold.push(verdict.classes);
+            out.fluent.push(verdict.fluent && answer.ended);
+            out.texts.push(text);
         }
-        each(gold.len())?;
+        each(out.gold.len())?;
     }
-    Ok([gold, model].map(|achieved| report(plan, &achieved, &fluent, x.objectives)))
+    Ok(out)
+}
+
+impl Examination {
+    /// Control as the gold judge and as the reward model see it; `baseline`: what the win rate is against.
+    pub fn reports(&self, plan: &Plan, objectives: &[Objective], baseline: Option<&Self>) -> [ControlReport; 2] {
+        [(&self.gold, baseline.map(|b| &b.gold)), (&self.model, baseline.map(|b| &b.model))].map(|(achieved, other)| {
+            let mut report = report(plan, achieved, &self.fluent, objectives);
+            report.diversity = diversity(&self.texts);
+            report.empty =
+                self.texts.iter().filter(|t| !t.contains(char::is_alphanumeric)).count() as f64 / self.texts.len().max(1) as f64;
+            if let Some(other) = other {
+                (report.win_rate, report.win_rate_interval) = win_rate(plan, achieved, other, objectives);
+            }
+            report
+        })
+    }
+}
+
+/// Distinct words, pairs of words and texts.
+fn diversity(texts: &[String]) -> Diversity {
+    let (mut words, mut pairs) = (std::collections::HashMap::new(), std::collections::HashMap::new());
+    let mut whole: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    for text in texts {
+        let split: Vec<&str> = text.split_whitespace().collect();
+        split.iter().for_each(|w| *words.entry(*w).or_insert(0usize) += 1);
+        split.windows(2).for_each(|w| *pairs.entry((w[0], w[1])).or_insert(0usize) += 1);
+        *whole.entry(text).or_default() += 1;
+    }
+    let share = |distinct: usize, all: usize| distinct as f64 / all.max(1) as f64;
+    Diversity {
+        distinct_1: share(words.len(), words.values().sum()),
+        distinct_2: share(pairs.len(), pairs.values().sum()),
+        unique: share(whole.values().filter(|&&n| n == 1).count(), texts.len()),
+    }
+}
+
+/// Share of joint probes on which `achieved` is nearer to what is asked for than `other`, ties counting half, with its
+/// interval. Distances are summed over the objectives asked for, in shares of each one's range.
+fn win_rate(plan: &Plan, achieved: &[Vec<usize>], other: &[Vec<usize>], objectives: &[Objective]) -> (f64, [f64; 2]) {
+    let distance = |p: &Preference, got: &[usize]| {
+        p.asked().map(|(i, t)| got[i].abs_diff(t) as f64 / (objectives[i].class_count() - 1) as f64).sum::<f64>()
+    };
+    let (mut wins, mut n) = (0.0, 0);
+    for (probe, (a, b)) in plan.probes.iter().zip(achieved.iter().zip(other)).filter(|(p, _)| p.purpose == Purpose::Joint) {
+        let (a, b) = (distance(&probe.preference, a), distance(&probe.preference, b));
+        wins += if (a - b).abs() < 1e-9 { 0.5 } else { f64::from(u8::from(a < b)) };
+        n += 1;
+    }
+    (if n > 0 { wins / f64::from(n) } else { 0.0 }, wilson(wins, n as usize))
 }
 
 /// Sums up `achieved[probe][objective]`.
@@ -250,12 +280,35 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
         }
         if n > 0.0 { hits / n } else { 0.0 }
     };
+    let mut by_active: Vec<(f64, f64)> = Vec::new();
+    let mut cross_talk = vec![vec![0.0; objectives.len()]; objectives.len()];
+    for (p, a) in plan.probes.iter().zip(achieved).filter(|(p, _)| matches!(p.purpose, Purpose::Single { .. } | Purpose::Joint)) {
+        let active = p.preference.active();
+        by_active.resize(by_active.len().max(active), (0.0, 0.0));
+        let (hits, n) = &mut by_active[active - 1];
+        *hits += p.preference.asked().filter(|&(i, class)| a[i] == class).count() as f64;
+        *n += active as f64;
+    }
+    for (i, row) in cross_talk.iter_mut().enumerate() {
+        let of = |p: &Probe| match p.purpose {
+            Purpose::Single { objective, class } if objective == i => Some(class as f64),
+            _ => None,
+        };
+        let asked: Vec<(f64, &Vec<usize>)> = plan.probes.iter().zip(achieved).filter_map(|(p, a)| Some((of(p)?, a))).collect();
+        let x: Vec<f64> = asked.iter().map(|(x, _)| *x).collect();
+        for (j, cell) in row.iter_mut().enumerate() {
+            *cell = slope(&x, &asked.iter().map(|(_, a)| a[j] as f64).collect::<Vec<_>>());
+        }
+    }
     ControlReport {
+        hit_rate_by_active: by_active.into_iter().map(|(hits, n)| if n > 0.0 { hits / n } else { 0.0 }).collect(),
+        cross_talk,
         heads,
         joint_hit_rate: share(Purpose::Joint, true),
         held_out_hit_rate: share(Purpose::HeldOut, false),
         trained_hit_rate: share(Purpose::Trained, false),
         fluency: fluent.iter().filter(|&&f| f).count() as f64 / fluent.len().max(1) as f64,
+        ..Default::default()
     }
 }
 
@@ -269,7 +322,7 @@ mod tests {
     }
 
     fn plan(questions: &[EncodedQuestion]) -> Plan {
-        let config = EvaluationConfig { questions: 20, joint: 30, held_out: 10, temperature: 1.0 };
+        let config = EvaluationConfig { questions: 20, joint: 30, held_out: 10, ..Default::default() };
         Plan::new(&config, questions, &objectives(), &[0, 1, 2, 3], &[[(0, 2), (3, 3)]], 1)
     }
 
@@ -298,7 +351,16 @@ mod tests {
             assert!((head.hit_rate - 1.0).abs() < 1e-12 && (head.spearman - 1.0).abs() < 1e-12);
             assert!(head.matrix.iter().enumerate().all(|(c, row)| row[c] == 1.0));
         }
+        assert!(good.hit_rate_by_active.iter().all(|&h| h == 1.0) && good.hit_rate_by_active.len() >= 3);
+        for (i, row) in good.cross_talk.iter().enumerate() {
+            assert!((row[i] - 1.0).abs() < 1e-12, "what is asked for rises by one when it is asked for one higher");
+        }
         let constant = vec![vec![1; 4]; plan.len()];
+        assert_eq!(win_rate(&plan, &perfect, &constant, &objectives()).0, {
+            let ties = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint && p.preference.asked().all(|(_, t)| t == 1));
+            1.0 - 0.5 * ties.count() as f64 / 30.0
+        });
+        assert_eq!(win_rate(&plan, &constant, &constant, &objectives()).0, 0.5);
         for head in &report(&plan, &constant, &fluent, &objectives()).heads {
             assert!((head.hit_rate - head.chance).abs() < 1e-12);
             assert_eq!(head.spearman, 0.0);

@@ -1,3 +1,5 @@
 //! Evaluation on held-out questions.
 
+pub mod answer;
 pub mod control;
+pub mod front;

@@ -1,4 +1,103 @@
-//! Methods: each reads top to bottom like a recipe.
+//! Methods: each reads top to bottom like a recipe, and shares stages, optimisers, reward models and evaluation with the
+//! others.
 
+pub mod baselines;
+pub mod morlhf;
 pub mod moslim;
+pub mod ric;
+pub mod soups;
+pub mod stages;
 mod supervised;
+
+use crate::data::world;
+use crate::model::TrainBackend;
+use crate::model::store::{to_safetensors, write_atomically};
+use crate::progress::Progress;
+use crate::run::{Job, checkpoint, peak_memory_mib};
+use anyhow::Result;
+use burn::module::AutodiffModule;
+use burn::prelude::*;
+use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
+use moslim_shared::method::Method;
+use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
+use stages::{Ready, Setting, Trained, calibrate, evaluate, model_file, reward_models, supervised_fine_tuning};
+
+/// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
+pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport, progress: &mut Progress) -> Result<RunSummary> {
+    let config = &job.config;
+    let name = report.device.clone();
+    let resumed = job.folder().join("config.json").exists()
+        && std::fs::read_dir(job.folder())?.flatten().any(|f| f.file_name().to_string_lossy().starts_with("checkpoint-"));
+    let objectives = world::objectives();
+    progress.emit(EventBody::Started { config: config.clone(), device: report, objectives, resumed });
+    write_atomically(&job.folder().join("config.json"), &serde_json::to_vec_pretty(config)?)?;
+    let setting = Setting::prepare(job)?;
+    progress.check()?;
+
+    let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
+    let (reward_models, reward_seconds) = reward_models::<B>(job, &setting, &sft, &sft_key, &name, device, progress)?;
+    progress.emit(EventBody::Model {
+        model: ModelReport {
+            policy_parameters: sft.num_params() as u64,
+            reward_parameters: reward_models.iter().map(|m| m.num_params() as u64).sum(),
+            vocabulary: setting.tokenizer.vocabulary(),
+            rows: [setting.corpus.train.len(), setting.corpus.validation.len(), setting.corpus.test.len()],
+        },
+    });
+    let (judge, reward_report, calibration_seconds) = calibrate::<B>(job, &setting, &reward_models, progress)?;
+    // The reference is the SFT policy; both start with the same fresh tag embeddings, so KL starts at 0.
+    let tags: Vec<u32> = setting.tokenizer.tag_tokens().collect();
+    let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
+    let ready = Ready { judge, reference: start.valid(), start, origin: sft_key };
+
+    let trained: Trained<B> = match config.method.kind {
+        Method::Moslim => moslim::train(job, &setting, &ready, device, progress)?,
+        Method::Morlhf => morlhf::train(job, &setting, &ready, device, progress)?,
+        Method::RewardedSoups => soups::train(job, &setting, &ready, device, progress)?,
+        Method::Ric | Method::RicClass => ric::train(job, &setting, &ready, device, progress)?,
+        Method::TaggedSft => baselines::tagged_sft(&ready),
+        Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
+    };
+    let evaluated = evaluate::<B>(config, &setting, &ready, &trained, progress)?;
+
+    let outcome = &trained.outcome;
+    let seconds = StageSeconds {
+        sft: sft_seconds,
+        reward_model: reward_seconds,
+        calibration: calibration_seconds,
+        policy: outcome.seconds,
+        evaluation: evaluated.seconds,
+        total: sft_seconds + reward_seconds + calibration_seconds + outcome.seconds + evaluated.seconds,
+    };
+    let summary = RunSummary {
+        run: job.run.clone(),
+        preset: config.preset.clone(),
+        seed: config.seed,
+        device: name,
+        seconds,
+        reward_model: reward_report,
+        control: evaluated.control,
+        control_reward_model: evaluated.control_reward_model,
+        policy: outcome.summary.clone(),
+        reward_hash: ready.judge.calibration.hash.clone(),
+        method: config.method.kind,
+        optimizer: config.policy.optimizer,
+        front: evaluated.front,
+        compute: ComputeReport {
+            policy: outcome.work,
+            policy_seconds: outcome.seconds,
+            models_trained: trained.policies_trained + reward_models.len(),
+            models_kept: trained.policies_kept,
+            peak_memory_mib: peak_memory_mib(),
+        },
+        kl_frontier: outcome.kl_frontier.clone(),
+    };
+    for (n, policy) in trained.policies.iter().enumerate() {
+        write_atomically(&job.folder().join(model_file("policy", n)), &to_safetensors::<B::InnerBackend, _>(policy)?)?;
+    }
+    write_atomically(&job.folder().join("route.json"), &serde_json::to_vec_pretty(&trained.route)?)?;
+    write_atomically(&job.folder().join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
+    checkpoint::remove(&job.folder(), Stage::Policy);
+    progress.emit(EventBody::Summary { summary: summary.clone() });
+    Ok(summary)
+}

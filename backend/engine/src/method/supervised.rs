@@ -7,7 +7,7 @@ use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::{Progress, Stopped, Ticker, stream};
 use crate::run::cache::{Cache, Entry};
 use crate::run::checkpoint;
-use crate::text::corpus::{Encoded, batch_rows};
+use crate::text::corpus::{Encoded, batch_pairs, batch_rows};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
@@ -31,6 +31,8 @@ pub struct SupervisedStage<'a> {
     pub stage: Stage,
     pub config: &'a SupervisedConfig,
     pub rows: &'a [Encoded],
+    /// Rows that answer the same question, where batches are made of pairs of such rows.
+    pub siblings: Option<Vec<Vec<usize>>>,
     pub seed: u64,
     /// Cache key.
     pub key: String,
@@ -76,7 +78,8 @@ impl SupervisedStage<'_> {
         let mut trainee = Trainee::new(model, WEIGHT_DECAY, MAX_GRADIENT_NORM);
         let (mut from, mut before, mut losses, mut validation) = (0, 0.0, Vec::new(), Vec::new());
         if let Some(c) = checkpoint::load::<Reports>(self.run_folder, stage, &self.key)? {
-            trainee = trainee.from_bytes(c.model, c.optimizer, device)?;
+            let (model, optimizer) = c.parts.into_iter().next().unwrap_or_default();
+            trainee = trainee.from_bytes(model, optimizer, device)?;
             (from, before, (losses, validation)) = (c.header.step, c.header.seconds, c.header.extra);
         }
         progress.emit(EventBody::StageBegan { stage, from, total });
@@ -85,14 +88,29 @@ impl SupervisedStage<'_> {
         for step in from..total {
             if progress.stopped() {
                 let seconds = before + begun.elapsed().as_secs_f64();
-                checkpoint::save(self.run_folder, stage, step, &self.key, seconds, (&losses, &validation), trainee.to_bytes()?)?;
+                checkpoint::save(
+                    self.run_folder,
+                    stage,
+                    step,
+                    &self.key,
+                    seconds,
+                    (&losses, &validation),
+                    &[trainee.to_bytes()?],
+                )?;
                 progress.emit(EventBody::Checkpoint { stage, step });
                 return Err(Stopped.into());
             }
-            let rows = batch_rows(self.rows, self.config.batch, &mut stream(self.seed, stage, step));
+            let rng = &mut stream(self.seed, stage, step);
+            // What must stay together in one piece: a row, or a pair.
+            let (rows, together) = match &self.siblings {
+                Some(siblings) => (batch_pairs(self.rows, siblings, self.config.batch, rng), 2),
+                None => (batch_rows(self.rows, self.config.batch, rng), 1),
+            };
             let whole = context(&rows);
-            let pieces = chunks::<B, _>(&rows, |r| r.tokens.len());
-            let (batch_loss, grads, _) = gradients(&trainee.model, pieces, |model, rows| (loss(model, rows, &whole), ()));
+            let units: Vec<&[&Encoded]> = rows.chunks(together).collect();
+            let pieces = chunks::<B, _>(&units, |unit| unit.iter().map(|r| r.tokens.len()).sum());
+            let (batch_loss, grads, _) =
+                gradients(&trainee.model, pieces, |model, units| (loss(model, &units.concat(), &whole), ()));
             sum += batch_loss;
             count += 1;
             (trainee, _) = trainee.step(grads, cosine(self.config.learning_rate, step, total));
@@ -109,13 +127,21 @@ impl SupervisedStage<'_> {
             }
             if done % (total / CHECKPOINTS).max(1) == 0 && done < total {
                 let seconds = before + begun.elapsed().as_secs_f64();
-                checkpoint::save(self.run_folder, stage, done, &self.key, seconds, (&losses, &validation), trainee.to_bytes()?)?;
+                checkpoint::save(
+                    self.run_folder,
+                    stage,
+                    done,
+                    &self.key,
+                    seconds,
+                    (&losses, &validation),
+                    &[trainee.to_bytes()?],
+                )?;
                 progress.emit(EventBody::Checkpoint { stage, step: done });
             }
         }
         self.validate(&trainee.model.valid(), total, &validate, &mut validation, progress);
         let seconds = before + begun.elapsed().as_secs_f64();
-        let entry = Entry { weights: String::new(), seconds, losses, validation };
+        let entry = Entry { seconds, losses, validation, ..Default::default() };
         self.cache.save(&self.key, entry, &to_safetensors::<B, M>(&trainee.model)?)?;
         checkpoint::remove(self.run_folder, stage);
         progress.emit(EventBody::StageEnded { stage, seconds, cached: false });

@@ -64,6 +64,20 @@ impl Packed {
         packed
     }
 
+    /// For every answer token, answer after answer: the position it is predicted from, and the token itself.
+    pub fn answer_tokens(&self) -> (Vec<u32>, Vec<u32>) {
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        for span in &self.spans {
+            for answer in span.answers.iter().filter(|a| !a.is_empty()) {
+                // The first token follows the prompt, each other one its neighbour.
+                positions.push((span.prompt.end - 1) as u32);
+                positions.extend((answer.start..answer.end - 1).map(|t| t as u32));
+                targets.extend_from_slice(&self.tokens[answer.clone()]);
+            }
+        }
+        (positions, targets)
+    }
+
     fn push(&mut self, tokens: &[u32]) -> Range<usize> {
         let from = self.tokens.len();
         self.tokens.extend_from_slice(tokens);

@@ -162,15 +162,7 @@ impl<B: Kernels> Transformer<B> {
 
     /// Log-probability of every answer token given what precedes it, at `temperature`: one flat tensor, answer after answer.
     pub fn answer_log_probs(&self, packed: &Packed, temperature: f32) -> Tensor<B, 1> {
-        let (mut positions, mut targets) = (Vec::new(), Vec::new());
-        for span in &packed.spans {
-            for answer in span.answers.iter().filter(|a| !a.is_empty()) {
-                // The first token follows the prompt, each other one its neighbour.
-                positions.push((span.prompt.end - 1) as u32);
-                positions.extend((answer.start..answer.end - 1).map(|t| t as u32));
-                targets.extend_from_slice(&packed.tokens[answer.clone()]);
-            }
-        }
+        let (positions, targets) = packed.answer_tokens();
         let hidden = self.hidden(packed);
         let device = hidden.device();
         let chosen = hidden.select(0, index_tensor(&positions, &device));

@@ -1,5 +1,6 @@
 //! Rollouts: prompts with preferences, sampled answers, and everything that their rewards are made of.
 
+use super::ppo::Values;
 use super::targets::TargetSampler;
 use crate::model::generate::{Answer, Sampling, generate};
 use crate::model::kernels::Kernels;
@@ -10,7 +11,9 @@ use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
 use moslim_shared::config::PolicyConfig;
 use moslim_shared::kl::k1;
+use moslim_shared::mapping::{MappedReward, RewardStatistics, map_group, map_weighted};
 use moslim_shared::preference::Preference;
+use moslim_shared::summary::Work;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -40,22 +43,56 @@ pub struct Rollout {
     pub kl: f64,
     /// `score - beta * kl`
     pub reward: f64,
+    /// Log-probability of each token under the reference.
+    pub reference_log_probs: Vec<f32>,
+    /// Whether each objective is part of the reward.
+    pub asked: Vec<bool>,
     /// Filled in by the optimiser.
     pub advantage: f64,
+    /// Where the advantage differs from token to token.
+    pub per_token: Option<Vec<f32>>,
+    /// Filled in by PPO.
+    pub values: Values,
 }
 
-/// Draws `n` tagged prompts.
+impl Rollout {
+    /// `k1` of each token.
+    pub fn log_ratios(&self) -> Vec<f64> {
+        let pairs = self.answer.log_probs.iter().zip(&self.reference_log_probs);
+        pairs.map(|(&l, &r)| k1(f64::from(l), f64::from(r))).collect()
+    }
+
+    /// One advantage for each token.
+    pub fn token_advantages(&self) -> Vec<f32> {
+        self.per_token.clone().unwrap_or_else(|| vec![self.advantage as f32; self.answer.tokens.len()])
+    }
+}
+
+/// What a policy is rewarded for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Aim {
+    /// What its prompt asks for (MOSLIM).
+    Preference,
+    /// A weighted sum of the objectives, the same for every prompt; prompts carry no tags.
+    Weights(Vec<f64>),
+}
+
+/// Draws `n` prompts, tagged where the aim is what they ask for.
 pub fn draw_prompts(
     n: usize,
     questions: &[EncodedQuestion],
     targets: &TargetSampler,
     tokenizer: &Tokenizer,
+    aim: &Aim,
     rng: &mut StdRng,
 ) -> Vec<Prompt> {
     (0..n)
         .map(|_| {
             let question = rng.random_range(0..questions.len());
-            let preference = targets.draw(rng);
+            let preference = match aim {
+                Aim::Preference => targets.draw(rng),
+                Aim::Weights(weights) => Preference::none(weights.len()),
+            };
             let tokens = tokenizer.prompt(&questions[question].tokens, &preference, &targets.order(rng));
             Prompt { question, preference, tokens }
         })
@@ -73,22 +110,22 @@ pub fn groups<'a>(rollouts: &[&'a Rollout], prompts: &'a [Prompt]) -> Vec<Group<
         .collect()
 }
 
-/// Log-probability of every answer under `model`, summed over its tokens, in order.
-pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, groups: &[Group], temperature: f32) -> Vec<f64> {
+/// Log-probability of every token of every answer under `model`, in order.
+pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, groups: &[Group], temperature: f32) -> Vec<Vec<f32>> {
     let pieces = chunks::<B, _>(groups, Group::tokens);
-    let sums = map::<B, _, _, _>(model, pieces, |model, groups| {
+    let values = map::<B, _, _, _>(model, pieces, |model, groups| {
         let values: Vec<f32> =
             model.answer_log_probs(&Packed::new(groups), temperature).into_data().to_vec().expect("log-probabilities are f32");
         let mut rest = values.as_slice();
-        let mut sums = Vec::new();
+        let mut out = Vec::new();
         for answer in groups.iter().flat_map(|g| &g.answers) {
             let (own, tail) = rest.split_at(answer.len());
-            sums.push(own.iter().map(|&l| l as f64).sum());
+            out.push(own.to_vec());
             rest = tail;
         }
-        sums
+        out
     });
-    sums.concat()
+    values.concat()
 }
 
 /// The answer as the reward model reads it: with an end-of-sequence, also where the policy forgot it.
@@ -107,10 +144,22 @@ pub struct Actors<'a, B: Kernels> {
     pub judge: &'a Judge<B>,
     pub tokenizer: &'a Tokenizer,
     pub questions: &'a [EncodedQuestion],
+    pub aim: &'a Aim,
+    /// Statistics of the mapping, as far as they have moved.
+    pub statistics: &'a RewardStatistics,
+    /// Which objectives are better when higher.
+    pub higher_is_better: &'a [bool],
 }
 
 /// Samples `samples_per_prompt` answers to each prompt and scores them. Group members are neighbours.
-pub fn roll_out<B: Kernels>(actors: &Actors<B>, prompts: &[Prompt], config: &PolicyConfig, beta: f64, seed: u64) -> Vec<Rollout> {
+/// Also returns the work that it took.
+pub fn roll_out<B: Kernels>(
+    actors: &Actors<B>,
+    prompts: &[Prompt],
+    config: &PolicyConfig,
+    beta: f64,
+    seed: u64,
+) -> (Vec<Rollout>, Work) {
     let (tokenizer, samples) = (actors.tokenizer, config.samples_per_prompt);
     let inputs: Vec<&[u32]> = prompts.iter().map(|p| p.tokens.as_slice()).collect();
     let sampling = Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens: config.max_new_tokens, seed };
@@ -133,13 +182,34 @@ pub fn roll_out<B: Kernels>(actors: &Actors<B>, prompts: &[Prompt], config: &Pol
         .collect();
     let distributions = actors.judge.distributions(&untagged);
 
+    let mapping = &actors.judge.calibration.mapping;
+    let rewards: Vec<MappedReward> = match actors.aim {
+        Aim::Preference => distributions
+            .chunks(samples)
+            .zip(prompts)
+            .flat_map(|(group, p)| map_group(mapping, actors.statistics, group, &p.preference))
+            .collect(),
+        Aim::Weights(weights) => {
+            distributions.iter().map(|d| map_weighted(mapping, actors.statistics, d, weights, actors.higher_is_better)).collect()
+        }
+    };
+
+    // Policy, reference and reward model read a prompt once for all its answers.
+    let read = |groups: &[Group]| groups.iter().map(|g| g.tokens() as u64).sum::<u64>();
+    let work = Work { forward_tokens: 2 * read(&tagged) + read(&untagged), training_tokens: 0 };
     let mut rollouts = Vec::with_capacity(answers.len());
-    for (n, ((answer, reference), distributions)) in answers.into_iter().zip(reference).zip(distributions).enumerate() {
+    for (n, (((answer, reference), distributions), mapped)) in
+        answers.into_iter().zip(reference).zip(distributions).zip(rewards).enumerate()
+    {
         let prompt = n / samples;
-        let mapped = actors.judge.reward(&distributions, &prompts[prompt].preference);
         let penalty = if answer.ended { 0.0 } else { -config.missing_eos_penalty };
         let score = mapped.scalar + penalty;
-        let kl = k1(answer.log_probs.iter().map(|&l| l as f64).sum(), reference);
+        let sum = |values: &[f32]| values.iter().map(|&l| f64::from(l)).sum::<f64>();
+        let kl = k1(sum(&answer.log_probs), sum(&reference));
+        let asked = match actors.aim {
+            Aim::Preference => prompts[prompt].preference.0.iter().map(Option::is_some).collect(),
+            Aim::Weights(weights) => weights.iter().map(|&w| w > 0.0).collect(),
+        };
         rollouts.push(Rollout {
             prompt,
             answer,
@@ -148,9 +218,14 @@ pub fn roll_out<B: Kernels>(actors: &Actors<B>, prompts: &[Prompt], config: &Pol
             penalty,
             score,
             kl,
+            // The penalty is part of the reward whether or not the optimiser reads it there.
             reward: score - beta * kl,
+            reference_log_probs: reference,
+            asked,
             advantage: 0.0,
+            per_token: None,
+            values: Values::default(),
         });
     }
-    rollouts
+    (rollouts, work)
 }

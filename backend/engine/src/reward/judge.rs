@@ -3,23 +3,22 @@
 use super::RewardModel;
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed, chunks, map};
-use moslim_shared::distribution::softmax;
-use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, map_reward};
-use moslim_shared::preference::Preference;
+use moslim_shared::mapping::{MappingConfig, RewardStatistics};
+use moslim_shared::ordinal::RewardLoss;
 use serde::{Deserialize, Serialize};
 
-/// Logits per answer and head, in order. `groups`: untagged questions and answers with their end-of-sequence.
-pub fn logits<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
+/// Outputs per answer and head, in order. `groups`: untagged questions and answers with their end-of-sequence.
+pub fn outputs<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
     let pieces = chunks::<B, _>(groups, Group::tokens);
-    let classes = model.classes();
-    let width: usize = classes.iter().sum();
+    let widths = model.widths();
+    let width: usize = widths.iter().sum();
     let values = map::<B, _, _, _>(model, pieces, |model, groups| {
-        model.logits(&Packed::new(groups)).into_data().to_vec::<f32>().expect("logits are f32")
+        model.outputs(&Packed::new(groups)).into_data().to_vec::<f32>().expect("outputs are f32")
     });
     let heads = |row: &[f32]| {
         let mut rest = row;
-        let mut out = Vec::with_capacity(classes.len());
-        for &count in classes {
+        let mut out = Vec::with_capacity(widths.len());
+        for &count in &widths {
             let (head, tail) = rest.split_at(count);
             out.push(head.iter().map(|&l| l as f64).collect());
             rest = tail;
@@ -38,26 +37,54 @@ pub struct Calibration {
     pub mapping: MappingConfig,
     /// SHA-256 over the reward model's weights and all of the above.
     pub hash: String,
+    /// What the heads put out.
+    #[serde(default)]
+    pub loss: RewardLoss,
+    /// Classes per head.
+    #[serde(default)]
+    pub classes: Vec<usize>,
+    /// Scores between classes per head, for Bradley-Terry.
+    #[serde(default)]
+    pub thresholds: Vec<Vec<f64>>,
+}
+
+impl Calibration {
+    /// Calibrated class distributions of one answer: `[head][class]`.
+    pub fn distributions(&self, outputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        outputs
+            .iter()
+            .enumerate()
+            .map(|(h, o)| {
+                let classes = self.classes.get(h).copied().unwrap_or(o.len());
+                let thresholds = self.thresholds.get(h).map_or(&[][..], Vec::as_slice);
+                self.loss.distribution(o, classes, self.temperatures[h], thresholds)
+            })
+            .collect()
+    }
 }
 
 /// Reward model and calibration together.
 #[derive(Debug)]
 pub struct Judge<B: Kernels> {
-    pub model: RewardModel<B>,
+    /// One model with all heads, or one model for each objective, in order.
+    pub models: Vec<RewardModel<B>>,
     pub calibration: Calibration,
+}
+
+/// Outputs of one shared model, or of several with one head each, `[answer][objective]`.
+pub fn all_outputs<B: Kernels>(models: &[RewardModel<B>], groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
+    let mut out: Vec<Vec<Vec<f64>>> = outputs(&models[0], groups);
+    for model in &models[1..] {
+        for (row, own) in out.iter_mut().zip(outputs(model, groups)) {
+            row.extend(own);
+        }
+    }
+    out
 }
 
 impl<B: Kernels> Judge<B> {
     /// Calibrated class distributions, `[answer][objective][class]`.
     pub fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
-        logits(&self.model, groups)
-            .into_iter()
-            .map(|heads| heads.iter().zip(&self.calibration.temperatures).map(|(l, &t)| softmax(l, t)).collect())
-            .collect()
-    }
-
-    /// The scalar for one row's distributions under a preference.
-    pub fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
-        map_reward(&self.calibration.mapping, &self.calibration.statistics, distributions, preference)
+        all_outputs(&self.models, groups).iter().map(|row| self.calibration.distributions(row)).collect()
     }
 }

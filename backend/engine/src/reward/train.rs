@@ -1,43 +1,87 @@
 //! Stage 2 and 3: train the reward model, calibrate its heads, measure it.
 
-use super::judge::logits;
-use super::{RewardModel, masked_cross_entropy};
+use super::RewardModel;
+use super::judge::{Calibration, all_outputs};
+use super::loss::{Weighing, masked_loss};
+use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
-use crate::model::packed::{Group, Packed};
+use crate::model::optimizer::gradients;
+use crate::model::packed::{Group, Packed, chunks};
 use crate::text::corpus::Encoded;
+use burn::module::{ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
-use moslim_shared::distribution::{argmax, fit_temperature, softmax};
-use moslim_shared::metrics::{accuracy, confusion, expected_calibration_error, macro_f1, quadratic_weighted_kappa};
+use moslim_shared::config::ClassWeights;
+use moslim_shared::distribution::{argmax, expected_class};
+use moslim_shared::metrics::{
+    accuracy, confusion, expected_calibration_error, macro_f1, mean_absolute_error, quadratic_weighted_kappa, reliability,
+    spearman, within,
+};
 use moslim_shared::objective::Objective;
+use moslim_shared::ordinal::{RewardLoss, thresholds};
 use moslim_shared::summary::{RewardHeadReport, RewardModelReport};
+use std::collections::HashMap;
 
 /// Bins of the calibration error.
 const ECE_BINS: usize = 15;
+/// Rows over which the heads' gradients are compared.
+const GRADIENT_ROWS: usize = 128;
 
-/// Share of a batch's loss that `rows` contribute; `labelled`: rows of the whole batch with a label, per head.
-pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], labelled: &[usize], smoothing: f64) -> Tensor<B, 1> {
+/// Labels of `rows` for the objectives at `heads`.
+pub fn labels_of(rows: &[&Encoded], heads: &[usize]) -> Vec<Vec<Option<usize>>> {
+    rows.iter().map(|r| heads.iter().map(|&h| r.labels[h]).collect()).collect()
+}
+
+/// Share of a batch's loss that `rows` contribute. `heads`: positions of the model's objectives.
+pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], heads: &[usize], weighing: &Weighing) -> Tensor<B, 1> {
     let groups: Vec<Group> = rows.iter().map(|r| r.group()).collect();
-    let labels: Vec<&[Option<usize>]> = rows.iter().map(|r| r.labels.as_slice()).collect();
-    masked_cross_entropy(model.logits(&Packed::new(&groups)), &labels, labelled, model.classes(), smoothing)
+    let labels = labels_of(rows, heads);
+    let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
+    let outputs = model.outputs(&Packed::new(&groups));
+    masked_loss(model.loss(), outputs, &labels, model.classes(), weighing, model.log_variances.val())
 }
 
-/// Logits and labels of the labelled rows, per head.
+/// Weight of every class, `[head][class]`, from the classes' frequency in `rows`; mean 1 over the rows.
+pub fn class_weights(kind: ClassWeights, rows: &[Encoded], heads: &[usize], classes: &[usize]) -> Vec<Vec<f64>> {
+    let of = |(&head, &count): (&usize, &usize)| {
+        let mut counts = vec![0.0; count];
+        rows.iter().filter_map(|r| r.labels[head]).for_each(|y| counts[y] += 1.0);
+        let total: f64 = counts.iter().sum::<f64>().max(1.0);
+        match kind {
+            ClassWeights::Equal => vec![1.0; count],
+            ClassWeights::InverseSqrt => {
+                let raw: Vec<f64> = counts.iter().map(|c| (total / f64::max(*c, 1.0)).sqrt()).collect();
+                let mean: f64 = raw.iter().zip(&counts).map(|(w, c)| w * c / total).sum();
+                raw.iter().map(|w| (w / mean.max(1e-9)).clamp(0.3, 3.0)).collect()
+            }
+        }
+    };
+    heads.iter().zip(classes).map(of).collect()
+}
+
+/// Raw outputs and labels of the labelled rows of one head.
 pub struct HeadOutputs {
-    logits: Vec<Vec<f64>>,
-    labels: Vec<usize>,
+    pub outputs: Vec<Vec<f64>>,
+    pub labels: Vec<usize>,
+    /// Position of each row, to find its question and length.
+    rows: Vec<usize>,
 }
 
-/// Runs the model over `rows` and keeps, per head, the rows that have a label.
-pub fn outputs<B: Kernels>(model: &RewardModel<B>, rows: &[Encoded]) -> Vec<HeadOutputs> {
+/// Runs one shared model, or several with one head each, over `rows` and keeps, per objective, the rows that have a label.
+/// `heads`: positions of the objectives.
+pub fn outputs<B: Kernels>(models: &[RewardModel<B>], rows: &[Encoded], heads: &[usize]) -> Vec<HeadOutputs> {
     let groups: Vec<Group> = rows.iter().map(Encoded::group).collect();
-    let all = logits(model, &groups);
-    (0..model.classes().len())
-        .map(|head| {
-            let mut out = HeadOutputs { logits: Vec::new(), labels: Vec::new() };
-            for (row, heads) in rows.iter().zip(&all) {
+    let all = all_outputs(models, &groups);
+    heads
+        .iter()
+        .enumerate()
+        .map(|(position, &head)| {
+            let mut out = HeadOutputs { outputs: Vec::new(), labels: Vec::new(), rows: Vec::new() };
+            for (n, (row, outputs)) in rows.iter().zip(&all).enumerate() {
                 if let Some(label) = row.labels[head] {
-                    out.logits.push(heads[head].clone());
+                    out.outputs.push(outputs[position].clone());
                     out.labels.push(label);
+                    out.rows.push(n);
                 }
             }
             out
@@ -45,52 +89,159 @@ pub fn outputs<B: Kernels>(model: &RewardModel<B>, rows: &[Encoded]) -> Vec<Head
         .collect()
 }
 
-/// Quadratic weighted kappa per head.
-pub fn kappas(outputs: &[HeadOutputs], classes: &[usize]) -> Vec<f64> {
-    outputs
+/// Thresholds per head that give the classes their frequency; empty for heads that need none.
+pub fn fit_thresholds(loss: RewardLoss, validation: &[HeadOutputs], classes: &[usize]) -> Vec<Vec<f64>> {
+    validation
         .iter()
         .zip(classes)
         .map(|(o, &c)| {
-            let predicted: Vec<usize> = o.logits.iter().map(|l| argmax(l)).collect();
+            if loss != RewardLoss::BradleyTerry {
+                return Vec::new();
+            }
+            let scores: Vec<f64> = o.outputs.iter().map(|o| o[0]).collect();
+            thresholds(&scores, &o.labels, c)
+        })
+        .collect()
+}
+
+/// Quadratic weighted kappa per head.
+pub fn kappas(loss: RewardLoss, outputs: &[HeadOutputs], classes: &[usize]) -> Vec<f64> {
+    let cuts = fit_thresholds(loss, outputs, classes);
+    outputs
+        .iter()
+        .zip(classes)
+        .zip(&cuts)
+        .map(|((o, &c), cuts)| {
+            let predicted: Vec<usize> = o.outputs.iter().map(|l| argmax(&loss.distribution(l, c, 1.0, cuts))).collect();
             quadratic_weighted_kappa(&o.labels, &predicted, c)
         })
         .collect()
 }
 
 /// A temperature per head, fitted on validation outputs.
-pub fn temperatures(validation: &[HeadOutputs]) -> Vec<f64> {
-    validation.iter().map(|o| fit_temperature(&o.logits, &o.labels)).collect()
+pub fn temperatures(loss: RewardLoss, validation: &[HeadOutputs], classes: &[usize], cuts: &[Vec<f64>]) -> Vec<f64> {
+    let heads = validation.iter().zip(classes).zip(cuts);
+    heads.map(|((o, &c), cuts)| loss.fit_temperature(&o.outputs, &o.labels, c, cuts)).collect()
 }
 
-/// Measures every head on test outputs.
-pub fn report(test: &[HeadOutputs], temperatures: &[f64], objectives: &[Objective]) -> RewardModelReport {
-    let heads = objectives
-        .iter()
-        .zip(test)
-        .zip(temperatures)
-        .map(|((objective, o), &temperature)| {
-            let classes = objective.class_count();
-            let predicted: Vec<usize> = o.logits.iter().map(|l| argmax(l)).collect();
-            let correct: Vec<bool> = predicted.iter().zip(&o.labels).map(|(p, y)| p == y).collect();
-            let ece = |t: f64| {
-                let confidence: Vec<f64> = o.logits.iter().map(|l| softmax(l, t).into_iter().fold(0.0, f64::max)).collect();
-                expected_calibration_error(&confidence, &correct, ECE_BINS)
-            };
-            let most = (0..classes).map(|c| o.labels.iter().filter(|&&y| y == c).count()).max().unwrap_or(0);
-            RewardHeadReport {
-                objective: objective.id.clone(),
-                classes,
-                n: o.labels.len(),
-                accuracy: accuracy(&o.labels, &predicted),
-                majority: most as f64 / o.labels.len().max(1) as f64,
-                macro_f1: macro_f1(&o.labels, &predicted, classes),
-                qwk: quadratic_weighted_kappa(&o.labels, &predicted, classes),
-                ece: ece(temperature),
-                ece_uncalibrated: ece(1.0),
-                temperature,
-                confusion: confusion(&o.labels, &predicted, classes),
+/// Measures every head on the outputs of test `rows`.
+pub fn report(test: &[HeadOutputs], calibration: &Calibration, rows: &[Encoded], objectives: &[Objective]) -> RewardModelReport {
+    let heads = objectives.iter().zip(test).enumerate().map(|(h, (objective, o))| {
+        let classes = objective.class_count();
+        let distribution =
+            |outputs: &[f64], t: f64| calibration.loss.distribution(outputs, classes, t, &calibration.thresholds[h]);
+        let temperature = calibration.temperatures[h];
+        let p: Vec<Vec<f64>> = o.outputs.iter().map(|l| distribution(l, temperature)).collect();
+        let predicted: Vec<usize> = p.iter().map(|p| argmax(p)).collect();
+        let correct: Vec<bool> = predicted.iter().zip(&o.labels).map(|(p, y)| p == y).collect();
+        let top = |p: &[f64]| p.iter().copied().fold(0.0, f64::max);
+        let confidence: Vec<f64> = p.iter().map(|p| top(p)).collect();
+        let before: Vec<f64> = o.outputs.iter().map(|l| top(&distribution(l, 1.0))).collect();
+        let histogram: Vec<u64> = (0..classes).map(|c| o.labels.iter().filter(|&&y| y == c).count() as u64).collect();
+        let n = o.labels.len().max(1) as f64;
+        let expected: Vec<f64> = p.iter().map(|p| expected_class(p)).collect();
+        let labels: Vec<f64> = o.labels.iter().map(|&y| y as f64).collect();
+        let lengths: Vec<f64> = o.rows.iter().map(|&r| (rows[r].tokens.len() - rows[r].answer) as f64).collect();
+        let miss =
+            |p: &[f64], y: usize| p.iter().enumerate().map(|(c, p)| (p - f64::from(u8::from(c == y))).powi(2)).sum::<f64>();
+        RewardHeadReport {
+            objective: objective.id.clone(),
+            classes,
+            n: o.labels.len(),
+            accuracy: accuracy(&o.labels, &predicted),
+            majority: histogram.iter().copied().max().unwrap_or(0) as f64 / n,
+            macro_f1: macro_f1(&o.labels, &predicted, classes),
+            qwk: quadratic_weighted_kappa(&o.labels, &predicted, classes),
+            ece: expected_calibration_error(&confidence, &correct, ECE_BINS),
+            ece_uncalibrated: expected_calibration_error(&before, &correct, ECE_BINS),
+            temperature,
+            within_one: within(&o.labels, &predicted, 1),
+            mae: mean_absolute_error(&labels, &expected),
+            spearman: spearman(&labels, &expected),
+            nll: p.iter().zip(&o.labels).map(|(p, &y)| -p[y].max(1e-12).ln()).sum::<f64>() / n,
+            brier: p.iter().zip(&o.labels).map(|(p, &y)| miss(p, y)).sum::<f64>() / n,
+            pairwise_accuracy: pairwise_accuracy(o, &expected, rows),
+            length_correlation: spearman(&expected, &lengths),
+            histogram,
+            reliability: reliability(&confidence, &correct, ECE_BINS),
+            confusion: confusion(&o.labels, &predicted, classes),
+        }
+    });
+    RewardModelReport { heads: heads.collect(), gradient_cosines: Vec::new() }
+}
+
+/// Share of pairs of answers to one question, with different labels, that `expected` orders like the labels; ties count half.
+fn pairwise_accuracy(o: &HeadOutputs, expected: &[f64], rows: &[Encoded]) -> f64 {
+    let mut questions: HashMap<&[u32], Vec<usize>> = HashMap::new();
+    for (i, &row) in o.rows.iter().enumerate() {
+        questions.entry(&rows[row].tokens[..rows[row].answer]).or_default().push(i);
+    }
+    let (mut right, mut pairs) = (0.0, 0.0);
+    for same in questions.values() {
+        for (n, &a) in same.iter().enumerate() {
+            for &b in &same[n + 1..] {
+                if o.labels[a] != o.labels[b] {
+                    pairs += 1.0;
+                    let order = (expected[a] - expected[b]) * (o.labels[a] as f64 - o.labels[b] as f64);
+                    right += if order > 0.0 {
+                        1.0
+                    } else if order == 0.0 {
+                        0.5
+                    } else {
+                        0.0
+                    };
+                }
             }
+        }
+    }
+    if pairs > 0.0 { right / pairs } else { 0.0 }
+}
+
+/// Products of the heads' gradients on the trunk.
+struct Products<'a> {
+    heads: &'a [GradientsParams],
+    products: Vec<Vec<f64>>,
+}
+
+impl<B: TrainBackend> ModuleVisitor<B> for Products<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let values: Vec<Vec<f32>> = self
+            .heads
+            .iter()
+            .map(|g| {
+                let grad = g.get::<B::InnerBackend, D>(param.id);
+                grad.map_or(Vec::new(), |g| g.into_data().to_vec().expect("gradients are f32"))
+            })
+            .collect();
+        for (a, row) in values.iter().zip(&mut self.products) {
+            for (b, product) in values.iter().zip(row) {
+                *product += a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            }
+        }
+    }
+}
+
+/// Cosines between the gradients that the heads send into the shared trunk, over some of `rows`: negative ones interfere.
+pub fn gradient_cosines<B: TrainBackend>(model: &RewardModel<B>, rows: &[Encoded]) -> Vec<Vec<f64>> {
+    let rows: Vec<&Encoded> = rows.iter().take(GRADIENT_ROWS).collect();
+    let classes = model.classes().to_vec();
+    let heads: Vec<usize> = (0..classes.len()).collect();
+    let weights: Vec<Vec<f64>> = classes.iter().map(|&c| vec![1.0; c]).collect();
+    let labels = labels_of(&rows, &heads);
+    let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
+    let units: Vec<&[&Encoded]> = rows.chunks(2).collect();
+    let grads: Vec<GradientsParams> = heads
+        .iter()
+        .map(|&head| {
+            let only: Vec<f64> = heads.iter().map(|&h| if h == head { 1.0 } else { 0.0 }).collect();
+            let weighing = Weighing::of(&labels, model.loss(), &weights, &only);
+            let pieces = chunks::<B, _>(&units, |unit| unit.iter().map(|r| r.tokens.len()).sum());
+            gradients(model, pieces, |model, units| (loss(model, &units.concat(), &heads, &weighing), ())).1
         })
         .collect();
-    RewardModelReport { heads }
+    let mut visitor = Products { heads: &grads, products: vec![vec![0.0; heads.len()]; heads.len()] };
+    Module::<B>::visit(&model.trunk, &mut visitor);
+    let p = visitor.products;
+    let cosine = |a: usize, b: usize| if p[a][a] > 0.0 && p[b][b] > 0.0 { p[a][b] / (p[a][a] * p[b][b]).sqrt() } else { 0.0 };
+    heads.iter().map(|&a| heads.iter().map(|&b| cosine(a, b)).collect()).collect()
 }

@@ -19,6 +19,9 @@ pub struct Entry {
     pub losses: Vec<(usize, f64, f64)>,
     /// (step, QWK per head) as reported while it was made.
     pub validation: Vec<(usize, Vec<f64>)>,
+    /// What else the stage wants to know of it.
+    #[serde(default)]
+    pub extra: Option<serde_json::Value>,
 }
 
 /// Lower-case hexadecimal SHA-256.

@@ -18,8 +18,8 @@ pub struct Header<T> {
     /// Seconds spent on the stage so far.
     pub seconds: f64,
     pub extra: T,
-    model_bytes: usize,
-    optimizer_bytes: usize,
+    /// Bytes of each part.
+    sizes: Vec<usize>,
     checksum: String,
 }
 
@@ -44,16 +44,15 @@ impl From<Exact> for u64 {
 #[derive(Debug)]
 pub struct Checkpoint<T> {
     pub header: Header<T>,
-    pub model: Vec<u8>,
-    pub optimizer: Vec<u8>,
+    /// Model and optimiser of everything that is trained, in order.
+    pub parts: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 fn path(folder: &Path, stage: Stage) -> PathBuf {
     folder.join(format!("checkpoint-{}.bin", stage as u8 + 1))
 }
 
-/// Writes the checkpoint of a stage: a line of JSON, then model and optimiser.
-#[allow(clippy::too_many_arguments)]
+/// Writes the checkpoint of a stage: a line of JSON, then model and optimiser of everything that it trains.
 pub fn save<T: Serialize>(
     folder: &Path,
     stage: Stage,
@@ -61,15 +60,14 @@ pub fn save<T: Serialize>(
     key: &str,
     seconds: f64,
     extra: T,
-    (model, optimizer): (Vec<u8>, Vec<u8>),
+    parts: &[(Vec<u8>, Vec<u8>)],
 ) -> Result<()> {
-    let checksum = sha256(&[&model, &optimizer]);
-    let (model_bytes, optimizer_bytes) = (model.len(), optimizer.len());
-    let header = Header { stage, step, key: key.into(), seconds, extra, model_bytes, optimizer_bytes, checksum };
+    let parts: Vec<&[u8]> = parts.iter().flat_map(|(model, optimizer)| [model.as_slice(), optimizer]).collect();
+    let sizes = parts.iter().map(|p| p.len()).collect();
+    let header = Header { stage, step, key: key.into(), seconds, extra, sizes, checksum: sha256(&parts) };
     let mut bytes = serde_json::to_vec(&header)?;
     bytes.push(b'\n');
-    bytes.extend(model);
-    bytes.extend(optimizer);
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
     write_atomically(&path(folder, stage), &bytes)
 }
 
@@ -87,18 +85,22 @@ pub fn load<T: for<'a> Deserialize<'a>>(folder: &Path, stage: Stage, key: &str) 
         let end = bytes.iter().position(|&b| b == b'\n').context("it has no header")?;
         let header: Header<T> = serde_json::from_slice(&bytes[..end]).context("its header")?;
         let body = &bytes[end + 1..];
-        if body.len() != header.model_bytes + header.optimizer_bytes {
-            bail!(
-                "it is {} bytes long after the header and should be {}",
-                body.len(),
-                header.model_bytes + header.optimizer_bytes
-            );
+        let size: usize = header.sizes.iter().sum();
+        if body.len() != size {
+            bail!("it is {} bytes long after the header and should be {size}", body.len());
         }
-        let (model, optimizer) = body.split_at(header.model_bytes);
-        if sha256(&[model, optimizer]) != header.checksum {
+        let mut rest = body;
+        let mut parts = Vec::new();
+        for &size in &header.sizes {
+            let (part, tail) = rest.split_at(size);
+            parts.push(part);
+            rest = tail;
+        }
+        if sha256(&parts) != header.checksum {
             bail!("it does not match its checksum");
         }
-        Ok(Checkpoint { model: model.to_vec(), optimizer: optimizer.to_vec(), header })
+        let parts = parts.chunks_exact(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec())).collect();
+        Ok(Checkpoint { parts, header })
     };
     let checkpoint =
         read().with_context(|| format!("the checkpoint {} is damaged; remove it to begin the stage again", path.display()))?;
@@ -118,9 +120,10 @@ mod tests {
     fn checkpoints_come_back_bit_for_bit_and_damage_is_named() {
         let folder = std::env::temp_dir().join(format!("moslim-checkpoint-{}", std::process::id()));
         let numbers: Vec<Exact> = (1..200).map(|i| Exact((i as f64).sqrt() / 3.0)).collect();
-        save(&folder, Stage::Policy, 7, "key", 1.5, &numbers, (vec![1, 2, 3], vec![4])).unwrap();
+        save(&folder, Stage::Policy, 7, "key", 1.5, &numbers, &[(vec![1, 2, 3], vec![4]), (vec![5], vec![])]).unwrap();
         let back: Checkpoint<Vec<Exact>> = load(&folder, Stage::Policy, "key").unwrap().unwrap();
-        assert_eq!((back.header.step, back.header.extra, back.model, back.optimizer), (7, numbers, vec![1, 2, 3], vec![4]));
+        assert_eq!((back.header.step, back.header.extra), (7, numbers));
+        assert_eq!(back.parts, [(vec![1, 2, 3], vec![4]), (vec![5], vec![])]);
         assert!(load::<Vec<Exact>>(&folder, Stage::Policy, "another").unwrap().is_none());
         assert!(load::<Vec<Exact>>(&folder, Stage::Sft, "key").unwrap().is_none());
         let file = path(&folder, Stage::Policy);

@@ -1,7 +1,7 @@
 //! Which device a run computes on, and why. The only place that names concrete backends.
 
 use super::{Job, RunError};
-use crate::method::moslim;
+use crate::method;
 use crate::progress::Progress;
 use anyhow::{Result, bail};
 use burn::backend::Autodiff;
@@ -232,10 +232,10 @@ pub fn choose(choice: DeviceChoice) -> Result<(Device, DeviceReport)> {
 pub fn train_on_device(job: &Job, progress: &mut Progress) -> Result<RunSummary, RunError> {
     let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
     Ok(match device {
-        Device::Cpu(device) => moslim::run::<Autodiff<burn::backend::Flex>>(job, &device, report, progress)?,
+        Device::Cpu(device) => method::run::<Autodiff<burn::backend::Flex>>(job, &device, report, progress)?,
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => moslim::run::<Autodiff<burn::backend::Cuda>>(job, &device, report, progress)?,
+        Device::Cuda(device) => method::run::<Autodiff<burn::backend::Cuda>>(job, &device, report, progress)?,
         #[cfg(feature = "wgpu")]
-        Device::Wgpu(device) => moslim::run::<Autodiff<burn::backend::Wgpu>>(job, &device, report, progress)?,
+        Device::Wgpu(device) => method::run::<Autodiff<burn::backend::Wgpu>>(job, &device, report, progress)?,
     })
 }

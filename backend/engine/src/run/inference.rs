@@ -2,6 +2,8 @@
 
 use super::device::{Device, choose};
 use crate::data::world;
+use crate::evaluate::answer::{Ask, Route};
+use crate::method::stages::model_file;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
@@ -13,7 +15,7 @@ use crate::reward::judge::{Calibration, Judge};
 use crate::text::Tokenizer;
 use anyhow::{Context, Result, bail};
 use moslim_shared::config::{DeviceChoice, RunConfig};
-use moslim_shared::mapping::MappedReward;
+use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use serde::de::DeserializeOwned;
@@ -70,7 +72,8 @@ impl<B: Kernels> Score for ScoreOn<B> {
         self.judge.distributions(groups)
     }
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
-        self.judge.reward(distributions, preference)
+        let c = &self.judge.calibration;
+        map_reward(&c.mapping, &c.statistics, distributions, preference)
     }
     fn context(&self) -> usize {
         self.context
@@ -92,16 +95,23 @@ impl Scorer {
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let (config, objectives, tokenizer) = open(folder)?;
         let calibration: Calibration = read_json(&folder.join("calibration.json"))?;
-        let file = folder.join("reward.safetensors");
-        let weights = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         let classes: Vec<usize> = objectives.iter().map(Objective::class_count).collect();
+        // One model with all heads, or one for each objective.
+        let sets: Vec<Vec<usize>> =
+            if config.reward_model.separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };
+        let files: Vec<_> = (0..sets.len()).map(|n| folder.join(model_file("reward", n))).collect();
         let vocabulary = tokenizer.vocabulary();
         let context = config.reward_trunk.context;
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, &classes, 0, $device);
-                let model = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
-                Box::new(ScoreOn { judge: Judge { model, calibration }, context }) as Box<dyn Score>
+                let mut models = Vec::new();
+                for (classes, file) in sets.iter().zip(&files) {
+                    let weights = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+                    let loss = calibration.loss;
+                    let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, classes, loss, 0, $device);
+                    models.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
+                }
+                Box::new(ScoreOn { judge: Judge { models, calibration }, context }) as Box<dyn Score>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -144,23 +154,24 @@ impl Scorer {
 }
 
 trait Generate: Send {
-    fn generate(&self, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
+    fn generate(&self, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
 }
 
 struct GenerateOn<B: Kernels> {
-    policy: Transformer<B>,
+    policies: Vec<Transformer<B>>,
     eos: u32,
 }
 
 impl<B: Kernels> Generate for GenerateOn<B> {
-    fn generate(&self, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
-        generate(&self.policy, &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
+    fn generate(&self, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
+        generate(&self.policies[policy], &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
     }
 }
 
-/// Generates answers with a run's policy.
+/// Generates answers with what a run's method has trained.
 pub struct Generator {
     inner: Box<dyn Generate>,
+    route: Route,
     objectives: Vec<Objective>,
     tokenizer: Tokenizer,
     context: usize,
@@ -173,15 +184,27 @@ impl Generator {
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let (config, objectives, tokenizer) = open(folder)?;
-        let file = folder.join("policy.safetensors");
-        let weights = std::fs::read(&file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
+        // A run from before there were several methods has one policy, which reads tags.
+        let file = folder.join("route.json");
+        let route = if file.exists() { read_json(&file)? } else { Route::Tags };
+        let count = match &route {
+            Route::Nearest { behaviour } => behaviour.len(),
+            Route::BestOf(_) => bail!("best-of-n chooses with the reward model and has no policy of its own to generate with"),
+            _ => 1,
+        };
+        let files: Vec<_> = (0..count).map(|n| folder.join(model_file("policy", n))).collect();
         let eos = tokenizer.eos;
         let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
-                let policy = from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?;
-                Box::new(GenerateOn { policy, eos }) as Box<dyn Generate>
+                let mut policies = Vec::new();
+                for file in &files {
+                    let weights =
+                        std::fs::read(file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
+                    let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
+                    policies.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
+                }
+                Box::new(GenerateOn { policies, eos }) as Box<dyn Generate>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -191,7 +214,7 @@ impl Generator {
             #[cfg(feature = "wgpu")]
             Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
         };
-        Ok(Self { inner, objectives, tokenizer, context: config.model.context })
+        Ok(Self { inner, route, objectives, tokenizer, context: config.model.context })
     }
 
     /// The objectives that can be asked for.
@@ -214,8 +237,9 @@ impl Generator {
         max_new_tokens: usize,
         seed: u64,
     ) -> Result<Vec<String>> {
-        let order: Vec<usize> = (0..self.objectives.len()).collect();
-        let tokens = self.tokenizer.prompt(&self.tokenizer.encode(prompt)?, preference, &order);
+        let ask = Ask { preference: preference.clone(), trade_off: None };
+        let policy = self.route.policy(&ask, &self.objectives);
+        let tokens = self.route.prompt(&self.tokenizer.encode(prompt)?, &ask, &self.tokenizer)?;
         if tokens.len() + max_new_tokens > self.context {
             bail!(
                 "the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}",
@@ -224,6 +248,6 @@ impl Generator {
             );
         }
         let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
-        self.inner.generate(&tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
+        self.inner.generate(policy, &tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
     }
 }

@@ -54,6 +54,13 @@ impl From<anyhow::Error> for RunError {
     }
 }
 
+/// Most memory that this process has held so far, MiB; 0 where the system does not tell.
+pub fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
 /// Trains a run from SFT to evaluation, or goes on from its checkpoint. Blocks until it ends or `stop` is set; reports to
 /// `sink`. Leaves `summary.json`, the policy and the frozen reward model in the run's folder.
 ///

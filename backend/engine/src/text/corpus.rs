@@ -84,6 +84,33 @@ fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
     Ok(Encoded { tokens, answer, labels: row.labels.clone() })
 }
 
+/// Rows that answer the same question, for every question with at least two.
+pub fn siblings(rows: &[Encoded]) -> Vec<Vec<usize>> {
+    let mut place: std::collections::HashMap<&[u32], usize> = std::collections::HashMap::new();
+    let mut out: Vec<Vec<usize>> = Vec::new();
+    for (n, row) in rows.iter().enumerate() {
+        let group = *place.entry(&row.tokens[..row.answer]).or_insert_with(|| {
+            out.push(Vec::new());
+            out.len() - 1
+        });
+        out[group].push(n);
+    }
+    out.retain(|group| group.len() >= 2);
+    out
+}
+
+/// A training batch of pairs of answers to one question: rows 2n and 2n + 1 belong together. `siblings` must not be empty.
+pub fn batch_pairs<'a>(rows: &'a [Encoded], siblings: &[Vec<usize>], batch: usize, rng: &mut StdRng) -> Vec<&'a Encoded> {
+    (0..batch / 2)
+        .flat_map(|_| {
+            let group = &siblings[rng.random_range(0..siblings.len())];
+            let first = rng.random_range(0..group.len());
+            let second = (first + rng.random_range(1..group.len())) % group.len();
+            [&rows[group[first]], &rows[group[second]]]
+        })
+        .collect()
+}
+
 /// Rows of a training batch, drawn at random with replacement.
 pub fn batch_rows<'a>(rows: &'a [Encoded], batch: usize, rng: &mut StdRng) -> Vec<&'a Encoded> {
     (0..batch).map(|_| &rows[rng.random_range(0..rows.len())]).collect()

@@ -123,6 +123,19 @@ impl Tokenizer {
         out
     }
 
+    /// `<user>` scores question `<assistant>`: one number for each objective as text, `.` where none is asked for (RiC).
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn scored_prompt(&self, question: &[u32], scores: &[Option<f64>]) -> Result<Vec<u32>> {
+        let text: Vec<String> = scores.iter().map(|s| s.map_or(".".into(), |s| format!("{:.1}", s.clamp(-9.9, 9.9)))).collect();
+        let mut out = vec![self.user];
+        out.extend(self.encode(&text.join(" "))?);
+        out.extend_from_slice(question);
+        out.push(self.assistant);
+        Ok(out)
+    }
+
     /// `<user>` question `<assistant>`, as SFT and the reward model see it.
     pub fn untagged_prompt(&self, question: &[u32]) -> Vec<u32> {
         self.prompt(question, &Preference(Vec::new()), &[])

@@ -85,8 +85,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         Some(_) => return Err(Failure::field("peer", "is not of the form python=PATH".to_string())),
     };
     let repetitions = usize::from(args.repetitions);
-    let mut report =
-        Report { bench: measure(&names, repetitions, |next| eprintln!("Measuring {next} ..."))?, peers: Vec::new() };
+    let mut report = Report { bench: measure(&names, repetitions, |next| eprintln!("Measuring {next} ..."))?, peers: Vec::new() };
     if let Some(python) = python {
         for size in SIZES.iter().filter(|s| names.contains(&s.name) && s.iterates()) {
             report.peers.push(compare(size, python, usize::from(args.turns), repetitions)?);

@@ -74,7 +74,8 @@ pub fn objectives() -> Vec<Objective> {
             "Verbosity",
             "Length of the answer in words.",
             &["up to 6 words", "7 to 12 words", "13 to 18 words", "19 to 24 words", "25 words or more"],
-        ),
+        )
+        .lower_is_better(),
     ]
 }
 

@@ -1,0 +1,177 @@
+//! How a method answers: which of its policies, and what stands in the prompt.
+
+use crate::model::generate::{Answer, Sampling, generate};
+use crate::model::kernels::Kernels;
+use crate::model::packed::Group;
+use crate::model::transformer::Transformer;
+use crate::policy::rollout::judged_answer;
+use crate::reward::judge::Judge;
+use crate::text::Tokenizer;
+use crate::text::corpus::EncodedQuestion;
+use anyhow::Result;
+use moslim_shared::mapping::{map_reward, map_weighted};
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use serde::{Deserialize, Serialize};
+
+/// What a user wants of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// Classes asked for.
+    pub preference: Preference,
+    /// The trade-off behind them, where the question is one of trade-offs: its position in the method's list.
+    pub trade_off: Option<usize>,
+}
+
+/// How a method turns an [`Ask`] into a policy and a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// The first policy, asked without tags.
+    Untagged,
+    /// The first policy reads tags.
+    Tags,
+    /// The first policy reads standardised scores as text; `mean` and `std` of each objective, in classes.
+    Scores { mean: Vec<f64>, std: Vec<f64> },
+    /// The policy whose answers come nearest to what is asked for; `behaviour[policy][objective]`: mean class, measured on
+    /// training questions. Trade-off `n` is answered by policy `n`.
+    Nearest { behaviour: Vec<Vec<f64>> },
+    /// Of this many answers of the first policy the one that the reward model likes best.
+    BestOf(usize),
+}
+
+impl Route {
+    /// Which policy answers.
+    pub fn policy(&self, ask: &Ask, objectives: &[Objective]) -> usize {
+        let Self::Nearest { behaviour } = self else { return 0 };
+        if let Some(n) = ask.trade_off {
+            return n;
+        }
+        let distance = |means: &[f64]| {
+            let miss =
+                ask.preference.asked().map(|(i, t)| (means[i] - t as f64).abs() / (objectives[i].class_count() - 1) as f64);
+            miss.sum::<f64>()
+        };
+        let mut best = 0;
+        for (n, means) in behaviour.iter().enumerate() {
+            if distance(means) < distance(&behaviour[best]) {
+                best = n;
+            }
+        }
+        best
+    }
+
+    /// What it is asked.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn prompt(&self, question: &[u32], ask: &Ask, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        Ok(match self {
+            Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => tokenizer.untagged_prompt(question),
+            Self::Tags => {
+                let order: Vec<usize> = (0..ask.preference.0.len()).collect();
+                tokenizer.prompt(question, &ask.preference, &order)
+            }
+            Self::Scores { mean, std } => {
+                let z = |(i, t): (usize, &Option<usize>)| t.map(|t| (t as f64 - mean[i]) / std[i].max(1e-3));
+                let scores: Vec<Option<f64>> = ask.preference.0.iter().enumerate().map(z).collect();
+                tokenizer.scored_prompt(question, &scores)?
+            }
+        })
+    }
+}
+
+/// A method ready to answer.
+pub struct Answering<'a, B: Kernels> {
+    pub policies: &'a [Transformer<B>],
+    pub route: &'a Route,
+    pub judge: &'a Judge<B>,
+    pub tokenizer: &'a Tokenizer,
+    pub questions: &'a [EncodedQuestion],
+    pub objectives: &'a [Objective],
+    /// Weights of each trade-off, over all objectives.
+    pub trade_offs: &'a [Vec<f64>],
+}
+
+impl<B: Kernels> Answering<'_, B> {
+    /// One answer for each (question, ask), in order.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn answer(&self, asks: &[(usize, Ask)], sampling: &Sampling) -> Result<Vec<Answer>> {
+        let mut out = vec![Answer::default(); asks.len()];
+        for (n, policy) in self.policies.iter().enumerate() {
+            let mine: Vec<usize> = (0..asks.len()).filter(|&i| self.route.policy(&asks[i].1, self.objectives) == n).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            let prompts = mine
+                .iter()
+                .map(|&i| self.route.prompt(&self.questions[asks[i].0].tokens, &asks[i].1, self.tokenizer))
+                .collect::<Result<Vec<_>>>()?;
+            let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+            let samples = if let Self { route: Route::BestOf(samples), .. } = self { *samples } else { 1 };
+            let answers = generate(policy, &inputs, samples, self.tokenizer.eos, sampling);
+            let chosen: Vec<Answer> =
+                if samples == 1 { answers } else { self.best(&mine.iter().map(|&i| &asks[i]).collect::<Vec<_>>(), answers) };
+            for (i, answer) in mine.into_iter().zip(chosen) {
+                out[i] = answer;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Of each ask's answers, neighbours in `answers`, the one with the highest reward; the first on a tie.
+    fn best(&self, asks: &[&(usize, Ask)], answers: Vec<Answer>) -> Vec<Answer> {
+        let samples = answers.len() / asks.len();
+        let pairs: Vec<(usize, &Answer)> = answers.iter().enumerate().map(|(n, a)| (asks[n / samples].0, a)).collect();
+        let distributions = self.judged(&pairs);
+        let c = &self.judge.calibration;
+        let higher: Vec<bool> = self.objectives.iter().map(|o| o.higher_is_better).collect();
+        let reward = |n: usize| {
+            let ask = &asks[n / samples].1;
+            match ask.trade_off {
+                Some(t) => map_weighted(&c.mapping, &c.statistics, &distributions[n], &self.trade_offs[t], &higher),
+                None => map_reward(&c.mapping, &c.statistics, &distributions[n], &ask.preference),
+            }
+            .scalar
+        };
+        (0..asks.len())
+            .map(|a| {
+                let all = a * samples..(a + 1) * samples;
+                let best = all.clone().fold(all.start, |best, n| if reward(n) > reward(best) { n } else { best });
+                answers[best].clone()
+            })
+            .collect()
+    }
+
+    /// What the reward model says about (question, answer) pairs, `[pair][objective][class]`.
+    pub fn judged(&self, pairs: &[(usize, &Answer)]) -> Vec<Vec<Vec<f64>>> {
+        let texts: Vec<(Vec<u32>, Vec<u32>)> = pairs
+            .iter()
+            .map(|(q, a)| {
+                let question = self.tokenizer.untagged_prompt(&self.questions[*q].tokens);
+                (question, judged_answer(&a.tokens, self.tokenizer.eos))
+            })
+            .collect();
+        let groups: Vec<Group> = texts.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
+        self.judge.distributions(&groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::world;
+
+    #[test]
+    fn the_nearest_policy_is_taken() {
+        let objectives = world::objectives();
+        let route = Route::Nearest { behaviour: vec![vec![4.0, 0.5, 0.5, 3.0], vec![0.2, 3.0, 2.0, 0.4]] };
+        let ask = |text: &str| Ask { preference: Preference::parse(text, &objectives).unwrap(), trade_off: None };
+        assert_eq!(route.policy(&ask("helpfulness=3"), &objectives), 0);
+        assert_eq!(route.policy(&ask("verbosity=1,honesty=2"), &objectives), 1);
+        assert_eq!(route.policy(&Ask { trade_off: Some(1), ..ask("helpfulness=4") }, &objectives), 1);
+        assert_eq!(Route::Tags.policy(&ask("helpfulness=3"), &objectives), 0);
+    }
+}

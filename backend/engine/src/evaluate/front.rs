@@ -1,0 +1,78 @@
+//! What a method reaches over its trade-offs: one point for each, by the gold judge, and their hypervolume.
+
+use super::answer::{Answering, Ask};
+use crate::data::world::World;
+use crate::model::generate::Sampling;
+use crate::model::kernels::Kernels;
+use anyhow::Result;
+use moslim_shared::method::goal;
+use moslim_shared::metrics::middle;
+use moslim_shared::pareto::hypervolume;
+use moslim_shared::summary::{FrontPoint, FrontReport};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Resamples of the bootstrap over questions.
+const RESAMPLES: usize = 400;
+
+/// Asks `questions` held-out questions for every trade-off, the same for each and for every method. `steered`: the objectives
+/// that count.
+///
+/// # Errors
+/// When the tokenizer fails, or `each` stops the evaluation.
+pub fn front<B: Kernels>(
+    x: &Answering<B>,
+    steered: &[usize],
+    questions: usize,
+    sampling: &Sampling,
+    world_seed: u64,
+    mut each: impl FnMut(usize) -> Result<()>,
+) -> Result<FrontReport> {
+    let world = World::get();
+    let mut rng = StdRng::seed_from_u64(world_seed ^ 0xF207);
+    let chosen: Vec<usize> = (0..questions).map(|_| rng.random_range(0..x.questions.len())).collect();
+    // Utilities, `[trade-off][question][steered objective]`.
+    let mut utilities: Vec<Vec<Vec<f64>>> = Vec::new();
+    let mut points = Vec::new();
+    for (t, weights) in x.trade_offs.iter().enumerate() {
+        let ask = Ask { preference: goal(weights, x.objectives), trade_off: Some(t) };
+        let asks: Vec<(usize, Ask)> = chosen.iter().map(|&q| (q, ask.clone())).collect();
+        let own = Sampling { seed: sampling.seed ^ ((t as u64 + 1) << 40), ..sampling.clone() };
+        let mut fluent = 0usize;
+        let mut rows = Vec::with_capacity(questions);
+        for ((q, _), answer) in asks.iter().zip(x.answer(&asks, &own)?) {
+            let verdict = world.judge(&x.questions[*q].question, &x.tokenizer.decode(&answer.tokens)?);
+            fluent += usize::from(verdict.fluent && answer.ended);
+            rows.push(steered.iter().map(|&i| x.objectives[i].utility(verdict.classes[i] as f64)).collect::<Vec<f64>>());
+        }
+        let all: Vec<usize> = (0..questions).collect();
+        points.push(FrontPoint {
+            weights: weights.clone(),
+            utility: mean(&rows, &all),
+            fluency: fluent as f64 / questions.max(1) as f64,
+        });
+        utilities.push(rows);
+        each(t + 1)?;
+    }
+    // The worst class everywhere. A method that reaches nothing better than the worst class in one objective gains nothing.
+    let reference = vec![0.0; steered.len()];
+    let volume =
+        |questions: &[usize]| hypervolume(&utilities.iter().map(|rows| mean(rows, questions)).collect::<Vec<_>>(), &reference);
+    let all: Vec<usize> = (0..questions).collect();
+    let resampled =
+        (0..RESAMPLES).map(|_| volume(&(0..questions).map(|_| rng.random_range(0..questions)).collect::<Vec<_>>())).collect();
+    Ok(FrontReport {
+        objectives: steered.iter().map(|&i| x.objectives[i].id.clone()).collect(),
+        hypervolume: volume(&all),
+        interval: middle(resampled),
+        points,
+        reference,
+    })
+}
+
+/// Mean row of `rows` at `positions`.
+fn mean(rows: &[Vec<f64>], positions: &[usize]) -> Vec<f64> {
+    let width = rows.first().map_or(0, Vec::len);
+    let n = positions.len().max(1) as f64;
+    (0..width).map(|i| positions.iter().map(|&p| rows[p][i]).sum::<f64>() / n).collect()
+}

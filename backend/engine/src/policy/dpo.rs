@@ -1,0 +1,149 @@
+//! Online direct preference optimisation: of every prompt's samples, the one with the highest score is preferred to the one
+//! with the lowest. The loss compares log-ratios to the reference, which is all the KL penalty there is (Rafailov et al. 2023;
+//! IPO: Azar et al. 2023).
+
+use super::rloo::sequence_log_probs;
+use super::rollout::{Prompt, Rollout};
+use super::{Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use crate::model::TrainBackend;
+use crate::model::optimizer::Trainee;
+use crate::model::transformer::{Transformer, index_tensor};
+use burn::prelude::*;
+use burn::tensor::activation::log_sigmoid;
+use moslim_shared::config::{DpoConfig, PolicyOptimizer};
+use rand::rngs::StdRng;
+
+/// Marks what is preferred: 1 for the best of a group, -1 for the worst, 0 for the others. On a tie the first is preferred.
+pub fn set_advantages(rollouts: &mut [Rollout]) {
+    for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
+        group.iter_mut().for_each(|r| r.advantage = 0.0);
+        let (best, worst) = extremes(group);
+        if best != worst {
+            (group[best].advantage, group[worst].advantage) = (1.0, -1.0);
+        }
+    }
+}
+
+/// Positions of the highest and the lowest score; the first highest, and the last lowest.
+fn extremes(group: &[Rollout]) -> (usize, usize) {
+    let (mut best, mut worst) = (0, 0);
+    for (n, r) in group.iter().enumerate() {
+        if r.score > group[best].score {
+            best = n;
+        }
+        if r.score <= group[worst].score {
+            worst = n;
+        }
+    }
+    (best, worst)
+}
+
+/// Loss of pairs with `h = (log pi(y_c) - log pi(y_r)) - (log ref(y_c) - log ref(y_r))`: DPO `-log sigmoid(beta h)` (with label
+/// smoothing `e`, `(1 - e) L(h) + e L(-h)`), IPO `(h - 1 / (2 beta))^2`. `h`: `[pairs]`; returns `[pairs]`.
+pub fn pair_loss<B: Backend>(h: Tensor<B, 1>, config: &DpoConfig, squared: bool) -> Tensor<B, 1> {
+    if squared {
+        let miss = h - 0.5 / config.beta;
+        return miss.clone() * miss;
+    }
+    let h = h * config.beta;
+    let e = config.label_smoothing;
+    (log_sigmoid(h.clone()) * (1.0 - e) + log_sigmoid(h.neg()) * e).neg()
+}
+
+/// The preferred and the other rollout of each group whose scores differ by the margin.
+fn pairs<'a>(groups: &[&'a [Rollout]], margin: f64) -> Vec<[&'a Rollout; 2]> {
+    groups
+        .iter()
+        .filter_map(|group| {
+            let (best, worst) = extremes(group);
+            let pair = [&group[best], &group[worst]];
+            (best != worst && pair[0].score - pair[1].score >= margin).then_some(pair)
+        })
+        .collect()
+}
+
+/// Sum of the pairs' losses divided by `total`, log-ratios to the policy that sampled, and how many pairs are ordered rightly.
+fn loss<B: TrainBackend>(
+    policy: &Transformer<B>,
+    pairs: &[[&Rollout; 2]],
+    prompts: &[Prompt],
+    u: &Update,
+    total: usize,
+) -> (Tensor<B, 1>, (Vec<f32>, usize)) {
+    let device = policy.device();
+    let flat: Vec<&Rollout> = pairs.iter().flatten().copied().collect();
+    let new = sequence_log_probs(policy, &flat, prompts, u.config.temperature as f32);
+    let every = |from: usize| index_tensor(&(0..pairs.len()).map(|n| (2 * n + from) as u32).collect::<Vec<_>>(), &device);
+    let reference: Vec<f32> = pairs
+        .iter()
+        .map(|[c, r]| c.reference_log_probs.iter().sum::<f32>() - r.reference_log_probs.iter().sum::<f32>())
+        .collect();
+    let reference = Tensor::<B, 1>::from_data(TensorData::new(reference, [pairs.len()]), &device);
+    let h = new.clone().select(0, every(0)) - new.clone().select(0, every(1)) - reference;
+    let right = h.clone().inner().into_data().to_vec::<f32>().expect("log-ratios are f32").iter().filter(|h| **h > 0.0).count();
+    let old: Vec<f32> = flat.iter().map(|r| r.answer.log_probs.iter().sum()).collect();
+    let new: Vec<f32> = new.inner().into_data().to_vec().expect("log-probabilities are f32");
+    let log_ratios = new.iter().zip(old).map(|(n, o)| (n - o).clamp(-20.0, 20.0)).collect();
+    let squared = u.config.optimizer == PolicyOptimizer::OnlineIpo;
+    (pair_loss(h, &u.config.dpo, squared).sum() / total.max(1) as f32, (log_ratios, right))
+}
+
+/// Updates the policy on the pairs of a batch of rollouts.
+pub fn update<B: TrainBackend>(
+    mut policy: Trainee<B, Transformer<B>>,
+    rollouts: &[Rollout],
+    u: &Update,
+    rng: &mut StdRng,
+) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+    let mut tally = Tally::default();
+    let (mut right, mut seen) = (0, 0);
+    for part in minibatches(rollouts, u.config, rng) {
+        let part: Vec<&[Rollout]> = part.into_iter().filter(|g| !pairs(&[g], u.config.dpo.margin).is_empty()).collect();
+        if part.is_empty() {
+            continue;
+        }
+        let total = part.len();
+        let (_, grads, reports) = group_gradients(&policy.model, &part, u.prompts, |model, groups| {
+            loss(model, &pairs(groups, u.config.dpo.margin), u.prompts, u, total)
+        });
+        let (log_ratios, ordered): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
+        let (next, norm) = policy.step(grads, u.learning_rate);
+        policy = next;
+        tally.observe(&log_ratios.concat(), clip_range(u.config), norm);
+        right += ordered.iter().sum::<usize>();
+        seen += total;
+        // Two answers of each prompt are read.
+        let read = |g: &&[Rollout]| {
+            let (best, worst) = extremes(g);
+            tokens(&g[best..=best], u.prompts) + g[worst].answer.tokens.len()
+        };
+        tally.work.training_tokens += part.iter().map(|g| read(g) as u64).sum::<u64>();
+    }
+    let mut report = tally.report();
+    // Nothing is clipped.
+    report.clip_fraction = 0.0;
+    report.preference_accuracy = Some(right as f64 / f64::max(seen as f64, 1.0));
+    (policy, report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn at(h: f32, config: &DpoConfig, squared: bool) -> f32 {
+        pair_loss(Tensor::<Flex, 1>::from_data([h], &Default::default()), config, squared).into_scalar()
+    }
+
+    #[test]
+    fn pair_losses_match_the_vectors() {
+        // Policy (-10, -12), reference (-11, -11.5): h = 2 - 0.5.
+        let h = (-10.0 + 12.0) - (-11.0 + 11.5);
+        let config = DpoConfig { beta: 0.1, ..Default::default() };
+        assert!((at(h, &config, false) - 0.620957).abs() < 1e-5);
+        assert!((at(h, &config, true) - (1.5f32 - 5.0).powi(2)).abs() < 1e-5);
+        let smooth = DpoConfig { label_smoothing: 0.1, ..config.clone() };
+        let want = 0.9 * at(h, &config, false) + 0.1 * at(-h, &config, false);
+        assert!((at(h, &smooth, false) - want).abs() < 1e-5);
+    }
+}

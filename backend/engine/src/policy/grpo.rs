@@ -1,0 +1,90 @@
+//! Group relative policy optimisation (Shao et al. 2024) and its variants: the baseline is the group's mean, every token
+//! of an answer has the answer's advantage, and the KL penalty is k3 within the loss.
+//!
+//! | | advantage | a token's weight | KL | clipping |
+//! |---|---|---|---|---|
+//! | GRPO | `(r - mean) / std` | `1 / (N T_j)` | k3 in the loss | symmetric |
+//! | Dr. GRPO | `r - mean` | `1 / (N T_max)` | k3 in the loss | symmetric |
+//! | DAPO | `(r - mean) / std` | `1 / sum of T` | none | higher upwards |
+//!
+//! DAPO also draws groups of equal rewards again (`method::stages`) and lowers the score of answers that come near the
+//! length limit. With `normalise_then_sum` (GDPO) every objective is standardised within the group before they are added.
+
+use super::rollout::Rollout;
+use super::surrogate::{self, mean_over_tokens};
+use super::{Update, UpdateReport};
+use crate::model::TrainBackend;
+use crate::model::optimizer::Trainee;
+use crate::model::transformer::Transformer;
+use moslim_shared::advantage::{dr_grpo, gdpo, grpo, standardise};
+use moslim_shared::config::{Aggregation, KlPlacement, PolicyOptimizer};
+use rand::rngs::StdRng;
+
+/// Fills in the advantages.
+pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
+    let config = u.config;
+    let dapo = config.optimizer == PolicyOptimizer::Dapo;
+    let overlong = |r: &Rollout| if dapo { overlong_penalty(r.answer.tokens.len(), config.max_new_tokens) } else { 0.0 };
+    if config.aggregation == Aggregation::NormaliseThenSum {
+        for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
+            let rewards: Vec<Vec<Option<f64>>> = group
+                .iter()
+                .map(|r| {
+                    // What is not asked for contributes 0 to every sample and stays out; the penalties are one more objective.
+                    let asked = r.contributions.iter().enumerate().map(|(i, &c)| r.asked[i].then_some(c));
+                    asked.chain([Some(r.penalty + overlong(r))]).collect()
+                })
+                .collect();
+            for (rollout, advantage) in group.iter_mut().zip(gdpo(&rewards)) {
+                rollout.advantage = advantage;
+            }
+        }
+        let mut all: Vec<f64> = rollouts.iter().map(|r| r.advantage).collect();
+        standardise(&mut all);
+        rollouts.iter_mut().zip(all).for_each(|(r, a)| r.advantage = a);
+        return;
+    }
+    for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
+        let rewards: Vec<f64> = group.iter().map(|r| r.score + overlong(r)).collect();
+        let advantages = if config.optimizer == PolicyOptimizer::DrGrpo { dr_grpo(&rewards) } else { grpo(&rewards) };
+        for (rollout, advantage) in group.iter_mut().zip(advantages) {
+            rollout.advantage = advantage;
+        }
+    }
+}
+
+/// DAPO's soft penalty (Yu et al. 2025, eq. 13): from 0 at three quarters of the limit down to -1 at the limit.
+fn overlong_penalty(length: usize, limit: usize) -> f64 {
+    let buffer = (limit / 4).max(1);
+    let over = length.saturating_sub(limit - buffer).min(buffer);
+    -(over as f64) / buffer as f64
+}
+
+/// Updates the policy on a batch of rollouts.
+pub fn update<B: TrainBackend>(
+    policy: Trainee<B, Transformer<B>>,
+    rollouts: &[Rollout],
+    u: &Update,
+    rng: &mut StdRng,
+) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+    let beta = if u.config.optimizer.kl_placement() == KlPlacement::Loss { u.beta } else { 0.0 };
+    surrogate::update(policy, rollouts, u, beta, rng, |part, r| {
+        let samples: usize = part.iter().map(|g| g.len()).sum();
+        match u.config.optimizer {
+            PolicyOptimizer::Dapo => mean_over_tokens(part),
+            PolicyOptimizer::DrGrpo => 1.0 / (samples * u.config.max_new_tokens) as f64,
+            _ => 1.0 / (samples * r.answer.tokens.len().max(1)) as f64,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlong_penalty;
+
+    #[test]
+    fn the_overlong_penalty_begins_at_three_quarters() {
+        let at = |n| overlong_penalty(n, 40);
+        assert_eq!((at(10), at(30), at(35), at(40), at(50)), (0.0, 0.0, -0.5, -1.0, -1.0));
+    }
+}

@@ -1,0 +1,241 @@
+//! Losses of reward heads. Rows without a label for a head add nothing to it and give it no gradient.
+
+use burn::prelude::*;
+use burn::tensor::activation::{log_sigmoid, log_softmax, softmax};
+use moslim_shared::ordinal::RewardLoss;
+
+/// How the heads of a batch are weighed; made of the whole batch, so that the losses of its pieces add up to its mean.
+#[derive(Debug, Clone, Default)]
+pub struct Weighing {
+    /// Weight of each class, `[head][class]`.
+    pub classes: Vec<Vec<f64>>,
+    /// What a head's sum is divided by: the weights of its labelled rows (of its pairs with different labels).
+    pub totals: Vec<f64>,
+    /// Weight of each head.
+    pub heads: Vec<f64>,
+    /// Label smoothing.
+    pub smoothing: f64,
+    /// Whether the heads' weights are learnt.
+    pub learned: bool,
+    /// Rows of the batch.
+    pub rows: usize,
+}
+
+impl Weighing {
+    /// Weighs a batch with `labels[row][head]`.
+    pub fn of(labels: &[&[Option<usize>]], loss: RewardLoss, classes: &[Vec<f64>], heads: &[f64]) -> Self {
+        let totals = (0..classes.len())
+            .map(|h| {
+                if loss == RewardLoss::BradleyTerry {
+                    labels.chunks(2).filter(|pair| matches!(pair, [a, b] if ordered(a[h], b[h]).is_some())).count() as f64
+                } else {
+                    labels.iter().filter_map(|l| l[h]).map(|y| classes[h][y]).sum()
+                }
+            })
+            .collect();
+        Self { classes: classes.to_vec(), totals, heads: heads.to_vec(), rows: labels.len(), ..Default::default() }
+    }
+}
+
+/// 1 when `a` is the higher label, -1 when `b` is; none when one is missing or both are equal.
+fn ordered(a: Option<usize>, b: Option<usize>) -> Option<f32> {
+    match (a?, b?) {
+        (a, b) if a > b => Some(1.0),
+        (a, b) if a < b => Some(-1.0),
+        _ => None,
+    }
+}
+
+/// Sum over heads of their weighed mean losses. `outputs`: `[rows, sum of outputs]`; `labels[row][head]`; `log_variances`:
+/// `[heads]`, used when weights are learnt. For Bradley-Terry the rows 2n and 2n + 1 are a pair.
+pub fn masked_loss<B: Backend>(
+    loss: RewardLoss,
+    outputs: Tensor<B, 2>,
+    labels: &[&[Option<usize>]],
+    classes: &[usize],
+    weighing: &Weighing,
+    log_variances: Tensor<B, 1>,
+) -> Tensor<B, 1> {
+    let device = outputs.device();
+    let mut total = Tensor::zeros([1], &device);
+    let mut from = 0;
+    for (head, &count) in classes.iter().enumerate() {
+        let width = loss.outputs(count);
+        if labels.iter().any(|l| l[head].is_some()) && weighing.totals[head] > 0.0 && weighing.heads[head] > 0.0 {
+            let own: Vec<Option<usize>> = labels.iter().map(|l| l[head]).collect();
+            let of = outputs.clone().narrow(1, from, width);
+            let sum = head_loss(loss, of, &own, count, &weighing.classes[head], weighing.smoothing);
+            let mean = sum * (weighing.heads[head] / weighing.totals[head]);
+            total = total
+                + if weighing.learned {
+                    let s = log_variances.clone().narrow(0, head, 1);
+                    let share = labels.len() as f64 / weighing.rows.max(1) as f64;
+                    s.clone().neg().exp() * mean + s * share
+                } else {
+                    mean
+                };
+        }
+        from += width;
+    }
+    total
+}
+
+/// Sum over the labelled rows of one head, each times its class's weight. `outputs`: `[rows, outputs]`.
+fn head_loss<B: Backend>(
+    loss: RewardLoss,
+    outputs: Tensor<B, 2>,
+    labels: &[Option<usize>],
+    classes: usize,
+    weights: &[f64],
+    smoothing: f64,
+) -> Tensor<B, 1> {
+    let device = outputs.device();
+    let rows = labels.len();
+    // A matrix with `value(row's label, column)` where a row is labelled, else 0.
+    let table = |columns: usize, value: &dyn Fn(usize, usize) -> f64| {
+        let mut out = vec![0f32; rows * columns];
+        for (row, label) in labels.iter().enumerate() {
+            if let Some(y) = *label {
+                for c in 0..columns {
+                    out[row * columns + c] = (weights[y] * value(y, c)) as f32;
+                }
+            }
+        }
+        Tensor::<B, 2>::from_data(TensorData::new(out, [rows, columns]), &device)
+    };
+    let one = |yes: bool| if yes { 1.0 } else { 0.0 };
+    match loss {
+        RewardLoss::CrossEntropy => {
+            let target = |y, c| smoothing / classes as f64 + one(c == y) * (1.0 - smoothing);
+            (log_softmax(outputs, 1) * table(classes, &target)).sum().neg()
+        }
+        RewardLoss::SquaredEmd => {
+            // Cumulative sums as a product with an upper triangle of ones.
+            let triangle: Vec<f32> = (0..classes * classes).map(|i| one(i / classes <= i % classes) as f32).collect();
+            let triangle = Tensor::<B, 2>::from_data(TensorData::new(triangle, [classes, classes]), &device);
+            let cumulative = softmax(outputs, 1).matmul(triangle);
+            let mask = table(classes, &|_, _| 1.0 / (classes - 1) as f64);
+            // Unweighted steps: the weights are in the mask.
+            let steps: Vec<f32> =
+                labels.iter().flat_map(|l| (0..classes).map(move |c| one(l.is_some_and(|y| y <= c)) as f32)).collect();
+            let steps = Tensor::<B, 2>::from_data(TensorData::new(steps, [rows, classes]), &device);
+            let miss = cumulative - steps;
+            (miss.clone() * miss * mask).sum()
+        }
+        // CORN asks each threshold only of rows that passed the one before.
+        RewardLoss::Coral | RewardLoss::Corn => {
+            let above = table(classes - 1, &|y, t| one(y > t));
+            let below = table(classes - 1, &|y, t| one(if loss == RewardLoss::Corn { y == t } else { y <= t }));
+            (log_sigmoid(outputs.clone()) * above + log_sigmoid(outputs.neg()) * below).sum().neg()
+        }
+        RewardLoss::Regression => {
+            let mask = table(1, &|_, _| 1.0);
+            let label: Vec<f32> = labels.iter().map(|l| l.unwrap_or(0) as f32).collect();
+            let miss = outputs - Tensor::<B, 2>::from_data(TensorData::new(label, [rows, 1]), &device);
+            (miss.clone() * miss * mask).sum()
+        }
+        RewardLoss::BradleyTerry => {
+            let pairs = rows / 2;
+            let mut difference = vec![0f32; rows * pairs];
+            let mut mask = vec![0f32; pairs];
+            for (n, pair) in labels.chunks_exact(2).enumerate() {
+                if let Some(sign) = ordered(pair[0], pair[1]) {
+                    difference[n * rows + 2 * n] = sign;
+                    difference[n * rows + 2 * n + 1] = -sign;
+                    mask[n] = 1.0;
+                }
+            }
+            let difference = Tensor::<B, 2>::from_data(TensorData::new(difference, [pairs, rows]), &device);
+            let mask = Tensor::<B, 2>::from_data(TensorData::new(mask, [pairs, 1]), &device);
+            (log_sigmoid(difference.matmul(outputs)) * mask).sum().neg()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+
+    type B = Autodiff<Flex>;
+
+    fn equal(classes: &[usize]) -> Vec<Vec<f64>> {
+        classes.iter().map(|&c| vec![1.0; c]).collect()
+    }
+
+    fn value(loss: RewardLoss, outputs: &[f32], label: usize, classes: usize) -> f32 {
+        let data = TensorData::new(outputs.to_vec(), [1, outputs.len()]);
+        let outputs = Tensor::<B, 2>::from_data(data, &Default::default());
+        head_loss(loss, outputs, &[Some(label)], classes, &vec![1.0; classes], 0.0).into_scalar()
+    }
+
+    #[test]
+    fn ordinal_losses_match_the_vectors() {
+        let outputs: Vec<f32> = [2.0, 0.5, -0.5, -2.0].iter().map(|b| 0.4 + b).collect();
+        assert!((value(RewardLoss::Coral, &outputs, 3, 5) - 1.356_287).abs() < 1e-5);
+        // CORN with conditional probabilities 0.9, 0.8, 0.5, 0.2 and label 2: thresholds 0 and 1 passed, 2 not, 3 not asked.
+        let logits: Vec<f32> = [0.9f32, 0.8, 0.5, 0.2].iter().map(|p| (p / (1.0 - p)).ln()).collect();
+        assert!((value(RewardLoss::Corn, &logits, 2, 5) + (0.9f32 * 0.8 * 0.5).ln()).abs() < 1e-5);
+        // The ranked probability score of (0.1, 0.2, 0.4, 0.2, 0.1) for class 3.
+        let logits: Vec<f32> = [0.1f32, 0.2, 0.4, 0.2, 0.1].iter().map(|p| p.ln()).collect();
+        assert!((value(RewardLoss::SquaredEmd, &logits, 3, 5) - 0.15).abs() < 1e-5);
+        assert!((value(RewardLoss::Regression, &[1.5], 3, 5) - 2.25).abs() < 1e-5);
+    }
+
+    #[test]
+    fn pairs_are_compared_where_their_labels_differ() {
+        let outputs = Tensor::<B, 2>::from_data([[1.0], [0.5], [3.0], [0.0]], &Default::default()).require_grad();
+        let labels = [Some(0), Some(2), Some(1), Some(1)];
+        let loss = head_loss(RewardLoss::BradleyTerry, outputs.clone(), &labels, 3, &[1.0; 3], 0.0);
+        let want = (1.0 + 0.5f32.exp()).ln();
+        assert!((loss.clone().into_scalar() - want).abs() < 1e-5);
+        let grad: Vec<f32> = outputs.grad(&loss.backward()).unwrap().into_data().to_vec().unwrap();
+        assert!(grad[0] > 0.0 && grad[1] < 0.0 && grad[2] == 0.0 && grad[3] == 0.0, "{grad:?}");
+    }
+
+    #[test]
+    fn a_masked_head_gets_no_gradient_with_any_loss() {
+        use RewardLoss::*;
+        for loss in [CrossEntropy, SquaredEmd, Coral, Corn, Regression, BradleyTerry] {
+            let classes = [2, 3];
+            let width: usize = classes.iter().map(|&c| loss.outputs(c)).sum();
+            let first = loss.outputs(2);
+            let values: Vec<f32> = (0..2 * width).map(|i| i as f32 / 7.0 - 0.3).collect();
+            let outputs = Tensor::<B, 2>::from_data(TensorData::new(values, [2, width]), &Default::default()).require_grad();
+            let labels: [&[Option<usize>]; 2] = [&[Some(1), None], &[Some(0), None]];
+            let weighing = Weighing::of(&labels, loss, &equal(&classes), &[1.0, 1.0]);
+            let s = Tensor::zeros([2], &Default::default());
+            let total = masked_loss(loss, outputs.clone(), &labels, &classes, &weighing, s.clone());
+            assert!(total.clone().into_scalar().is_finite());
+            let grad: Vec<f32> = outputs.grad(&total.backward()).unwrap().into_data().to_vec().unwrap();
+            for row in grad.chunks(width) {
+                assert!(row[..first].iter().any(|&g| g != 0.0), "{loss:?} {row:?}");
+                assert!(row[first..].iter().all(|&g| g == 0.0), "{loss:?} {row:?}");
+            }
+            let nothing: [&[Option<usize>]; 2] = [&[None, None], &[None, None]];
+            let weighing = Weighing::of(&nothing, loss, &equal(&classes), &[1.0, 1.0]);
+            assert_eq!(masked_loss(loss, outputs, &nothing, &classes, &weighing, s).into_scalar(), 0.0);
+        }
+    }
+
+    #[test]
+    fn pieces_add_up_and_weights_count() {
+        let logits = Tensor::<B, 2>::from_data([[0.0, 3f32.ln()], [1.0, 1.0], [5.0, 0.0]], &Default::default());
+        let labels: [&[Option<usize>]; 3] = [&[Some(1)], &[Some(0)], &[None]];
+        let s = || Tensor::zeros([1], &Default::default());
+        let weighing = Weighing::of(&labels, RewardLoss::CrossEntropy, &equal(&[2]), &[1.0]);
+        let of = |from: usize, n: usize, w: &Weighing| {
+            let part = logits.clone().narrow(0, from, n);
+            masked_loss(RewardLoss::CrossEntropy, part, &labels[from..from + n], &[2], w, s()).into_scalar()
+        };
+        let (a, b) = (-(0.75f32.ln()), -(0.5f32.ln()));
+        assert!((of(0, 3, &weighing) - (a + b) / 2.0).abs() < 1e-6);
+        assert!((of(0, 3, &weighing) - of(0, 1, &weighing) - of(1, 2, &weighing)).abs() < 1e-6);
+        // Class 1 three times as heavy as class 0; the head twice.
+        let heavy = Weighing::of(&labels, RewardLoss::CrossEntropy, &[vec![1.0, 3.0]], &[2.0]);
+        assert!((of(0, 3, &heavy) - 2.0 * (3.0 * a + b) / 4.0).abs() < 1e-5);
+        // At s = 0 a learnt weight is 1.
+        let learned = Weighing { learned: true, ..weighing };
+        assert!((of(0, 3, &learned) - (a + b) / 2.0).abs() < 1e-6);
+    }
+}

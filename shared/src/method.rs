@@ -1,0 +1,206 @@
+//! Methods of multi-objective alignment, and what a trade-off between objectives means to each.
+
+use crate::objective::Objective;
+use crate::preference::Preference;
+use serde::{Deserialize, Serialize};
+
+/// A method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// One policy, optimised for whatever its prompt asks for (arXiv 2505.20336).
+    #[default]
+    Moslim,
+    /// One policy for every weight vector, optimised for the weighted sum of the objectives.
+    Morlhf,
+    /// One policy for every objective, then interpolation of their weights (Rewarded Soups, arXiv 2306.04488).
+    RewardedSoups,
+    /// Rewards-in-Context (arXiv 2402.10207): supervised training on prompts that carry the scores their answer achieved.
+    Ric,
+    /// The same with MOSLIM's class tags in place of numbers: supervised MOSLIM.
+    RicClass,
+    /// The SFT policy with tags in its prompt, which it never learnt. Nothing is trained.
+    TaggedSft,
+    /// The best of several answers of the SFT policy under the reward model. Nothing is trained.
+    BestOfN,
+}
+
+impl Method {
+    /// All methods, the paper's own first.
+    pub const ALL: [Self; 7] =
+        [Self::Moslim, Self::Morlhf, Self::RewardedSoups, Self::Ric, Self::RicClass, Self::TaggedSft, Self::BestOfN];
+
+    /// Name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Moslim => "MOSLIM",
+            Self::Morlhf => "MORLHF",
+            Self::RewardedSoups => "Rewarded Soups",
+            Self::Ric => "RiC",
+            Self::RicClass => "RiC with class tags",
+            Self::TaggedSft => "SFT with tags",
+            Self::BestOfN => "Best of n",
+        }
+    }
+
+    /// Policies that it trains for `objectives` objectives and `weights` weight vectors.
+    pub fn policies(self, objectives: usize, weights: usize) -> usize {
+        match self {
+            Self::Moslim | Self::Ric | Self::RicClass => 1,
+            Self::Morlhf => weights,
+            Self::RewardedSoups => objectives,
+            Self::TaggedSft | Self::BestOfN => 0,
+        }
+    }
+}
+
+/// What one budget of policy optimisation is spent on, when a method trains several policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// On all policies together: each gets its share of the iterations.
+    #[default]
+    Total,
+    /// On each policy: the method costs as many times more as it has policies.
+    PerPolicy,
+}
+
+/// Settings of Rewards-in-Context.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RicConfig {
+    /// Rows in a batch.
+    pub batch: usize,
+    /// Peak learning rate of the offline stage.
+    pub learning_rate: f64,
+    /// Learning rate of the online stage.
+    pub online_learning_rate: f64,
+    /// Rounds of the online stage: sample for near-Pareto goals, score, keep the best, train on them.
+    pub online_rounds: usize,
+    /// Share of the budget that the online stage gets, in [0, 0.9]; unused without rounds.
+    pub online_share: f64,
+    /// Prompts sampled in each round.
+    pub online_samples: usize,
+    /// Samples are kept when at least one objective reaches this quantile, in [0, 1].
+    pub quantile: f64,
+}
+
+impl Default for RicConfig {
+    fn default() -> Self {
+        Self {
+            batch: 64,
+            learning_rate: 2e-3,
+            online_learning_rate: 5e-4,
+            online_rounds: 1,
+            online_share: 0.3,
+            online_samples: 4096,
+            quantile: 0.7,
+        }
+    }
+}
+
+/// Which method, and its own settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MethodConfig {
+    pub kind: Method,
+    /// What the iterations of policy optimisation are shared by.
+    pub budget: Budget,
+    /// Trade-offs between the objectives: weight vectors with one number for each steered objective, not negative, sum 1.
+    /// They are the policies of MORLHF, the interpolations of Rewarded Soups and the points of every front. Empty for
+    /// [`default_weights`].
+    pub weights: Vec<Vec<f64>>,
+    /// Answers of which best-of-n takes the best.
+    pub best_of: usize,
+    /// MOSLIM: steps of supervised training on tagged prompts before policy optimisation (preference SFT). The paper claims
+    /// that none are needed, which is the default.
+    pub preference_sft: usize,
+    pub ric: RicConfig,
+}
+
+impl Default for MethodConfig {
+    fn default() -> Self {
+        Self {
+            kind: Method::Moslim,
+            budget: Budget::Total,
+            weights: Vec::new(),
+            best_of: 8,
+            preference_sft: 0,
+            ric: RicConfig::default(),
+        }
+    }
+}
+
+/// Every objective alone, every pair in equal parts, and all of them in equal parts.
+pub fn default_weights(objectives: usize) -> Vec<Vec<f64>> {
+    let of =
+        |chosen: &[usize]| (0..objectives).map(|i| if chosen.contains(&i) { 1.0 / chosen.len() as f64 } else { 0.0 }).collect();
+    let mut out: Vec<Vec<f64>> = (0..objectives).map(|i| of(&[i])).collect();
+    out.extend((0..objectives).flat_map(|i| (i + 1..objectives).map(move |j| (i, j))).map(|(i, j)| of(&[i, j])));
+    if objectives > 2 {
+        out.push(of(&(0..objectives).collect::<Vec<_>>()));
+    }
+    out
+}
+
+impl MethodConfig {
+    /// The weight vectors over all `objectives`, 0 where an objective is not steered.
+    pub fn weight_vectors(&self, steered: &[usize], objectives: usize) -> Vec<Vec<f64>> {
+        let short = if self.weights.is_empty() { default_weights(steered.len()) } else { self.weights.clone() };
+        short
+            .into_iter()
+            .map(|weights| {
+                let mut out = vec![0.0; objectives];
+                for (&i, w) in steered.iter().zip(weights) {
+                    out[i] = w;
+                }
+                out
+            })
+            .collect()
+    }
+}
+
+/// What a prompt asks for when a user weighs the objectives by `weights`: RiC's map with the maximum norm,
+/// `min(n w_i, 1)` of the way from the worst class to the best, where `n` is the number of objectives; rounded to a class. An
+/// objective without weight is not asked for.
+pub fn goal(weights: &[f64], objectives: &[Objective]) -> Preference {
+    let n = weights.iter().filter(|&&w| w > 0.0).count() as f64;
+    let most = weights.iter().copied().fold(0.0, f64::max);
+    let classes = weights.iter().zip(objectives).map(|(&w, o)| {
+        let way = if w >= most { 1.0 } else { f64::min(n * w, 1.0) };
+        let highest = (o.class_count() - 1) as f64;
+        let class = (way * highest).round();
+        (w > 0.0).then_some(if o.higher_is_better { class } else { highest - class } as usize)
+    });
+    Preference(classes.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_weights_lie_on_the_simplex() {
+        for (objectives, count) in [(1, 1), (2, 3), (3, 7), (4, 11)] {
+            let weights = default_weights(objectives);
+            assert_eq!(weights.len(), count);
+            assert!(weights.iter().all(|w| w.len() == objectives && (w.iter().sum::<f64>() - 1.0).abs() < 1e-12));
+        }
+        let config = MethodConfig::default();
+        assert_eq!(config.weight_vectors(&[1, 3], 4)[0], [0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(config.weight_vectors(&[1, 3], 4)[2], [0.0, 0.5, 0.0, 0.5]);
+    }
+
+    #[test]
+    fn goals_ask_for_the_best_class_of_what_counts() {
+        let objectives = [
+            Objective::new("a", "", "", &["0", "1", "2", "3", "4"]),
+            Objective::new("b", "", "", &["0", "1", "2"]),
+            Objective::new("c", "", "", &["0", "1", "2", "3", "4"]).lower_is_better(),
+        ];
+        assert_eq!(goal(&[1.0, 0.0, 0.0], &objectives).0, [Some(4), None, None]);
+        assert_eq!(goal(&[0.5, 0.0, 0.5], &objectives).0, [Some(4), None, Some(0)]);
+        // Two objectives: 2 * 0.2 of the way to the best class of the lesser one.
+        assert_eq!(goal(&[0.8, 0.0, 0.2], &objectives).0, [Some(4), None, Some(2)]);
+    }
+}
