@@ -3,6 +3,7 @@
 use crate::json;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{ApiError, RunInfo, WorldInfo};
+use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::JsCast;
@@ -66,6 +67,36 @@ pub fn start(config: &RunConfig, done: impl FnOnce(Result<String, Failure>) + 's
 pub fn act(run: &str, action: &str, done: impl FnOnce(Result<(), Failure>) + 'static) {
     let path = format!("/api/v1/runs/{run}/{action}");
     ask("POST", &path, Some("{}"), Box::new(move |answer| done(answer.map(|_| ()))));
+}
+
+/// What can be studied.
+pub fn study_presets(done: impl FnOnce(Result<Vec<StudyPreset>, Failure>) + 'static) {
+    ask("GET", "/api/v1/study-presets", None, parsed(done));
+}
+
+/// All studies, newest first.
+pub fn studies(done: impl FnOnce(Result<Vec<StudyState>, Failure>) + 'static) {
+    ask("GET", "/api/v1/studies", None, parsed(done));
+}
+
+/// Starts a study.
+pub fn start_study(request: &StudyRequest, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
+    ask("POST", "/api/v1/studies", Some(&json::to_text(request)), parsed(done));
+}
+
+/// How a study stands.
+pub fn study(id: &str, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
+    ask("GET", &format!("/api/v1/studies/{id}"), None, parsed(done));
+}
+
+/// What a study found; there is nothing before its first run is finished.
+pub fn study_results(id: &str, done: impl FnOnce(Result<StudyResults, Failure>) + 'static) {
+    ask("GET", &format!("/api/v1/studies/{id}/results"), None, parsed(done));
+}
+
+/// Asks a study to `cancel` or `resume`.
+pub fn act_on_study(id: &str, action: &str, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
+    ask("POST", &format!("/api/v1/studies/{id}/{action}"), Some("{}"), parsed(done));
 }
 
 /// Reads an answer before it is passed on.

@@ -4,6 +4,8 @@ use crate::pages::configure::configure;
 use crate::pages::home::home;
 use crate::pages::live::live;
 use crate::pages::not_found::not_found;
+use crate::pages::studies::studies;
+use crate::pages::study::study;
 use crate::router::{Address, Page, link};
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
@@ -79,6 +81,7 @@ pub fn app() -> AnyView {
                 <nav class="nav" aria-label="Pages">
                     {link(address, "/", "Home")}
                     {link(address, "/configure", "Configure")}
+                    {link(address, "/studies", "Studies")}
                 </nav>
                 <button
                     id="theme"
@@ -109,10 +112,12 @@ fn page(address: Address) -> AnyView {
     let page = Page::at(&address.path.get());
     untrack(|| match page {
         Page::Home => home(address),
-        // A view that follows one of its own type is patched. A list of one is of another type than the first page is, so
-        // that neither is patched into the other.
+        // A view that follows one of its own type is patched. A list of one is of another type than the first page is, and
+        // so is a view that could be absent, so that none of them is patched into another.
         Page::Configure => vec![configure(address)].into_any(),
         Page::Run(id) => live(id),
+        Page::Studies => Some(studies(address)).into_any(),
+        Page::Study(id) => study(address, id),
         Page::Missing => not_found(),
     })
 }

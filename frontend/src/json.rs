@@ -498,12 +498,16 @@ mod tests {
     use moslim_shared::mapping::RewardStatistics;
     use moslim_shared::objective::Objective;
     use moslim_shared::preference::Preference;
-    use moslim_shared::summary::{ControlHead, ControlReport, RewardHeadReport, RewardModelReport, RunSummary};
+    use moslim_shared::summary::{
+        ControlHead, ControlReport, FrontPoint, FrontReport, KlPoint, RewardHeadReport, RewardModelReport, RunSummary,
+    };
 
     fn config() -> RunConfig {
         let mut config = RunConfig { name: "a \"b\" \\ c\n\u{1} – [{,:}]".into(), ..Default::default() };
         config.policy.kl_target = Some(2.0);
         config.policy.learning_rate = 3e-7;
+        config.method.weights = vec![vec![0.5, 0.5]];
+        config.from = Some("r".into());
         config
     }
 
@@ -514,9 +518,11 @@ mod tests {
                 confusion: vec![vec![1, 2], vec![3, 4]],
                 ..Default::default()
             }],
+            gradient_cosines: vec![vec![1.0, -0.5]],
         };
         let control = ControlReport {
             heads: vec![ControlHead { objective: "o".into(), matrix: vec![vec![0.5, 0.5]], ..Default::default() }],
+            win_rate_interval: [0.25, 0.75],
             ..Default::default()
         };
         let sample = Sample {
@@ -531,15 +537,21 @@ mod tests {
             reward: 0.25,
             advantage: -0.125,
         };
-        let step = PolicyStep { step: 3, matrix: vec![vec![vec![1.0, 0.0]]], tokens: 1 << 40, ..Default::default() };
+        let matrix = vec![vec![vec![1.0, 0.0]]];
+        let step = PolicyStep { step: 3, matrix, value_loss: Some(0.5), tokens: 1 << 40, ..Default::default() };
+        let point = KlPoint { step: 3, kl: 0.5, ..Default::default() };
+        let front = FrontReport { points: vec![FrontPoint::default()], interval: [0.25, 0.5], ..Default::default() };
         let device = DeviceReport { device: "cpu".into(), name: "n".into(), reason: "r".into() };
         let objectives = vec![Objective::new("o", "O", "d", &["low", "high"])];
         let model = ModelReport { policy_parameters: 1, reward_parameters: 2, vocabulary: 3, rows: [4, 5, 6] };
-        let statistics = RewardStatistics { mean: vec![vec![0.5]], std: vec![vec![0.25]] };
+        let statistics = RewardStatistics { mean: vec![vec![0.5]], std: vec![vec![0.25]], ..Default::default() };
         vec![
             EventBody::Started { config: config(), device, objectives, resumed: true },
             EventBody::Model { model },
             EventBody::StageBegan { stage: Stage::RewardModel, from: 0, total: 5 },
+            EventBody::Part { stage: Stage::Policy, index: 1, count: 2, name: "n".into() },
+            EventBody::KlFrontier { point },
+            EventBody::Front { report: front },
             EventBody::StageEnded { stage: Stage::Sft, seconds: 1.5, cached: false },
             EventBody::Loss { stage: Stage::Sft, step: 1, total: 2, loss: 3.0, rate: 1.0 },
             EventBody::Validation { step: 1, qwk: vec![0.5] },

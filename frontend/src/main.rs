@@ -7,6 +7,7 @@ mod derived;
 mod json;
 mod pages;
 mod parts;
+mod progress;
 mod router;
 mod state;
 mod stream;

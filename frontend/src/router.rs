@@ -12,6 +12,9 @@ pub enum Page {
     Configure,
     /// The run of this id.
     Run(String),
+    Studies,
+    /// The study of this id.
+    Study(String),
     Missing,
 }
 
@@ -21,8 +24,11 @@ impl Page {
         match path.trim_matches('/') {
             "" => Self::Home,
             "configure" => Self::Configure,
-            path => match path.strip_prefix("runs/") {
-                Some(id) if !id.is_empty() && !id.contains('/') => Self::Run(id.to_string()),
+            "studies" => Self::Studies,
+            path => match path.split_once('/') {
+                Some((_, id)) if id.is_empty() || id.contains('/') => Self::Missing,
+                Some(("runs", id)) => Self::Run(id.to_string()),
+                Some(("studies", id)) => Self::Study(id.to_string()),
                 _ => Self::Missing,
             },
         }
@@ -75,6 +81,18 @@ impl Address {
         self.query.with(|query| UrlSearchParams::new_with_str(query).ok()?.get(name))
     }
 
+    /// Says in the query what the page shows, as names and values. It takes the place of the old query, so that the browser's
+    /// button leads to the page before, and not through every choice that was made on this one.
+    pub fn note(self, values: &[(&str, &str)]) {
+        let (path, _) = here();
+        let parts: Vec<String> =
+            values.iter().map(|(name, value)| format!("{name}={}", String::from(js_sys::encode_uri_component(value)))).collect();
+        if let Ok(history) = window().history() {
+            let _ = history.replace_state_with_url(&JsValue::NULL, "", Some(&format!("{path}?{}", parts.join("&"))));
+        }
+        self.look();
+    }
+
     fn look(self) {
         let (path, query) = here();
         if self.query.with_untracked(|old| *old != query) {
@@ -124,6 +142,10 @@ mod tests {
         assert_eq!(Page::at("/runs/a-1"), Page::Run("a-1".into()));
         assert_eq!(Page::at("/runs/"), Page::Missing);
         assert_eq!(Page::at("/runs/a/b"), Page::Missing);
+        assert_eq!(Page::at("/studies"), Page::Studies);
+        assert_eq!(Page::at("/studies/"), Page::Studies);
+        assert_eq!(Page::at("/studies/a-1"), Page::Study("a-1".into()));
+        assert_eq!(Page::at("/studies/a/b"), Page::Missing);
         assert_eq!(Page::at("/nothing"), Page::Missing);
     }
 }

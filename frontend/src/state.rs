@@ -1,17 +1,16 @@
 //! What the page knows of a run: a fold over its events, free of the browser.
 
-use moslim_shared::config::RunConfig;
+use crate::progress::{Part, StageState};
+use moslim_shared::config::{PolicyOptimizer, RunConfig};
 use moslim_shared::event::{
     DeviceReport, Event, EventBody, Frame, ModelReport, Outcome, PolicyStep, RunInfo, RunStatus, Sample, Stage,
 };
-use moslim_shared::objective::Objective;
-use moslim_shared::summary::{ControlReport, RewardModelReport, RunSummary};
-use std::collections::VecDeque;
+use moslim_shared::method::Method;
+use moslim_shared::objective::{Objective, index_of};
+use moslim_shared::summary::{ControlReport, FrontReport, KlPoint, RewardModelReport, RunSummary};
 
 /// Steps of policy optimisation that the live control matrix sums over.
 pub const MATRIX_WINDOW: usize = 10;
-/// Progress reports that the remaining time is estimated from.
-const RATE_WINDOW: usize = 20;
 
 /// Parts of the page that change together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,61 +27,6 @@ pub enum Topic {
 }
 
 const TOPICS: usize = 8;
-
-/// How far a stage is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Phase {
-    #[default]
-    Waiting,
-    Running,
-    Cached,
-    Done,
-}
-
-impl Phase {
-    /// Name for people and for tests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Running => "running",
-            Self::Cached => "cached",
-            Self::Done => "done",
-        }
-    }
-}
-
-/// Progress of one stage.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StageState {
-    pub phase: Phase,
-    pub step: usize,
-    pub total: usize,
-    /// Wall seconds, once it is over.
-    pub seconds: Option<f64>,
-    recent: VecDeque<(u64, usize)>,
-}
-
-impl StageState {
-    fn advance(&mut self, time: u64, step: usize, total: usize) {
-        self.phase = Phase::Running;
-        self.step = step;
-        self.total = total;
-        self.recent.push_back((time, step));
-        if self.recent.len() > RATE_WINDOW {
-            self.recent.pop_front();
-        }
-    }
-
-    /// Seconds left at the recent rate; unknown before two reports.
-    pub fn remaining(&self) -> Option<f64> {
-        let (&(t0, s0), &(t1, s1)) = (self.recent.front()?, self.recent.back()?);
-        if self.phase != Phase::Running || s1 <= s0 || t1 <= t0 {
-            return None;
-        }
-        let per_step = (t1 - t0) as f64 / 1000.0 / (s1 - s0) as f64;
-        Some(per_step * self.total.saturating_sub(self.step) as f64)
-    }
-}
 
 /// Statistics and temperatures, frozen under a hash.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,14 +54,22 @@ pub struct RunState {
     pub device: Option<DeviceReport>,
     pub model: Option<ModelReport>,
     pub stages: [StageState; 5],
-    /// (step, loss) of SFT and of the reward model.
-    pub losses: [Vec<(f64, f64)>; 2],
-    /// QWK per objective by step of the reward model.
+    /// (step, loss) by stage. That of the policy is from supervised training on tagged prompts: RiC, preference SFT.
+    pub losses: [Vec<(f64, f64)>; 5],
+    /// QWK per objective by step of the reward model; NaN for objectives whose model is another one.
     pub validation: Vec<(usize, Vec<f64>)>,
+    /// Steps of the policy in training.
     pub policy: Vec<PolicyStep>,
+    /// Which of several policies that is, from 1; 0 when there is only one.
+    policy_part: usize,
+    /// Steps of the policy before: a run that is resumed passes the finished policies before it comes back to this one.
+    aside: Option<(usize, Vec<PolicyStep>)>,
+    /// Reward against KL.
+    pub frontier: Vec<KlPoint>,
     /// The newest samples and their step.
     pub samples: Option<(usize, Vec<Sample>)>,
     pub controls: Vec<Control>,
+    pub front: Option<FrontReport>,
     pub reward_model: Option<RewardModelReport>,
     pub calibrated: Option<Calibrated>,
     pub checkpoint: Option<(Stage, usize)>,
@@ -213,22 +165,34 @@ impl RunState {
                 self.touch(Topic::Head);
             }
             EventBody::StageBegan { stage, from, total } => self.stage_began(time, stage, from, total),
+            EventBody::Part { stage, index, count, name } => {
+                if stage == Stage::Policy {
+                    self.turn_to_policy(index);
+                }
+                self.stages[stage as usize].part = Some(Part { index, count, name });
+                self.touch_all();
+            }
             EventBody::StageEnded { stage, seconds, cached } => {
-                let state = &mut self.stages[stage as usize];
-                state.phase = if cached { Phase::Cached } else { Phase::Done };
-                state.seconds = Some(seconds);
+                self.stages[stage as usize].end(seconds, cached);
                 self.touch(Topic::Head);
             }
             EventBody::Loss { stage, step, total, loss, .. } => {
                 self.stages[stage as usize].advance(time, step, total);
-                if let Some(curve) = self.losses.get_mut(stage as usize) {
-                    curve.push((step as f64, loss));
-                }
+                let curve = &mut self.losses[stage as usize];
+                cut(curve, step, |p| p.0 as usize);
+                curve.push((step as f64, loss));
                 self.touch(Topic::Loss);
                 self.touch(Topic::Head);
             }
             EventBody::Validation { step, qwk } => {
-                self.validation.push((step, qwk));
+                let row = match self.own_objective() {
+                    Some(own) => {
+                        let value = qwk.first().copied().unwrap_or(f64::NAN);
+                        (0..self.objectives.len()).map(|i| if i == own { value } else { f64::NAN }).collect()
+                    }
+                    None => qwk,
+                };
+                self.validation.push((step, row));
                 self.touch(Topic::Validation);
             }
             EventBody::RewardModel { report } => {
@@ -241,10 +205,16 @@ impl RunState {
             }
             EventBody::Policy { total, step } => {
                 self.stages[Stage::Policy as usize].advance(time, step.step, total);
+                cut(&mut self.policy, step.step, |p| p.step);
                 self.policy.push(step);
                 self.touch(Topic::Policy);
                 self.touch(Topic::Control);
                 self.touch(Topic::Head);
+            }
+            EventBody::KlFrontier { point } => {
+                cut(&mut self.frontier, point.step, |p| p.step);
+                self.frontier.push(point);
+                self.touch(Topic::Policy);
             }
             EventBody::Samples { step, samples } => {
                 self.samples = Some((step, samples));
@@ -262,6 +232,10 @@ impl RunState {
                 self.controls.retain(|c| c.policy != policy || c.judge != judge);
                 self.controls.push(Control { policy, judge, report });
                 self.touch(Topic::Control);
+            }
+            EventBody::Front { report } => {
+                self.front = Some(report);
+                self.touch(Topic::Summary);
             }
             EventBody::Summary { summary } => {
                 self.summary = Some(summary);
@@ -281,32 +255,83 @@ impl RunState {
 
     /// Points of the stage after `from` are void: the run was resumed from a checkpoint made there.
     fn stage_began(&mut self, time: u64, stage: Stage, from: usize, total: usize) {
+        // Preference SFT and the optimisation after it are both reported as this stage: neither voids what the other said.
+        let two = stage == Stage::Policy && self.config.as_ref().is_some_and(|c| c.method.preference_sft > 0);
+        if !two {
+            self.losses[stage as usize].retain(|p| p.0 <= from as f64);
+        }
         match stage {
-            Stage::Sft | Stage::RewardModel => {
-                if let Some(curve) = self.losses.get_mut(stage as usize) {
-                    curve.retain(|p| p.0 <= from as f64);
-                }
-                if stage == Stage::RewardModel {
-                    self.validation.retain(|v| v.0 <= from);
-                }
+            Stage::RewardModel => {
+                let own = self.own_objective();
+                let elsewhere = |qwk: &[f64]| own.is_some_and(|i| qwk.get(i).is_some_and(|v| v.is_nan()));
+                self.validation.retain(|(step, qwk)| *step <= from || elsewhere(qwk));
             }
             Stage::Policy => {
-                self.policy.retain(|p| p.step <= from);
+                if !two {
+                    self.policy.retain(|p| p.step <= from);
+                    self.frontier.retain(|p| p.step <= from);
+                }
                 if self.samples.as_ref().is_some_and(|s| s.0 > from) {
                     self.samples = None;
                 }
                 self.controls.retain(|c| c.policy != "policy");
+                self.front = None;
             }
-            Stage::Evaluation => self.controls.clear(),
-            Stage::Calibration => {}
+            Stage::Evaluation => {
+                self.controls.clear();
+                self.front = None;
+            }
+            Stage::Sft | Stage::Calibration => {}
         }
         for later in Stage::ALL.into_iter().filter(|&s| s > stage) {
             self.stages[later as usize] = StageState::default();
         }
-        let mut state = StageState::default();
-        state.advance(time, from, total);
-        self.stages[stage as usize] = state;
+        self.stages[stage as usize].begin(time, from, total);
         self.touch_all();
+    }
+
+    /// The curves are those of one policy: another one begins its own, and one that was put aside finds its own again.
+    fn turn_to_policy(&mut self, index: usize) {
+        if index == self.policy_part {
+            return;
+        }
+        let steps = std::mem::take(&mut self.policy);
+        let (left, kept) = (self.policy_part, self.aside.take());
+        self.policy_part = index;
+        self.samples = None;
+        match kept {
+            Some((part, steps)) if part == index => self.policy = steps,
+            kept => self.aside = kept,
+        }
+        if !steps.is_empty() {
+            self.aside = Some((left, steps));
+        }
+    }
+
+    /// The objective that the reward model in training has to itself, where each has a model of its own.
+    fn own_objective(&self) -> Option<usize> {
+        let part = self.stages[Stage::RewardModel as usize].part.as_ref()?;
+        index_of(&self.objectives, &part.name)
+    }
+
+    /// The method of the run.
+    pub fn method(&self) -> Method {
+        self.config.as_ref().map(|c| c.method.kind).unwrap_or_default()
+    }
+
+    /// The optimiser of its policies.
+    pub fn optimizer(&self) -> PolicyOptimizer {
+        self.config.as_ref().map(|c| c.policy.optimizer).unwrap_or_default()
+    }
+
+    /// Whether its policies are optimised by sampling; else they are trained on given answers, or not at all.
+    pub fn optimises(&self) -> bool {
+        optimises(self.method())
+    }
+
+    /// Whether what a prompt asks for decides the reward.
+    pub fn asks(&self) -> bool {
+        self.method() == Method::Moslim
     }
 
     /// Control by `policy` as seen by `judge`.
@@ -336,6 +361,18 @@ impl RunState {
     /// KL coefficient of a policy step.
     pub fn kl_coefficient(&self, step: usize) -> Option<f64> {
         self.policy.iter().rev().find(|p| p.step == step).map(|p| p.kl_coefficient)
+    }
+}
+
+/// Whether a method optimises policies by sampling.
+pub fn optimises(method: Method) -> bool {
+    matches!(method, Method::Moslim | Method::Morlhf | Method::RewardedSoups)
+}
+
+/// Drops the end of a curve, from `step` on: it is reported again.
+fn cut<T>(curve: &mut Vec<T>, step: usize, of: fn(&T) -> usize) {
+    while curve.last().is_some_and(|p| of(p) >= step) {
+        curve.pop();
     }
 }
 
@@ -396,6 +433,84 @@ mod tests {
         assert_eq!(state.policy.iter().map(|p| p.step).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(state.samples, None);
         assert_eq!(state.stages[Stage::Policy as usize].step, 3);
+    }
+
+    fn part(stage: Stage, index: usize, name: &str) -> EventBody {
+        EventBody::Part { stage, index, count: 2, name: name.into() }
+    }
+
+    fn began(stage: Stage, from: usize) -> EventBody {
+        EventBody::StageBegan { stage, from, total: 10 }
+    }
+
+    fn loss(stage: Stage, step: usize) -> EventBody {
+        EventBody::Loss { stage, step, total: 10, loss: step as f64, rate: 1.0 }
+    }
+
+    #[test]
+    fn another_policy_begins_new_curves_and_one_that_is_resumed_finds_its_own() {
+        let steps = |s: &RunState| s.policy.iter().map(|p| p.step).collect::<Vec<_>>();
+        let samples = |step| EventBody::Samples { step, samples: vec![] };
+        let ended = EventBody::StageEnded { stage: Stage::Policy, seconds: 2.0, cached: true };
+        let mut bodies = vec![part(Stage::Policy, 1, "a"), began(Stage::Policy, 0), policy(1, vec![]), samples(1), ended.clone()];
+        bodies.extend([part(Stage::Policy, 2, "b"), began(Stage::Policy, 0)]);
+        let state = folded(bodies.clone());
+        assert_eq!((steps(&state), state.samples.is_none()), (vec![], true));
+        assert_eq!(state.stages[Stage::Policy as usize].part, Some(Part { index: 2, count: 2, name: "b".into() }));
+
+        bodies.extend([policy(1, vec![]), policy(2, vec![]), policy(3, vec![])]);
+        // Resumed: earlier stages come from the cache, and so does the first policy.
+        bodies.extend([began(Stage::Sft, 0), part(Stage::Policy, 1, "a"), began(Stage::Policy, 0), ended]);
+        assert_eq!(steps(&folded(bodies.clone())), Vec::<usize>::new());
+        bodies.extend([part(Stage::Policy, 2, "b"), began(Stage::Policy, 2), policy(3, vec![])]);
+        assert_eq!(steps(&folded(bodies)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn every_objective_keeps_the_curve_of_its_own_reward_model() {
+        let check = |step, qwk| EventBody::Validation { step, qwk: vec![qwk] };
+        let mut state = RunState::default();
+        state.objectives = ["a", "b"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
+        let mut bodies = vec![part(Stage::RewardModel, 1, "a"), began(Stage::RewardModel, 0), check(5, 0.1), check(9, 0.2)];
+        bodies.extend([part(Stage::RewardModel, 2, "b"), began(Stage::RewardModel, 0), check(5, 0.3)]);
+        state.receive(Frame::Events { events: events(bodies) });
+        let curve = |i: usize| -> Vec<f64> { state.validation.iter().map(|v| v.1[i]).filter(|q| q.is_finite()).collect() };
+        assert_eq!((curve(0), curve(1)), (vec![0.1, 0.2], vec![0.3]));
+    }
+
+    #[test]
+    fn supervised_training_of_a_policy_has_a_loss_curve() {
+        let stage = Stage::Policy;
+        let steps = |s: &RunState| s.losses[stage as usize].iter().map(|p| p.0 as usize).collect::<Vec<_>>();
+        let mut bodies = vec![began(stage, 0), loss(stage, 4), loss(stage, 8), began(stage, 6)];
+        assert_eq!(steps(&folded(bodies.clone())), [4]);
+        bodies.push(loss(stage, 8));
+        assert_eq!(steps(&folded(bodies)), [4, 8]);
+
+        // Preference SFT keeps its curve when the optimisation after it begins, and the optimisation keeps its own when a run
+        // that is resumed trains the one before it again.
+        let mut state = RunState::default();
+        let mut config = RunConfig::default();
+        config.method.preference_sft = 10;
+        state.config = Some(config);
+        let again = [began(stage, 0), loss(stage, 5), began(stage, 1), policy(2, vec![])];
+        let mut bodies = vec![began(stage, 0), loss(stage, 5), began(stage, 0), policy(1, vec![]), policy(2, vec![])];
+        bodies.extend(again);
+        state.receive(Frame::Events { events: events(bodies) });
+        assert_eq!(steps(&state), [5]);
+        assert_eq!(state.policy.iter().map(|p| p.step).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn the_frontier_grows_with_the_steps_and_the_front_is_that_of_the_last_evaluation() {
+        let point = |step, kl| EventBody::KlFrontier { point: KlPoint { step, kl, ..Default::default() } };
+        let mut bodies = vec![began(Stage::Policy, 0), point(1, 0.5), point(5, 2.0), began(Stage::Policy, 3), point(5, 3.0)];
+        let state = folded(bodies.clone());
+        assert_eq!(state.frontier.iter().map(|p| (p.step, p.kl)).collect::<Vec<_>>(), [(1, 0.5), (5, 3.0)]);
+        bodies.extend([began(Stage::Evaluation, 0), EventBody::Front { report: FrontReport::default() }]);
+        assert!(folded(bodies.clone()).front.is_some());
+        bodies.push(began(Stage::Evaluation, 0));
+        assert_eq!(folded(bodies).front, None);
     }
 
     #[test]

@@ -131,14 +131,19 @@ impl Default for MethodConfig {
     }
 }
 
-/// Every objective alone, every pair in equal parts, and all of them in equal parts.
+/// Two layers of weight vectors (Deb & Jain 2014, section IV-A): every objective alone, and a lattice of halves drawn half-way
+/// to the centre, so that most trade-offs give some weight to everything. 14 of them for four objectives.
 pub fn default_weights(objectives: usize) -> Vec<Vec<f64>> {
-    let of =
-        |chosen: &[usize]| (0..objectives).map(|i| if chosen.contains(&i) { 1.0 / chosen.len() as f64 } else { 0.0 }).collect();
-    let mut out: Vec<Vec<f64>> = (0..objectives).map(|i| of(&[i])).collect();
-    out.extend((0..objectives).flat_map(|i| (i + 1..objectives).map(move |j| (i, j))).map(|(i, j)| of(&[i, j])));
-    if objectives > 2 {
-        out.push(of(&(0..objectives).collect::<Vec<_>>()));
+    let alone = |i: usize| (0..objectives).map(|j| if j == i { 1.0 } else { 0.0 }).collect::<Vec<f64>>();
+    let mut out: Vec<Vec<f64>> = (0..objectives).map(alone).collect();
+    if objectives > 1 {
+        let centre = 1.0 / objectives as f64;
+        for i in 0..objectives {
+            for j in i..objectives {
+                let halves = alone(i).into_iter().zip(alone(j)).map(|(a, b)| (a + b) / 2.0);
+                out.push(halves.map(|w| (w + centre) / 2.0).collect());
+            }
+        }
     }
     out
 }
@@ -181,14 +186,15 @@ mod tests {
 
     #[test]
     fn default_weights_lie_on_the_simplex() {
-        for (objectives, count) in [(1, 1), (2, 3), (3, 7), (4, 11)] {
+        for (objectives, count) in [(1, 1), (2, 5), (3, 9), (4, 14)] {
             let weights = default_weights(objectives);
             assert_eq!(weights.len(), count);
             assert!(weights.iter().all(|w| w.len() == objectives && (w.iter().sum::<f64>() - 1.0).abs() < 1e-12));
         }
         let config = MethodConfig::default();
         assert_eq!(config.weight_vectors(&[1, 3], 4)[0], [0.0, 1.0, 0.0, 0.0]);
-        assert_eq!(config.weight_vectors(&[1, 3], 4)[2], [0.0, 0.5, 0.0, 0.5]);
+        assert_eq!(config.weight_vectors(&[1, 3], 4)[2], [0.0, 0.75, 0.0, 0.25]);
+        assert_eq!(default_weights(4)[4], [0.625, 0.125, 0.125, 0.125]);
     }
 
     #[test]

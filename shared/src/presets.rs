@@ -32,7 +32,7 @@ fn smoke() -> PresetInfo {
             reward_trunk: model,
             sft: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
             reward_model: RewardModelConfig { steps: 40, batch: 32, ..Default::default() },
-            policy: PolicyConfig { iterations: 8, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
+            policy: PolicyConfig { iterations: 16, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
             evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, front: 4, ..Default::default() },
             ..Default::default()
         },

@@ -22,6 +22,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Train in this process, from supervised fine-tuning to evaluation.
     Train(TrainArgs),
+    /// Train many runs that answer one question, and compare them.
+    Study(StudyArgs),
     /// The process in which a server trains a run.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -83,6 +85,10 @@ pub struct TrainArgs {
     /// one is given.
     #[arg(long, value_name = "ID")]
     pub run: Option<RunId>,
+    /// Start from the policy of this finished run: a new run that goes on where it ended, with its configuration unless one
+    /// is given.
+    #[arg(long, value_name = "ID")]
+    pub from: Option<RunId>,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -152,6 +158,40 @@ pub struct GenerateArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").args(["preset", "config", "study"]).required(true)))]
+pub struct StudyArgs {
+    /// A shipped study: methods, optimisers, mappings, reward-size, stages.
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// A study of your own: a JSON file with name, base, axes and seeds.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Go on with this study.
+    #[arg(long, value_name = "ID")]
+    pub study: Option<RunId>,
+    /// Run preset that a shipped study varies.
+    #[arg(long, default_value = "quick")]
+    pub base: String,
+    /// Seeds, separated by commas [default: 1,2,3].
+    #[arg(long, value_delimiter = ',')]
+    pub seeds: Option<Vec<u64>>,
+    /// Runs at a time [default: as many as cores and memory allow].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Show what would be run, and end.
+    #[arg(long)]
+    pub dry: bool,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+    /// Stop when standard input ends.
+    #[arg(long, hide = true)]
+    pub worker: bool,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,16 @@ impl DataFolder {
         self.run(id).join("config.json")
     }
 
+    /// The folder of all studies.
+    pub fn studies(&self) -> PathBuf {
+        self.root.join("studies")
+    }
+
+    /// The folder of a study.
+    pub fn study(&self, id: &RunId) -> PathBuf {
+        self.studies().join(id.as_str())
+    }
+
     /// The server's database.
     pub fn database(&self) -> PathBuf {
         self.root.join("lab.db")

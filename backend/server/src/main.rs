@@ -14,12 +14,15 @@ mod folder;
 mod guard;
 mod id;
 mod json;
+mod pictures;
 mod progress;
 mod report;
 mod signals;
 mod state;
 mod store;
 mod stream;
+mod studies;
+mod study;
 mod worker;
 
 use clap::Parser;

@@ -24,7 +24,32 @@ fn write(out: &mut String, s: &RunSummary) -> std::fmt::Result {
     writeln!(out, "\nPolicy optimisation")?;
     let p = &s.policy;
     writeln!(out, "  reward {:+.3} -> {:+.3}, KL {:.2} nats per answer", p.reward_first, p.reward_last, p.kl)?;
-    writeln!(out, "  {} answers and {} tokens sampled", p.samples, p.tokens)
+    writeln!(out, "  {} answers and {} tokens sampled", p.samples, p.tokens)?;
+    front(out, s)?;
+    let c = &s.compute;
+    let passes = c.policy.passes() / 1e6;
+    writeln!(out, "\nCost of {} after SFT and reward model", s.method.title())?;
+    writeln!(
+        out,
+        "  {passes:.1} million token passes in {:.0} s; {} models trained, {} kept; at most {} MiB",
+        c.policy_seconds, c.models_trained, c.models_kept, c.peak_memory_mib
+    )
+}
+
+fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
+    if s.front.points.is_empty() {
+        return Ok(());
+    }
+    let f = &s.front;
+    writeln!(out, "\nTrade-offs (utility: 0 for the worst class, 1 for the best), as judged by gold")?;
+    writeln!(out, "  {:<32} {} fluent", "weights", f.objectives.iter().map(|o| format!("{o:>14}")).collect::<String>())?;
+    for p in &f.points {
+        let weights = p.weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" ");
+        let utility: String = p.utility.iter().map(|u| format!("{u:>14.3}")).collect();
+        writeln!(out, "  {weights:<32} {utility} {:>6.2}", p.fluency)?;
+    }
+    let [low, high] = f.interval;
+    writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)
 }
 
 fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
@@ -64,6 +89,7 @@ mod tests {
             run: "a".into(),
             reward_model: RewardModelReport {
                 heads: vec![RewardHeadReport { objective: "honesty".into(), accuracy: 0.875, qwk: 0.5, ..Default::default() }],
+                ..Default::default()
             },
             control: ControlSummary { judge: "gold".into(), policy: report(0.75), sft: report(0.3) },
             ..Default::default()

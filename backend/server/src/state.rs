@@ -3,6 +3,7 @@
 use crate::folder::DataFolder;
 use crate::guard::Hosts;
 use crate::store::Store;
+use crate::studies::Studies;
 use crate::worker::Supervisor;
 use serde_json::Value;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 pub struct App {
     pub store: Store,
     pub supervisor: Supervisor,
+    pub studies: Studies,
     pub hosts: Arc<Hosts>,
     /// Becomes true when the server stops, so that sockets say goodbye.
     pub stopping: watch::Receiver<bool>,
@@ -25,7 +27,8 @@ pub type Shared = Arc<App>;
 impl App {
     /// State of a server that keeps its data in `data`, answers for `hosts`, and stops when `stopping` becomes true.
     pub fn new(store: Store, data: DataFolder, hosts: Hosts, stopping: watch::Receiver<bool>) -> Shared {
-        let supervisor = Supervisor::new(store.clone(), data);
-        Arc::new(Self { store, supervisor, hosts: Arc::new(hosts), stopping, devices: OnceCell::new() })
+        let supervisor = Supervisor::new(store.clone(), data.clone());
+        let studies = Studies::new(data);
+        Arc::new(Self { store, supervisor, studies, hosts: Arc::new(hosts), stopping, devices: OnceCell::new() })
     }
 }

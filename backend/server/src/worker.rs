@@ -154,6 +154,12 @@ impl Supervisor {
         }
     }
 
+    /// # Errors
+    /// [`Error::Conflict`] while a run trains.
+    pub async fn check_free(&self) -> Result<(), Error> {
+        self.slot.lock().await.free()
+    }
+
     async fn find(&self, id: &RunId) -> Result<RunInfo, Error> {
         self.store.run(id).await?.ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
     }

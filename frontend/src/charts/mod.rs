@@ -3,13 +3,14 @@
 pub mod backend;
 pub mod band;
 mod frame;
+pub mod front;
 pub mod line;
 
 use leptos::prelude::{document, window};
 use plotters::prelude::*;
 
 /// Objectives that have a colour of their own; more of them start again.
-pub const INKS: usize = 6;
+pub const INKS: usize = 7;
 
 /// What a line stands for; the colour follows from it and from the theme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 use crate::api::{self, DeviceInfo, Failure};
 use crate::derived;
 use crate::json;
-use crate::pages::fields::{self, Field, Kind, SECTIONS, TARGETS, element_id};
+use crate::pages::fields::{self, Field, element_id};
+use crate::parts::field::field;
+use crate::parts::settings::{SECTIONS, TARGETS};
 use crate::parts::targets;
 use crate::router::Address;
 use leptos::prelude::*;
@@ -122,7 +124,8 @@ impl Form {
         self.loaded.update(|n| *n += 1);
     }
 
-    fn edit(self, field: Field, typed: &str) {
+    /// Takes what was typed into the input of `field`.
+    pub fn edit(self, field: Field, typed: &str) {
         self.change(|d| {
             d.refused = None;
             d.bad.retain(|(path, _)| *path != field.path);
@@ -158,8 +161,13 @@ impl Form {
         derived::text(move || self.read(|d| d.message(path)))
     }
 
+    /// A text about the configuration; empty while that cannot be read.
+    pub fn about(self, f: impl Fn(&RunConfig) -> String + Send + Sync + 'static) -> Memo<String> {
+        derived::text(move || self.read(|d| d.parsed.as_ref().map(&f).unwrap_or_default()))
+    }
+
     /// What the input of `field` shows: not what is being typed, but what was loaded.
-    fn shown(self, field: Field) -> String {
+    pub fn shown(self, field: Field) -> String {
         self.loaded.track();
         self.data.with_value(|d| fields::text(fields::get(&d.value, field.path)))
     }
@@ -245,65 +253,6 @@ fn section(id: &'static str, title: &'static str, intro: &'static str, fields: V
             <div class="fields">{fields}</div>
             {extra}
         </section>
-    }
-    .into_any()
-}
-
-/// One field: label, input, help, and what is wrong with it.
-fn field(form: Form, field: Field) -> AnyView {
-    let id = element_id(field.path);
-    let note = format!("{id}-note");
-    let message = form.message(field.path);
-    let mode = if field.kind == Kind::Text { "text" } else { "decimal" };
-    let input = match field.kind {
-        Kind::Choice(options) => {
-            let options: Vec<AnyView> = options
-                .iter()
-                .map(|(value, label)| {
-                    let value = *value;
-                    view! { <option value=value prop:selected=move || form.shown(field) == value>{*label}</option> }.into_any()
-                })
-                .collect();
-            view! {
-                <select id=id.clone() aria-describedby=note.clone() on:change=move |ev| form.edit(field, &event_target_value(&ev))>
-                    {options}
-                </select>
-            }
-            .into_any()
-        }
-        Kind::Toggle => view! {
-            <input
-                type="checkbox"
-                id=id.clone()
-                aria-describedby=note.clone()
-                prop:checked=move || form.shown(field) == "true"
-                on:change=move |ev| form.edit(field, if event_target_checked(&ev) { "true" } else { "false" })
-            />
-        }
-        .into_any(),
-        _ => view! {
-            <input
-                type="text"
-                id=id.clone()
-                class="num"
-                autocomplete="off"
-                spellcheck="false"
-                inputmode=mode
-                aria-describedby=note.clone()
-                aria-invalid=move || (!message.with(String::is_empty)).to_string()
-                prop:value=move || form.shown(field)
-                on:input=move |ev| form.edit(field, &event_target_value(&ev))
-            />
-        }
-        .into_any(),
-    };
-    view! {
-        <div class="field" class:invalid=move || !message.with(String::is_empty)>
-            <label for=id>{field.label}</label>
-            {input}
-            <p class="hint" id=note>{field.help}</p>
-            <p class="problem" role="status">{move || message.get()}</p>
-        </div>
     }
     .into_any()
 }

@@ -22,7 +22,7 @@ const STEPS: [(&str, &str, &str); 5] = [
     ),
     (
         "Policy optimisation",
-        "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO does the rest.",
+        "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO, or another optimiser, does the rest.",
         "tags + grades → reward",
     ),
     (

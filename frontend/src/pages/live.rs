@@ -1,7 +1,7 @@
 //! A run while it lives, and what it came to.
 
 use crate::api;
-use crate::parts::{control, curves, format, report, sample, stage};
+use crate::parts::{control, curves, format, learning, report, sample, stage};
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
@@ -75,7 +75,7 @@ pub fn live(id: String) -> AnyView {
                 {stage::stages(run)}
                 {notes(run)}
             </section>
-            {curves::optimisation(run)}
+            {learning::optimisation(run)}
             {control::control(run)}
             {sample::samples(run)}
             {curves::distributions(run)}
@@ -166,6 +166,15 @@ fn facts(state: &RunState) -> AnyView {
     if let Some(info) = state.info() {
         list.push(("Preset", info.preset.clone()));
         list.push(("Seed", info.seed.to_string()));
+    }
+    if let Some(config) = &state.config {
+        list.push(("Method", config.method.kind.title().to_string()));
+        if state.optimises() {
+            list.push(("Optimiser", config.policy.optimizer.title().to_string()));
+        }
+        if let Some(run) = &config.from {
+            list.push(("Starts from the policy of", run.clone()));
+        }
     }
     if let Some(device) = &state.device {
         list.push(("Device", format!("{} ({})", device.device, device.name)));

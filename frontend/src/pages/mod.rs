@@ -5,3 +5,5 @@ pub mod fields;
 pub mod home;
 pub mod live;
 pub mod not_found;
+pub mod studies;
+pub mod study;

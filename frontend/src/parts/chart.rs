@@ -1,18 +1,16 @@
 //! A chart on the page: title, hint, legend, canvas, and a table of the last values.
 
 use crate::app::Theme;
-use crate::charts::backend::CanvasBackend;
-use crate::charts::{LinePlot, Palette, Plot, band, line, ramp};
+use crate::charts::{LinePlot, Plot, band, line, ramp};
 use crate::derived;
+use crate::parts::canvas::{observe, surface};
 use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::html;
 use leptos::prelude::*;
 use plotters::prelude::IntoDrawingArea;
-use wasm_bindgen::JsCast;
-use wasm_bindgen::closure::Closure;
-use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
+use web_sys::HtmlCanvasElement;
 
 /// Makes a chart's data from the state of a run.
 pub type PlotFn = Box<dyn Fn(&RunState) -> Plot + Send + Sync>;
@@ -128,46 +126,10 @@ fn legend_entry(entry: Entry) -> AnyView {
     .into_any()
 }
 
-/// Follows the element's size.
-fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
-    let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
-    derived::effect(move || {
-        let Some(element) = canvas.get() else { return };
-        let changed = Closure::<dyn FnMut()>::new(move || {
-            let _ = resized.try_update(|n| *n = n.wrapping_add(1));
-        });
-        if let Ok(observer) = ResizeObserver::new(changed.as_ref().unchecked_ref()) {
-            observer.observe(&element);
-            kept.set_value(Some((observer, changed)));
-        }
-    });
-    on_cleanup(move || {
-        let _ = kept.try_update_value(|k| {
-            if let Some((observer, _)) = k.take() {
-                observer.disconnect();
-            }
-        });
-    });
-}
-
 /// Draws into the canvas in device pixels.
 fn draw(canvas: &HtmlCanvasElement, plot: &Plot) {
-    let ratio = window().device_pixel_ratio().clamp(1.0, 4.0);
-    let width = (f64::from(canvas.client_width()) * ratio).round() as u32;
-    let height = (f64::from(canvas.client_height()) * ratio).round() as u32;
-    if f64::from(width) < 120.0 * ratio || f64::from(height) < 80.0 * ratio {
-        return;
-    }
-    if canvas.width() != width {
-        canvas.set_width(width);
-    }
-    if canvas.height() != height {
-        canvas.set_height(height);
-    }
-    let context = canvas.get_context("2d").ok().flatten().and_then(|c| c.dyn_into::<CanvasRenderingContext2d>().ok());
-    let Some(context) = context else { return };
-    let palette = Palette::from_page(ratio);
-    let area = CanvasBackend::new(context, width, height).into_drawing_area();
+    let Some((backend, palette)) = surface(canvas) else { return };
+    let area = backend.into_drawing_area();
     // A canvas takes everything that is drawn on it.
     let _ = match plot {
         Plot::Lines(lines) => line::draw(&area, lines, &palette),

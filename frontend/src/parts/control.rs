@@ -1,12 +1,13 @@
 //! Does the policy obey? Asked against achieved per objective, before and after.
 
 use crate::parts::format;
-use crate::parts::matrix::matrix;
+use crate::parts::matrix::{between, matrix};
+use crate::parts::table::{before_after, table};
 use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::ControlHead;
+use moslim_shared::summary::{ControlHead, ControlReport};
 
 /// The section with all control matrices.
 pub fn control(run: Run) -> AnyView {
@@ -63,13 +64,20 @@ fn panels(state: &RunState, judge: &str) -> AnyView {
         .into_any();
     }
     let steered = state.config.as_ref().map(|c| c.steered(&state.objectives)).unwrap_or_default();
-    let cards: Vec<AnyView> = state
+    let mut cards: Vec<AnyView> = state
         .objectives
         .iter()
         .enumerate()
         .filter(|(i, _)| steered.is_empty() || steered.contains(i))
         .map(|(i, o)| card(state, o, i, judge))
         .collect();
+    if let (Some(before), Some(after)) = (state.control("sft", judge), state.control("policy", judge)) {
+        // Runs of earlier versions did not measure these.
+        if !after.hit_rate_by_active.is_empty() {
+            cards.push(together(before, after));
+            cards.push(cross_talk(&state.objectives, after));
+        }
+    }
     view! { <div class="grid two">{cards}</div> }.into_any()
 }
 
@@ -84,14 +92,19 @@ fn card(state: &RunState, objective: &Objective, index: usize, judge: &str) -> A
         Some(h) => side("Before: SFT only", source.into(), matrix(objective, index, "sft", &h.matrix)),
         None => side("Before: SFT only", "measured at the end of the run".into(), placeholder("not measured yet")),
     };
-    let right = match (after, state.rollout_matrix(index)) {
-        (Some(h), _) => side("After: with MOSLIM", source.into(), matrix(objective, index, "policy", &h.matrix)),
+    // Only where prompts ask for classes do rollouts say whether they got them.
+    let rollouts = if state.asks() { state.rollout_matrix(index) } else { None };
+    let right = match (after, rollouts) {
+        (Some(h), _) => {
+            side(&format!("After: with {}", state.method().title()), source.into(), matrix(objective, index, "policy", &h.matrix))
+        }
         (None, Some(live)) => side(
             "Now, while it learns",
             format!("on rollouts, judged by the reward model, last {MATRIX_WINDOW} steps"),
             matrix(objective, index, "rollouts", &live),
         ),
-        (None, None) => side("Now, while it learns", "on rollouts".into(), placeholder("no rollout yet")),
+        (None, None) if state.asks() => side("Now, while it learns", "on rollouts".into(), placeholder("no rollout yet")),
+        (None, None) => side("After", "measured at the end of the run".into(), placeholder("not measured yet")),
     };
     view! {
         <article class="card" data-control=objective.id.clone()>
@@ -111,10 +124,10 @@ fn head<'a>(state: &'a RunState, objective: &Objective, policy: &str, judge: &st
     state.control(policy, judge)?.heads.iter().find(|h| h.objective == objective.id)
 }
 
-fn side(title: &'static str, source: String, body: AnyView) -> AnyView {
+fn side(title: &str, source: String, body: AnyView) -> AnyView {
     view! {
         <div class="side">
-            <h4>{title}</h4>
+            <h4>{title.to_string()}</h4>
             <p class="hint">{source}</p>
             {body}
         </div>
@@ -161,4 +174,72 @@ fn figures(before: Option<&ControlHead>, after: Option<&ControlHead>) -> AnyView
         </table>
     }
     .into_any()
+}
+
+/// What several tags at once, and long series of answers, do to control.
+fn together(before: &ControlReport, after: &ControlReport) -> AnyView {
+    let share = |list: &[f64], n: usize| list.get(n).map_or("–".to_string(), |h| format::percent(*h));
+    let mut rows: Vec<Vec<String>> = (0..after.hit_rate_by_active.len())
+        .map(|n| {
+            let tags = if n == 0 { "1 tag".to_string() } else { format!("{} tags", n + 1) };
+            vec![tags, share(&before.hit_rate_by_active, n), share(&after.hit_rate_by_active, n)]
+        })
+        .collect();
+    let mut add = |name: &str, of: fn(&ControlReport) -> f64| {
+        rows.push(vec![name.to_string(), format::percent(of(before)), format::percent(of(after))]);
+    };
+    add("Answers without a double", |r| r.diversity.unique);
+    add("Distinct pairs of words", |r| r.diversity.distinct_2);
+    add("Answers without a word", |r| r.empty);
+    let caption = "Share of the tags that are met, by their number; and how varied the answers are";
+    view! {
+        <article class="card" id="together">
+            <h3>"Several tags at once"</h3>
+            {table("values", caption.into(), before_after(""), rows)}
+            <p class="hint">{wins(after)}</p>
+        </article>
+    }
+    .into_any()
+}
+
+/// The win rate in a sentence; empty where it was not measured.
+fn wins(report: &ControlReport) -> String {
+    let [low, high] = report.win_rate_interval.map(format::percent);
+    if report.win_rate_interval == [0.0, 1.0] || report.win_rate_interval == [0.0, 0.0] {
+        return String::new();
+    }
+    format!(
+        "With several tags, its answer is nearer to what is asked for than that of the SFT policy in {} of cases \
+         (95 % interval {low} to {high}; a tie counts half).",
+        format::percent(report.win_rate)
+    )
+}
+
+fn cross_talk(objectives: &[Objective], report: &ControlReport) -> AnyView {
+    let names: Vec<String> = objectives.iter().map(|o| o.name.clone()).collect();
+    view! {
+        <article class="card" id="cross-talk">
+            <h3>"Cross-talk"</h3>
+            <p class="hint">
+                "How many classes the answer moves in each column when the class asked for in the row rises by one. "
+                "Perfect control has 1 on the diagonal; anything beside it is a side effect."
+            </p>
+            {between("asked ↓ moves →", &names, &report.cross_talk)}
+        </article>
+    }
+    .into_any()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_win_rate_is_told_with_its_interval_or_not_at_all() {
+        let report = ControlReport { win_rate: 0.78, win_rate_interval: [0.72, 0.83], ..Default::default() };
+        assert!(wins(&report).contains("in 78 % of cases (95 % interval 72 % to 83 %;"), "{}", wins(&report));
+        for nothing in [[0.0, 0.0], [0.0, 1.0]] {
+            assert_eq!(wins(&ControlReport { win_rate_interval: nothing, ..Default::default() }), "");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The control matrix of one objective: asked against achieved.
+//! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
 
 use crate::charts::INKS;
 use crate::parts::format;
@@ -68,4 +68,32 @@ fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) 
         </td>
     }
     .into_any()
+}
+
+/// Numbers between objectives, about -1 to 1: one hue above 0, another below, paler towards it. `of` names the rows.
+pub fn between(of: &'static str, names: &[String], values: &[Vec<f64>]) -> AnyView {
+    let heads: Vec<AnyView> = names.iter().map(|name| view! { <th scope="col">{name.clone()}</th> }.into_any()).collect();
+    let rows: Vec<AnyView> = names
+        .iter()
+        .zip(values)
+        .map(|(name, row)| {
+            let cells: Vec<AnyView> = row.iter().map(|value| number(*value)).collect();
+            view! { <tr><th scope="row"><b>{name.clone()}</b></th>{cells}</tr> }.into_any()
+        })
+        .collect();
+    view! {
+        <div class="scroll">
+            <table class="matrix">
+                <thead><tr><th scope="col" class="corner">{of}</th>{heads}</tr></thead>
+                <tbody>{rows}</tbody>
+            </table>
+        </div>
+    }
+    .into_any()
+}
+
+fn number(value: f64) -> AnyView {
+    let (hue, share) = (u8::from(value < 0.0), value.abs().min(1.0) * HEAT);
+    let color = format!("color-mix(in srgb, var(--obj-{hue}) {share:.1}%, var(--surface))");
+    view! { <td style:background=color>{format::number(value, 2)}</td> }.into_any()
 }

@@ -2,12 +2,15 @@
 
 use crate::charts::Ink;
 use crate::parts::format;
+use crate::parts::matrix::between;
+use crate::parts::table::table;
+use crate::parts::trade_offs::{name, trade_offs};
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::event::Stage;
 use moslim_shared::objective::index_of;
-use moslim_shared::summary::RunSummary;
+use moslim_shared::summary::{ComputeReport, RewardHeadReport, RewardModelReport, RunSummary};
 
 /// How good the judge is.
 pub fn reward_model(run: Run) -> AnyView {
@@ -16,7 +19,8 @@ pub fn reward_model(run: Run) -> AnyView {
         <section id="judge" class="section" aria-labelledby="judge-title">
             <h2 id="judge-title">"Can the reward model be trusted?"</h2>
             <p class="muted">
-                "Each head on test rows that it never saw, after calibration. A head is worth something when its accuracy is above the majority class and its confidence is honest (small calibration error)."
+                "Each head on test rows that it never saw, after calibration. A head is worth something when its accuracy is above "
+                "the majority class and its confidence is honest (small calibration error)."
             </p>
             {move || {
                 let _ = revision.get();
@@ -27,32 +31,52 @@ pub fn reward_model(run: Run) -> AnyView {
     .into_any()
 }
 
+/// A column of the report: head, its long form, and what stands in it.
+type Column = (&'static str, &'static str, fn(&RewardHeadReport) -> String);
+
+static COLUMNS: [Column; 13] = [
+    ("Classes", "", |h| h.classes.to_string()),
+    ("Rows", "Labelled test rows", |h| format::count(h.n as u64)),
+    ("Accuracy", "", |h| format::percent(h.accuracy)),
+    ("Majority", "Accuracy of always guessing the most frequent class", |h| format::percent(h.majority)),
+    ("Macro-F1", "", |h| format::number(h.macro_f1, 2)),
+    ("QWK", "Quadratic weighted kappa", |h| format::number(h.qwk, 2)),
+    ("ECE before", "Expected calibration error before temperature scaling", |h| format::number(h.ece_uncalibrated, 3)),
+    ("ECE after", "Expected calibration error after temperature scaling", |h| format::number(h.ece, 3)),
+    ("T", "Fitted temperature", |h| format::number(h.temperature, 2)),
+    ("Within one", "Share of predictions at most one class away", |h| format::percent(h.within_one)),
+    ("MAE", "Mean absolute error of the expected class, in classes", |h| format::number(h.mae, 2)),
+    ("Pairwise", "Share of pairs of answers to one question that are ordered like their labels", |h| {
+        format::percent(h.pairwise_accuracy)
+    }),
+    ("NLL", "Mean negative log-likelihood, nats", |h| format::number(h.nll, 2)),
+];
+
+/// Columns that runs of earlier versions have, too.
+const OLD_COLUMNS: usize = 9;
+
 fn report(state: &RunState) -> AnyView {
     let Some(report) = &state.reward_model else {
         return view! { <p class="card empty">"The report appears when the reward model has been trained and calibrated."</p> }
             .into_any();
     };
+    let old = report.heads.iter().all(|h| h.nll == 0.0);
+    let columns = &COLUMNS[..if old { OLD_COLUMNS } else { COLUMNS.len() }];
+    let heads: Vec<AnyView> =
+        columns.iter().map(|(head, title, _)| view! { <th scope="col" title={*title}>{*head}</th> }.into_any()).collect();
     let rows: Vec<AnyView> = report
         .heads
         .iter()
         .map(|h| {
             let index = index_of(&state.objectives, &h.objective).unwrap_or(0);
-            let name = state.objectives.get(index).map_or(h.objective.clone(), |o| o.name.clone());
+            let cells: Vec<AnyView> = columns.iter().map(|(_, _, of)| view! { <td>{of(h)}</td> }.into_any()).collect();
             view! {
                 <tr data-head=h.objective.clone()>
                     <th scope="row">
                         <span class="swatch" style:background=Ink::Objective(index).css()></span>
-                        {name}
+                        {name(state, &h.objective)}
                     </th>
-                    <td>{h.classes.to_string()}</td>
-                    <td>{format::count(h.n as u64)}</td>
-                    <td><b>{format::percent(h.accuracy)}</b></td>
-                    <td>{format::percent(h.majority)}</td>
-                    <td>{format::number(h.macro_f1, 2)}</td>
-                    <td>{format::number(h.qwk, 2)}</td>
-                    <td>{format::number(h.ece_uncalibrated, 3)}</td>
-                    <td>{format::number(h.ece, 3)}</td>
-                    <td>{format::number(h.temperature, 2)}</td>
+                    {cells}
                 </tr>
             }
             .into_any()
@@ -72,24 +96,30 @@ fn report(state: &RunState) -> AnyView {
         <div class="card">
             <div class="scroll">
                 <table class="values wide" id="reward-report">
-                    <thead>
-                        <tr>
-                            <th scope="col">"Head"</th>
-                            <th scope="col">"Classes"</th>
-                            <th scope="col">"Rows"</th>
-                            <th scope="col">"Accuracy"</th>
-                            <th scope="col">"Majority"</th>
-                            <th scope="col">"Macro-F1"</th>
-                            <th scope="col" title="Quadratic weighted kappa">"QWK"</th>
-                            <th scope="col" title="Expected calibration error before temperature scaling">"ECE before"</th>
-                            <th scope="col" title="Expected calibration error after temperature scaling">"ECE after"</th>
-                            <th scope="col" title="Fitted temperature">"T"</th>
-                        </tr>
-                    </thead>
+                    <thead><tr><th scope="col">"Head"</th>{heads}</tr></thead>
                     <tbody>{rows}</tbody>
                 </table>
             </div>
             <p class="hint">{frozen}</p>
+        </div>
+        {gradients(state, report)}
+    }
+    .into_any()
+}
+
+/// Whether the heads get on with each other.
+fn gradients(state: &RunState, report: &RewardModelReport) -> AnyView {
+    if report.gradient_cosines.is_empty() {
+        return ().into_any();
+    }
+    let names: Vec<String> = report.heads.iter().map(|h| name(state, &h.objective)).collect();
+    view! {
+        <div class="card" id="gradients">
+            <h3>"Do the heads agree?"</h3>
+            <p class="hint">
+                "Cosine between the gradients of two heads' losses on the shared trunk. Negative: the heads pull the trunk apart."
+            </p>
+            {between("cosine", &names, &report.gradient_cosines)}
         </div>
     }
     .into_any()
@@ -103,9 +133,12 @@ pub fn summary(run: Run) -> AnyView {
             <h2 id="summary-title">"Result"</h2>
             {move || {
                 let _ = revision.get();
-                run.read(|s| match &s.summary {
-                    Some(summary) => result(summary),
-                    None => view! { <p class="card empty">"The result appears when the evaluation is over."</p> }.into_any(),
+                run.read(|s| {
+                    let figures = match &s.summary {
+                        Some(summary) => result(summary),
+                        None => view! { <p class="card empty">"The result appears when the evaluation is over."</p> }.into_any(),
+                    };
+                    vec![figures, trade_offs(s)].into_any()
                 })
             }}
         </section>
@@ -166,17 +199,12 @@ fn result(summary: &RunSummary) -> AnyView {
         (Stage::Evaluation.title(), seconds.evaluation),
         ("Total", seconds.total),
     ];
-    let rows: Vec<AnyView> = stages
-        .into_iter()
-        .map(|(name, s)| view! { <tr><th scope="row">{name}</th><td>{format::duration(s)}</td></tr> }.into_any())
-        .collect();
+    let rows = stages.into_iter().map(|(name, s)| vec![name.to_string(), format::duration(s)]).collect();
     view! {
         <div class="tiles">{tiles}</div>
         <div class="card split">
-            <table class="values">
-                <caption>"Wall time per stage"</caption>
-                <tbody>{rows}</tbody>
-            </table>
+            {table("values", "Wall time per stage".into(), Vec::new(), rows)}
+            {compute(&summary.compute)}
             <div>
                 <p class="hint">
                     "Measured with gold rules on held-out questions. The file holds every figure, and the settings to compute them again."
@@ -190,4 +218,22 @@ fn result(summary: &RunSummary) -> AnyView {
         </div>
     }
     .into_any()
+}
+
+/// What the method cost. Runs of earlier versions did not count it.
+fn compute(report: &ComputeReport) -> AnyView {
+    if report.models_trained == 0 {
+        return ().into_any();
+    }
+    let row = |name: &str, value: String| vec![name.to_string(), value];
+    let mut rows = vec![
+        row("Token passes, millions", format::number(report.policy.passes() / 1e6, 1)),
+        row("Policy optimisation", format::duration(report.policy_seconds)),
+        row("Models trained", report.models_trained.to_string()),
+        row("Policies kept for every trade-off", report.models_kept.to_string()),
+    ];
+    if report.peak_memory_mib > 0 {
+        rows.push(row("Most memory", format!("{} MiB", format::count(report.peak_memory_mib))));
+    }
+    table("values", "Compute: token passes are forward + 3 × training".into(), Vec::new(), rows)
 }

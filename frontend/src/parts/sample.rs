@@ -6,6 +6,7 @@ use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
+use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::Sample;
 use moslim_shared::objective::Objective;
 
@@ -52,15 +53,22 @@ pub fn samples(run: Run) -> AnyView {
 
 fn cards(state: &RunState) -> AnyView {
     let Some((step, samples)) = &state.samples else {
-        return view! { <p class="card empty">"Answers appear here with the first iteration of policy optimisation."</p> }
-            .into_any();
+        let text = if state.optimises() {
+            "Answers appear here with the first iteration of policy optimisation."
+        } else {
+            "This method shows no answers while it trains."
+        };
+        return view! { <p class="card empty">{text}</p> }.into_any();
     };
-    let beta = state.kl_coefficient(*step);
-    let cards: Vec<AnyView> = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, beta)).collect();
+    let update = (state.optimizer(), state.kl_coefficient(*step));
+    let cards: Vec<AnyView> = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, update)).collect();
     view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
 }
 
-fn card(sample: &Sample, objectives: &[Objective], step: usize, beta: Option<f64>) -> AnyView {
+/// Who updates the policy, and the KL coefficient as far as it is known.
+type Update = (PolicyOptimizer, Option<f64>);
+
+fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) -> AnyView {
     let chips: Vec<AnyView> = sample
         .preference
         .asked()
@@ -92,7 +100,7 @@ fn card(sample: &Sample, objectives: &[Objective], step: usize, beta: Option<f64
             <p class="question">{sample.question.clone()}</p>
             <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
             <div class="bars">{bars}</div>
-            <p class="arithmetic num">{arithmetic(sample, objectives, beta)}</p>
+            <p class="arithmetic num">{arithmetic(sample, objectives, update)}</p>
         </article>
     }
     .into_any()
@@ -130,22 +138,77 @@ pub fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], 
 }
 
 /// The reward as the optimiser got it, term by term.
-fn arithmetic(sample: &Sample, objectives: &[Objective], beta: Option<f64>) -> String {
-    let parts: Vec<String> = sample
-        .preference
-        .asked()
-        .filter_map(|(i, _)| Some(format!("{} {}", objectives.get(i)?.name, format::signed(*sample.contributions.get(i)?, 2))))
+fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, beta): Update) -> String {
+    // A method that weighs objectives asks for none of them, and still adds them up.
+    let counts = |i: usize, c: f64| c != 0.0 || sample.preference.0.get(i).is_some_and(Option::is_some);
+    let parts: Vec<String> = objectives
+        .iter()
+        .zip(&sample.contributions)
+        .enumerate()
+        .filter(|(i, (_, c))| counts(*i, **c))
+        .map(|(_, (o, c))| format!("{} {}", o.name, format::signed(*c, 2)))
         .collect();
     let mut text = if parts.is_empty() { "nothing asked".to_string() } else { parts.join("  ") };
     if sample.penalty != 0.0 {
         text += &format!("  cut off {}", format::signed(sample.penalty, 2));
     }
-    let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
-    text + &format!(
-        "  =  score {}.  Score − {beta} × KL {}  =  reward {}.  Advantage {}.",
-        format::signed(sample.score, 2),
-        format::number(sample.kl, 2),
-        format::signed(sample.reward, 2),
-        format::signed(sample.advantage, 2),
-    )
+    let (score, kl) = (format::signed(sample.score, 2), format::number(sample.kl, 2));
+    text += &format!("  =  score {score}.  ");
+    text += &match optimizer.kl_placement() {
+        KlPlacement::Reward => {
+            let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
+            format!("Score − {beta} × KL {kl}  =  reward {}.  ", format::signed(sample.reward, 2))
+        }
+        _ => format!("KL {kl}, not part of the reward.  "),
+    };
+    text + &verdict(sample.advantage, optimizer)
+}
+
+/// What the optimiser makes of a sample.
+fn verdict(advantage: f64, optimizer: PolicyOptimizer) -> String {
+    let title = optimizer.title();
+    if optimizer.kl_placement() != KlPlacement::Implicit {
+        return format!("{title} advantage {}.", format::signed(advantage, 2));
+    }
+    // Of all answers to a prompt the best and the worst make a pair.
+    let role = if advantage > 0.0 {
+        "the preferred answer of its pair"
+    } else if advantage < 0.0 {
+        "the rejected answer of its pair"
+    } else {
+        "in no pair"
+    };
+    format!("{title}: {role}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::preference::Preference;
+
+    fn told(optimizer: PolicyOptimizer, asked: Option<usize>) -> String {
+        let sample = Sample {
+            question: String::new(),
+            preference: Preference(vec![asked, None]),
+            answer: String::new(),
+            distributions: Vec::new(),
+            contributions: vec![0.5, 0.0],
+            penalty: -1.0,
+            score: -0.5,
+            kl: 2.0,
+            reward: -0.6,
+            advantage: 0.25,
+        };
+        let objectives = [Objective::new("a", "A", "", &["0", "1"]), Objective::new("b", "B", "", &["0", "1"])];
+        arithmetic(&sample, &objectives, (optimizer, Some(0.05)))
+    }
+
+    #[test]
+    fn the_arithmetic_is_that_of_the_optimiser() {
+        let rloo = "A +0.50  cut off −1.00  =  score −0.50.  Score − 0.05 × KL 2.00  =  reward −0.60.  RLOO advantage +0.25.";
+        assert_eq!(told(PolicyOptimizer::Rloo, Some(1)), rloo);
+        assert_eq!(told(PolicyOptimizer::Rloo, None), rloo, "a weighted sum asks for nothing and adds up the same");
+        assert!(told(PolicyOptimizer::Grpo, Some(1)).ends_with("KL 2.00, not part of the reward.  GRPO advantage +0.25."));
+        assert!(told(PolicyOptimizer::OnlineDpo, Some(1)).ends_with("Online DPO: the preferred answer of its pair."));
+    }
 }

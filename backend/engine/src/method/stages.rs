@@ -344,6 +344,9 @@ impl Outcome {
     }
 }
 
+/// Numbers per objective and class, bit for bit.
+type ExactTable = Vec<Vec<Exact>>;
+
 /// What policy optimisation keeps in its checkpoint besides the weights.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct PolicyState {
@@ -356,21 +359,21 @@ struct PolicyState {
     kls: Vec<Exact>,
     kl_frontier: Vec<KlPoint>,
     /// Mean and deviation of the mapping, as bits, where they move.
-    running: Option<(Vec<Vec<Exact>>, Vec<Vec<Exact>>)>,
+    running: Option<[ExactTable; 2]>,
 }
 
 impl PolicyState {
     fn statistics(&self, frozen: &RewardStatistics) -> RewardStatistics {
-        let plain = |v: &Vec<Vec<Exact>>| v.iter().map(|r| r.iter().map(|x| x.0).collect()).collect();
+        let plain = |v: &ExactTable| v.iter().map(|r| r.iter().map(|x| x.0).collect()).collect();
         match &self.running {
-            Some((mean, std)) => RewardStatistics { mean: plain(mean), std: plain(std), ..frozen.clone() },
+            Some([mean, std]) => RewardStatistics { mean: plain(mean), std: plain(std), ..frozen.clone() },
             None => frozen.clone(),
         }
     }
 
     fn keep(&mut self, moved: &RewardStatistics) {
         let exact = |v: &Vec<Vec<f64>>| v.iter().map(|r| r.iter().map(|&x| Exact(x)).collect()).collect();
-        self.running = Some((exact(&moved.mean), exact(&moved.std)));
+        self.running = Some([exact(&moved.mean), exact(&moved.std)]);
     }
 }
 

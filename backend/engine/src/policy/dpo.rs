@@ -4,9 +4,8 @@
 
 use super::rloo::sequence_log_probs;
 use super::rollout::{Prompt, Rollout};
-use super::{Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
 use burn::tensor::activation::log_sigmoid;
@@ -90,11 +89,11 @@ fn loss<B: TrainBackend>(
 
 /// Updates the policy on the pairs of a batch of rollouts.
 pub fn update<B: TrainBackend>(
-    mut policy: Trainee<B, Transformer<B>>,
+    mut policy: PolicyTrainee<B>,
     rollouts: &[Rollout],
     u: &Update,
     rng: &mut StdRng,
-) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, UpdateReport) {
     let mut tally = Tally::default();
     let (mut right, mut seen) = (0, 0);
     for part in minibatches(rollouts, u.config, rng) {

@@ -12,10 +12,8 @@
 
 use super::rollout::Rollout;
 use super::surrogate::{self, mean_over_tokens};
-use super::{Update, UpdateReport};
+use super::{PolicyTrainee, Update, UpdateReport};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
-use crate::model::transformer::Transformer;
 use moslim_shared::advantage::{dr_grpo, gdpo, grpo, standardise};
 use moslim_shared::config::{Aggregation, KlPlacement, PolicyOptimizer};
 use rand::rngs::StdRng;
@@ -62,11 +60,11 @@ fn overlong_penalty(length: usize, limit: usize) -> f64 {
 
 /// Updates the policy on a batch of rollouts.
 pub fn update<B: TrainBackend>(
-    policy: Trainee<B, Transformer<B>>,
+    policy: PolicyTrainee<B>,
     rollouts: &[Rollout],
     u: &Update,
     rng: &mut StdRng,
-) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, UpdateReport) {
     let beta = if u.config.optimizer.kl_placement() == KlPlacement::Loss { u.beta } else { 0.0 };
     surrogate::update(policy, rollouts, u, beta, rng, |part, r| {
         let samples: usize = part.iter().map(|g| g.len()).sum();

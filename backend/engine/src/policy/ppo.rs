@@ -5,7 +5,7 @@
 use super::reinforce::give_tokens;
 use super::rollout::{Rollout, groups};
 use super::surrogate::{self, mean_over_tokens};
-use super::{Tally, Update, UpdateReport, by_prompt, clip_range, group_gradients, minibatches, tokens};
+use super::{PolicyTrainee, Tally, Update, UpdateReport, by_prompt, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::optimizer::Trainee;
@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 pub struct Critic<B: Backend> {
     trunk: Transformer<B>,
     /// `[d_model, 1]`, 0 at first.
-    head: Param<Tensor<B, 2>>,
+    pub(super) head: Param<Tensor<B, 2>>,
     /// `[1]`
     bias: Param<Tensor<B, 1>>,
 }
@@ -102,12 +102,12 @@ pub fn value_loss<B: TrainBackend>(
 
 /// Updates policy and critic on a batch of rollouts; in the first iterations only the critic.
 pub fn update<B: TrainBackend>(
-    mut policy: Trainee<B, Transformer<B>>,
+    mut policy: PolicyTrainee<B>,
     mut critic: Trainee<B, Critic<B>>,
     rollouts: &[Rollout],
     u: &Update,
     rng: &mut StdRng,
-) -> (Trainee<B, Transformer<B>>, Trainee<B, Critic<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, Trainee<B, Critic<B>>, UpdateReport) {
     let config = &u.config.ppo;
     // The critic's learning rate follows the policy's schedule.
     let rate = config.critic_learning_rate * u.learning_rate / u.config.learning_rate;

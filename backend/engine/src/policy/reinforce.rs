@@ -4,10 +4,8 @@
 
 use super::rollout::Rollout;
 use super::surrogate::{self, mean_over_tokens};
-use super::{Update, UpdateReport};
+use super::{PolicyTrainee, Update, UpdateReport};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
-use crate::model::transformer::Transformer;
 use moslim_shared::advantage::{reward_to_go, standardise, token_rewards};
 use rand::rngs::StdRng;
 
@@ -32,10 +30,10 @@ pub fn give_tokens(rollouts: &mut [Rollout], all: &[f64]) {
 
 /// Updates the policy on a batch of rollouts.
 pub fn update<B: TrainBackend>(
-    policy: Trainee<B, Transformer<B>>,
+    policy: PolicyTrainee<B>,
     rollouts: &[Rollout],
     u: &Update,
     rng: &mut StdRng,
-) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, UpdateReport) {
     surrogate::update(policy, rollouts, u, 0.0, rng, |part, _| mean_over_tokens(part))
 }

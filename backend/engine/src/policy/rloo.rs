@@ -2,9 +2,8 @@
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
 use super::rollout::{Prompt, Rollout, groups};
-use super::{Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
 use crate::model::packed::Packed;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
@@ -65,11 +64,11 @@ pub fn loss<B: TrainBackend>(
 
 /// Updates the policy on a batch of rollouts.
 pub fn update<B: TrainBackend>(
-    mut policy: Trainee<B, Transformer<B>>,
+    mut policy: PolicyTrainee<B>,
     rollouts: &[Rollout],
     u: &Update,
     rng: &mut StdRng,
-) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, UpdateReport) {
     let mut tally = Tally::default();
     for part in minibatches(rollouts, u.config, rng) {
         let total = part.iter().map(|group| group.len()).sum();

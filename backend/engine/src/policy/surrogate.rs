@@ -1,9 +1,8 @@
 //! PPO's clipped surrogate over tokens, which GRPO, REINFORCE++ and PPO share; they differ in advantages and weights.
 
 use super::rollout::{Prompt, Rollout, groups};
-use super::{Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
-use crate::model::optimizer::Trainee;
 use crate::model::packed::Packed;
 use crate::model::transformer::Transformer;
 use burn::prelude::*;
@@ -61,13 +60,13 @@ pub fn loss<B: TrainBackend>(
 /// Updates the policy with [`loss`]. `beta`: KL coefficient within the loss; `weight(part, rollout)`: weight of each token of a
 /// rollout, for a minibatch.
 pub fn update<B: TrainBackend>(
-    mut policy: Trainee<B, Transformer<B>>,
+    mut policy: PolicyTrainee<B>,
     rollouts: &[Rollout],
     u: &Update,
     beta: f64,
     rng: &mut StdRng,
     weight: impl Fn(&[&[Rollout]], &Rollout) -> f64 + Sync,
-) -> (Trainee<B, Transformer<B>>, UpdateReport) {
+) -> (PolicyTrainee<B>, UpdateReport) {
     let mut tally = Tally::default();
     for part in minibatches(rollouts, u.config, rng) {
         let (_, grads, log_ratios) = group_gradients(&policy.model, &part, u.prompts, |model, groups| {

@@ -3,15 +3,18 @@
 
 mod lab;
 mod runs;
+mod studies;
 
 use crate::error::{Error, panicked};
 use crate::guard::{BODY_LIMIT, guard, secure};
+use crate::id::RunId;
 use crate::json;
 use crate::state::Shared;
 use crate::{assets, stream};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use serde::de::DeserializeOwned;
@@ -23,6 +26,7 @@ pub fn router(app: Shared) -> Router {
     // Layers are listed from the inside out: an answer passes `secure` last, also if it is a refusal or a panic.
     Router::new()
         .merge(runs::router())
+        .merge(studies::router())
         .merge(lab::router())
         .merge(stream::router())
         .method_not_allowed_fallback(method_not_allowed)
@@ -36,6 +40,25 @@ pub fn router(app: Shared) -> Router {
 
 async fn method_not_allowed(uri: Uri) -> Error {
     Error::MethodNotAllowed(format!("{} does not take this method", uri.path()))
+}
+
+/// The `{id}` of a path: of a run or a study.
+struct Id(RunId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let unknown = |why: String| Error::NotFound(format!("there is nothing of this name: {why}"));
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| unknown(e.body_text()))?;
+        text.parse().map(Self).map_err(unknown)
+    }
+}
+
+/// Runs a change to its end even if the client hangs up meanwhile: the handler is dropped then, and a run must not be
+/// left recorded but not started.
+async fn finish<T: Send + 'static>(change: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+    tokio::spawn(change).await.map_err(|e| Error::Internal(e.into()))?
 }
 
 /// A body of JSON. Unlike axum's own it refuses in the API's own shape, with the path of the wrong field.

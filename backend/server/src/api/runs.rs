@@ -1,13 +1,11 @@
 //! Runs: list, start, cancel, resume, and their events.
 
-use crate::api::Body;
+use crate::api::{Body, Id, finish};
 use crate::error::Error;
-use crate::id::RunId;
 use crate::state::Shared;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use moslim_engine::data::world;
@@ -34,19 +32,6 @@ pub fn router() -> Router<Shared> {
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     pub config: RunConfig,
-}
-
-/// The `{id}` of a path.
-struct Id(RunId);
-
-impl<S: Send + Sync> FromRequestParts<S> for Id {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        let unknown = |why: String| Error::NotFound(format!("there is no such run: {why}"));
-        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| unknown(e.body_text()))?;
-        text.parse().map(Self).map_err(unknown)
-    }
 }
 
 #[derive(Deserialize)]
@@ -88,7 +73,11 @@ async fn start(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Res
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
-    let run = finish(async move { app.supervisor.start(&proposal.config).await }).await?;
+    let run = finish(async move {
+        app.studies.check_free().await?;
+        app.supervisor.start(&proposal.config).await
+    })
+    .await?;
     Ok((StatusCode::CREATED, Json(run)))
 }
 
@@ -99,10 +88,4 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
-}
-
-/// Runs a change to its end even if the client hangs up meanwhile: the handler is dropped then, and a run must not be
-/// left recorded but not started.
-async fn finish<T: Send + 'static>(change: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
-    tokio::spawn(change).await.map_err(|e| Error::Internal(e.into()))?
 }

@@ -6,6 +6,7 @@ mod devices;
 mod generate;
 mod score;
 mod serve;
+mod study;
 mod train;
 mod worker;
 
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
+        Command::Study(args) => study::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),

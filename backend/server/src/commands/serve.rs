@@ -112,6 +112,7 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     let _ = stop.send(true);
     // While the worker writes its checkpoint its last events are stored, so the database is closed after it.
     app.supervisor.close().await;
+    app.studies.close().await;
     let _ = timeout(GOODBYE_TIME, server).await;
     store.close().await;
     Ok(())

@@ -29,7 +29,8 @@ const DEFAULT_PRESET: &str = "quick";
 pub fn run(args: TrainArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let id = args.run.clone().unwrap_or_else(RunId::fresh);
-    let config = choose(&args, &id, &data.config(&id))?;
+    let origin = args.from.as_ref().map(|from| data.config(from));
+    let config = choose(&args, &id, &data.config(&id), origin.as_deref())?;
     let problems = config.problems(&world::objectives());
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
@@ -56,13 +57,15 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     }
 }
 
-/// The configuration of the run: what is given, else what the run has already, else the default preset.
-fn choose(args: &TrainArgs, id: &RunId, stored: &Path) -> Result<RunConfig, Failure> {
+/// The configuration of the run: what is given, else what the run has already, else that of the run it starts `from`, else
+/// the default preset.
+fn choose(args: &TrainArgs, id: &RunId, stored: &Path, from: Option<&Path>) -> Result<RunConfig, Failure> {
     let stored = if stored.exists() { Some(read("run", stored)?) } else { None };
-    let given = match (&args.config, &args.preset) {
-        (Some(path), _) => Some(read("config", path)?),
-        (None, Some(preset)) => Some(preset_config(preset)?),
-        (None, None) => None,
+    let given = match (&args.config, &args.preset, from) {
+        (Some(path), ..) => Some(read("config", path)?),
+        (None, Some(preset), _) => Some(preset_config(preset)?),
+        (None, None, Some(from)) if stored.is_none() => Some(read("from", from)?),
+        (None, None, _) => None,
     };
     let mut config = match (&given, &stored) {
         (Some(given), _) => given.clone(),
@@ -74,6 +77,9 @@ fn choose(args: &TrainArgs, id: &RunId, stored: &Path) -> Result<RunConfig, Fail
     }
     if let Some(device) = args.device {
         config.device = device;
+    }
+    if let Some(from) = &args.from {
+        config.from = Some(from.to_string());
     }
     if let Some(stored) = stored {
         // Half a run with one configuration and half with another would have results that mean nothing. Where it is
@@ -110,7 +116,7 @@ fn read(option: &str, path: &Path) -> Result<RunConfig, Failure> {
 }
 
 /// The first Ctrl-C (or request to end) stops the run at a checkpoint, the second ends the process at once.
-fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<(), Failure> {
+pub fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
@@ -147,7 +153,7 @@ mod tests {
         let (file, stored, missing) = (folder.join("own.json"), folder.join("config.json"), folder.join("missing.json"));
         write_atomically(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
         let id = RunId::fresh();
-        let choose = |line: &str, stored: &Path| choose(&args(line), &id, stored);
+        let choose = |line: &str, stored: &Path| choose(&args(line), &id, stored, None);
 
         assert_eq!(choose("train", &missing).unwrap().preset, "quick");
         let config = choose("train --preset smoke --seed 4 --device cpu", &missing).unwrap();

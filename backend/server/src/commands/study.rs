@@ -1,0 +1,204 @@
+//! `moslim-lab study`: many runs that answer one question.
+
+use crate::cli::StudyArgs;
+use crate::commands::train::stop_on_signal;
+use crate::commands::{print_json, print_line};
+use crate::failure::Failure;
+use crate::folder::DataFolder;
+use crate::json::{self, JsonError};
+use crate::study::{Study, StudyError, operations};
+use moslim_engine::bench::gemm_peak;
+use moslim_engine::data::world;
+use moslim_shared::presets;
+use moslim_shared::study::{METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Share of the peak of matrix products that training reaches, for the estimate before the first run.
+const EFFICIENCY: f64 = 0.3;
+/// Columns of the table; the rest is in the files.
+const SHOWN: [&str; 9] = [
+    "hypervolume",
+    "spearman",
+    "hit_rate",
+    "joint_hit_rate",
+    "win_rate",
+    "fluency",
+    "models_trained",
+    "policy_seconds",
+    "mega_passes",
+];
+
+impl From<StudyError> for Failure {
+    fn from(error: StudyError) -> Self {
+        match error {
+            StudyError::Invalid(problems) => Self::problems(&problems),
+            StudyError::Unknown(id) => Self::field("study", format!("there is no study {id}")),
+            StudyError::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// Plans and trains a study, or goes on with one.
+///
+/// # Errors
+/// Bad input names its field; a study of which runs failed says which.
+pub fn run(args: &StudyArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let study = match &args.study {
+        Some(id) => Study::open(&data, id)?,
+        None => {
+            let config = choose(args)?;
+            let plan = config.plan(&world::objectives()).map_err(|p| Failure::problems(&p))?;
+            let hours = operations(&plan) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
+            eprintln!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0));
+            if args.dry {
+                for run in &plan {
+                    eprintln!("  seed {}: {}", run.config.seed, run.labels.join(" · "));
+                }
+                return if args.json { print_json(&plan) } else { Ok(()) };
+            }
+            data.create().map_err(Failure::BadInput)?;
+            Study::create(&data, config)?
+        }
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(stop.clone())?;
+    if args.worker {
+        stop_at_end_of_input(stop.clone());
+    }
+    eprintln!("Study {} in {}", study.id, study.file("").display());
+    let mut last = String::new();
+    let state = study.run(args.jobs.map(usize::from), &stop, &mut |state| {
+        let line = progress(state);
+        if line != last {
+            eprintln!("{line}");
+            last = line;
+        }
+    })?;
+    let results = study.results()?.unwrap_or_default();
+    if args.json {
+        print_json(&results)?;
+    } else {
+        print_line(&table(&results))?;
+        print_line(&format!("\nEverything is in {}", study.file("results.csv").display()))?;
+    }
+    let failed: Vec<String> = state
+        .runs
+        .iter()
+        .filter(|r| r.status == StudyRunStatus::Failed)
+        .map(|r| format!("run {} ({}, seed {}) failed: {}", r.run, r.labels.join(" · "), r.seed, r.message))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "{}\nthe others are finished; try again with: moslim-lab study --study {}",
+        failed.join("\n"),
+        study.id
+    )))
+}
+
+/// The study that the command line describes.
+fn choose(args: &StudyArgs) -> Result<StudyConfig, Failure> {
+    if let Some(path) = &args.config {
+        let mut config: StudyConfig = read(path)?;
+        if let Some(seeds) = &args.seeds {
+            config.seeds.clone_from(seeds);
+        }
+        return Ok(config);
+    }
+    let id = args.preset.as_deref().ok_or_else(|| Failure::field("preset", format!("name one of {}", PRESETS.join(", "))))?;
+    let base = presets::find(&args.base).ok_or_else(|| {
+        let known: Vec<String> = presets::all().into_iter().map(|p| p.id).collect();
+        Failure::field("base", format!("unknown preset \"{}\"; known are {}", args.base, known.join(", ")))
+    })?;
+    let seeds = args.seeds.clone().unwrap_or_else(|| vec![1, 2, 3]);
+    preset(id, base.config, seeds)
+        .ok_or_else(|| Failure::field("preset", format!("unknown study \"{id}\"; known are {}", PRESETS.join(", "))))
+}
+
+fn read(path: &Path) -> Result<StudyConfig, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::field("config", format!("{} cannot be read: {e}", path.display())))?;
+    json::read(&bytes).map_err(|error| match error {
+        JsonError::Syntax(message) => Failure::field("config", format!("{}: {message}", path.display())),
+        JsonError::Field(p) => Failure::field(&p.field, p.message),
+    })
+}
+
+/// The server's hold on a study is this process's input: when it ends, so does the study, at checkpoints.
+fn stop_at_end_of_input(stop: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}
+
+fn duration(seconds: f64) -> String {
+    if seconds < 90.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 5400.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+/// How it stands, in one line.
+fn progress(state: &StudyState) -> String {
+    use StudyRunStatus::{Failed, Finished, Running};
+    let running: Vec<String> = state
+        .runs
+        .iter()
+        .filter(|r| r.status == Running)
+        .map(|r| {
+            format!("{} seed {}: {}", r.labels.join(" · "), r.seed, r.message.split(' ').take(2).collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let mut line = format!("{} of {} runs finished", state.count(Finished), state.runs.len());
+    if state.count(Failed) > 0 {
+        line += &format!(", {} failed", state.count(Failed));
+    }
+    if let Some(left) = state.seconds_left {
+        // Rounded, so that the line changes when something happens and not all the time.
+        line += &format!(", about {} left", duration((left / 60.0).ceil() * 60.0));
+    }
+    if running.is_empty() { line } else { format!("{line} | {}", running.join(" | ")) }
+}
+
+/// The results as a table: a line for each group.
+fn table(results: &StudyResults) -> String {
+    let columns: Vec<usize> = SHOWN.iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id)).collect();
+    let names: Vec<String> = results.groups.iter().map(|g| g.labels.join(" · ")).collect();
+    let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0).max(8);
+    let mut out = format!("{:<width$}", results.axes.join(" · "));
+    for &m in &columns {
+        out += &format!("  {:>20}", METRICS[m].title);
+    }
+    for (name, group) in names.iter().zip(&results.groups) {
+        out += &format!("\n{name:<width$}");
+        for &m in &columns {
+            let s = group.metrics[m];
+            out += &format!("  {:>20}", format!("{} ({}-{})", short(s.mean), short(s.low), short(s.high)));
+        }
+    }
+    if !results.reference.is_empty() {
+        out += &format!(
+            "\n\nMean of the seeds (lowest-highest). Hypervolume over {} with reference point {:?}.",
+            results.objectives.join(", "),
+            results.reference
+        );
+    }
+    out
+}
+
+fn short(value: f64) -> String {
+    if value.abs() >= 100.0 {
+        format!("{value:.0}")
+    } else if value.abs() >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.3}")
+    }
+}

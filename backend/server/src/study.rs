@@ -1,0 +1,450 @@
+//! Runs a study: plans it, trains its runs in child processes, as many at a time as cores and memory allow, and puts their
+//! results together.
+//!
+//! A study lives in a folder of its own: `study.json` is what was asked for, `state.json` how it stands, `results.json`,
+//! `results.csv` and the pictures what came out; each file appears whole or not at all. Its runs are ordinary runs. A study
+//! that was stopped or killed goes on with whatever is not finished; a run that was interrupted goes on from its checkpoint.
+
+use crate::folder::{DataFolder, lock_file};
+use crate::id::{RunId, now_ms};
+use anyhow::{Context, Result, anyhow, bail};
+use moslim_engine::data::world;
+use moslim_engine::model::store::write_atomically;
+use moslim_shared::config::Problem;
+use moslim_shared::event::{EventBody, Outcome};
+use moslim_shared::study::{PlannedRun, StudyConfig, StudyResults, StudyRunState, StudyRunStatus, StudyState, aggregate};
+use moslim_shared::summary::RunSummary;
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Memory that a run needs besides its models, MiB.
+const RUN_MEMORY_MIB: u64 = 400;
+/// Time for a run to reach a checkpoint when the study is stopped.
+const STOP_TIME: Duration = Duration::from_secs(60);
+/// Time between two looks at the children.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A study on disk.
+#[derive(Debug, Clone)]
+pub struct Study {
+    pub id: RunId,
+    pub config: StudyConfig,
+    data: DataFolder,
+}
+
+/// Why a study cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    #[error("{}", .0.iter().map(|p| format!("{}: {}", p.field, p.message)).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Problem>),
+    #[error("there is no study {0}")]
+    Unknown(RunId),
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Study {
+    /// Writes down a new study, which is valid.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be written.
+    pub fn create(data: &DataFolder, config: StudyConfig) -> Result<Self, StudyError> {
+        let plan = config.plan(&world::objectives()).map_err(StudyError::Invalid)?;
+        let study = Self { id: RunId::fresh(), config, data: data.clone() };
+        let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
+        write_atomically(&study.file("study.json"), &text)?;
+        study.write_state(&study.fresh_state(&plan))?;
+        Ok(study)
+    }
+
+    /// Reads a study.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn open(data: &DataFolder, id: &RunId) -> Result<Self, StudyError> {
+        let file = data.study(id).join("study.json");
+        let bytes = match std::fs::read(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(StudyError::Unknown(id.clone())),
+            other => other.with_context(|| format!("reading {}", file.display()))?,
+        };
+        let config = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
+        Ok(Self { id: id.clone(), config, data: data.clone() })
+    }
+
+    /// Ids of all studies, newest first.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn list(data: &DataFolder) -> Result<Vec<RunId>> {
+        let folder = data.studies();
+        let entries = match std::fs::read_dir(&folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.with_context(|| format!("reading {}", folder.display()))?,
+        };
+        let mut ids: Vec<RunId> =
+            entries.flatten().filter_map(|e| e.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+        ids.sort_by(|a: &RunId, b: &RunId| b.as_str().cmp(a.as_str()));
+        Ok(ids)
+    }
+
+    /// A file of the study.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.data.study(&self.id).join(name)
+    }
+
+    /// The name of its `n`th run, from 0.
+    fn run_id(&self, n: usize) -> Result<RunId> {
+        format!("{}-{:03}", self.id, n + 1).parse().map_err(|e: String| anyhow!(e))
+    }
+
+    fn fresh_state(&self, plan: &[PlannedRun]) -> StudyState {
+        let runs = plan.iter().enumerate().map(|(n, run)| StudyRunState {
+            run: self.run_id(n).map(|id| id.to_string()).unwrap_or_default(),
+            labels: run.labels.clone(),
+            seed: run.config.seed,
+            status: StudyRunStatus::Waiting,
+            message: String::new(),
+        });
+        StudyState {
+            id: self.id.to_string(),
+            name: self.config.name.clone(),
+            question: self.config.question.clone(),
+            created: now_ms(),
+            active: false,
+            runs: runs.collect(),
+            seconds_left: None,
+        }
+    }
+
+    /// How it stands. What says `active` may have been killed since: the lock tells.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn state(&self) -> Result<StudyState> {
+        let file = self.file("state.json");
+        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let mut state: StudyState = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
+        if state.active && self.lock().is_ok_and(|l| l.is_some()) {
+            state.active = false;
+            for run in state.runs.iter_mut().filter(|r| r.status == StudyRunStatus::Running) {
+                run.status = StudyRunStatus::Waiting;
+            }
+        }
+        Ok(state)
+    }
+
+    fn write_state(&self, state: &StudyState) -> Result<()> {
+        write_atomically(&self.file("state.json"), &serde_json::to_vec(state)?)
+    }
+
+    /// Held while a process works on it; none while another one does.
+    fn lock(&self) -> Result<Option<std::fs::File>> {
+        Ok(lock_file(&self.file("study.lock"), Duration::ZERO)?)
+    }
+
+    /// The summary of a finished run.
+    fn summary(&self, run: &str) -> Option<RunSummary> {
+        let id: RunId = run.parse().ok()?;
+        serde_json::from_slice(&std::fs::read(self.data.run(&id).join("summary.json")).ok()?).ok()
+    }
+
+    /// Trains whatever is not finished, and writes the results. `jobs`: runs at a time; `each` is told how it stands.
+    ///
+    /// # Errors
+    /// When another process works on the study, or something cannot be written. Runs that fail are part of the state.
+    pub fn run(
+        &self,
+        jobs: Option<usize>,
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(&StudyState),
+    ) -> Result<StudyState, StudyError> {
+        let plan = self.config.plan(&world::objectives()).map_err(StudyError::Invalid)?;
+        let Some(_lock) = self.lock()? else {
+            return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
+        };
+        let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
+        if state.runs.len() != plan.len() {
+            state = self.fresh_state(&plan);
+        }
+        state.active = true;
+        for run in &mut state.runs {
+            let done = self.summary(&run.run).is_some();
+            run.status = if done { StudyRunStatus::Finished } else { StudyRunStatus::Waiting };
+            run.message.clear();
+        }
+        let result = self.work(&plan, &mut state, jobs, stop, each);
+        state.active = false;
+        state.seconds_left = None;
+        self.write_state(&state)?;
+        each(&state);
+        result?;
+        self.write_results(&state)?;
+        Ok(state)
+    }
+
+    fn work(
+        &self,
+        plan: &[PlannedRun],
+        state: &mut StudyState,
+        jobs: Option<usize>,
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(&StudyState),
+    ) -> Result<()> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = jobs.unwrap_or_else(|| cores.min(fitting(plan))).clamp(1, plan.len().max(1));
+        let threads = (cores / jobs).max(1);
+        // Runs with the same stages before the policy wait for the first of them, and find its stages in the cache.
+        let shared: Vec<String> = plan.iter().map(shared_stages).collect::<Result<_>>()?;
+        let mut warm: HashSet<String> = state
+            .runs
+            .iter()
+            .zip(&shared)
+            .filter(|(r, _)| r.status == StudyRunStatus::Finished)
+            .map(|(_, s)| s.clone())
+            .collect();
+        let (sender, receiver) = mpsc::channel::<(usize, EventBody)>();
+        let mut running: Vec<Running> = Vec::new();
+        let mut taken: Vec<f64> = Vec::new();
+        // How runs that are about to go say that they ended.
+        let mut ends: HashMap<usize, (Outcome, String)> = HashMap::new();
+        let mut stopping: Option<Instant> = None;
+        self.write_state(state)?;
+        each(state);
+        loop {
+            let mut moved = false;
+            if stop.load(Ordering::SeqCst) && stopping.is_none() {
+                stopping = Some(Instant::now());
+                // The end of its input makes a worker write a checkpoint and leave.
+                running.iter_mut().for_each(|r| drop(r.child.stdin.take()));
+            }
+            // Start what can be started.
+            while stopping.is_none() && running.len() < jobs {
+                let busy: HashSet<&String> = running.iter().map(|r| &shared[r.at]).collect();
+                let next = (0..plan.len()).find(|&n| {
+                    state.runs[n].status == StudyRunStatus::Waiting && (warm.contains(&shared[n]) || !busy.contains(&shared[n]))
+                });
+                let Some(n) = next else { break };
+                let child = self.start(n, &plan[n], threads, &sender)?;
+                running.push(Running { at: n, child, began: Instant::now() });
+                state.runs[n].status = StudyRunStatus::Running;
+                moved = true;
+            }
+            if running.is_empty() {
+                return if stopping.is_some() {
+                    bail!("stopped; go on with: moslim-lab study --study {}", self.id)
+                } else {
+                    Ok(())
+                };
+            }
+            // Hear what they say.
+            let first = receiver.recv_timeout(TICK).ok();
+            for (n, body) in first.into_iter().chain(receiver.try_iter()) {
+                if let EventBody::Ended { outcome, message } = &body {
+                    ends.insert(n, (*outcome, message.clone()));
+                }
+                if let Some(text) = now(&body)
+                    && state.runs[n].message != text
+                {
+                    state.runs[n].message = text;
+                    moved = true;
+                }
+                // Its shared stages are in the cache from here on.
+                if matches!(body, EventBody::Calibrated { .. }) {
+                    warm.insert(shared[n].clone());
+                }
+            }
+            if stopping.is_some_and(|since| since.elapsed() > STOP_TIME) {
+                running.iter_mut().for_each(|r| drop(r.child.kill()));
+            }
+            // See who is done.
+            let mut left = Vec::new();
+            for mut run in running {
+                let Some(status) = run.child.try_wait()? else {
+                    left.push(run);
+                    continue;
+                };
+                moved = true;
+                // What it said last may still be on its way.
+                while !ends.contains_key(&run.at)
+                    && let Ok((n, body)) = receiver.recv_timeout(5 * TICK)
+                {
+                    if let EventBody::Ended { outcome, message } = body {
+                        ends.insert(n, (outcome, message));
+                    }
+                }
+                let slot = &mut state.runs[run.at];
+                let finished = self.summary(&slot.run).is_some();
+                (slot.status, slot.message) = match ends.remove(&run.at) {
+                    _ if finished => (StudyRunStatus::Finished, String::new()),
+                    Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
+                    Some((_, message)) => (StudyRunStatus::Failed, message),
+                    None => (StudyRunStatus::Failed, format!("its process ended with {status} and said nothing")),
+                };
+                if finished {
+                    taken.push(run.began.elapsed().as_secs_f64());
+                    warm.insert(shared[run.at].clone());
+                }
+            }
+            running = left;
+            if moved {
+                let waiting = state.count(StudyRunStatus::Waiting) + state.count(StudyRunStatus::Running);
+                let mean = taken.iter().sum::<f64>() / taken.len().max(1) as f64;
+                state.seconds_left = (!taken.is_empty()).then(|| mean * waiting as f64 / jobs as f64);
+                self.write_state(state)?;
+                self.write_results(state)?;
+                each(state);
+            }
+        }
+    }
+
+    /// Starts the worker of the `n`th run.
+    fn start(&self, n: usize, run: &PlannedRun, threads: usize, sender: &mpsc::Sender<(usize, EventBody)>) -> Result<Child> {
+        let id = self.run_id(n)?;
+        write_atomically(&self.data.config(&id), &serde_json::to_vec_pretty(&run.config)?)?;
+        let log = std::fs::File::create(self.data.run(&id).join("worker.log"))?;
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command
+            .arg("worker")
+            .arg(format!("--run={id}"))
+            .arg("--config")
+            .arg(self.data.config(&id))
+            .arg("--data")
+            .arg(self.data.root())
+            .env("RAYON_NUM_THREADS", threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        // Ctrl-C in a terminal goes to the whole process group; a worker is told through its input instead.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().context("starting a worker")?;
+        let output = child.stdout.take().context("the worker's output")?;
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let body = serde_json::from_str(&line).unwrap_or_else(|e| EventBody::Note { text: e.to_string() });
+                if sender.send((n, body)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(child)
+    }
+
+    /// Puts together what is finished.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_results(&self, state: &StudyState) -> Result<()> {
+        let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
+        let runs: Vec<(Vec<String>, RunSummary)> =
+            finished.filter_map(|r| Some((r.labels.clone(), self.summary(&r.run)?))).collect();
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let results = aggregate(&self.config, &runs);
+        write_atomically(&self.file("results.csv"), results.to_csv().as_bytes())?;
+        for (name, picture) in pictures(&results)? {
+            write_atomically(&self.file(&name), picture.as_bytes())?;
+        }
+        write_atomically(&self.file("results.json"), &serde_json::to_vec_pretty(&results)?)
+    }
+
+    /// The results, once there are some.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn results(&self) -> Result<Option<StudyResults>> {
+        let file = self.file("results.json");
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(anyhow!(e).context(format!("reading {}", file.display()))),
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?)),
+        }
+    }
+}
+
+struct Running {
+    /// Position in the plan.
+    at: usize,
+    child: Child,
+    began: Instant,
+}
+
+/// What decides the stages before the policy.
+fn shared_stages(run: &PlannedRun) -> Result<String> {
+    let c = &run.config;
+    Ok(serde_json::to_string(&(
+        &c.world,
+        c.vocabulary,
+        &c.model,
+        &c.reward_trunk,
+        c.reward_from_sft,
+        &c.sft,
+        &c.reward_model,
+        c.seed,
+        c.device,
+    ))?)
+}
+
+/// How many runs fit into the memory that is free.
+fn fitting(plan: &[PlannedRun]) -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let largest = plan.iter().map(|r| parameters(&r.config)).fold(0.0, f64::max);
+    // Weights, gradients of several threads, two moments, reference and reward model: about twenty numbers a weight.
+    let each = RUN_MEMORY_MIB + (largest * 20.0 * 4.0 / f64::from(1 << 20)) as u64;
+    free.map_or(1, |kib| (kib / 1024 / each).max(1) as usize)
+}
+
+/// Weights of policy and reward model, roughly.
+fn parameters(c: &moslim_shared::config::RunConfig) -> f64 {
+    let of = |m: &moslim_shared::config::ModelConfig| {
+        let d = m.d_model as f64;
+        m.layers as f64 * (4.0 * d * d + 3.0 * d * m.d_ff as f64) + c.vocabulary as f64 * d
+    };
+    of(&c.model) + of(&c.reward_trunk)
+}
+
+/// Floating-point operations of a plan, roughly: for an estimate of how long it takes.
+pub fn operations(plan: &[PlannedRun]) -> f64 {
+    let of = |run: &PlannedRun| {
+        let c = &run.config;
+        let policies = match c.method.budget {
+            moslim_shared::method::Budget::Total => 1,
+            moslim_shared::method::Budget::PerPolicy => {
+                let steered = c.steered(&world::objectives()).len();
+                c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
+            }
+        };
+        // About 40 tokens of a row, 25 of an answer and 20 of a prompt.
+        let supervised = 3.0 * 40.0 * (c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch) as f64;
+        let group = 20.0 + 25.0 * c.policy.samples_per_prompt as f64;
+        let untrained = c.method.kind.policies(2, 2) == 0;
+        let passes = if untrained { 0.0 } else { group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0 };
+        parameters(c) * (supervised + passes * policies as f64)
+    };
+    plan.iter().map(of).sum()
+}
+
+/// What a run does, in a few words.
+fn now(body: &EventBody) -> Option<String> {
+    Some(match body {
+        EventBody::StageBegan { stage, .. } => stage.title().to_string(),
+        EventBody::Loss { stage, step, total, .. } => format!("{} {step}/{total}", stage.title()),
+        EventBody::Policy { total, step } => format!("Policy optimisation {}/{total}", step.step),
+        EventBody::Part { index, count, name, .. } => format!("{index} of {count}: {name}"),
+        EventBody::Evaluating { .. } => "Evaluation".to_string(),
+        _ => return None,
+    })
+}
+
+/// Pictures of the results: file name and SVG.
+fn pictures(results: &StudyResults) -> Result<Vec<(String, String)>> {
+    crate::pictures::of_study(results).context("drawing the results")
+}

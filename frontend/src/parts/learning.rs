@@ -1,0 +1,291 @@
+//! The curves of policy optimisation. What a method or an optimiser does not report has no chart.
+
+use crate::charts::{Ink, Plot};
+use crate::parts::chart::chart;
+use crate::parts::curves::{line, lines, loss, over_steps};
+use crate::parts::settings::kl_penalty;
+use crate::state::{RunState, Topic};
+use crate::stream::Run;
+use leptos::prelude::*;
+use moslim_shared::config::KlPlacement;
+use moslim_shared::event::Stage;
+use moslim_shared::method::Method;
+use moslim_shared::summary::KlPoint;
+
+/// What a chart of policy steps says before the first one.
+const EMPTY: &str = "Fills with the first iteration of policy optimisation.";
+
+/// The section with all of them.
+pub fn optimisation(run: Run) -> AnyView {
+    let what = run.text(approach);
+    view! {
+        <section id="learning" class="section" aria-labelledby="learning-title">
+            <h2 id="learning-title">"Policy optimisation"</h2>
+            <p class="muted" id="approach">{move || what.get()}</p>
+            <div class="grid two">
+                {when(run, RunState::optimises, essentials)}
+                {when(run, |s| !s.losses[Stage::Policy as usize].is_empty(), supervised)}
+                {when(run, |s| !s.frontier.is_empty(), frontier)}
+                {when(run, |s| s.policy.iter().any(|p| p.approx_kl > NOTHING), update)}
+                {when(run, |s| s.policy.iter().any(|p| p.value_loss.is_some()), critic)}
+                {when(run, |s| s.policy.iter().any(|p| p.preference_accuracy.is_some()), pairs)}
+            </div>
+        </section>
+    }
+    .into_any()
+}
+
+/// An approximate KL that rounding alone can make.
+const NOTHING: f64 = 1e-9;
+
+/// Charts that are there only while `there` holds.
+fn when(run: Run, there: fn(&RunState) -> bool, make: fn(Run) -> AnyView) -> AnyView {
+    let there = run.flag(there);
+    view! { {move || if there.get() { make(run) } else { ().into_any() }} }.into_any()
+}
+
+/// What is done to the policy, and by whom.
+fn approach(state: &RunState) -> String {
+    let Some(config) = &state.config else { return String::new() };
+    let (method, optimizer) = (config.method.kind, config.policy.optimizer);
+    let title = method.title();
+    match method {
+        Method::TaggedSft | Method::BestOfN => format!("{title} trains no policy: the SFT policy answers."),
+        Method::Ric | Method::RicClass => {
+            format!("{title}: supervised training on prompts that say what their answer has achieved. No reward is optimised.")
+        }
+        Method::Moslim => format!("{title} with {}. {}", optimizer.title(), kl_penalty(optimizer)),
+        Method::Morlhf | Method::RewardedSoups => {
+            format!(
+                "{title} with {}. {} Several policies are trained in turn; the curves are those of the last one that began.",
+                optimizer.title(),
+                kl_penalty(optimizer)
+            )
+        }
+    }
+}
+
+fn essentials(run: Run) -> AnyView {
+    let learning = chart(
+        run,
+        Topic::Policy,
+        "chart-learning".into(),
+        "Is it learning?".into(),
+        (
+            "Bold: the scalar that is optimised. Thin: the score before KL, and what each objective adds when it is asked for.",
+            EMPTY,
+        ),
+        Box::new(learning),
+    );
+    let kl = chart(
+        run,
+        Topic::Policy,
+        "chart-kl".into(),
+        "How far has it moved from the SFT model?".into(),
+        ("KL divergence in nats per answer, and what it costs where it is subtracted from the reward (β·KL).", EMPTY),
+        Box::new(divergence),
+    );
+    let target = chart(
+        run,
+        Topic::Policy,
+        "chart-target".into(),
+        "How likely is the class asked for?".into(),
+        (
+            "Probability that the reward model gives to the class asked for, mean over the answers that ask.",
+            "Fills with the first iteration whose prompts carry tags.",
+        ),
+        Box::new(on_target),
+    );
+    let entropy = chart(
+        run,
+        Topic::Policy,
+        "chart-entropy".into(),
+        "Does it still try different things?".into(),
+        ("Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only.", EMPTY),
+        Box::new(|s| lines(s, false, vec![("Token entropy, nats".into(), Ink::Strong, true)], &|p, _| Some(p.entropy))),
+    );
+    vec![learning, kl, target, entropy].into_any()
+}
+
+fn supervised(run: Run) -> AnyView {
+    chart(
+        run,
+        Topic::Loss,
+        "chart-policy-loss".into(),
+        "Does it learn to read its prompts?".into(),
+        ("Loss on prompts that say what their answer has achieved, nats per token. Lower is better.", ""),
+        Box::new(|s| loss(s, Stage::Policy, "Loss")),
+    )
+}
+
+fn frontier(run: Run) -> AnyView {
+    chart(
+        run,
+        Topic::Policy,
+        "chart-frontier".into(),
+        "Is the reward model being exploited?".into(),
+        (
+            "Share of the classes asked for that are met, by step. When the reward model's line rises while that of the gold \
+             rules falls, the policy is exploiting the reward model.",
+            "",
+        ),
+        Box::new(exploited),
+    )
+}
+
+fn update(run: Run) -> AnyView {
+    chart(
+        run,
+        Topic::Policy,
+        "chart-update".into(),
+        "How large are its steps?".into(),
+        ("Approximate KL from the policy that sampled, nats, and the share of clipped ratios.", ""),
+        Box::new(|s| {
+            let heads = vec![("Approximate KL".into(), Ink::Strong, true), ("Clip fraction".into(), Ink::Accent, false)];
+            lines(s, false, heads, &|p, n| Some(if n == 0 { p.approx_kl } else { p.clip_fraction }))
+        }),
+    )
+}
+
+fn critic(run: Run) -> AnyView {
+    chart(
+        run,
+        Topic::Policy,
+        "chart-critic".into(),
+        "Does the critic foresee the reward?".into(),
+        ("Value loss, and explained variance of the returns: 1 is perfect, 0 is no better than their mean.", ""),
+        Box::new(|s| {
+            let heads = vec![("Explained variance".into(), Ink::Strong, true), ("Value loss".into(), Ink::Accent, false)];
+            lines(s, false, heads, &|p, n| if n == 0 { p.explained_variance } else { p.value_loss })
+        }),
+    )
+}
+
+fn pairs(run: Run) -> AnyView {
+    chart(
+        run,
+        Topic::Policy,
+        "chart-pairs".into(),
+        "Does it prefer what scores higher?".into(),
+        ("Preference accuracy: share of pairs that the policy, against the SFT model, orders like their scores.", ""),
+        Box::new(|s| lines(s, true, vec![("Preference accuracy".into(), Ink::Strong, true)], &|p, _| p.preference_accuracy)),
+    )
+}
+
+/// Whether the reward that is optimised pays for the divergence. Elsewhere the score is what is optimised.
+fn pays(state: &RunState) -> bool {
+    state.optimizer().kl_placement() == KlPlacement::Reward
+}
+
+/// One thin line per objective. Where prompts do not ask, no step says what an objective adds.
+fn per_objective(state: &RunState) -> Vec<(String, Ink, bool)> {
+    let names = state.objectives.iter().enumerate().map(|(i, o)| (o.name.clone(), Ink::Objective(i), false));
+    if state.asks() { names.collect() } else { Vec::new() }
+}
+
+fn learning(state: &RunState) -> Plot {
+    let pays = pays(state);
+    let mut heads = Vec::new();
+    if pays {
+        heads.push(("Reward as optimised".to_string(), Ink::Strong, true));
+    }
+    heads.push(("Score before KL".to_string(), if pays { Ink::Accent } else { Ink::Strong }, !pays));
+    let first = heads.len();
+    heads.extend(per_objective(state));
+    lines(state, false, heads, &|p, n| match n {
+        0 if pays => Some(p.reward),
+        n if n < first => Some(p.score),
+        n => p.contributions.get(n - first).copied(),
+    })
+}
+
+fn divergence(state: &RunState) -> Plot {
+    let mut heads = vec![("KL, nats per answer".to_string(), Ink::Strong, true)];
+    if pays(state) {
+        heads.push(("β·KL, its cost".to_string(), Ink::Accent, false));
+    }
+    lines(state, false, heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
+}
+
+fn on_target(state: &RunState) -> Plot {
+    lines(state, true, per_objective(state), &|p, n| p.on_target.get(n).copied())
+}
+
+fn exploited(state: &RunState) -> Plot {
+    let points = |gold: bool| {
+        let of = |p: &KlPoint| if gold { p.gold_hit_rate } else { p.proxy_hit_rate };
+        state.frontier.iter().map(|p| (p.step as f64, of(p))).collect()
+    };
+    over_steps(
+        vec![
+            line("As the reward model sees it", Ink::Accent, false, points(false)),
+            line("By gold rules", Ink::Strong, true, points(true)),
+        ],
+        true,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::config::{PolicyOptimizer, RunConfig};
+    use moslim_shared::event::PolicyStep;
+    use moslim_shared::objective::Objective;
+
+    fn state(change: impl Fn(&mut RunConfig)) -> RunState {
+        let step = PolicyStep { step: 1, reward: 0.5, score: 0.75, contributions: vec![0.25], kl: 2.0, ..Default::default() };
+        let mut config = RunConfig::default();
+        change(&mut config);
+        let mut state = RunState::default();
+        state.config = Some(config);
+        state.objectives.push(Objective::new("honesty", "Honesty", "", &["no", "yes"]));
+        state.policy.push(step);
+        state
+    }
+
+    /// Label, whether it is bold, and first value of every line.
+    fn values(plot: Plot) -> Vec<(String, bool, f64)> {
+        match plot {
+            Plot::Lines(p) => p.series.into_iter().map(|s| (s.label, s.bold, s.points[0].1)).collect(),
+            Plot::Bands(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_bold_line_is_what_the_optimiser_used() {
+        let own = |label: &str, bold, value| (label.to_string(), bold, value);
+        assert_eq!(
+            values(learning(&state(|_| {}))),
+            [own("Reward as optimised", true, 0.5), own("Score before KL", false, 0.75), own("Honesty", false, 0.25)]
+        );
+        let grpo = state(|c| c.policy.optimizer = PolicyOptimizer::Grpo);
+        assert_eq!(values(learning(&grpo)), [own("Score before KL", true, 0.75), own("Honesty", false, 0.25)]);
+        let morlhf = state(|c| c.method.kind = Method::Morlhf);
+        assert_eq!(values(learning(&morlhf)).len(), 2, "what an objective adds is not reported");
+    }
+
+    #[test]
+    fn the_cost_of_kl_is_the_difference_of_score_and_reward() {
+        assert_eq!(values(divergence(&state(|_| {})))[1].2, 0.25);
+        assert_eq!(values(divergence(&state(|c| c.policy.optimizer = PolicyOptimizer::OnlineDpo))).len(), 1);
+    }
+
+    #[test]
+    fn missing_values_leave_an_empty_line() {
+        assert!(on_target(&state(|_| {})).is_empty());
+    }
+
+    #[test]
+    fn both_judges_of_the_same_answers_are_shown() {
+        let mut state = state(|_| {});
+        state.frontier.push(KlPoint { step: 5, proxy_hit_rate: 0.75, gold_hit_rate: 0.5, ..Default::default() });
+        assert_eq!(values(exploited(&state)).iter().map(|v| v.2).collect::<Vec<_>>(), [0.75, 0.5]);
+    }
+
+    #[test]
+    fn the_approach_names_method_and_optimiser() {
+        assert!(approach(&state(|c| c.policy.optimizer = PolicyOptimizer::Ppo)).starts_with("MOSLIM with PPO. Its KL"));
+        assert!(approach(&state(|c| c.method.kind = Method::BestOfN)).contains("trains no policy"));
+        assert_eq!(approach(&RunState::default()), "");
+    }
+}

@@ -1,0 +1,98 @@
+//! What a method reaches over its trade-offs between the objectives.
+
+use crate::parts::format;
+use crate::parts::table::table;
+use crate::state::RunState;
+use leptos::prelude::*;
+use moslim_shared::objective::index_of;
+use moslim_shared::pareto;
+use moslim_shared::summary::FrontReport;
+
+/// The points, as a table, and their hypervolume.
+pub fn trade_offs(state: &RunState) -> AnyView {
+    let report = state.front.as_ref().or(state.summary.as_ref().map(|s| &s.front));
+    // Runs without a front, and those from before there was one, report no points.
+    let Some(report) = report.filter(|r| !r.points.is_empty()) else { return ().into_any() };
+    let mut heads = vec!["Weights".to_string()];
+    heads.extend(report.objectives.iter().map(|id| name(state, id)));
+    heads.extend(["Fluent".to_string(), "On the front".to_string()]);
+    view! {
+        <div class="card" id="trade-offs">
+            <h3>"Trade-offs"</h3>
+            <p class="hint">
+                "Mean utility of each objective, from 0 (worst class) to 1 (best), by gold rules on held-out questions. "
+                "Weights are in the order of the columns."
+            </p>
+            {table("values wide", "One row for every trade-off that was asked for".into(), heads, rows(state, report))}
+            <p class="hint">{volume(report)}</p>
+        </div>
+    }
+    .into_any()
+}
+
+/// Name for people of an objective.
+pub fn name(state: &RunState, id: &str) -> String {
+    index_of(&state.objectives, id).map_or(id.to_string(), |i| state.objectives[i].name.clone())
+}
+
+fn rows(state: &RunState, report: &FrontReport) -> Vec<Vec<String>> {
+    let utilities: Vec<Vec<f64>> = report.points.iter().map(|p| p.utility.clone()).collect();
+    let best = pareto::front(&utilities);
+    // Weights are of all objectives, utilities of those that are steered.
+    let steered: Vec<usize> = report.objectives.iter().filter_map(|id| index_of(&state.objectives, id)).collect();
+    report
+        .points
+        .iter()
+        .enumerate()
+        .map(|(n, point)| {
+            let weights = steered.iter().filter_map(|&i| point.weights.get(i));
+            let mut row = vec![weights.map(|w| format::number(*w, 2)).collect::<Vec<_>>().join(" / ")];
+            row.extend(point.utility.iter().map(|u| format::number(*u, 2)));
+            row.push(format::percent(point.fluency));
+            row.push(if best.contains(&n) { "yes" } else { "dominated" }.to_string());
+            row
+        })
+        .collect()
+}
+
+fn volume(report: &FrontReport) -> String {
+    let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
+    format!(
+        "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
+         the worst class of every objective.",
+        format::number(report.hypervolume, 3),
+        format::number(report.interval[0], 3),
+        format::number(report.interval[1], 3),
+        reference.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::objective::Objective;
+    use moslim_shared::summary::FrontPoint;
+
+    #[test]
+    fn rows_show_the_weights_of_what_is_steered_and_who_is_dominated() {
+        let mut state = RunState::default();
+        state.objectives = ["a", "b", "c"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
+        let point = |weights: [f64; 3], utility: [f64; 2]| FrontPoint {
+            weights: weights.to_vec(),
+            utility: utility.to_vec(),
+            fluency: 0.5,
+        };
+        let report = FrontReport {
+            objectives: vec!["a".into(), "c".into()],
+            points: vec![point([1.0, 0.0, 0.0], [0.9, 0.2]), point([0.5, 0.0, 0.5], [0.5, 0.1])],
+            reference: vec![0.0, 0.0],
+            hypervolume: 0.25,
+            interval: [0.125, 0.5],
+        };
+        assert_eq!(
+            rows(&state, &report),
+            [["1.00 / 0.00", "0.90", "0.20", "50 %", "yes"], ["0.50 / 0.50", "0.50", "0.10", "50 %", "dominated"]]
+        );
+        assert!(volume(&report).starts_with("Hypervolume 0.250 (95 % interval 0.125 to 0.500)"), "{}", volume(&report));
+    }
+}

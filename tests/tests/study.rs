@@ -1,0 +1,259 @@
+//! Studies: every method and every optimiser from the command line, a study that is killed and goes on, refusals, and the API.
+
+use moslim_shared::config::{PolicyOptimizer, RunConfig};
+use moslim_shared::method::Method;
+use moslim_shared::study::{Axis, METRICS, StudyConfig, StudyResults, StudyRunStatus, StudyState, Variant};
+use moslim_shared::summary::RunSummary;
+use moslim_tests::{Lab, Output, Process, smoke, text, wait_until};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A run of a second.
+fn tiny() -> RunConfig {
+    let mut config = smoke();
+    config.sft.steps = 10;
+    config.reward_model.steps = 12;
+    config.policy.iterations = 8;
+    config.method.weights = vec![vec![1.0, 0.0, 0.0, 0.0], vec![0.25, 0.25, 0.25, 0.25]];
+    config.method.ric.online_samples = 64;
+    config.method.best_of = 2;
+    config
+}
+
+fn axis(name: &str, variants: Vec<(&str, &str, Value)>) -> Axis {
+    let variants =
+        variants.into_iter().map(|(label, field, value)| Variant { label: label.into(), set: [(field.into(), value)].into() });
+    Axis { name: name.into(), variants: variants.collect() }
+}
+
+fn write(folder: &Path, study: &StudyConfig) -> PathBuf {
+    let file = folder.join("study.json");
+    std::fs::write(&file, serde_json::to_vec(study).unwrap()).unwrap();
+    file
+}
+
+fn study(data: &Path, more: &[&str]) -> Output {
+    let mut args = vec!["study", "--json", "--data", text(data)];
+    args.extend(more);
+    Process::lab(&args).wait()
+}
+
+fn results(output: &Output) -> StudyResults {
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", output.stdout))
+}
+
+/// The only study in a data folder.
+fn folder(data: &Path) -> PathBuf {
+    let all: Vec<PathBuf> = std::fs::read_dir(data.join("studies")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
+}
+
+fn state(folder: &Path) -> Option<StudyState> {
+    serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()
+}
+
+fn summary(data: &Path, run: &str) -> RunSummary {
+    serde_json::from_slice(&std::fs::read(data.join("runs").join(run).join("summary.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn every_method_and_every_optimiser_trains_and_is_compared() {
+    let data = tempfile::tempdir().unwrap();
+    let methods: Vec<_> = Method::ALL.iter().map(|m| (m.title(), "method.kind", json!(m))).collect();
+    let optimisers = PolicyOptimizer::ALL.iter().skip(1).map(|o| (o.title(), "policy.optimizer", json!(o)));
+    let variants = methods.into_iter().chain(optimisers).collect();
+    let config = StudyConfig {
+        name: "everything".into(),
+        question: "Does it all run?".into(),
+        base: tiny(),
+        axes: vec![axis("what", variants)],
+        seeds: vec![1],
+    };
+    let found = results(&study(data.path(), &["--config", text(&write(data.path(), &config))]));
+    assert_eq!(found.groups.len(), Method::ALL.len() + PolicyOptimizer::ALL.len() - 1);
+    assert_eq!((found.axes.as_slice(), found.objectives.len()), (&["what".to_string()][..], 4));
+    for row in &found.runs {
+        let s = summary(data.path(), &row.run);
+        assert_eq!(row.metrics, METRICS.iter().map(|m| (m.of)(&s)).collect::<Vec<_>>());
+        assert!(row.metrics.iter().all(|x| x.is_finite()), "{row:?}");
+        assert_eq!((s.front.points.len(), s.front.reference.as_slice()), (2, &[0.0; 4][..]));
+        let [low, high] = s.front.interval;
+        assert!(low <= high && s.front.hypervolume >= 0.0);
+        // Shared by all: the same reward model judges every method.
+        assert_eq!(s.reward_hash, found.runs[0].reward_hash);
+        let trained = match s.method {
+            Method::Moslim | Method::Ric | Method::RicClass => 1,
+            Method::Morlhf => 2,
+            Method::RewardedSoups => 4,
+            Method::TaggedSft | Method::BestOfN => 0,
+        };
+        assert_eq!(s.compute.models_trained, trained + 1, "{:?}", s.method);
+        assert_eq!(s.compute.policy.training_tokens > 0, trained > 0, "{:?}", s.method);
+        // What was trained can be asked.
+        if s.method != Method::BestOfN {
+            let folder = data.path().join("runs").join(&row.run);
+            let args =
+                ["generate", "--folder", text(&folder), "--prompt", "How do I make tea?", "--target", "honesty=2", "--json"];
+            let answer = Process::lab(&args).wait();
+            assert_eq!(answer.code, Some(0), "{:?}: {}", s.method, answer.stderr);
+        }
+    }
+    let folder = folder(data.path());
+    let csv = std::fs::read_to_string(folder.join("results.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + found.runs.len());
+    for picture in ["front.svg", "figures.svg"] {
+        let svg = std::fs::read_to_string(folder.join(picture)).unwrap();
+        assert!(svg.contains("MORLHF") && svg.trim_end().ends_with("</svg>"), "{picture}");
+    }
+    assert!(state(&folder).unwrap().runs.iter().all(|r| r.status == StudyRunStatus::Finished));
+}
+
+#[tokio::test]
+async fn a_killed_study_goes_on_where_it_was() {
+    let data = tempfile::tempdir().unwrap();
+    let mut base = tiny();
+    base.policy.iterations = 60;
+    base.policy.checkpoint_every = 5;
+    let axes = vec![axis("clip", vec![("narrow", "policy.clip", json!(0.1)), ("wide", "policy.clip", json!(0.3))])];
+    let config = StudyConfig { name: "killed".into(), question: String::new(), base, axes, seeds: vec![1, 2] };
+    let file = write(data.path(), &config);
+    let mut first = Process::lab(&["study", "--jobs", "1", "--data", text(data.path()), "--config", text(&file)]);
+    let finished = |folder: &Path| state(folder).map_or(0, |s| s.count(StudyRunStatus::Finished));
+    wait_until("the first run of the study", || {
+        assert!(first.running(), "the study ended before it could be killed\n{}", first.stderr());
+        let folder = data.path().join("studies");
+        let folder = std::fs::read_dir(folder).ok()?.next()?.ok()?.path();
+        (finished(&folder) >= 1).then_some(())
+    })
+    .await;
+    first.kill();
+    let folder = folder(data.path());
+    let before = state(&folder).unwrap();
+    let done: Vec<String> = before.runs.iter().filter(|r| r.status == StudyRunStatus::Finished).map(|r| r.run.clone()).collect();
+    assert!(done.len() < 4, "it was killed too late");
+    let stamp =
+        |run: &str| std::fs::metadata(data.path().join("runs").join(run).join("summary.json")).unwrap().modified().unwrap();
+    let stamps: Vec<_> = done.iter().map(|run| stamp(run)).collect();
+    // Workers of a killed study write a checkpoint and leave; then it goes on.
+    let id = folder.file_name().unwrap().to_str().unwrap().to_string();
+    let found = results(&study(data.path(), &["--study", &id]));
+    assert_eq!(found.runs.len(), 4);
+    assert_eq!(found.groups.iter().map(|g| g.seeds.len()).collect::<Vec<_>>(), [2, 2]);
+    for (run, stamp_before) in done.iter().zip(stamps) {
+        assert_eq!(stamp(run), stamp_before, "{run} was finished and is not trained again");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_written() {
+    let data = tempfile::tempdir().unwrap();
+    let refuse = |change: &dyn Fn(&mut StudyConfig), words: &str| {
+        let mut config = StudyConfig { name: "s".into(), question: String::new(), base: tiny(), axes: vec![], seeds: vec![1] };
+        change(&mut config);
+        let output = study(data.path(), &["--config", text(&write(data.path(), &config))]);
+        assert_eq!(output.code, Some(2), "{}", output.stderr);
+        assert!(output.stderr.contains(words), "{words} in {}", output.stderr);
+        assert_eq!(output.stdout, "");
+    };
+    refuse(&|c| c.axes = vec![Axis::field("x", "policy.optimiser", &[json!("ppo")])], "\"policy.optimiser\" names no field");
+    refuse(&|c| c.axes = vec![Axis::field("x", "policy.samples_per_prompt", &[json!(1)])], "RLOO compares the samples");
+    refuse(&|c| c.base.method.weights = vec![vec![0.5, 0.6, 0.0, 0.0]], "method.weights[0]");
+    refuse(&|c| c.base.targets.objectives = vec!["kindness".into()], "unknown objective \"kindness\"");
+    refuse(&|c| c.seeds.clear(), "seeds: is empty");
+    for (args, words) in [
+        (vec!["--preset", "everything"], "preset: unknown study"),
+        (vec!["--preset", "methods", "--base", "huge"], "base: unknown preset"),
+        (vec!["--study", "nothing"], "study: there is no study nothing"),
+        (vec!["--config", "/nowhere.json"], "config: /nowhere.json cannot be read"),
+    ] {
+        let output = study(data.path(), &args);
+        assert_eq!((output.code, output.stderr.contains(words)), (Some(2), true), "{}", output.stderr);
+    }
+    assert!(!data.path().join("studies").exists() && !data.path().join("runs").exists());
+    // A plan can be looked at.
+    let output = study(data.path(), &["--preset", "methods", "--dry"]);
+    assert_eq!(output.code, Some(0));
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&output.stdout).unwrap().len(), 27);
+    assert!(!data.path().join("studies").exists());
+}
+
+#[test]
+fn a_run_can_start_from_the_policy_of_another() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = tiny();
+    let train = |config: &RunConfig, run: &str| {
+        let file = data.path().join(format!("{run}.json"));
+        std::fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
+        Process::lab(&["train", "--json", "--config", text(&file), "--run", run, "--data", text(data.path())]).wait()
+    };
+    assert_eq!(train(&config, "first").code, Some(0));
+    let fork = Process::lab(&["train", "--json", "--from", "first", "--run", "second", "--data", text(data.path())]).wait();
+    assert_eq!(fork.code, Some(0), "{}", fork.stderr);
+    let (first, second) = (summary(data.path(), "first"), summary(data.path(), "second"));
+    // It starts where the first one ended, not at the reference.
+    assert!(second.policy.kl > first.policy.kl * 0.5);
+    assert_ne!(first.control, second.control);
+    config.from = Some("nothing".into());
+    let missing = train(&config, "third");
+    assert_eq!((missing.code, missing.stderr.contains("from: there is no run nothing")), (Some(2), true), "{}", missing.stderr);
+    config.from = Some("first".into());
+    config.model.d_ff = 96;
+    config.reward_trunk.d_ff = 96;
+    let other = train(&config, "fourth");
+    assert_eq!((other.code, other.stderr.contains("from: ")), (Some(2), true), "{}", other.stderr);
+}
+
+#[tokio::test]
+async fn the_api_starts_stops_and_shows_studies() {
+    let lab = Lab::start().await;
+    let presets = lab.get("/api/v1/study-presets").await;
+    let ids: Vec<&str> = presets.body.as_array().unwrap().iter().filter_map(|p| p["id"].as_str()).collect();
+    assert_eq!(ids, ["methods", "optimisers", "mappings", "reward-size", "stages"]);
+    assert_eq!(lab.get("/api/v1/studies").await.body, json!([]));
+    for (body, field) in [
+        (json!({"preset": "nothing", "base": "smoke", "seeds": [1]}), "preset"),
+        (json!({"preset": "methods", "base": "nothing", "seeds": [1]}), "base"),
+        (json!({"preset": "methods", "base": "smoke", "seeds": []}), "seeds"),
+        (json!({"preset": "methods", "base": "smoke", "sheeds": []}), "sheeds"),
+    ] {
+        let answer = lab.post("/api/v1/studies", &body).await;
+        assert_eq!((answer.status, &answer.body["problems"][0]["field"]), (422, &json!(field)), "{}", answer.body);
+    }
+
+    let answer = lab.post("/api/v1/studies", &json!({"preset": "optimisers", "base": "smoke", "seeds": [1]})).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let id = answer.body["id"].as_str().unwrap().to_string();
+    let path = |tail: &str| format!("/api/v1/studies/{id}{tail}");
+    // The machine is taken.
+    assert_eq!(lab.post("/api/v1/runs", &json!({"config": smoke()})).await.status, 409);
+    assert_eq!(lab.post("/api/v1/studies", &json!({"preset": "methods", "base": "smoke", "seeds": [1]})).await.status, 409);
+    assert_eq!(lab.post(&path("/cancel"), &json!({})).await.status, 202);
+    let read = async || serde_json::from_value::<StudyState>(lab.get(&path("")).await.body).unwrap();
+    let stopped = async |what: &str| {
+        for _ in 0..600 {
+            let state = read().await;
+            if !state.active {
+                return state;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("{what} does not end")
+    };
+    let state = stopped("a study that was told to stop").await;
+    assert!(state.count(StudyRunStatus::Finished) < 8);
+    assert_eq!(lab.post(&path("/cancel"), &json!({})).await.status, 409);
+
+    assert_eq!(lab.post(&path("/resume"), &json!({})).await.status, 200);
+    let state = stopped("the study").await;
+    assert_eq!(state.count(StudyRunStatus::Finished), 8, "{state:?}");
+    let results: StudyResults = serde_json::from_value(lab.get(&path("/results")).await.body).unwrap();
+    assert_eq!(results.groups.len(), 8);
+    assert_eq!(lab.get("/api/v1/studies").await.body[0]["id"], json!(id));
+    for (file, status) in [("results.csv", 200), ("front.svg", 200), ("study.json", 404), ("..%2fstate.json", 404)] {
+        assert_eq!(lab.get(&path(&format!("/files/{file}"))).await.status, status, "{file}");
+    }
+    assert_eq!(lab.get("/api/v1/studies/no-such-study").await.status, 404);
+    assert_eq!(lab.get("/api/v1/studies/..%2fx/results").await.status, 404);
+}
