@@ -1,12 +1,15 @@
-import init from './moslim.js';
-
 // The stored theme is applied before the first paint of the page itself.
 try {
   const theme = localStorage.getItem('moslim-theme');
   if (theme === 'light' || theme === 'dark') document.documentElement.dataset.theme = theme;
 } catch { /* storage may be switched off; the theme then follows the system */ }
 
-init({ module_or_path: new URL('./moslim_bg.wasm', import.meta.url) }).catch((error) => {
+// The page comes as two modules: the lab (home, runs) and the workbench (configuration, studies).
+const name = /^\/(configure|studies)(\/|$)/.test(location.pathname) ? 'workbench' : 'moslim';
+
+import(`./${name}.js`).then(({ default: init }) => {
+  return init({ module_or_path: new URL(`./${name}_bg.wasm`, import.meta.url) });
+}).catch((error) => {
   const box = document.getElementById('boot');
   if (!box) return;
   box.setAttribute('role', 'alert');

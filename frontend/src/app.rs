@@ -63,7 +63,7 @@ fn stored() -> Option<String> {
 }
 
 /// The application.
-pub fn app() -> AnyView {
+pub fn app(pages: Pages) -> AnyView {
     if let Some(boot) = document().get_element_by_id("boot") {
         boot.remove();
     }
@@ -95,7 +95,7 @@ pub fn app() -> AnyView {
             </div>
         </header>
         <main id="main" class="page" tabindex="-1">
-            {move || page(address)}
+            {move || page(address, pages)}
         </main>
         <footer class="foot">
             <p>
@@ -107,17 +107,32 @@ pub fn app() -> AnyView {
     .into_any()
 }
 
-/// The page that the address leads to. It is made anew when the path changes, and only then.
-fn page(address: Address) -> AnyView {
-    let page = Page::at(&address.path.get());
-    untrack(|| match page {
+/// The pages of one module: what is shown for a page's address.
+pub type Pages = fn(Address, Page) -> AnyView;
+
+/// The pages of the lab.
+pub fn lab(address: Address, page: Page) -> AnyView {
+    match page {
         Page::Home => home(address),
+        Page::Run(id) => live(id),
+        _ => not_found(),
+    }
+}
+
+/// The pages of the workbench.
+pub fn workbench(address: Address, page: Page) -> AnyView {
+    match page {
         // A view that follows one of its own type is patched. A list of one is of another type than the first page is, and
         // so is a view that could be absent, so that none of them is patched into another.
         Page::Configure => vec![configure(address)].into_any(),
-        Page::Run(id) => live(id),
         Page::Studies => Some(studies(address)).into_any(),
         Page::Study(id) => study(address, id),
-        Page::Missing => not_found(),
-    })
+        _ => not_found(),
+    }
+}
+
+/// The page that the address leads to. It is made anew when the path changes, and only then.
+fn page(address: Address, pages: Pages) -> AnyView {
+    let page = Page::at(&address.path.get());
+    untrack(|| pages(address, page))
 }

@@ -35,6 +35,23 @@ impl Page {
     }
 }
 
+/// The module that a page is in; see the crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Module {
+    Lab,
+    Workbench,
+}
+
+impl Page {
+    /// Also known to `boot.js`, which loads the module.
+    fn module(&self) -> Module {
+        match self {
+            Self::Configure | Self::Studies | Self::Study(_) => Module::Workbench,
+            Self::Home | Self::Run(_) | Self::Missing => Module::Lab,
+        }
+    }
+}
+
 /// The address that the browser shows.
 #[derive(Clone, Copy)]
 pub struct Address {
@@ -67,6 +84,12 @@ impl Address {
     /// Leads to another page, at its top.
     pub fn go(self, href: &str) {
         let (path, query) = here();
+        let to = href.split(['?', '#']).next().unwrap_or_default();
+        if Page::at(to).module() != Page::at(&path).module() {
+            // Its pages are not here.
+            let _ = window().location().assign(href);
+            return;
+        }
         if path + &query != href
             && let Ok(history) = window().history()
         {
@@ -133,6 +156,15 @@ pub fn link(address: Address, href: &'static str, text: &'static str) -> AnyView
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loader_knows_which_module_a_page_is_in() {
+        let loader = include_str!("../../static/boot.js");
+        assert!(loader.contains("/^\\/(configure|studies)(\\/|$)/"), "boot.js chooses by another rule");
+        for (path, module) in [("/configure", Module::Workbench), ("/studies/a", Module::Workbench), ("/runs/a", Module::Lab)] {
+            assert_eq!(Page::at(path).module(), module);
+        }
+    }
 
     #[test]
     fn paths_lead_to_pages() {

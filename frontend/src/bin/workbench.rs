@@ -1,0 +1,5 @@
+//! The workbench: configuration and studies.
+
+fn main() {
+    moslim_frontend::start(moslim_frontend::workbench);
+}
