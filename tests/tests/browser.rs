@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
+use moslim_shared::study::StudyResults;
 use moslim_shared::summary::{ControlReport, ControlSummary};
 use moslim_tests::{Browser, LIMIT, Lab, long_run};
 use serde_json::{Value, json};
@@ -208,6 +209,60 @@ async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()
 
     browser.goto(&format!("{origin}/runs/no-such-run")).await?;
     browser.wait("document.querySelector('#banner')?.textContent.includes('there is no run no-such-run')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn a_study_is_started_watched_and_compared() -> Result<()> {
+    const STATUS: &str = "document.querySelector('#study-status')?.dataset.status";
+    let lab = Lab::start().await;
+    let origin = lab.origin();
+    let browser = Browser::open().await?;
+    // From the home page by the navigation, which loads the other module.
+    browser.goto(&format!("{origin}/")).await?;
+    browser.click("nav a[href='/studies']").await?;
+    browser.wait("location.pathname === '/studies' && document.querySelector('#start-study')").await?;
+    browser.click("[data-study-preset='optimisers']").await?;
+    browser.fill("#study-seeds", "1, 1").await?;
+    browser.click("#start-study").await?;
+    browser.wait("document.querySelector('main').textContent.includes('twice')").await?;
+    browser.fill("#study-seeds", "1").await?;
+    browser
+        .js("(() => { const s = document.querySelector('#study-base'); s.value = 'smoke'; \
+         s.dispatchEvent(new Event('change', { bubbles: true })); })()")
+        .await?;
+    browser.click("#start-study").await?;
+    let path = browser.wait("location.pathname.startsWith('/studies/') && location.pathname").await?;
+    let id = path.as_str().and_then(|p| p.strip_prefix("/studies/")).context("the id of the study")?.to_string();
+    browser.wait(&format!("{STATUS} === 'finished'")).await?;
+
+    // What is shown is what was measured.
+    let results: StudyResults = serde_json::from_value(lab.get(&format!("/api/v1/studies/{id}/results")).await.body)?;
+    assert_eq!(results.groups.len(), 8);
+    browser.wait("document.querySelectorAll('#comparison tbody tr').length === 8").await?;
+    let shown = browser
+        .js("[...document.querySelectorAll('#comparison tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
+        .await?;
+    let shown: Vec<Vec<String>> = serde_json::from_value(shown)?;
+    for (row, group) in shown.iter().zip(&results.groups) {
+        assert!(row[0].contains(&group.labels[0]), "{row:?}");
+        assert_eq!(row.len(), results.metrics.len() + 1);
+        // The third metric is the mean hit rate, a share with three digits.
+        let hits = format!("{:.3}", group.metrics[2].mean);
+        assert!(row[3].contains(&hits), "{hits} in {row:?}");
+    }
+    wait_for_chart(&browser, "front").await?;
+    browser
+        .js("(() => { const s = document.querySelector('#front-y'); s.value = s.options[s.options.length - 1].value; \
+         s.dispatchEvent(new Event('change', { bubbles: true })); })()")
+        .await?;
+    browser.wait("location.search.includes('y=')").await?;
+    let pages = [
+        (format!("{origin}/studies"), "document.querySelector('a.study') !== null"),
+        (format!("{origin}/studies/{id}"), "document.querySelectorAll('#comparison tbody tr').length === 8"),
+    ];
+    check_phone(&browser, &pages).await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

@@ -413,7 +413,8 @@ fn parameters(c: &moslim_shared::config::RunConfig) -> f64 {
 
 /// Floating-point operations of a plan, roughly: for an estimate of how long it takes.
 pub fn operations(plan: &[PlannedRun]) -> f64 {
-    let of = |run: &PlannedRun| {
+    let mut known = HashSet::new();
+    let mut of = |run: &PlannedRun| {
         let c = &run.config;
         let policies = match c.method.budget {
             moslim_shared::method::Budget::Total => 1,
@@ -423,13 +424,15 @@ pub fn operations(plan: &[PlannedRun]) -> f64 {
             }
         };
         // About 40 tokens of a row, 25 of an answer and 20 of a prompt.
-        let supervised = 3.0 * 40.0 * (c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch) as f64;
+        let fresh = shared_stages(run).is_ok_and(|stages| known.insert(stages));
+        let steps = if fresh { c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch } else { 0 };
+        let supervised = 3.0 * 40.0 * steps as f64;
         let group = 20.0 + 25.0 * c.policy.samples_per_prompt as f64;
         let untrained = c.method.kind.policies(2, 2) == 0;
         let passes = if untrained { 0.0 } else { group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0 };
         parameters(c) * (supervised + passes * policies as f64)
     };
-    plan.iter().map(of).sum()
+    plan.iter().map(&mut of).sum()
 }
 
 /// What a run does, in a few words.
