@@ -57,6 +57,10 @@ pub fn metrics(summary: &Value) -> Value {
     for field in ["run", "seconds"] {
         assert!(fields.remove(field).is_some(), "a summary has {field}");
     }
+    let compute = fields["compute"].as_object_mut().expect("a summary says what the run cost");
+    for field in ["policy_seconds", "peak_memory_mib"] {
+        assert!(compute.remove(field).is_some(), "the cost has {field}");
+    }
     assert!(!fields.is_empty(), "a summary has more than a name and a time");
     metrics
 }

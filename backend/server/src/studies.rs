@@ -51,18 +51,36 @@ impl Studies {
     /// All studies, newest first; one that cannot be read must not hide the others.
     pub async fn list(&self) -> Result<Vec<StudyState>, Error> {
         let data = self.data.clone();
-        blocking(move || {
+        let mut states: Vec<StudyState> = blocking(move || {
             let states = Study::list(&data)?.into_iter().filter_map(|id| {
                 let state = Study::open(&data, &id).map_err(anyhow::Error::from).and_then(|s| s.state());
                 state.inspect_err(|e| tracing::warn!("study {id} is left out of the list: {e:#}")).ok()
             });
             Ok(states.collect())
         })
-        .await
+        .await?;
+        let working = self.working().await;
+        states.iter_mut().for_each(|s| s.active |= working.as_ref().is_some_and(|id| id.as_str() == s.id));
+        Ok(states)
+    }
+
+    /// The study whose process lives. It works on it from its start on, also before it has said so.
+    async fn working(&self) -> Option<RunId> {
+        let mut active = self.active.lock().await;
+        let (id, child) = active.as_mut()?;
+        child.try_wait().ok().flatten().is_none().then(|| id.clone())
     }
 
     /// How a study stands.
     pub async fn state(&self, id: &RunId) -> Result<StudyState, Error> {
+        let working = self.working().await.as_ref() == Some(id);
+        let mut state = self.stored(id).await?;
+        state.active |= working;
+        Ok(state)
+    }
+
+    /// How a study stands by its own word.
+    async fn stored(&self, id: &RunId) -> Result<StudyState, Error> {
         let (data, id) = (self.data.clone(), id.clone());
         blocking(move || Ok(Study::open(&data, &id)?.state()?)).await
     }
@@ -118,7 +136,7 @@ impl Studies {
             Some((running, child)) if running == id && child.stdin.is_some() => drop(child.stdin.take()),
             _ => return Err(Error::Conflict(format!("study {id} is not running here; only a running study can be stopped"))),
         }
-        self.state(id).await
+        self.stored(id).await
     }
 
     /// Brings the study that runs, if one does, to its checkpoints.
@@ -143,7 +161,7 @@ impl Studies {
     async fn ended(&self, active: &mut Option<(RunId, Child)>) -> Result<(), Error> {
         if let Some((id, child)) = active {
             // What has done its work, or was told to stop, takes a moment to go.
-            let going = child.stdin.is_none() || !self.state(id).await.is_ok_and(|s| s.active);
+            let going = child.stdin.is_none() || !self.stored(id).await.is_ok_and(|s| s.active);
             let patience = if going { EXIT_TIME } else { Duration::ZERO };
             // Not `wait`, which would end its input and so stop it.
             let since = Instant::now();
