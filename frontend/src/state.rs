@@ -469,8 +469,8 @@ mod tests {
     #[test]
     fn every_objective_keeps_the_curve_of_its_own_reward_model() {
         let check = |step, qwk| EventBody::Validation { step, qwk: vec![qwk] };
-        let mut state = RunState::default();
-        state.objectives = ["a", "b"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
+        let objectives = ["a", "b"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
+        let mut state = RunState { objectives, ..Default::default() };
         let mut bodies = vec![part(Stage::RewardModel, 1, "a"), began(Stage::RewardModel, 0), check(5, 0.1), check(9, 0.2)];
         bodies.extend([part(Stage::RewardModel, 2, "b"), began(Stage::RewardModel, 0), check(5, 0.3)]);
         state.receive(Frame::Events { events: events(bodies) });

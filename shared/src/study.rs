@@ -267,13 +267,13 @@ fn tuned(optimizer: PolicyOptimizer) -> Value {
     use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
     match optimizer {
         Rloo => json!({"optimizer": "rloo"}),
-        Grpo => json!({"optimizer": "grpo", "kl_coefficient": 0.125}),
-        DrGrpo => json!({"optimizer": "dr_grpo", "kl_coefficient": 0.05}),
+        Grpo => json!({"optimizer": "grpo", "learning_rate": 5e-4, "kl_coefficient": 0.125}),
+        DrGrpo => json!({"optimizer": "dr_grpo", "learning_rate": 5e-4}),
         Dapo => json!({"optimizer": "dapo", "clip_high": 0.28, "learning_rate": 3e-4}),
         ReinforcePlusPlus => json!({"optimizer": "reinforce_plus_plus"}),
         Ppo => json!({"optimizer": "ppo"}),
         OnlineDpo => json!({"optimizer": "online_dpo", "learning_rate": 5e-4, "dpo": {"beta": 0.3}}),
-        OnlineIpo => json!({"optimizer": "online_ipo", "learning_rate": 5e-4, "dpo": {"beta": 0.3}}),
+        OnlineIpo => json!({"optimizer": "online_ipo", "dpo": {"beta": 0.1}}),
     }
 }
 

@@ -3,9 +3,11 @@
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
 //!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
+//!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab page                                            build the page into dist/
 
 mod page;
+mod profile;
 mod system;
 
 use anyhow::{Context, Result, bail};
@@ -135,11 +137,13 @@ fn main() -> Result<()> {
     match args.peek().map(String::as_str) {
         Some("test") => test(options(args.skip(1))?),
         Some("bench") => bench(options(args.skip(1))?),
+        Some("flamegraph") => profile::flamegraph(&options(args.skip(1))?.rest),
         Some("page") => page::build(),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
+            println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

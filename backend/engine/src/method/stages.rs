@@ -399,13 +399,20 @@ pub fn optimise_policy<B: TrainBackend>(
     let key = Cache::key("policy", &inputs)?;
     if let Some((index, count, name)) = &task.part {
         progress.emit(EventBody::Part { stage, index: *index, count: *count, name: name.clone() });
-        if let Ok(Some((entry, weights))) = setting.cache.load(&key)
-            && let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok())
-        {
-            progress.emit(EventBody::StageBegan { stage, from: 0, total });
-            let model = from_safetensors(start, weights)?;
-            progress.emit(EventBody::StageEnded { stage, seconds: begun.elapsed().as_secs_f64(), cached: true });
-            return Ok((model, outcome));
+        match setting.cache.load(&key) {
+            Ok(Some((entry, weights))) => {
+                if let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok()) {
+                    progress.emit(EventBody::StageBegan { stage, from: 0, total });
+                    let model = from_safetensors(start, weights)?;
+                    progress.emit(EventBody::StageEnded { stage, seconds: begun.elapsed().as_secs_f64(), cached: true });
+                    return Ok((model, outcome));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                progress.emit(EventBody::Note { text: format!("{error:#}; it is removed and made again") });
+                setting.cache.remove(&key)?;
+            }
         }
     }
     let labels = setting.corpus.train.iter().map(|r| r.labels.as_slice());
