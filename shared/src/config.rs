@@ -95,11 +95,14 @@ pub struct SupervisedConfig {
     pub batch: usize,
     /// Peak learning rate of AdamW, after a linear warm-up over the first 5 % and before a cosine decay to 10 %.
     pub learning_rate: f64,
+    /// Read, so that older configurations stay readable, and always 0: only the reward model smooths labels.
+    #[serde(skip_serializing)]
+    pub label_smoothing: f64,
 }
 
 impl Default for SupervisedConfig {
     fn default() -> Self {
-        Self { steps: 600, batch: 64, learning_rate: 2e-3 }
+        Self { steps: 600, batch: 64, learning_rate: 2e-3, label_smoothing: 0.0 }
     }
 }
 
@@ -157,7 +160,7 @@ impl Default for RewardModelConfig {
 impl RewardModelConfig {
     /// The steps as those of a supervised stage.
     pub fn schedule(&self) -> SupervisedConfig {
-        SupervisedConfig { steps: self.steps, batch: self.batch, learning_rate: self.learning_rate }
+        SupervisedConfig { steps: self.steps, batch: self.batch, learning_rate: self.learning_rate, ..Default::default() }
     }
 }
 
@@ -665,6 +668,7 @@ impl RunConfig {
             "needs reward_trunk to have the sizes of model; make them equal or switch it off",
         );
         c.supervised("sft", &self.sft);
+        c.require(self.sft.label_smoothing == 0.0, "sft.label_smoothing", "is used by the reward model alone; it must be 0 here");
         c.reward_model(self, objectives.len());
         c.method(self, objectives);
         c.optimizer(self);
