@@ -1,7 +1,7 @@
 //! Studies: a base configuration, axes along which it is varied, and seeds; what came of every run, and of all runs that
 //! differ in nothing but their seed.
 
-use crate::config::{PolicyOptimizer, Problem, RunConfig};
+use crate::config::{PolicyConfig, PolicyOptimizer, Problem, RunConfig};
 use crate::method::{Budget, Method};
 use crate::objective::Objective;
 use crate::presets;
@@ -195,7 +195,7 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             )
         }
         "optimisers" => {
-            let variants = PolicyOptimizer::ALL.map(|o| variant(o.title(), "policy", tuned(o)));
+            let variants = PolicyOptimizer::ALL.map(|o| variant(o.title(), "policy", tuned(o, &base.policy)));
             (
                 "Which policy optimiser gets furthest on the same samples?",
                 vec![Axis { name: "optimiser".into(), variants: variants.to_vec() }],
@@ -262,9 +262,11 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
 }
 
 /// Settings in which an optimiser differs from the base, which was chosen for RLOO: GRPO's advantages are about 2.5 times as
-/// large, and its KL coefficient with them; DAPO has no KL to hold it; the preference losses are steeper.
-fn tuned(optimizer: PolicyOptimizer) -> Value {
+/// large, and its KL coefficient with them; DAPO has no KL to hold it; the preference losses are steeper, and spend the same
+/// samples on two answers to each of more prompts.
+fn tuned(optimizer: PolicyOptimizer, base: &PolicyConfig) -> Value {
     use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
+    let prompts = (base.prompts * base.samples_per_prompt / 2).max(1);
     match optimizer {
         Rloo => json!({"optimizer": "rloo"}),
         Grpo => json!({"optimizer": "grpo", "learning_rate": 5e-4, "kl_coefficient": 0.125}),
@@ -272,8 +274,10 @@ fn tuned(optimizer: PolicyOptimizer) -> Value {
         Dapo => json!({"optimizer": "dapo", "clip_high": 0.28, "learning_rate": 3e-4}),
         ReinforcePlusPlus => json!({"optimizer": "reinforce_plus_plus"}),
         Ppo => json!({"optimizer": "ppo"}),
-        OnlineDpo => json!({"optimizer": "online_dpo", "learning_rate": 5e-4, "dpo": {"beta": 0.3}}),
-        OnlineIpo => json!({"optimizer": "online_ipo", "dpo": {"beta": 0.1}}),
+        OnlineDpo => json!({
+            "optimizer": "online_dpo", "prompts": prompts, "samples_per_prompt": 2, "learning_rate": 5e-4, "dpo": {"beta": 0.3}
+        }),
+        OnlineIpo => json!({"optimizer": "online_ipo", "prompts": prompts, "samples_per_prompt": 2, "dpo": {"beta": 0.1}}),
     }
 }
 
