@@ -70,6 +70,8 @@ struct State {
     round: usize,
     /// Rows that the online stage has made so far.
     online: Vec<Scored>,
+    /// Whether the work of labelling is counted.
+    labelled: bool,
     trial: Trial,
 }
 
@@ -186,7 +188,7 @@ fn supervise<B: TrainBackend>(
             (question.to_vec(), answer.to_vec())
         }),
     );
-    if state.round == 0 && first == 0 {
+    if !std::mem::replace(&mut state.labelled, true) {
         state.trial.work.forward_tokens += setting.corpus.train.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
     if state.round > 0 {
