@@ -221,8 +221,10 @@ async fn a_study_is_started_watched_and_compared() -> Result<()> {
     let browser = Browser::open().await?;
     // From the home page by the navigation, which loads the other module.
     browser.goto(&format!("{origin}/")).await?;
+    browser.wait("document.querySelector(\"nav a[href='/studies']\") !== null").await?;
     browser.click("nav a[href='/studies']").await?;
     browser.wait("location.pathname === '/studies' && document.querySelector('#start-study')").await?;
+    browser.wait("document.querySelector(\"[data-study-preset='optimisers']\") !== null").await?;
     browser.click("[data-study-preset='optimisers']").await?;
     browser.fill("#study-seeds", "1, 1").await?;
     browser.click("#start-study").await?;
