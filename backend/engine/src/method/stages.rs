@@ -13,7 +13,7 @@ use crate::model::store::{from_safetensors, to_safetensors, write_atomically};
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::{Actors, Aim, Prompt, Rollout, draw_prompts, roll_out};
 use crate::policy::targets::{TargetSampler, pair_positions};
-use crate::policy::{Learner, Update, by_prompt, learning_rate};
+use crate::policy::{Learner, Update, by_prompt, is_flat, learning_rate};
 use crate::progress::{Progress, Stopped, Unfit, stream};
 use crate::reward::judge::{Calibration, Judge, all_outputs};
 use crate::reward::loss::Weighing;
@@ -554,8 +554,7 @@ fn redraw_flat_groups<B: crate::model::kernels::Kernels>(
     let c = &job.config.policy;
     let mut work = Work::default();
     for _ in 0..REDRAWS {
-        let flat: Vec<usize> =
-            by_prompt(rollouts).filter(|g| g.iter().all(|r| (r.score - g[0].score).abs() < 1e-9)).map(|g| g[0].prompt).collect();
+        let flat: Vec<usize> = by_prompt(rollouts).filter(|g| is_flat(g)).map(|g| g[0].prompt).collect();
         if flat.is_empty() {
             break;
         }

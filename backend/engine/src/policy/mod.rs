@@ -139,11 +139,16 @@ pub fn by_prompt(rollouts: &[Rollout]) -> impl Iterator<Item = &[Rollout]> {
     rollouts.chunk_by(|a, b| a.prompt == b.prompt)
 }
 
+/// Whether all samples of a prompt got the same score: comparing them teaches nothing.
+pub fn is_flat(group: &[Rollout]) -> bool {
+    group.iter().all(|r| (r.score - group[0].score).abs() < 1e-9)
+}
+
 fn zero_std_groups(rollouts: &[Rollout]) -> f64 {
     let (mut flat, mut groups) = (0, 0);
     for group in by_prompt(rollouts) {
         groups += 1;
-        flat += usize::from(group.iter().all(|r| (r.score - group[0].score).abs() < 1e-9));
+        flat += usize::from(is_flat(group));
     }
     flat as f64 / f64::max(f64::from(groups), 1.0)
 }
