@@ -68,6 +68,8 @@ pub struct Trial {
 struct State {
     /// 0: offline; then the rounds of the online stage.
     round: usize,
+    /// The last online round that has sampled; 0: none.
+    sampled: usize,
     /// Rows that the online stage has made so far.
     online: Vec<Scored>,
     /// Whether the work of labelling is counted.
@@ -191,12 +193,13 @@ fn supervise<B: TrainBackend>(
     if !std::mem::replace(&mut state.labelled, true) {
         state.trial.work.forward_tokens += setting.corpus.train.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
-    if state.round > 0 {
+    // Every online round narrows the old rows once more when it samples: as often as before the interruption.
+    for _ in 0..state.sampled {
         offline = best(&offline, setting, config.method.ric.quantile);
     }
     while state.round < plan.len() {
         let (steps, rate) = plan[state.round];
-        if state.round > 0 && first == 0 {
+        if state.round > state.sampled {
             // Ask for near-Pareto goals, and keep what is good in at least one objective, with what it achieved.
             let mut rng = stream(config.seed ^ 0x21C, stage, state.round);
             let sampled = sample(setting, ready, &trainee.model.valid(), route, config, &mut state.trial, &mut rng)?;
@@ -211,6 +214,7 @@ fn supervise<B: TrainBackend>(
                 ),
             });
             state.online.extend(kept);
+            state.sampled = state.round;
         }
         let rows: Vec<&Scored> = offline.iter().chain(&state.online).collect();
         let done: usize = plan[..state.round].iter().map(|(s, _)| s).sum();
