@@ -412,11 +412,32 @@ pub struct EvaluationConfig {
     pub temperature: f64,
     /// Questions per point of the Pareto front; 0 leaves the front out.
     pub front: usize,
+    /// Prompts with several tags that are asked again in other words, in another order and without tags.
+    pub paraphrased: usize,
+    /// Whose questions are asked. Settings are chosen on `validation`, reported on `test`.
+    pub split: EvaluationSplit,
+}
+
+/// Questions that were not trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationSplit {
+    #[default]
+    Test,
+    Validation,
 }
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { questions: 64, joint: 256, held_out: 64, temperature: 1.0, front: 64 }
+        Self {
+            questions: 64,
+            joint: 256,
+            held_out: 64,
+            temperature: 1.0,
+            front: 64,
+            paraphrased: 128,
+            split: EvaluationSplit::Test,
+        }
     }
 }
 
@@ -749,6 +770,7 @@ impl RunConfig {
         c.range("evaluation.held_out", self.evaluation.held_out, 0, 10_000);
         c.range("evaluation.temperature", self.evaluation.temperature, 0.0, 5.0);
         c.range("evaluation.front", self.evaluation.front, 0, 10_000);
+        c.range("evaluation.paraphrased", self.evaluation.paraphrased, 0, 100_000);
         c.problems
     }
 

@@ -33,7 +33,7 @@ fn smoke() -> PresetInfo {
             sft: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
             reward_model: RewardModelConfig { steps: 40, batch: 32, ..Default::default() },
             policy: PolicyConfig { iterations: 16, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
-            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, front: 4, ..Default::default() },
+            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, front: 4, paraphrased: 8, ..Default::default() },
             ..Default::default()
         },
     )
@@ -78,7 +78,14 @@ fn standard() -> PresetInfo {
                 checkpoint_every: 50,
                 ..Default::default()
             },
-            evaluation: EvaluationConfig { questions: 128, joint: 512, held_out: 128, front: 128, ..Default::default() },
+            evaluation: EvaluationConfig {
+                questions: 128,
+                joint: 512,
+                held_out: 128,
+                front: 128,
+                paraphrased: 256,
+                ..Default::default()
+            },
             ..Default::default()
         },
     )

@@ -303,8 +303,10 @@ fn mean_qwk(s: &RunSummary) -> f64 {
 }
 
 /// The figures that studies compare, in the order of their tables.
-pub const METRICS: [Metric; 16] = [
+pub const METRICS: [Metric; 18] = [
     Metric { id: "hypervolume", title: "hypervolume", of: |s| s.front.hypervolume },
+    Metric { id: "fixed_map_hypervolume", title: "hypervolume, fixed map", of: |s| s.front.fixed_map_hypervolume },
+    Metric { id: "expected_utility", title: "expected utility", of: |s| s.front.expected_utility },
     Metric { id: "spearman", title: "rank correlation", of: |s| s.control.policy.mean_spearman() },
     Metric { id: "hit_rate", title: "hit rate", of: |s| s.control.policy.mean_hit_rate() },
     Metric { id: "joint_hit_rate", title: "all asked met", of: |s| s.control.policy.joint_hit_rate },

@@ -3,6 +3,7 @@
 use crate::config::PolicyOptimizer;
 use crate::method::Method;
 use crate::metrics::ReliabilityBin;
+use crate::preference::Preference;
 use serde::{Deserialize, Serialize};
 
 /// Wall seconds per stage. A stage taken from the cache counts the seconds it took to load.
@@ -122,6 +123,47 @@ pub struct ControlReport {
     /// 95 % Wilson interval of `win_rate`.
     #[serde(default)]
     pub win_rate_interval: [f64; 2],
+    /// Hit rate on the same prompts with several tags, by how they are asked. Empty for methods whose prompts say nothing.
+    #[serde(default)]
+    pub wordings: Vec<WordingReport>,
+}
+
+/// How a preference is written into a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wording {
+    /// As in training.
+    #[default]
+    Tags,
+    /// The tags in reverse order.
+    Reversed,
+    /// Names of objectives and labels of classes as text, in place of the tags.
+    Words,
+    /// Not at all.
+    Missing,
+}
+
+impl Wording {
+    /// All of them, that of training first.
+    pub const ALL: [Self; 4] = [Self::Tags, Self::Reversed, Self::Words, Self::Missing];
+
+    /// Name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Tags => "as in training",
+            Self::Reversed => "in reverse order",
+            Self::Words => "in words",
+            Self::Missing => "not asked",
+        }
+    }
+}
+
+/// What one way to ask reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WordingReport {
+    pub wording: Wording,
+    /// Share of the classes asked for that are met.
+    pub hit_rate: f64,
 }
 
 /// How much answers differ.
@@ -139,6 +181,9 @@ pub struct Diversity {
 pub struct FrontPoint {
     /// Weight per objective.
     pub weights: Vec<f64>,
+    /// What the prompt asked for, for methods that read it there.
+    #[serde(default)]
+    pub asked: Option<Preference>,
     /// Mean utility per objective, from 0 (worst class) to 1 (best).
     pub utility: Vec<f64>,
     /// Share of fluent answers.
@@ -156,6 +201,21 @@ pub struct FrontReport {
     pub hypervolume: f64,
     /// 95 % interval by bootstrap over the questions.
     pub interval: [f64; 2],
+    /// Hypervolume when prompts ask for what a fixed map makes of the weights ([`crate::method::goal`]) in place of what was
+    /// chosen on training questions; the same as `hypervolume` for methods whose prompts say nothing.
+    #[serde(default)]
+    pub fixed_map_hypervolume: f64,
+    /// Mean over the trade-offs of the weighted utility `sum_i w_i u_i`: what a user with these weights gets (the expected
+    /// utility metric of Zintgraf et al. 2015, with a finite set of weights).
+    #[serde(default)]
+    pub expected_utility: f64,
+}
+
+/// Mean of `sum_i w_i u_i` over `points`; `weights` of all objectives, `steered` those that utilities are of.
+pub fn expected_utility(points: &[FrontPoint], steered: &[usize]) -> f64 {
+    let weighted =
+        |p: &FrontPoint| steered.iter().zip(&p.utility).map(|(&i, u)| p.weights.get(i).copied().unwrap_or(0.0) * u).sum::<f64>();
+    points.iter().map(weighted).sum::<f64>() / points.len().max(1) as f64
 }
 
 /// Work of one stage, in tokens that a model read.
@@ -276,4 +336,22 @@ pub struct RunSummary {
     /// Reward against KL while the (last) policy was trained.
     #[serde(default)]
     pub kl_frontier: Vec<KlPoint>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expected_utility_weighs_what_is_steered() {
+        let point = |weights: &[f64], utility: &[f64]| FrontPoint {
+            weights: weights.to_vec(),
+            utility: utility.to_vec(),
+            ..Default::default()
+        };
+        // Objectives 0 and 2 are steered; weights are of all three.
+        let points = [point(&[1.0, 0.0, 0.0], &[0.8, 0.1]), point(&[0.25, 0.0, 0.75], &[0.4, 0.6])];
+        assert!((expected_utility(&points, &[0, 2]) - (0.8 + 0.55) / 2.0).abs() < 1e-12);
+        assert_eq!(expected_utility(&[], &[0]), 0.0);
+    }
 }

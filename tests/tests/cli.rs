@@ -166,6 +166,29 @@ fn finished_stages_come_from_the_cache_and_damaged_ones_are_made_again() {
 }
 
 #[test]
+fn a_finished_run_is_evaluated_again_without_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let (first, said) = train(data, &["--preset", "smoke", "--run", "r1"]);
+    assert!(said.contains("Policy optimisation: 1/"), "{said}");
+    let (again, said) = train(data, &["--run", "r1"]);
+    assert!(!said.contains("Policy optimisation: 1/"), "{said}");
+    assert_eq!(metrics(&again), metrics(&first));
+
+    let policy = data.join("runs/r1/policy.safetensors");
+    let mut bytes = std::fs::read(&policy).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&policy, bytes).unwrap();
+    let (mended, said) = train(data, &["--run", "r1"]);
+    assert!(
+        said.contains("policy.safetensors does not match its checksum") && said.contains("Policy optimisation: 1/"),
+        "{said}"
+    );
+    assert_eq!(metrics(&mended), metrics(&first));
+}
+
+#[test]
 fn a_finished_run_scores_and_answers() {
     let folder = tempfile::tempdir().unwrap();
     let data = text(folder.path());

@@ -46,10 +46,19 @@ fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
     for p in &f.points {
         let weights = p.weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" ");
         let utility: String = p.utility.iter().map(|u| format!("{u:>14.3}")).collect();
-        writeln!(out, "  {weights:<32} {utility} {:>6.2}", p.fluency)?;
+        let asked = p.asked.as_ref().map_or(String::new(), |a| {
+            let classes = a.0.iter().map(|c| c.map_or("-".into(), |c| c.to_string())).collect::<Vec<String>>();
+            format!("  asked for {}", classes.join(" "))
+        });
+        writeln!(out, "  {weights:<32} {utility} {:>6.2}{asked}", p.fluency)?;
     }
     let [low, high] = f.interval;
-    writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)
+    writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)?;
+    writeln!(out, "  expected utility {:.4} (mean over the trade-offs of the weighted utility)", f.expected_utility)?;
+    if f.points.iter().any(|p| p.asked.is_some()) {
+        writeln!(out, "  with a fixed map from weights to classes {:.4}", f.fixed_map_hypervolume)?;
+    }
+    Ok(())
 }
 
 fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
@@ -72,6 +81,10 @@ fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
     ];
     for (name, policy, sft) in rows {
         writeln!(out, "  {name:<16} {policy:>8.3} {sft:>8.3}")?;
+    }
+    if !c.policy.wordings.is_empty() {
+        let ways = c.policy.wordings.iter().map(|w| format!("{} {:.3}", w.wording.title(), w.hit_rate));
+        writeln!(out, "  several tags, hit rate by how they are asked: {}", ways.collect::<Vec<_>>().join(", "))?;
     }
     Ok(())
 }

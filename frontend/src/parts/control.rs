@@ -7,7 +7,7 @@ use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::{ControlHead, ControlReport};
+use moslim_shared::summary::{ControlHead, ControlReport, Wording};
 
 /// The section with all control matrices.
 pub fn control(run: Run) -> AnyView {
@@ -191,6 +191,10 @@ fn together(before: &ControlReport, after: &ControlReport) -> AnyView {
     add("Answers without a double", |r| r.diversity.unique);
     add("Distinct pairs of words", |r| r.diversity.distinct_2);
     add("Answers without a word", |r| r.empty);
+    // The SFT policy is asked without tags, so there is nothing to word.
+    for way in after.wordings.iter().filter(|w| w.wording != Wording::Tags) {
+        rows.push(vec![format!("Several tags, {}", way.wording.title()), "–".into(), format::percent(way.hit_rate)]);
+    }
     let caption = "Share of the tags that are met, by their number; and how varied the answers are";
     view! {
         <article class="card" id="together">

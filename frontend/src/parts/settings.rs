@@ -229,7 +229,19 @@ pub const SECTIONS: &[Section] = &[
             f("evaluation.joint", "Prompts with several tags", Integer, "0 skips this part."),
             f("evaluation.held_out", "Prompts per held-out pair", Integer, "And as many with a trained pair beside it."),
             f("evaluation.front", "Questions per trade-off", Integer, "For the Pareto front; 0 leaves it out."),
+            f(
+                "evaluation.paraphrased",
+                "Prompts asked otherwise",
+                Integer,
+                "With several tags: in reverse order, in words, and without.",
+            ),
             f("evaluation.temperature", "Temperature", Number, "0 is greedy."),
+            f(
+                "evaluation.split",
+                "Questions from",
+                Choice(&[("test", "the test split, for results"), ("validation", "the validation split, to choose settings")]),
+                "Neither was trained on.",
+            ),
         ],
     },
     Section {

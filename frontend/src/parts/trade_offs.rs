@@ -6,6 +6,7 @@ use crate::state::RunState;
 use leptos::prelude::*;
 use moslim_shared::objective::index_of;
 use moslim_shared::pareto;
+use moslim_shared::preference::Preference;
 use moslim_shared::summary::FrontReport;
 
 /// The points, as a table, and their hypervolume.
@@ -14,6 +15,10 @@ pub fn trade_offs(state: &RunState) -> AnyView {
     // Runs without a front, and those from before there was one, report no points.
     let Some(report) = report.filter(|r| !r.points.is_empty()) else { return ().into_any() };
     let mut heads = vec!["Weights".to_string()];
+    let asks = report.points.iter().any(|p| p.asked.is_some());
+    if asks {
+        heads.push("Asked for".to_string());
+    }
     heads.extend(report.objectives.iter().map(|id| name(state, id)));
     heads.extend(["Fluent".to_string(), "On the front".to_string()]);
     view! {
@@ -22,6 +27,8 @@ pub fn trade_offs(state: &RunState) -> AnyView {
             <p class="hint">
                 "Mean utility of each objective, from 0 (worst class) to 1 (best), by gold rules on held-out questions. "
                 "Weights are in the order of the columns."
+                {asks.then_some(" What the prompt asks for was chosen on training questions with the reward model: of all \
+                    combinations of high classes, the one whose answers had the highest weighted utility.")}
             </p>
             {table("values wide", "One row for every trade-off that was asked for".into(), heads, rows(state, report))}
             <p class="hint">{volume(report)}</p>
@@ -47,6 +54,9 @@ fn rows(state: &RunState, report: &FrontReport) -> Vec<Vec<String>> {
         .map(|(n, point)| {
             let weights = steered.iter().filter_map(|&i| point.weights.get(i));
             let mut row = vec![weights.map(|w| format::number(*w, 2)).collect::<Vec<_>>().join(" / ")];
+            if let Some(asked) = &point.asked {
+                row.push(classes(state, asked));
+            }
             row.extend(point.utility.iter().map(|u| format::number(*u, 2)));
             row.push(format::percent(point.fluency));
             row.push(if best.contains(&n) { "yes" } else { "dominated" }.to_string());
@@ -55,15 +65,28 @@ fn rows(state: &RunState, report: &FrontReport) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// The classes of a preference, in words.
+fn classes(state: &RunState, asked: &Preference) -> String {
+    let named = asked.asked().filter_map(|(i, c)| state.objectives.get(i)?.classes.get(c).cloned());
+    let text = named.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "nothing".into() } else { text }
+}
+
 fn volume(report: &FrontReport) -> String {
+    let fixed = if report.points.iter().any(|p| p.asked.is_some()) {
+        format!(" With a fixed map from weights to classes: {}.", format::number(report.fixed_map_hypervolume, 3))
+    } else {
+        String::new()
+    };
     let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
     format!(
         "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
-         the worst class of every objective.",
+         the worst class of every objective.{fixed} Expected utility {}: the mean over the rows of the weighted utility.",
         format::number(report.hypervolume, 3),
         format::number(report.interval[0], 3),
         format::number(report.interval[1], 3),
         reference.join(", "),
+        format::number(report.expected_utility, 3),
     )
 }
 
@@ -79,6 +102,7 @@ mod tests {
         state.objectives = ["a", "b", "c"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
         let point = |weights: [f64; 3], utility: [f64; 2]| FrontPoint {
             weights: weights.to_vec(),
+            asked: None,
             utility: utility.to_vec(),
             fluency: 0.5,
         };
@@ -88,11 +112,24 @@ mod tests {
             reference: vec![0.0, 0.0],
             hypervolume: 0.25,
             interval: [0.125, 0.5],
+            fixed_map_hypervolume: 0.25,
+            expected_utility: 0.6,
         };
         assert_eq!(
             rows(&state, &report),
             [["1.00 / 0.00", "0.90", "0.20", "50 %", "yes"], ["0.50 / 0.50", "0.50", "0.10", "50 %", "dominated"]]
         );
         assert!(volume(&report).starts_with("Hypervolume 0.250 (95 % interval 0.125 to 0.500)"), "{}", volume(&report));
+        assert!(!volume(&report).contains("fixed map"), "{}", volume(&report));
+        let mut report = report;
+        report.points[0].asked = Some(Preference(vec![Some(1), None, Some(0)]));
+        report.points[1].asked = Some(Preference::none(3));
+        let asked: Vec<String> = rows(&state, &report).into_iter().map(|row| row[1].clone()).collect();
+        assert_eq!(asked, ["1, 0", "nothing"]);
+        assert!(
+            volume(&report).contains("With a fixed map from weights to classes: 0.250. Expected utility 0.600"),
+            "{}",
+            volume(&report)
+        );
     }
 }

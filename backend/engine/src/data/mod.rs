@@ -27,6 +27,7 @@ pub struct Splits {
     pub test: Vec<Row>,
     /// Distinct questions of each split, in a fixed order.
     pub train_questions: Vec<Question>,
+    pub validation_questions: Vec<Question>,
     pub test_questions: Vec<Question>,
 }
 
@@ -62,7 +63,7 @@ pub fn generate(config: &WorldConfig) -> Splits {
     let train = rows(&train_questions, config.rows - 2 * small, &mut rng);
     let validation = rows(&validation_questions, small, &mut rng);
     let test = rows(&test_questions, small, &mut rng);
-    Splits { train, validation, test, train_questions, test_questions }
+    Splits { train, validation, test, train_questions, validation_questions, test_questions }
 }
 
 /// Labels as an imperfect annotator would give them: some moved to a neighbouring class, some missing.

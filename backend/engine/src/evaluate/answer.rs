@@ -12,6 +12,7 @@ use anyhow::Result;
 use moslim_shared::mapping::{map_reward, map_weighted};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
+use moslim_shared::summary::Wording;
 use serde::{Deserialize, Serialize};
 
 /// What a user wants of an answer.
@@ -21,6 +22,14 @@ pub struct Ask {
     pub preference: Preference,
     /// The trade-off behind them, where the question is one of trade-offs: its position in the method's list.
     pub trade_off: Option<usize>,
+    pub wording: Wording,
+}
+
+impl Ask {
+    /// Asks for classes, as in training.
+    pub fn of(preference: Preference) -> Self {
+        Self { preference, trade_off: None, wording: Wording::Tags }
+    }
 }
 
 /// How a method turns an [`Ask`] into a policy and a prompt.
@@ -61,20 +70,41 @@ impl Route {
         best
     }
 
+    /// How prompts can say what is asked for; empty where they say nothing.
+    pub fn wordings(&self) -> &'static [Wording] {
+        match self {
+            Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => &[],
+            Self::Tags => &Wording::ALL,
+            // Scores are told apart by their place.
+            Self::Scores { .. } => &[Wording::Tags, Wording::Words, Wording::Missing],
+        }
+    }
+
     /// What it is asked.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn prompt(&self, question: &[u32], ask: &Ask, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    pub fn prompt(&self, question: &[u32], ask: &Ask, tokenizer: &Tokenizer, objectives: &[Objective]) -> Result<Vec<u32>> {
+        if ask.wording == Wording::Words && !self.wordings().is_empty() {
+            let named = ask.preference.asked().map(|(i, t)| format!("{}: {}", objectives[i].name, objectives[i].classes[t]));
+            let mut text = tokenizer.encode(&format!("{}.", named.collect::<Vec<_>>().join(", ")))?;
+            text.extend_from_slice(question);
+            return Ok(tokenizer.untagged_prompt(&text));
+        }
+        let nothing = Preference::none(ask.preference.0.len());
+        let preference = if ask.wording == Wording::Missing { &nothing } else { &ask.preference };
         Ok(match self {
             Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => tokenizer.untagged_prompt(question),
             Self::Tags => {
-                let order: Vec<usize> = (0..ask.preference.0.len()).collect();
-                tokenizer.prompt(question, &ask.preference, &order)
+                let mut order: Vec<usize> = (0..preference.0.len()).collect();
+                if ask.wording == Wording::Reversed {
+                    order.reverse();
+                }
+                tokenizer.prompt(question, preference, &order)
             }
             Self::Scores { mean, std } => {
                 let z = |(i, t): (usize, &Option<usize>)| t.map(|t| (t as f64 - mean[i]) / std[i].max(1e-3));
-                let scores: Vec<Option<f64>> = ask.preference.0.iter().enumerate().map(z).collect();
+                let scores: Vec<Option<f64>> = preference.0.iter().enumerate().map(z).collect();
                 tokenizer.scored_prompt(question, &scores)?
             }
         })
@@ -94,6 +124,20 @@ pub struct Answering<'a, B: Kernels> {
 }
 
 impl<B: Kernels> Answering<'_, B> {
+    /// Whether every prompt and `new` more tokens fit into the policy's context.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn fit(&self, asks: &[(usize, Ask)], new: usize) -> Result<bool> {
+        for (question, ask) in asks {
+            let prompt = self.route.prompt(&self.questions[*question].tokens, ask, self.tokenizer, self.objectives)?;
+            if prompt.len() + new > self.policies[self.route.policy(ask, self.objectives)].context() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// One answer for each (question, ask), in order.
     ///
     /// # Errors
@@ -107,7 +151,7 @@ impl<B: Kernels> Answering<'_, B> {
             }
             let prompts = mine
                 .iter()
-                .map(|&i| self.route.prompt(&self.questions[asks[i].0].tokens, &asks[i].1, self.tokenizer))
+                .map(|&i| self.route.prompt(&self.questions[asks[i].0].tokens, &asks[i].1, self.tokenizer, self.objectives))
                 .collect::<Result<Vec<_>>>()?;
             let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
             let samples = if let Self { route: Route::BestOf(samples), .. } = self { *samples } else { 1 };
@@ -168,7 +212,7 @@ mod tests {
     fn the_nearest_policy_is_taken() {
         let objectives = world::objectives();
         let route = Route::Nearest { behaviour: vec![vec![4.0, 0.5, 0.5, 3.0], vec![0.2, 3.0, 2.0, 0.4]] };
-        let ask = |text: &str| Ask { preference: Preference::parse(text, &objectives).unwrap(), trade_off: None };
+        let ask = |text: &str| Ask::of(Preference::parse(text, &objectives).unwrap());
         assert_eq!(route.policy(&ask("helpfulness=3"), &objectives), 0);
         assert_eq!(route.policy(&ask("verbosity=1,honesty=2"), &objectives), 1);
         assert_eq!(route.policy(&Ask { trade_off: Some(1), ..ask("helpfulness=4") }, &objectives), 1);

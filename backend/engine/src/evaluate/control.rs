@@ -9,12 +9,13 @@ use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
 use crate::policy::targets::contains;
 use crate::text::corpus::EncodedQuestion;
+use anyhow::Result;
 use moslim_shared::config::EvaluationConfig;
 use moslim_shared::distribution::argmax;
 use moslim_shared::metrics::{slope, spearman, wilson};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ControlHead, ControlReport, Diversity};
+use moslim_shared::summary::{ControlHead, ControlReport, Diversity, WordingReport};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -153,15 +154,14 @@ pub fn examine<B: Kernels>(
     config: &EvaluationConfig,
     max_new_tokens: usize,
     seed: u64,
-    mut each: impl FnMut(usize) -> anyhow::Result<()>,
-) -> anyhow::Result<Examination> {
+    mut each: impl FnMut(usize) -> Result<()>,
+) -> Result<Examination> {
     let world = World::get();
     let mut out = Examination { gold: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new() };
     for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
-        let asks: Vec<(usize, Ask)> =
-            chunk.iter().map(|p| (p.question, Ask { preference: p.preference.clone(), trade_off: None })).collect();
+        let asks: Vec<(usize, Ask)> = chunk.iter().map(|p| (p.question, Ask::of(p.preference.clone()))).collect();
         let answers = x.answer(&asks, &sampling)?;
         let pairs: Vec<(usize, &Answer)> = chunk.iter().map(|p| p.question).zip(&answers).collect();
         out.model.extend(x.judged(&pairs).iter().map(|heads| heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>()));
@@ -173,6 +173,35 @@ pub fn examine<B: Kernels>(
             out.texts.push(text);
         }
         each(out.gold.len())?;
+    }
+    Ok(out)
+}
+
+/// Asks the first `count` prompts of `plan` that name several classes in every way that the method's prompts can say it, and
+/// that fits into the policy's context.
+///
+/// # Errors
+/// When the tokenizer fails.
+pub fn wordings<B: Kernels>(x: &Answering<B>, plan: &Plan, count: usize, sampling: &Sampling) -> Result<Vec<WordingReport>> {
+    let world = World::get();
+    let probes: Vec<&Probe> = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint).take(count).collect();
+    let asked: usize = probes.iter().map(|p| p.preference.active()).sum();
+    if asked == 0 {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for &wording in x.route.wordings() {
+        let asks: Vec<(usize, Ask)> =
+            probes.iter().map(|p| (p.question, Ask { wording, ..Ask::of(p.preference.clone()) })).collect();
+        if !x.fit(&asks, sampling.max_new_tokens)? {
+            continue;
+        }
+        let mut met = 0;
+        for (probe, answer) in probes.iter().zip(x.answer(&asks, sampling)?) {
+            let achieved = world.judge(&x.questions[probe.question].question, &x.tokenizer.decode(&answer.tokens)?).classes;
+            met += probe.preference.asked().filter(|&(i, class)| achieved[i] == class).count();
+        }
+        out.push(WordingReport { wording, hit_rate: met as f64 / asked as f64 });
     }
     Ok(out)
 }

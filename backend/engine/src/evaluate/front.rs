@@ -5,10 +5,10 @@ use crate::data::world::World;
 use crate::model::generate::Sampling;
 use crate::model::kernels::Kernels;
 use anyhow::Result;
-use moslim_shared::method::goal;
 use moslim_shared::metrics::middle;
 use moslim_shared::pareto::hypervolume;
-use moslim_shared::summary::{FrontPoint, FrontReport};
+use moslim_shared::preference::Preference;
+use moslim_shared::summary::{FrontPoint, FrontReport, expected_utility};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -16,13 +16,14 @@ use rand::{Rng, SeedableRng};
 const RESAMPLES: usize = 400;
 
 /// Asks `questions` held-out questions for every trade-off, the same for each and for every method. `steered`: the objectives
-/// that count.
+/// that count; `goals`: what is asked for at each trade-off.
 ///
 /// # Errors
 /// When the tokenizer fails, or `each` stops the evaluation.
 pub fn front<B: Kernels>(
     x: &Answering<B>,
     steered: &[usize],
+    goals: &[Preference],
     questions: usize,
     sampling: &Sampling,
     world_seed: u64,
@@ -35,7 +36,7 @@ pub fn front<B: Kernels>(
     let mut utilities: Vec<Vec<Vec<f64>>> = Vec::new();
     let mut points = Vec::new();
     for (t, weights) in x.trade_offs.iter().enumerate() {
-        let ask = Ask { preference: goal(weights, x.objectives), trade_off: Some(t) };
+        let ask = Ask { trade_off: Some(t), ..Ask::of(goals[t].clone()) };
         let asks: Vec<(usize, Ask)> = chosen.iter().map(|&q| (q, ask.clone())).collect();
         let own = Sampling { seed: sampling.seed ^ ((t as u64 + 1) << 40), ..sampling.clone() };
         let mut fluent = 0usize;
@@ -48,6 +49,7 @@ pub fn front<B: Kernels>(
         let all: Vec<usize> = (0..questions).collect();
         points.push(FrontPoint {
             weights: weights.clone(),
+            asked: (!x.route.wordings().is_empty()).then(|| goals[t].clone()),
             utility: mean(&rows, &all),
             fluency: fluent as f64 / questions.max(1) as f64,
         });
@@ -61,12 +63,15 @@ pub fn front<B: Kernels>(
     let all: Vec<usize> = (0..questions).collect();
     let resampled =
         (0..RESAMPLES).map(|_| volume(&(0..questions).map(|_| rng.random_range(0..questions)).collect::<Vec<_>>())).collect();
+    let all_together = volume(&all);
     Ok(FrontReport {
         objectives: steered.iter().map(|&i| x.objectives[i].id.clone()).collect(),
-        hypervolume: volume(&all),
+        hypervolume: all_together,
         interval: middle(resampled),
+        expected_utility: expected_utility(&points, steered),
         points,
         reference,
+        fixed_map_hypervolume: all_together,
     })
 }
 

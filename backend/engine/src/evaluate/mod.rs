@@ -3,3 +3,4 @@
 pub mod answer;
 pub mod control;
 pub mod front;
+pub mod goals;

@@ -2,6 +2,7 @@
 //! others.
 
 pub mod baselines;
+mod kept;
 pub mod morlhf;
 pub mod moslim;
 pub mod ric;
@@ -11,7 +12,7 @@ mod supervised;
 
 use crate::data::world;
 use crate::model::TrainBackend;
-use crate::model::store::{to_safetensors, write_atomically};
+use crate::model::store::write_atomically;
 use crate::progress::Progress;
 use crate::run::{Job, checkpoint, peak_memory_mib};
 use anyhow::Result;
@@ -20,7 +21,7 @@ use burn::prelude::*;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
 use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
-use stages::{Ready, Setting, Trained, calibrate, evaluate, model_file, reward_models, supervised_fine_tuning};
+use stages::{Ready, Setting, Trained, calibrate, evaluate, reward_models, supervised_fine_tuning};
 
 /// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
 pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport, progress: &mut Progress) -> Result<RunSummary> {
@@ -50,17 +51,27 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
     let ready = Ready { judge, reference: start.valid(), start, origin: sft_key };
 
-    let trained: Trained<B> = match config.method.kind {
-        Method::Moslim => moslim::train(job, &setting, &ready, device, progress)?,
-        Method::Morlhf => morlhf::train(job, &setting, &ready, device, progress)?,
-        Method::RewardedSoups => soups::train(job, &setting, &ready, device, progress)?,
-        Method::Ric | Method::RicClass => ric::train(job, &setting, &ready, device, progress)?,
-        Method::TaggedSft => baselines::tagged_sft(&ready),
-        Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
+    let key = kept::key(job, &ready, &name)?;
+    let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
+        Some(trained) => trained,
+        None => {
+            let trained = match config.method.kind {
+                Method::Moslim => moslim::train(job, &setting, &ready, device, progress)?,
+                Method::Morlhf => morlhf::train(job, &setting, &ready, device, progress)?,
+                Method::RewardedSoups => soups::train(job, &setting, &ready, device, progress)?,
+                Method::Ric | Method::RicClass => ric::train(job, &setting, &ready, device, progress)?,
+                Method::TaggedSft => baselines::tagged_sft(&ready),
+                Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
+            };
+            kept::save(job, &trained, &key)?;
+            trained
+        }
     };
     let evaluated = evaluate::<B>(config, &setting, &ready, &trained, progress)?;
 
     let outcome = &trained.outcome;
+    let mut work = outcome.work;
+    work += evaluated.work;
     let seconds = StageSeconds {
         sft: sft_seconds,
         reward_model: reward_seconds,
@@ -84,7 +95,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
         optimizer: config.policy.optimizer,
         front: evaluated.front,
         compute: ComputeReport {
-            policy: outcome.work,
+            policy: work,
             policy_seconds: outcome.seconds,
             models_trained: trained.policies_trained + reward_models.len(),
             models_kept: trained.policies_kept,
@@ -92,10 +103,6 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
         },
         kl_frontier: outcome.kl_frontier.clone(),
     };
-    for (n, policy) in trained.policies.iter().enumerate() {
-        write_atomically(&job.folder().join(model_file("policy", n)), &to_safetensors::<B::InnerBackend, _>(policy)?)?;
-    }
-    write_atomically(&job.folder().join("route.json"), &serde_json::to_vec_pretty(&trained.route)?)?;
     write_atomically(&job.folder().join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
     checkpoint::remove(&job.folder(), Stage::Policy);
     progress.emit(EventBody::Summary { summary: summary.clone() });

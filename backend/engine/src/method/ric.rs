@@ -305,7 +305,7 @@ fn scored_prompt<'a>(
             let scores: Vec<Option<f64>> = preference.0.iter().enumerate().map(z).collect();
             setting.tokenizer.scored_prompt(question, &scores)?
         }
-        _ => route.prompt(question, &Ask { preference, trade_off: None }, &setting.tokenizer)?,
+        _ => route.prompt(question, &Ask::of(preference), &setting.tokenizer, &setting.objectives)?,
     };
     Ok((prompt, &row.answer))
 }
@@ -333,7 +333,7 @@ fn sample<B: TrainBackend>(
             let best = if o.higher_is_better { o.class_count() - 1 } else { 0 };
             preference.0[i] = Some(if i == free { rng.random_range(0..o.class_count()) } else { best });
         }
-        prompts.push(route.prompt(&question.tokens, &Ask { preference, trade_off: None }, &setting.tokenizer)?);
+        prompts.push(route.prompt(&question.tokens, &Ask::of(preference), &setting.tokenizer, &setting.objectives)?);
         asked.push(setting.tokenizer.untagged_prompt(&question.tokens));
     }
     let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();

@@ -3,9 +3,10 @@
 use super::supervised::SupervisedStage;
 use crate::data::world::World;
 use crate::data::{generate, world};
-use crate::evaluate::answer::{Answering, Route};
-use crate::evaluate::control::{Examination, Plan, examine};
+use crate::evaluate::answer::{Answering, Ask, Route};
+use crate::evaluate::control::{Examination, Plan, examine, wordings};
 use crate::evaluate::front::front;
+use crate::evaluate::goals::choose;
 use crate::model::TrainBackend;
 use crate::model::generate::Sampling;
 use crate::model::packed::{Group, Packed};
@@ -25,13 +26,14 @@ use crate::text::Tokenizer;
 use crate::text::corpus::{Corpus, Encoded, siblings};
 use anyhow::{Context, Result};
 use burn::module::AutodiffModule;
-use moslim_shared::config::{PolicyOptimizer, RunConfig};
+use moslim_shared::config::{EvaluationSplit, PolicyOptimizer, RunConfig};
 use moslim_shared::distribution::argmax;
 use moslim_shared::event::{EventBody, PolicyStep, Sample, Stage};
 use moslim_shared::kl::AdaptiveKl;
 use moslim_shared::mapping::{Pooling, RewardStatistics};
-use moslim_shared::method::{Budget, Method};
+use moslim_shared::method::{Budget, Method, goal};
 use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use moslim_shared::summary::{ControlSummary, FrontReport, KlPoint, PolicySummary, RewardModelReport, Work};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -681,10 +683,7 @@ pub fn behaviour<B: TrainBackend>(
         objectives: &setting.objectives,
         trade_offs: &setting.trade_offs,
     };
-    let ask = crate::evaluate::answer::Ask {
-        preference: moslim_shared::preference::Preference::none(setting.objectives.len()),
-        trade_off: None,
-    };
+    let ask = Ask::of(Preference::none(setting.objectives.len()));
     let n = questions.len().min(256);
     let asks: Vec<_> = (0..n).map(|q| (q * (questions.len() / n), ask.clone())).collect();
     let sampling =
@@ -706,6 +705,8 @@ pub struct Evaluated {
     pub control: ControlSummary,
     pub control_reward_model: ControlSummary,
     pub front: FrontReport,
+    /// Work of choosing what to ask for at every trade-off.
+    pub work: Work,
     pub seconds: f64,
 }
 
@@ -720,20 +721,24 @@ pub fn evaluate<B: TrainBackend>(
 ) -> Result<Evaluated> {
     let begun = Instant::now();
     let held_out: Vec<_> = config.targets.held_out.iter().filter_map(|p| pair_positions(p, &setting.objectives)).collect();
-    let questions = &setting.corpus.test_questions;
+    let questions = match config.evaluation.split {
+        EvaluationSplit::Test => &setting.corpus.test_questions,
+        EvaluationSplit::Validation => &setting.corpus.validation_questions,
+    };
     // Evaluation prompts depend on the world alone, so that runs with other seeds answer the same questions.
     let seed = config.world.seed;
     let plan = Plan::new(&config.evaluation, questions, &setting.objectives, &setting.steered, &held_out, seed);
-    let points = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
-    let total = 2 * plan.len() + points * config.evaluation.front;
+    let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
+    let total = 2 * plan.len() + trade_offs * config.evaluation.front;
     progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, from: 0, total });
     let mut gold = ControlSummary { judge: "gold".into(), ..Default::default() };
     let mut model = ControlSummary { judge: "reward_model".into(), ..Default::default() };
     let max_new_tokens = config.policy.max_new_tokens;
+    let sampling = Sampling { temperature: config.evaluation.temperature, top_p: 1.0, max_new_tokens, seed: config.seed };
     // The SFT baseline never learnt tags and is asked without.
     let baseline = (std::slice::from_ref(&ready.reference), &Route::Untagged);
     let method = (trained.policies.as_slice(), &trained.route);
-    let answering = |(policies, route)| Answering {
+    let answering = |(policies, route), questions| Answering {
         policies,
         route,
         judge: &ready.judge,
@@ -744,12 +749,15 @@ pub fn evaluate<B: TrainBackend>(
     };
     let mut sft: Option<Examination> = None;
     for (turn, (name, who)) in [("sft", baseline), ("policy", method)].into_iter().enumerate() {
-        let answers = examine(&answering(who), &plan, &config.evaluation, max_new_tokens, config.seed, |done| {
+        let x = answering(who, questions);
+        let answers = examine(&x, &plan, &config.evaluation, max_new_tokens, config.seed, |done| {
             progress.emit(EventBody::Evaluating { done: turn * plan.len() + done, total });
             progress.check()
         })?;
-        let reports = answers.reports(&plan, &setting.objectives, sft.as_ref());
-        for (summary, report) in [&mut gold, &mut model].into_iter().zip(reports) {
+        let wordings = wordings(&x, &plan, config.evaluation.paraphrased, &sampling)?;
+        let [mut by_gold, by_model] = answers.reports(&plan, &setting.objectives, sft.as_ref());
+        by_gold.wordings = wordings;
+        for (summary, report) in [(&mut gold, by_gold), (&mut model, by_model)] {
             progress.emit(EventBody::Control { policy: name.into(), judge: summary.judge.clone(), report: report.clone() });
             if turn == 0 {
                 summary.sft = report;
@@ -759,19 +767,31 @@ pub fn evaluate<B: TrainBackend>(
         }
         sft = Some(answers);
     }
-    let mut report = FrontReport::default();
-    if points > 0 {
-        let sampling = Sampling { temperature: config.evaluation.temperature, top_p: 1.0, max_new_tokens, seed: config.seed };
-        let each = config.evaluation.front;
-        report = front(&answering(method), &setting.steered, each, &sampling, seed, |done| {
+    let (mut report, mut work) = (FrontReport::default(), Work::default());
+    if trade_offs > 0 {
+        let (steered, each) = (&setting.steered, config.evaluation.front);
+        let x = answering(method, questions);
+        // What to ask for is chosen on training questions; the fixed map beside it is what others use.
+        let fixed: Vec<Preference> = setting.trade_offs.iter().map(|w| goal(w, &setting.objectives)).collect();
+        let reads_prompts = !trained.route.wordings().is_empty();
+        let mut goals = fixed.clone();
+        if reads_prompts {
+            let trial = answering(method, &setting.corpus.train_questions);
+            (goals, work) = choose(&trial, steered, &sampling, || progress.check())?;
+        }
+        report = front(&x, steered, &goals, each, &sampling, seed, |done| {
             progress.emit(EventBody::Evaluating { done: 2 * plan.len() + done * each, total });
             progress.check()
         })?;
+        if reads_prompts {
+            let beside = front(&x, steered, &fixed, each, &sampling, seed, |_| progress.check())?;
+            report.fixed_map_hypervolume = beside.hypervolume;
+        }
         progress.emit(EventBody::Front { report: report.clone() });
     }
     let seconds = begun.elapsed().as_secs_f64();
     progress.emit(EventBody::StageEnded { stage: Stage::Evaluation, seconds, cached: false });
-    Ok(Evaluated { control: gold, control_reward_model: model, front: report, seconds })
+    Ok(Evaluated { control: gold, control_reward_model: model, front: report, work, seconds })
 }
 
 /// The policy of another run, to start from.

@@ -237,9 +237,9 @@ impl Generator {
         max_new_tokens: usize,
         seed: u64,
     ) -> Result<Vec<String>> {
-        let ask = Ask { preference: preference.clone(), trade_off: None };
+        let ask = Ask::of(preference.clone());
         let policy = self.route.policy(&ask, &self.objectives);
-        let tokens = self.route.prompt(&self.tokenizer.encode(prompt)?, &ask, &self.tokenizer)?;
+        let tokens = self.route.prompt(&self.tokenizer.encode(prompt)?, &ask, &self.tokenizer, &self.objectives)?;
         if tokens.len() + max_new_tokens > self.context {
             bail!(
                 "the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}",

@@ -41,6 +41,7 @@ pub struct Corpus {
     pub validation: Vec<Encoded>,
     pub test: Vec<Encoded>,
     pub train_questions: Vec<EncodedQuestion>,
+    pub validation_questions: Vec<EncodedQuestion>,
     pub test_questions: Vec<EncodedQuestion>,
 }
 
@@ -59,6 +60,7 @@ impl Corpus {
             validation: rows(&splits.validation)?,
             test: rows(&splits.test)?,
             train_questions: questions(&splits.train_questions)?,
+            validation_questions: questions(&splits.validation_questions)?,
             test_questions: questions(&splits.test_questions)?,
         })
     }
@@ -72,7 +74,8 @@ impl Corpus {
 
     /// Tokens of the longest question, without roles and tags.
     pub fn longest_question(&self) -> usize {
-        self.train_questions.iter().chain(&self.test_questions).map(|q| q.tokens.len()).max().unwrap_or(0)
+        let all = [&self.train_questions, &self.validation_questions, &self.test_questions];
+        all.into_iter().flatten().map(|q| q.tokens.len()).max().unwrap_or(0)
     }
 }
 

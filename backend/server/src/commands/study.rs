@@ -18,8 +18,9 @@ use std::sync::atomic::AtomicBool;
 /// Share of the peak of matrix products that training reaches, for the estimate before the first run.
 const EFFICIENCY: f64 = 0.3;
 /// Columns of the table; the rest is in the files.
-const SHOWN: [&str; 9] = [
+const SHOWN: [&str; 10] = [
     "hypervolume",
+    "expected_utility",
     "spearman",
     "hit_rate",
     "joint_hit_rate",
