@@ -77,11 +77,42 @@ pub struct ModelConfig {
     pub context: usize,
     /// Whether input and output embeddings are one matrix.
     pub tied_embeddings: bool,
+    /// What activations and weights are multiplied in. Weights, their gradients, norms and softmax are f32 in any case.
+    pub precision: Precision,
+}
+
+/// Numbers in which activations are multiplied with weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// bfloat16, on devices that have it.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in configurations.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { layers: 2, d_model: 96, heads: 4, kv_heads: 2, d_ff: 256, context: 128, tied_embeddings: true }
+        Self {
+            layers: 2,
+            d_model: 96,
+            heads: 4,
+            kv_heads: 2,
+            d_ff: 256,
+            context: 128,
+            tied_embeddings: true,
+            precision: Precision::F32,
+        }
     }
 }
 

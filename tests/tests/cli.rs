@@ -265,6 +265,7 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
     let bad_value = file("value.json", &json!({ "policy": { "samples_per_prompt": 1 } }).to_string());
     let bad_type = file("type.json", &json!({ "policy": { "prompts": "many" } }).to_string());
     let unknown = file("unknown.json", &json!({ "sft": { "shteps": 3 } }).to_string());
+    let half = file("half.json", &json!({ "model": { "precision": "bf16" }, "reward_from_sft": false }).to_string());
     let no_json = file("no.json", "{");
     let no_folder = file("plain-file", "");
     let fresh = folder.path().join("fresh");
@@ -278,6 +279,11 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
         (vec!["train", "--config", "/nowhere.json", "--data", fresh], vec!["config: /nowhere.json cannot be read"]),
         (vec!["train", "--preset", "smoke", "--data", &no_folder], vec!["data: ", "plain-file", "--data"]),
         (vec!["train", "--preset", "smoke", "--run", "../x", "--data", fresh], vec!["--run", "lower-case letters"]),
+        (
+            vec!["train", "--config", &half, "--device", "cpu", "--data", fresh],
+            vec!["model.precision: is bf16, which cpu does not have; allowed is f32"],
+        ),
+        (vec!["bench", "--bf16", "--sizes", "0.16M"], vec!["precision: cpu does not compute in bf16"]),
         (vec!["data", "sample", "--n", "0"], vec!["n: is 0"]),
         (vec!["data", "sample", "--label-noise", "0.9"], vec!["world.label_noise: is 0.9"]),
         (vec!["serve", "--port", "0", "--host", "0.0.0.0", "--data", fresh], vec!["host: ", "--allow-remote"]),

@@ -1,10 +1,12 @@
 //! How fast this machine computes: matrix products, training steps, generation and whole RLOO iterations of several model
-//! sizes, on the CPU backend, with the code that runs use.
+//! sizes, on any device, with the code that runs use.
 
 use crate::data::{generate as generate_world, world};
+use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
+use crate::model::kernels::Kernels;
 use crate::model::optimizer::{Trainee, gradients};
-use crate::model::packed::{Group, Packed, chunks, map};
+use crate::model::packed::{Group, Packed, chunks, fit_pieces, map};
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::{Actors, Aim, draw_prompts, roll_out};
 use crate::policy::targets::TargetSampler;
@@ -12,23 +14,20 @@ use crate::policy::{Learner, Update};
 use crate::reward::RewardModel;
 use crate::reward::judge::{Calibration, Judge, outputs as outputs_of};
 use crate::reward::loss::{Weighing, masked_loss};
-use crate::run::peak_memory_mib;
+use crate::run::{free_memory, peak_memory_mib};
 use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
-use moslim_shared::config::{ModelConfig, PolicyConfig, RunConfig, WorldConfig};
+use moslim_shared::config::{ModelConfig, PolicyConfig, Precision, RunConfig, WorldConfig};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 use std::time::Instant;
-
-type Train = burn::backend::Autodiff<Flex, NoCheckpointing>;
 
 /// Rows and tokens of the batch that forward pass and training step read.
 const BATCH: (usize, usize) = (32, 64);
@@ -77,6 +76,19 @@ impl Size {
         [self.layers, self.d_model, self.heads, self.kv_heads, self.d_ff, self.vocabulary]
     }
 
+    fn config(&self, precision: Precision) -> ModelConfig {
+        ModelConfig {
+            layers: self.layers,
+            d_model: self.d_model,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            d_ff: self.d_ff,
+            context: 256,
+            tied_embeddings: !self.iterations,
+            precision,
+        }
+    }
+
     /// Whether whole RLOO iterations are measured, too.
     pub fn iterates(&self) -> bool {
         self.iterations
@@ -118,6 +130,9 @@ pub struct SizeReport {
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     pub threads: usize,
+    /// `cpu`, `cuda` or `wgpu`.
+    pub device: String,
+    pub precision: Precision,
     /// Matrix products of 512 x 512, one per thread: GFLOP/s of all together.
     pub gemm_peak_gflops: f64,
     pub sizes: Vec<SizeReport>,
@@ -126,6 +141,18 @@ pub struct BenchReport {
 /// Most rows of a batch for [`Scaling`], and the widest model that it is measured for.
 const LARGEST_BATCH: usize = 512;
 const SCALED_WIDTH: usize = 128;
+
+/// What is measured.
+#[derive(Debug)]
+pub struct Measured<'a> {
+    /// Of [`SIZES`].
+    pub names: &'a [&'a str],
+    /// Times that everything is measured.
+    pub repetitions: usize,
+    pub precision: Precision,
+    /// Name of the device.
+    pub device: String,
+}
 
 /// Runs `work` once for nothing, then `repetitions` times.
 fn time(repetitions: usize, mut work: impl FnMut()) -> Vec<f64> {
@@ -146,21 +173,31 @@ fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// GFLOP/s of matrix products in cache, all threads together.
-pub fn gemm_peak() -> f64 {
-    const N: usize = 512;
+/// GFLOP/s of matrix products of `N x N`, on the CPU one on every thread at a time.
+fn gemm_peak_of<B: Kernels, const N: usize>(device: &B::Device, precision: Precision) -> f64 {
     const PRODUCTS: usize = 8;
-    let device = Default::default();
-    let a = Tensor::<Flex, 2>::ones([N, N], &device);
-    let threads = rayon::current_num_threads();
+    let a = Tensor::<B, 2>::ones([N, N], device);
+    let a = if precision == Precision::Bf16 { a.cast(burn::tensor::FloatDType::BF16) } else { a };
+    let threads = if B::THREADED { rayon::current_num_threads() } else { 1 };
     let seconds = time(9, || {
-        map::<Flex, _, _, _>(&a, vec![(); threads], |a, ()| {
+        map::<B, _, _, _>(&a, vec![(); threads], |a, ()| {
             for _ in 0..PRODUCTS {
                 std::hint::black_box(a.clone().matmul(a.clone()));
             }
         });
+        wait::<B>(device);
     });
     (2 * N.pow(3) * PRODUCTS * threads) as f64 / seconds[0] / 1e9
+}
+
+/// GFLOP/s of matrix products on the CPU, in cache, all threads together.
+pub fn gemm_peak() -> f64 {
+    gemm_peak_of::<Flex, 512>(&Default::default(), Precision::F32)
+}
+
+/// Waits until the device has computed everything that it was asked for.
+fn wait<B: Kernels>(device: &B::Device) {
+    B::sync(device).expect("the device answers");
 }
 
 struct Meter {
@@ -183,20 +220,32 @@ impl Meter {
     }
 }
 
-/// Measures the sizes called `names`. `each` is told what is measured next.
+/// Measures. `each` is told what is measured next.
 ///
 /// # Errors
-/// When the built-in world's tokenizer cannot be trained.
-pub fn run(names: &[&str], repetitions: usize, mut each: impl FnMut(&str)) -> Result<BenchReport> {
+/// When the device does not compute in this precision, or the built-in world's tokenizer cannot be trained.
+pub fn run<B: TrainBackend>(what: &Measured, device: &B::Device, mut each: impl FnMut(&str)) -> Result<BenchReport> {
+    let (precision, id) = (what.precision, what.precision.id());
+    ensure!(B::computes_in(device, precision), "precision: {} does not compute in {id}; allowed is f32", what.device);
     each("matrix products");
-    let meter = Meter { peak_gflops: gemm_peak(), repetitions };
+    // A GPU is not filled by what fits into a cache of the CPU.
+    let peak_gflops = if B::THREADED {
+        gemm_peak_of::<B::InnerBackend, 512>(device, precision)
+    } else {
+        gemm_peak_of::<B::InnerBackend, 4096>(device, precision)
+    };
+    let meter = Meter { peak_gflops, repetitions: what.repetitions };
     let mut sizes = Vec::new();
-    for size in SIZES.iter().filter(|s| names.contains(&s.name)) {
+    for size in SIZES.iter().filter(|s| what.names.contains(&s.name)) {
         each(size.name);
         reset_peak_memory();
-        sizes.push(measure(size, &meter)?);
+        if let Some(free) = free_memory(&what.device) {
+            fit_pieces::<B>(&size.config(precision), size.vocabulary, free);
+        }
+        sizes.push(measure::<B>(size, precision, device, &meter)?);
     }
-    Ok(BenchReport { threads: rayon::current_num_threads(), gemm_peak_gflops: meter.peak_gflops, sizes })
+    let (threads, device) = (rayon::current_num_threads(), what.device.clone());
+    Ok(BenchReport { threads, device, precision, gemm_peak_gflops: meter.peak_gflops, sizes })
 }
 
 /// `n` tokens without a pattern.
@@ -204,18 +253,9 @@ fn text(n: usize, vocabulary: usize) -> Vec<u32> {
     (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary as u32).collect()
 }
 
-fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
-    let config = ModelConfig {
-        layers: size.layers,
-        d_model: size.d_model,
-        heads: size.heads,
-        kv_heads: size.kv_heads,
-        d_ff: size.d_ff,
-        context: 256,
-        tied_embeddings: !size.iterations,
-    };
-    let device = Default::default();
-    let model = Transformer::<Train>::new(&config, size.vocabulary, size.vocabulary, 1, &device);
+fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Device, meter: &Meter) -> Result<SizeReport> {
+    let config = size.config(precision);
+    let model = Transformer::<B>::new(&config, size.vocabulary, size.vocabulary, 1, device);
     let parameters = model.num_params();
     // Weights that a token is multiplied with; an embedding is only looked up, the output layer is a product.
     let output = (size.vocabulary * size.d_model) as f64;
@@ -226,26 +266,28 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     let text = text(LARGEST_BATCH.max(rows) * time, size.vocabulary);
     let all: Vec<Group> = text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
     let groups = &all[..rows];
-    let pieces = || chunks::<Train, _>(groups, Group::tokens);
+    let pieces = || chunks::<B, _>(groups, Group::tokens);
 
     let inner = model.valid();
     let forward = meter.measure(tokens, 2.0 * products * tokens as f64, || {
-        map::<Flex, _, _, _>(&inner, pieces(), |model, groups| {
+        map::<B::InnerBackend, _, _, _>(&inner, pieces(), |model, groups| {
             std::hint::black_box(model.answer_log_probs(&Packed::new(groups), 1.0));
         });
+        wait::<B>(device);
     });
 
     let mut trainee = Some(Trainee::new(model, 0.01, 1.0));
     let mut step = |groups: &[Group]| {
         let now = trainee.take().expect("put back below");
         let tokens: usize = groups.iter().map(Group::tokens).sum();
-        let (_, grads, _) = gradients(&now.model, chunks::<Train, _>(groups, Group::tokens), |model, groups| {
+        let (_, grads, _) = gradients(&now.model, chunks::<B, _>(groups, Group::tokens), |model, groups| {
             (model.answer_log_probs(&Packed::new(groups), 1.0).sum().neg() / tokens as f32, ())
         });
         trainee = Some(now.step(grads, 1e-4).0);
+        wait::<B>(device);
     };
     let training_step = meter.measure(tokens, 6.0 * products * tokens as f64, || step(groups));
-    let scaling = (size.d_model <= SCALED_WIDTH).then(|| {
+    let scaling = (B::THREADED && size.d_model <= SCALED_WIDTH).then(|| {
         let mut batch = Vec::new();
         for rows in [rows, 4 * rows, LARGEST_BATCH] {
             let figure = meter.measure(rows * time, 0.0, || step(&all[..rows]));
@@ -262,8 +304,8 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
 
     let classes = [5usize; 4];
     let trunk = products - output;
-    let trunk_model = Transformer::new(&config, size.vocabulary, 1, 2, &device);
-    let reward_model = RewardModel::<Train>::on_trunk(trunk_model, &classes, RewardLoss::CrossEntropy, 3);
+    let trunk_model = Transformer::new(&config, size.vocabulary, 1, 2, device);
+    let reward_model = RewardModel::<B>::on_trunk(trunk_model, &classes, RewardLoss::CrossEntropy, 3);
     let labels: Vec<Option<usize>> = vec![Some(1); classes.len()];
     let mut trainee = Some(Trainee::new(reward_model, 0.01, 1.0));
     let reward_model_step = meter.measure(tokens, 6.0 * trunk * tokens as f64, || {
@@ -277,6 +319,7 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
             (masked_loss(loss, outputs, &labels, &classes, &weighing, model.log_variances.val()), ())
         });
         trainee = Some(now.step(grads, 1e-4).0);
+        wait::<B>(device);
     });
     drop(trainee);
 
@@ -290,7 +333,7 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
     });
 
     let (iteration, samples_per_second) = if size.iterations {
-        let figure = iteration(size, &config, meter)?;
+        let figure = iteration::<B>(size, &config, device, meter)?;
         let samples = (ITERATION.0 * ITERATION.1) as f64 / figure.median;
         (Some(figure), Some(samples))
     } else {
@@ -311,18 +354,17 @@ fn measure(size: &Size, meter: &Meter) -> Result<SizeReport> {
 }
 
 /// Whole RLOO iterations on the built-in world: prompts, samples, reference, reward model, update.
-fn iteration(size: &Size, config: &ModelConfig, meter: &Meter) -> Result<Figure> {
+fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Device, meter: &Meter) -> Result<Figure> {
     let objectives = world::objectives();
     let classes: Vec<usize> = objectives.iter().map(|o| o.class_count()).collect();
     let splits = generate_world(&WorldConfig { rows: 4_000, ..Default::default() });
     let tokenizer = Tokenizer::train(size.vocabulary, &splits, &objectives)?;
     let corpus = Corpus::new(&splits, &tokenizer)?;
-    let device = Default::default();
     let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
-    let policy = Transformer::<Train>::new(config, vocabulary, outputs, 1, &device);
+    let policy = Transformer::<B>::new(config, vocabulary, outputs, 1, device);
     let reference = policy.valid();
-    let trunk = Transformer::new(config, vocabulary, 1, 2, &device);
-    let model = RewardModel::<Flex>::on_trunk(trunk, &classes, RewardLoss::CrossEntropy, 3);
+    let trunk = Transformer::new(config, vocabulary, 1, 2, device);
+    let model = RewardModel::<B::InnerBackend>::on_trunk(trunk, &classes, RewardLoss::CrossEntropy, 3);
     let rows: Vec<Group> = corpus.train.iter().take(64).map(|r| r.group()).collect();
     let mut calibration = Calibration {
         temperatures: vec![1.0; classes.len()],
@@ -361,6 +403,7 @@ fn iteration(size: &Size, config: &ModelConfig, meter: &Meter) -> Result<Figure>
         tokens.push(rollouts.iter().map(|r| r.answer.tokens.len()).sum::<usize>());
         let update = Update { prompts: &prompts, config: &c, beta: 0.05, learning_rate: 1e-5, iteration: 0 };
         learner = Some(now.update(&mut rollouts, &update, &mut rng).0);
+        wait::<B>(device);
     });
     // Answers end when they end; what was really sampled counts.
     let sampled = tokens.iter().sum::<usize>() as f64 / tokens.len() as f64;

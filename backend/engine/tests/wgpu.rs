@@ -26,7 +26,16 @@ struct Figures {
 }
 
 fn figures<B: TrainBackend>() -> Figures {
-    let config = ModelConfig { layers: 1, d_model: 16, heads: 2, kv_heads: 1, d_ff: 32, context: 32, tied_embeddings: true };
+    let config = ModelConfig {
+        layers: 1,
+        d_model: 16,
+        heads: 2,
+        kv_heads: 1,
+        d_ff: 32,
+        context: 32,
+        tied_embeddings: true,
+        ..Default::default()
+    };
     let device = Default::default();
     let model = Transformer::<B>::new(&config, 24, 20, 3, &device);
     let rewards = RewardModel::<B::InnerBackend>::new(&config, 24, &[3, 2], Default::default(), 4, &device);

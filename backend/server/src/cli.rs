@@ -202,6 +202,12 @@ pub struct BenchArgs {
     /// Times that everything is measured, at least 1.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     pub repetitions: u16,
+    /// Device to measure: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceChoice,
+    /// Multiply activations and weights in bf16.
+    #[arg(long)]
+    pub bf16: bool,
     /// Do the same work with PyTorch, transformers and TRL, in turn with ours: python=PATH names a Python that has them.
     #[arg(long, value_name = "python=PATH")]
     pub peer: Option<String>,

@@ -36,6 +36,12 @@ macro_rules! sizes {
             f(concat!($model, ".d_ff"), "Feed-forward width", Integer, "Of the SwiGLU block."),
             f(concat!($model, ".context"), "Context", Integer, "Longest sequence, tokens."),
             f(concat!($model, ".tied_embeddings"), "Tied embeddings", Toggle, "Input and output embeddings are one matrix."),
+            f(
+                concat!($model, ".precision"),
+                "Precision",
+                Choice(&[("f32", "f32"), ("bf16", "bf16 products, f32 weights")]),
+                "bf16 needs a device that has it; the CPU does not.",
+            ),
         ]
     };
 }

@@ -12,9 +12,10 @@ mod supervised;
 
 use crate::data::world;
 use crate::model::TrainBackend;
+use crate::model::packed::fit_pieces;
 use crate::model::store::write_atomically;
-use crate::progress::Progress;
-use crate::run::{Job, checkpoint, peak_memory_mib};
+use crate::progress::{Progress, Unfit};
+use crate::run::{Job, checkpoint, free_memory, peak_memory_mib};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
@@ -32,7 +33,19 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     let objectives = world::objectives();
     progress.emit(EventBody::Started { config: config.clone(), device: report, objectives, resumed });
     write_atomically(&job.folder().join("config.json"), &serde_json::to_vec_pretty(config)?)?;
+    for (field, precision) in [("model", config.model.precision), ("reward_trunk", config.reward_trunk.precision)] {
+        if !B::computes_in(device, precision) {
+            let id = precision.id();
+            return Err(Unfit(format!("{field}.precision: is {id}, which {name} does not have; allowed is f32")).into());
+        }
+    }
     let setting = Setting::prepare(job)?;
+    if let Some(free) = free_memory(&name)
+        && let Some(tokens) = fit_pieces::<B>(&config.model, setting.tokenizer.vocabulary(), free)
+    {
+        let text = format!("{} MiB of the device are free; it computes {tokens} tokens at a time", free >> 20);
+        progress.emit(EventBody::Note { text });
+    }
     progress.check()?;
 
     let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;

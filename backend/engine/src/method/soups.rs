@@ -113,7 +113,16 @@ mod tests {
 
     #[test]
     fn a_one_hot_soup_is_the_expert_and_a_half_half_soup_lies_between() {
-        let config = ModelConfig { layers: 1, d_model: 8, heads: 2, kv_heads: 1, d_ff: 12, context: 32, tied_embeddings: true };
+        let config = ModelConfig {
+            layers: 1,
+            d_model: 8,
+            heads: 2,
+            kv_heads: 1,
+            d_ff: 12,
+            context: 32,
+            tied_embeddings: true,
+            ..Default::default()
+        };
         let experts: Vec<Transformer<Flex>> =
             (1..4).map(|seed| Transformer::new(&config, 20, 18, seed, &Default::default())).collect();
         let values = |t: &Transformer<Flex>| -> Vec<f32> { t.embedding.val().into_data().to_vec().unwrap() };

@@ -4,8 +4,10 @@
 //! neighbours, so eight answers to one prompt cost one reading of the prompt.
 
 use super::kernels::Kernels;
+use moslim_shared::config::ModelConfig;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A prompt and answers to it, as tokens.
 #[derive(Debug, Clone)]
@@ -85,11 +87,48 @@ impl Packed {
     }
 }
 
-/// Cuts `items` into consecutive chunks of nearly equal size, at most about `B::CHUNK_TOKENS` tokens (`tokens(item)` each).
+/// Tokens of a piece on devices with a memory of their own; 0 until [`fit_pieces`] has set it.
+static FITTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Most tokens of a piece.
+fn piece_tokens<B: Kernels>() -> usize {
+    match FITTED.load(Ordering::Relaxed) {
+        // Pieces of the CPU fit into a cache, not into memory.
+        n if n > 0 && !B::THREADED => n,
+        _ => B::CHUNK_TOKENS,
+    }
+}
+
+/// Makes pieces so large that training on one takes half of `free` bytes of the device's memory, and tells how large; `None`
+/// on the CPU. For the whole process: it trains one model shape.
+pub fn fit_pieces<B: Kernels>(config: &ModelConfig, outputs: usize, free: u64) -> Option<usize> {
+    if B::THREADED {
+        return None;
+    }
+    let tokens = (free as usize / 2 / training_bytes(config, outputs)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
+    FITTED.store(tokens, Ordering::Relaxed);
+    Some(tokens)
+}
+
+/// Fewest and most tokens of a fitted piece.
+const SMALLEST_PIECE: usize = 512;
+const LARGEST_PIECE: usize = 1 << 17;
+
+/// Bytes that one token takes while a model is trained with burn's own operations, roughly: what every operation keeps for
+/// its gradient, and as much again for the gradients.
+fn training_bytes(config: &ModelConfig, outputs: usize) -> usize {
+    let qkv = config.d_model + 2 * config.kv_heads * (config.d_model / config.heads);
+    // Scores before and after the mask and after the softmax, for keys that fill half the context.
+    let scores = 3 * config.heads * config.context / 2;
+    let layer = 10 * config.d_model + 4 * qkv + 8 * config.d_ff + scores;
+    2 * 4 * (config.layers * layer + 3 * outputs)
+}
+
+/// Cuts `items` into consecutive chunks of nearly equal size, at most about a piece's tokens each (`tokens(item)`).
 /// An even number of them, so that two threads end together. The cut does not depend on the number of threads.
 pub fn chunks<B: Kernels, T>(items: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let total: usize = items.iter().map(&tokens).sum();
-    let wanted = even_pieces::<B>(total, B::CHUNK_TOKENS);
+    let wanted = even_pieces::<B>(total, piece_tokens::<B>());
     let mut out = Vec::new();
     let (mut from, mut sum) = (0, 0);
     for (i, item) in items.iter().enumerate() {
@@ -139,6 +178,17 @@ mod tests {
         assert_eq!(packed.spans[0], Span { prompt: 0..2, answers: vec![2..3, 3..3, 3..5] });
         assert_eq!((packed.spans[0].last(0), packed.spans[0].last(1), packed.spans[0].last(2)), (2, 1, 4));
         assert_eq!((packed.spans[0].all(), packed.spans[1].all()), (0..5, 5..6));
+    }
+
+    #[test]
+    fn pieces_are_as_large_as_memory_allows() {
+        let small = ModelConfig::default();
+        let large =
+            ModelConfig { layers: 30, d_model: 576, heads: 9, kv_heads: 3, d_ff: 1536, context: 256, ..Default::default() };
+        assert!(training_bytes(&large, 49_152) > 20 * training_bytes(&small, 640));
+        // 8 x 256 tokens of 135 M weights fit into half of 16 GiB.
+        assert!(2048 * training_bytes(&large, 49_152) < 8 << 30, "{}", training_bytes(&large, 49_152));
+        assert_eq!(fit_pieces::<Flex>(&small, 640, 1 << 34), None, "the CPU keeps its pieces");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
 use super::packed::{Packed, Span};
 use burn::module::Param;
 use burn::prelude::*;
-use moslim_shared::config::ModelConfig;
+use moslim_shared::config::{ModelConfig, Precision};
 use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -45,6 +45,8 @@ pub struct Transformer<B: Backend> {
     outputs: usize,
     #[module(skip)]
     shape: Arc<AttentionShape>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 /// Draws normal weights on the host, so that they do not depend on the device.
@@ -106,7 +108,7 @@ impl<B: Kernels> Transformer<B> {
             })
             .collect();
         let head = (!config.tied_embeddings).then(|| init.matrix(d, outputs, INITIAL_STD, device));
-        Self { embedding, layers, norm: ones(d, device), head, outputs, shape: Arc::new(shape) }
+        Self { embedding, layers, norm: ones(d, device), head, outputs, shape: Arc::new(shape), precision: config.precision }
     }
 
     /// Where the weights are.
@@ -139,15 +141,19 @@ impl<B: Kernels> Transformer<B> {
         self.run(tokens, |l, qkv| B::step_attention(qkv, &self.shape, prompts, owners, &mut cache[l]))
     }
 
+    fn project(&self, x: Tensor<B, 2>, w: Tensor<B, 2>, transposed: bool, added: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        B::projection(x, w, transposed, added, self.precision)
+    }
+
     fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
         let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), NORM_EPS);
-            let mixed = attention(l, B::projection(normed, layer.qkv.val(), false, None));
-            x = B::projection(mixed, layer.attention_out.val(), false, Some(x));
+            let mixed = attention(l, self.project(normed, layer.qkv.val(), false, None));
+            x = self.project(mixed, layer.attention_out.val(), false, Some(x));
             let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), NORM_EPS);
-            let fed = B::swiglu(B::projection(normed, layer.gate_up.val(), false, None));
-            x = B::projection(fed, layer.down.val(), false, Some(x));
+            let fed = B::swiglu(self.project(normed, layer.gate_up.val(), false, None));
+            x = self.project(fed, layer.down.val(), false, Some(x));
         }
         B::rms_norm(x, self.norm.val(), NORM_EPS)
     }
@@ -155,8 +161,8 @@ impl<B: Kernels> Transformer<B> {
     /// Scores of the entries that can be written. `hidden`: `[n, d_model]`; returns `[n, outputs]`.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.head {
-            Some(head) => B::projection(hidden, head.val(), false, None),
-            None => B::projection(hidden, self.embedding.val().narrow(0, 0, self.outputs), true, None),
+            Some(head) => self.project(hidden, head.val(), false, None),
+            None => self.project(hidden, self.embedding.val().narrow(0, 0, self.outputs), true, None),
         }
     }
 
@@ -195,7 +201,16 @@ mod tests {
     use burn::backend::Flex;
 
     fn model(tied: bool) -> Transformer<Flex> {
-        let config = ModelConfig { layers: 2, d_model: 24, heads: 4, kv_heads: 2, d_ff: 40, context: 64, tied_embeddings: tied };
+        let config = ModelConfig {
+            layers: 2,
+            d_model: 24,
+            heads: 4,
+            kv_heads: 2,
+            d_ff: 40,
+            context: 64,
+            tied_embeddings: tied,
+            ..Default::default()
+        };
         Transformer::new(&config, 50, 40, 3, &Default::default())
     }
 

@@ -248,7 +248,16 @@ mod tests {
     const EOS: u32 = 0;
 
     fn policy() -> Transformer<B> {
-        let config = ModelConfig { layers: 1, d_model: 24, heads: 2, kv_heads: 1, d_ff: 40, context: 48, tied_embeddings: true };
+        let config = ModelConfig {
+            layers: 1,
+            d_model: 24,
+            heads: 2,
+            kv_heads: 1,
+            d_ff: 40,
+            context: 48,
+            tied_embeddings: true,
+            ..Default::default()
+        };
         Transformer::new(&config, 14, 12, 3, &Default::default())
     }
 

@@ -1,12 +1,13 @@
 //! Which device a run computes on, and why. The only place that names concrete backends.
 
 use super::{Job, RunError};
+use crate::bench::{BenchReport, Measured};
 use crate::method;
 use crate::progress::Progress;
 use anyhow::{Result, bail};
 use burn::backend::Autodiff;
 use burn_flex::FlexDevice;
-use moslim_shared::config::DeviceChoice;
+use moslim_shared::config::{DeviceChoice, Precision};
 use moslim_shared::event::DeviceReport;
 use moslim_shared::summary::RunSummary;
 use serde::Serialize;
@@ -226,6 +227,42 @@ pub fn choose(choice: DeviceChoice) -> Result<(Device, DeviceReport)> {
     }
     let reason = "asked for".to_string();
     Ok((open(&forced), report(&forced, reason)))
+}
+
+/// Free bytes of the memory of the device called `name`; `None` where the driver does not tell.
+pub(crate) fn free_memory(name: &str) -> Option<u64> {
+    if name != "cuda" {
+        return None;
+    }
+    let output = std::process::Command::new("nvidia-smi")
+        .args(["--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"])
+        .output()
+        .ok()
+        .filter(|o| o.status.success())?;
+    let mib: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
+    Some(mib << 20)
+}
+
+/// Measures the model sizes called `names` on the device that `choice` asks for; see [`crate::bench::run`].
+///
+/// # Errors
+/// When the device is not available or does not compute in `precision`, or the built-in world's tokenizer cannot be trained.
+pub fn bench(
+    choice: DeviceChoice,
+    names: &[&str],
+    repetitions: usize,
+    precision: Precision,
+    each: impl FnMut(&str),
+) -> Result<BenchReport> {
+    let (device, report) = choose(choice)?;
+    let shape = Measured { names, repetitions, precision, device: report.device };
+    match device {
+        Device::Cpu(device) => crate::bench::run::<Autodiff<burn::backend::Flex>>(&shape, &device, each),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::bench::run::<Autodiff<burn::backend::Cuda>>(&shape, &device, each),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(device) => crate::bench::run::<Autodiff<burn::backend::Wgpu>>(&shape, &device, each),
+    }
 }
 
 /// Runs the method on the device that the configuration asks for.

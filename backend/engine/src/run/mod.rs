@@ -5,7 +5,8 @@ pub mod checkpoint;
 mod device;
 mod inference;
 
-pub use device::{DeviceEntry, devices};
+pub(crate) use device::free_memory;
+pub use device::{DeviceEntry, bench, devices};
 pub use inference::{Generator, ScoreLine, Scored, Scorer};
 
 use crate::data::world;

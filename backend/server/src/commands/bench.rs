@@ -4,7 +4,9 @@ use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use anyhow::{Context, bail};
-use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport, run as measure};
+use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport};
+use moslim_engine::run::bench as measure;
+use moslim_shared::config::{DeviceChoice, Precision};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
@@ -85,7 +87,13 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         Some(_) => return Err(Failure::field("peer", "is not of the form python=PATH".to_string())),
     };
     let repetitions = usize::from(args.repetitions);
-    let mut report = Report { bench: measure(&names, repetitions, |next| eprintln!("Measuring {next} ..."))?, peers: Vec::new() };
+    let precision = if args.bf16 { Precision::Bf16 } else { Precision::F32 };
+    if python.is_some() && (args.device != DeviceChoice::Cpu || args.bf16) {
+        return Err(Failure::field("peer", "computes on the CPU in f32; leave out --device and --bf16".to_string()));
+    }
+    let bench = measure(args.device, &names, repetitions, precision, |next| eprintln!("Measuring {next} ..."))
+        .map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+    let mut report = Report { bench, peers: Vec::new() };
     if let Some(python) = python {
         for size in SIZES.iter().filter(|s| names.contains(&s.name) && s.iterates()) {
             report.peers.push(compare(size, python, usize::from(args.turns), repetitions)?);
@@ -100,7 +108,7 @@ fn compare(size: &'static Size, python: &str, turns: usize, repetitions: usize) 
     for turn in 1..=turns {
         eprintln!("Turn {turn} of {turns} with the peer at {} ...", size.name);
         let peer = ask_peer(size, python)?;
-        let own = measure(&[size.name], repetitions, |_| ())?.sizes.remove(0);
+        let own = measure(DeviceChoice::Cpu, &[size.name], repetitions, Precision::F32, |_| ())?.sizes.remove(0);
         let own = Seconds {
             forward: own.forward.median,
             training_step: own.training_step.median,
@@ -136,7 +144,9 @@ fn ask_peer(size: &Size, python: &str) -> anyhow::Result<Seconds> {
 
 fn print(report: &Report) -> Result<(), Failure> {
     let bench = &report.bench;
-    print_line(&format!("{} threads, matrix products {:.0} GFLOP/s; medians", bench.threads, bench.gemm_peak_gflops))?;
+    let (device, threads, precision) = (&bench.device, bench.threads, bench.precision.id());
+    let peak = bench.gemm_peak_gflops;
+    print_line(&format!("{device} in {precision}, {threads} threads, matrix products {peak:.0} GFLOP/s; medians"))?;
     print_line("size    what                seconds   tokens/s   of peak")?;
     for size in &bench.sizes {
         print_size(size)?;

@@ -11,6 +11,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::{TensorMetadata, TensorPrimitive};
 use burn_flex::FlexTensor;
+use moslim_shared::config::Precision;
 
 type Taped = Autodiff<Flex, NoCheckpointing>;
 
@@ -67,7 +68,18 @@ impl Kernels for Flex {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
     const THREADED: bool = true;
 
-    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
+    /// The fused operations are f32.
+    fn computes_in(_: &Self::Device, precision: Precision) -> bool {
+        precision == Precision::F32
+    }
+
+    fn projection(
+        x: Tensor<Self, 2>,
+        w: Tensor<Self, 2>,
+        transposed: bool,
+        added: Option<Tensor<Self, 2>>,
+        _: Precision,
+    ) -> Tensor<Self, 2> {
         let (x, w) = (ordered(primitive(x)), ordered(primitive(w)));
         float(projection(&x, &w, transposed, added.map(primitive)))
     }
@@ -274,7 +286,18 @@ impl Kernels for Taped {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
     const THREADED: bool = true;
 
-    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
+    /// The fused operations are f32.
+    fn computes_in(_: &Self::Device, precision: Precision) -> bool {
+        precision == Precision::F32
+    }
+
+    fn projection(
+        x: Tensor<Self, 2>,
+        w: Tensor<Self, 2>,
+        transposed: bool,
+        added: Option<Tensor<Self, 2>>,
+        _: Precision,
+    ) -> Tensor<Self, 2> {
         let (x, w, added) = (primitive(x), primitive(w), added.map(primitive));
         let state = ProjectionState { x: ordered(x.primitive.clone()), w: ordered(w.primitive.clone()), transposed };
         let out = projection(&state.x, &state.w, transposed, added.as_ref().map(|a| a.primitive.clone()));
@@ -458,26 +481,59 @@ mod tests {
             // With respect to the input, the weights and what is added.
             check::<2, 2>(
                 [50, 20],
-                |x| Taped::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None),
-                |x| Plain::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None),
+                |x| Taped::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None, Precision::F32),
+                |x| Plain::projection(x, Tensor::from_data(data(660, 5, w_shape), &at), transposed, None, Precision::F32),
             );
             check::<2, 2>(
                 w_shape,
-                |w| Taped::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None),
-                |w| Plain::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None),
+                |w| Taped::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None, Precision::F32),
+                |w| Plain::projection(Tensor::from_data(data(1000, 7, [50, 20]), &at), w, transposed, None, Precision::F32),
             );
             check::<2, 2>(
                 [50, wide],
                 |y| {
                     let (x, w) = (data(1000, 7, [50, 20]), data(660, 5, w_shape));
-                    Taped::projection(Tensor::from_data(x, &at), Tensor::from_data(w, &at), transposed, Some(y.clone() * 2.0)) + y
+                    Taped::projection(
+                        Tensor::from_data(x, &at),
+                        Tensor::from_data(w, &at),
+                        transposed,
+                        Some(y.clone() * 2.0),
+                        Precision::F32,
+                    ) + y
                 },
                 |y| {
                     let (x, w) = (data(1000, 7, [50, 20]), data(660, 5, w_shape));
-                    Plain::projection(Tensor::from_data(x, &at), Tensor::from_data(w, &at), transposed, Some(y.clone() * 2.0)) + y
+                    Plain::projection(
+                        Tensor::from_data(x, &at),
+                        Tensor::from_data(w, &at),
+                        transposed,
+                        Some(y.clone() * 2.0),
+                        Precision::F32,
+                    ) + y
                 },
             );
         }
+    }
+
+    #[test]
+    fn products_in_bf16_are_near_those_in_f32_and_everything_else_stays_f32() {
+        let at = Default::default();
+        let run = |precision| {
+            let leaf = |n: usize, seed, shape: [usize; 2]| {
+                Tensor::<Plain, 2>::from_data(TensorData::new(numbers(n, seed), shape), &at).require_grad()
+            };
+            let (x, w) = (leaf(1000, 7, [50, 20]), leaf(660, 5, [20, 33]));
+            let out = Plain::projection(x.clone(), w.clone(), false, None, precision);
+            let grads = out.clone().powf_scalar(2.0).sum().backward();
+            let parts = [out.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap()];
+            parts.map(|t| t.into_data().to_vec::<f32>().expect("f32"))
+        };
+        for (exact, rough) in run(Precision::F32).iter().zip(&run(Precision::Bf16)) {
+            let size = (exact.iter().map(|x| x * x).sum::<f32>() / exact.len() as f32).sqrt();
+            let miss = (exact.iter().zip(rough).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / exact.len() as f32).sqrt();
+            assert!(miss > 0.0 && miss < 0.01 * size, "{miss} of {size}");
+        }
+        assert!(Plain::computes_in(&at, Precision::Bf16) && !Taped::computes_in(&at, Precision::Bf16));
     }
 
     #[test]

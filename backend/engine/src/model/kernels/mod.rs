@@ -11,6 +11,8 @@ mod product;
 use super::packed::Span;
 use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
+use burn::tensor::{DType, FloatDType};
+use moslim_shared::config::Precision;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,10 +116,26 @@ pub trait Kernels: Backend {
     /// Whether pieces are best computed by one thread each, several at a time.
     const THREADED: bool = false;
 
+    /// Whether [`Kernels::projection`] can multiply in `precision`.
+    fn computes_in(device: &Self::Device, precision: Precision) -> bool {
+        precision == Precision::F32 || Self::supports_dtype(device, DType::BF16)
+    }
+
     /// `x w`, plus `added` where that is given. `x`: `[n, inputs]`; `w`: `[inputs, outputs]`, or `[outputs, inputs]` when
-    /// `transposed`; `added`: `[n, outputs]`. Returns `[n, outputs]`.
-    fn projection(x: Tensor<Self, 2>, w: Tensor<Self, 2>, transposed: bool, added: Option<Tensor<Self, 2>>) -> Tensor<Self, 2> {
-        let product = x.matmul(if transposed { w.transpose() } else { w });
+    /// `transposed`; `added`: `[n, outputs]`. Returns `[n, outputs]`. Everything that goes in and comes out is f32.
+    fn projection(
+        x: Tensor<Self, 2>,
+        w: Tensor<Self, 2>,
+        transposed: bool,
+        added: Option<Tensor<Self, 2>>,
+        precision: Precision,
+    ) -> Tensor<Self, 2> {
+        let w = if transposed { w.transpose() } else { w };
+        let product = match precision {
+            Precision::F32 => x.matmul(w),
+            // The casts are recorded, so gradients are multiplied in bf16, too, and come back as f32.
+            Precision::Bf16 => x.cast(FloatDType::BF16).matmul(w.cast(FloatDType::BF16)).cast(FloatDType::F32),
+        };
         match added {
             Some(added) => added + product,
             None => product,
