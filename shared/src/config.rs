@@ -445,6 +445,9 @@ pub struct EvaluationConfig {
     pub front: usize,
     /// Prompts with several tags that are asked again in other words, in another order and without tags.
     pub paraphrased: usize,
+    /// Trains a second reward model of another seed, which grades rollouts beside the first and the gold rules while a policy
+    /// is optimised. Nothing is optimised for it.
+    pub held_out_reward_model: bool,
     /// Whose questions are asked. Settings are chosen on `validation`, reported on `test`.
     pub split: EvaluationSplit,
 }
@@ -467,6 +470,7 @@ impl Default for EvaluationConfig {
             temperature: 1.0,
             front: 64,
             paraphrased: 128,
+            held_out_reward_model: false,
             split: EvaluationSplit::Test,
         }
     }

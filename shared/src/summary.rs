@@ -268,6 +268,9 @@ pub struct KlPoint {
     pub proxy_hit_rate: f64,
     /// The same by the gold judge, which has no part in training.
     pub gold_hit_rate: f64,
+    /// The same by a reward model of another seed, which has none either; where there is one.
+    #[serde(default)]
+    pub held_out_hit_rate: Option<f64>,
 }
 
 impl ControlReport {

@@ -166,6 +166,25 @@ fn finished_stages_come_from_the_cache_and_damaged_ones_are_made_again() {
 }
 
 #[test]
+fn a_held_out_reward_model_watches_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let (plain, _) = train(data, &["--config", text(&write_config(data, &smoke()))]);
+    let mut config = smoke();
+    config.evaluation.held_out_reward_model = true;
+    let (watched, _) = train(data, &["--config", text(&write_config(data, &config))]);
+    for same in ["control", "policy", "reward_hash", "reward_model", "front"] {
+        assert_eq!(watched[same], plain[same], "{same}");
+    }
+    let points = items(&watched, "kl_frontier");
+    assert!(points.len() > 2 && items(&plain, "kl_frontier").iter().all(|p| p["held_out_hit_rate"].is_null()));
+    for point in points {
+        assert!((0.0..=1.0).contains(&number(point, "held_out_hit_rate")), "{point}");
+    }
+    assert!(points.iter().any(|p| p["held_out_hit_rate"] != p["proxy_hit_rate"]), "it is another reward model");
+}
+
+#[test]
 fn a_finished_run_is_evaluated_again_without_training() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();

@@ -1,6 +1,7 @@
 //! Stacked bands: how the mass of ordered classes moves over steps.
 
 use super::frame::Frame;
+use super::line::short;
 use super::{BandPlot, Palette};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -10,7 +11,7 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &BandPlot, 
     let (Some(first), Some(last)) = (plot.rows.first(), plot.rows.last()) else { return Ok(()) };
     let (x0, x1) = (first.0, if last.0 > first.0 { last.0 } else { first.0 + 1.0 });
     let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
-    let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_y: &format_y };
+    let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_x: &|v| short(*v, 0), format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
 
     let (width, _) = chart.plotting_area().dim_in_pixel();

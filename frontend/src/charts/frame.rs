@@ -1,20 +1,20 @@
 //! Axes, labels and margins that all charts share.
 
 use super::Palette;
-use super::line::short;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 pub type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// A chart over steps.
+/// A chart over steps or KL.
 pub struct Frame<'f> {
     pub x: (f64, f64),
     pub y: (f64, f64),
     pub y_labels: usize,
     /// Whether horizontal lines mark the labels.
     pub grid: bool,
+    pub format_x: &'f dyn Fn(&f64) -> String,
     pub format_y: &'f dyn Fn(&f64) -> String,
 }
 
@@ -51,7 +51,7 @@ impl Frame<'_> {
             .axis_style(palette.grid)
             .label_style(label)
             .set_all_tick_mark_size(palette.px(3.0))
-            .x_label_formatter(&|v| short(*v, 0))
+            .x_label_formatter(&self.format_x)
             .y_label_formatter(&self.format_y)
             .draw()?;
         Ok(chart)

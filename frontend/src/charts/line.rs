@@ -1,7 +1,7 @@
-//! Line charts over steps.
+//! Line charts over steps or KL.
 
 use super::frame::Frame;
-use super::{LinePlot, Palette};
+use super::{LinePlot, Over, Palette};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -10,10 +10,13 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &LinePlot, 
     let Some((x0, x1)) = extent(plot.series.iter().flat_map(|s| s.points.iter().map(|p| p.0))) else { return Ok(()) };
     let Some((y0, y1)) = vertical(plot) else { return Ok(()) };
     let x1 = if x1 > x0 { x1 } else { x0 + 1.0 };
+    let x0 = if plot.over == Over::Kl { x0.min(0.0) } else { x0 };
 
     let digits = decimals(y1 - y0);
     let format_y = |v: &f64| if plot.percent { format!("{:.0} %", v * 100.0) } else { short(*v, digits) };
-    let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_y: &format_y };
+    let digits_x = if plot.over == Over::Steps { 0 } else { decimals(x1 - x0) };
+    let format_x = |v: &f64| short(*v, digits_x);
+    let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_x: &format_x, format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
     if plot.zero {
         let style = palette.text.stroke_width(palette.px(1.0) as u32);

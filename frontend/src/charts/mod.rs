@@ -40,11 +40,11 @@ pub struct Series {
     pub label: String,
     pub ink: Ink,
     pub bold: bool,
-    /// (x, y), x ascending.
+    /// (x, y), in the order in which they are joined.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Lines over steps.
+/// Lines over steps, or over KL.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LinePlot {
     pub series: Vec<Series>,
@@ -54,6 +54,16 @@ pub struct LinePlot {
     pub zero: bool,
     /// Labels y in per cent.
     pub percent: bool,
+    pub over: Over,
+}
+
+/// What a line chart has on its x axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over {
+    #[default]
+    Steps,
+    /// KL from the SFT policy, nats per answer. It may fall again, so a line may turn back.
+    Kl,
 }
 
 /// Shares of ordered classes over steps, stacked to one.

@@ -1,7 +1,7 @@
 //! A chart on the page: title, hint, legend, canvas, and a table of the last values.
 
 use crate::app::Theme;
-use crate::charts::{LinePlot, Plot, band, line, ramp};
+use crate::charts::{LinePlot, Over, Plot, band, line, ramp};
 use crate::derived;
 use crate::parts::canvas::{observe, surface};
 use crate::parts::format;
@@ -182,10 +182,13 @@ fn last(plot: &Plot) -> Vec<(String, String)> {
     }
 }
 
-fn last_step(plot: &Plot) -> f64 {
+/// Where the last values were measured.
+fn place(plot: &Plot) -> String {
+    let last = |p: &LinePlot| p.series.iter().filter_map(|s| s.points.last()).map(|p| p.0).fold(0.0, f64::max);
     match plot {
-        Plot::Lines(p) => p.series.iter().filter_map(|s| s.points.last()).map(|p| p.0).fold(0.0, f64::max),
-        Plot::Bands(p) => p.rows.last().map_or(0.0, |r| r.0),
+        Plot::Lines(p) if p.over == Over::Kl => format!("At a KL of {} nats", format::number(last(p), 2)),
+        Plot::Lines(p) => format!("At step {:.0}", last(p)),
+        Plot::Bands(p) => format!("At step {:.0}", p.rows.last().map_or(0.0, |r| r.0)),
     }
 }
 
@@ -195,7 +198,7 @@ fn sentence(title: &str, plot: &Plot) -> String {
         return format!("{title} No data yet.");
     }
     let values: Vec<String> = last(plot).into_iter().map(|(label, value)| format!("{label} {value}")).collect();
-    format!("{title} At step {:.0}: {}.", last_step(plot), values.join(", "))
+    format!("{title} {}: {}.", place(plot), values.join(", "))
 }
 
 fn last_values(plot: &Plot) -> AnyView {
@@ -205,7 +208,7 @@ fn last_values(plot: &Plot) -> AnyView {
         .collect();
     view! {
         <table class="values">
-            <caption>{format!("At step {:.0}", last_step(plot))}</caption>
+            <caption>{place(plot)}</caption>
             <tbody>{rows}</tbody>
         </table>
     }

@@ -104,7 +104,7 @@ pub fn line(label: &str, ink: Ink, bold: bool, points: Vec<(f64, f64)>) -> Serie
 
 /// Lines over steps, with zero in sight; shares fill the height.
 pub fn over_steps(series: Vec<Series>, percent: bool) -> Plot {
-    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent })
+    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, ..Default::default() })
 }
 
 /// Loss of a supervised stage.

@@ -1,8 +1,8 @@
 //! The curves of policy optimisation. What a method or an optimiser does not report has no chart.
 
-use crate::charts::{Ink, Plot};
+use crate::charts::{Ink, LinePlot, Over, Plot};
 use crate::parts::chart::chart;
-use crate::parts::curves::{line, lines, loss, over_steps};
+use crate::parts::curves::{line, lines, loss};
 use crate::parts::settings::kl_penalty;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
@@ -11,6 +11,9 @@ use moslim_shared::config::KlPlacement;
 use moslim_shared::event::Stage;
 use moslim_shared::method::Method;
 use moslim_shared::summary::KlPoint;
+
+/// Colour of the held-out reward model, which is no objective.
+const HELD_OUT_INK: usize = 5;
 
 /// What a chart of policy steps says before the first one.
 const EMPTY: &str = "Fills with the first iteration of policy optimisation.";
@@ -125,8 +128,8 @@ fn frontier(run: Run) -> AnyView {
         "chart-frontier".into(),
         "Is the reward model being exploited?".into(),
         (
-            "Share of the classes asked for that are met, by step. When the reward model's line rises while that of the gold \
-             rules falls, the policy is exploiting the reward model.",
+            "Share of the classes asked for that are met, over the KL from the SFT model, nats per answer. When the reward \
+             model's line rises while the others fall, the policy is exploiting the reward model.",
             "",
         ),
         Box::new(exploited),
@@ -212,17 +215,14 @@ fn on_target(state: &RunState) -> Plot {
 }
 
 fn exploited(state: &RunState) -> Plot {
-    let points = |gold: bool| {
-        let of = |p: &KlPoint| if gold { p.gold_hit_rate } else { p.proxy_hit_rate };
-        state.frontier.iter().map(|p| (p.step as f64, of(p))).collect()
-    };
-    over_steps(
-        vec![
-            line("As the reward model sees it", Ink::Accent, false, points(false)),
-            line("By gold rules", Ink::Strong, true, points(true)),
-        ],
-        true,
-    )
+    let points = |of: &dyn Fn(&KlPoint) -> Option<f64>| state.frontier.iter().filter_map(|p| Some((p.kl, of(p)?))).collect();
+    let series = vec![
+        line("As the reward model sees it", Ink::Accent, false, points(&|p| Some(p.proxy_hit_rate))),
+        line("As a held-out reward model sees it", Ink::Objective(HELD_OUT_INK), false, points(&|p| p.held_out_hit_rate)),
+        line("By gold rules", Ink::Strong, true, points(&|p| Some(p.gold_hit_rate))),
+    ];
+    let series = series.into_iter().filter(|s| !s.points.is_empty()).collect();
+    Plot::Lines(LinePlot { series, range: Some((0.0, 1.0)), zero: true, percent: true, over: Over::Kl })
 }
 
 #[cfg(test)]
@@ -280,6 +280,8 @@ mod tests {
         let mut state = state(|_| {});
         state.frontier.push(KlPoint { step: 5, proxy_hit_rate: 0.75, gold_hit_rate: 0.5, ..Default::default() });
         assert_eq!(values(exploited(&state)).iter().map(|v| v.2).collect::<Vec<_>>(), [0.75, 0.5]);
+        state.frontier[0].held_out_hit_rate = Some(0.625);
+        assert_eq!(values(exploited(&state)).iter().map(|v| v.2).collect::<Vec<_>>(), [0.75, 0.625, 0.5]);
     }
 
     #[test]

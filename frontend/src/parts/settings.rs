@@ -241,6 +241,12 @@ pub const SECTIONS: &[Section] = &[
                 Integer,
                 "With several tags: in reverse order, in words, and without.",
             ),
+            f(
+                "evaluation.held_out_reward_model",
+                "Held-out reward model",
+                Toggle,
+                "Trains a second one of another seed, which grades rollouts and is never optimised for.",
+            ),
             f("evaluation.temperature", "Temperature", Number, "0 is greedy."),
             f(
                 "evaluation.split",

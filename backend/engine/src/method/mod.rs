@@ -22,7 +22,10 @@ use burn::prelude::*;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
 use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
-use stages::{Ready, Setting, Trained, calibrate, evaluate, reward_models, supervised_fine_tuning};
+use stages::{Ready, Setting, Trained, calibrate, evaluate, held_out_judge, reward_models, supervised_fine_tuning};
+
+/// What the seed of the held-out reward model differs by.
+const HELD_OUT_SEED: u64 = 0x4E1D;
 
 /// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
 pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport, progress: &mut Progress) -> Result<RunSummary> {
@@ -49,7 +52,16 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     progress.check()?;
 
     let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
-    let (reward_models, reward_seconds) = reward_models::<B>(job, &setting, &sft, &sft_key, &name, device, progress)?;
+    // The held-out reward model comes first, so that the curves that stay are those of the one that counts.
+    let (mut held_out, mut held_out_seconds) = (None, 0.0);
+    if config.evaluation.held_out_reward_model {
+        let (models, seconds) =
+            reward_models::<B>(job, &setting, (&sft, &sft_key), &name, config.seed ^ HELD_OUT_SEED, device, progress)?;
+        held_out = Some(held_out_judge(job, &setting, &models));
+        held_out_seconds = seconds;
+    }
+    let (reward_models, reward_seconds) =
+        reward_models::<B>(job, &setting, (&sft, &sft_key), &name, config.seed, device, progress)?;
     progress.emit(EventBody::Model {
         model: ModelReport {
             policy_parameters: sft.num_params() as u64,
@@ -62,7 +74,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     // The reference is the SFT policy; both start with the same fresh tag embeddings, so KL starts at 0.
     let tags: Vec<u32> = setting.tokenizer.tag_tokens().collect();
     let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
-    let ready = Ready { judge, reference: start.valid(), start, origin: sft_key };
+    let ready = Ready { judge, held_out, reference: start.valid(), start, origin: sft_key };
 
     let key = kept::key(job, &ready, &name)?;
     let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
@@ -90,8 +102,8 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
         reward_model: reward_seconds,
         calibration: calibration_seconds,
         policy: outcome.seconds,
-        evaluation: evaluated.seconds,
-        total: sft_seconds + reward_seconds + calibration_seconds + outcome.seconds + evaluated.seconds,
+        evaluation: evaluated.seconds + held_out_seconds,
+        total: sft_seconds + reward_seconds + calibration_seconds + outcome.seconds + evaluated.seconds + held_out_seconds,
     };
     let summary = RunSummary {
         run: job.run.clone(),

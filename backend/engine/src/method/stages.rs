@@ -9,10 +9,11 @@ use crate::evaluate::front::front;
 use crate::evaluate::goals::choose;
 use crate::model::TrainBackend;
 use crate::model::generate::Sampling;
+use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed};
 use crate::model::store::{from_safetensors, to_safetensors, write_atomically};
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::{Actors, Aim, Prompt, Rollout, draw_prompts, roll_out};
+use crate::policy::rollout::{Actors, Aim, Prompt, Rollout, draw_prompts, judge_rollouts, roll_out};
 use crate::policy::targets::{TargetSampler, pair_positions};
 use crate::policy::{Learner, Update, by_prompt, is_flat, learning_rate};
 use crate::progress::{Progress, Stopped, Unfit, stream};
@@ -145,9 +146,9 @@ pub fn supervised_fine_tuning<B: TrainBackend>(
 pub fn reward_models<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
-    sft: &Transformer<B>,
-    sft_key: &str,
+    (sft, sft_key): (&Transformer<B>, &str),
     device_name: &str,
+    seed: u64,
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<(Vec<RewardModel<B>>, f64)> {
@@ -161,7 +162,7 @@ pub fn reward_models<B: TrainBackend>(
             let name = setting.objectives[heads[0]].id.clone();
             progress.emit(EventBody::Part { stage: Stage::RewardModel, index: n + 1, count: sets.len(), name });
         }
-        let (model, own) = reward_model(job, setting, heads, sets.len(), (sft, sft_key), device_name, device, progress)?;
+        let (model, own) = reward_model(job, setting, heads, sets.len(), (sft, sft_key), device_name, seed, device, progress)?;
         models.push(model);
         seconds += own;
     }
@@ -177,6 +178,7 @@ fn reward_model<B: TrainBackend>(
     count: usize,
     (sft, sft_key): (&Transformer<B>, &str),
     device_name: &str,
+    seed: u64,
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<(RewardModel<B>, f64)> {
@@ -184,11 +186,11 @@ fn reward_model<B: TrainBackend>(
     let r = &c.reward_model;
     let tokenizer = &setting.tokenizer;
     let classes: Vec<usize> = heads.iter().map(|&h| setting.objectives[h].class_count()).collect();
-    let seed = c.seed ^ 0x4EA4 ^ ((heads[0] as u64) << 20);
+    let weights_seed = seed ^ 0x4EA4 ^ ((heads[0] as u64) << 20);
     let model = if c.reward_from_sft {
-        RewardModel::<B>::on_trunk(sft.clone(), &classes, r.loss, seed)
+        RewardModel::<B>::on_trunk(sft.clone(), &classes, r.loss, weights_seed)
     } else {
-        RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, r.loss, seed, device)
+        RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, r.loss, weights_seed, device)
     };
     let rows = &setting.corpus.train;
     let class_weights = reward_train::class_weights(r.class_weights, rows, heads, &classes);
@@ -201,8 +203,8 @@ fn reward_model<B: TrainBackend>(
         stage: Stage::RewardModel,
         config: &schedule,
         rows,
-        seed: c.seed,
-        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, r, heads, origin, c.seed, device_name))?,
+        seed,
+        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name))?,
         siblings: pairs.then(|| siblings(rows)),
         cache: &setting.cache,
         run_folder: &job.folder(),
@@ -241,22 +243,8 @@ pub fn calibrate<B: TrainBackend>(
     let corpus = &setting.corpus;
     progress.emit(EventBody::StageBegan { stage: Stage::Calibration, from: 0, total: 3 });
     let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
-    let loss = job.config.reward_model.loss;
     let heads: Vec<usize> = (0..setting.objectives.len()).collect();
-    let classes: Vec<usize> = setting.objectives.iter().map(Objective::class_count).collect();
-    let validation = reward_train::outputs(&models, &corpus.validation, &heads);
-    let thresholds = reward_train::fit_thresholds(loss, &validation, &classes);
-    let temperatures = reward_train::temperatures(loss, &validation, &classes, &thresholds);
-    let mapping = job.config.mapping.clone();
-    let mut calibration = Calibration {
-        temperatures,
-        statistics: RewardStatistics::default(),
-        mapping,
-        hash: String::new(),
-        loss,
-        classes,
-        thresholds,
-    };
+    let mut calibration = fit_calibration(job, setting, &models);
     progress.check()?;
     let test = reward_train::outputs(&models, &corpus.test, &heads);
     let mut report = reward_train::report(&test, &calibration, &corpus.test, &setting.objectives);
@@ -287,6 +275,32 @@ pub fn calibrate<B: TrainBackend>(
     Ok((Judge { models, calibration }, report, seconds))
 }
 
+/// Temperatures (and thresholds) that fit `models` to validation rows; without statistics.
+fn fit_calibration<B: Kernels>(job: &Job, setting: &Setting, models: &[RewardModel<B>]) -> Calibration {
+    let loss = job.config.reward_model.loss;
+    let heads: Vec<usize> = (0..setting.objectives.len()).collect();
+    let classes: Vec<usize> = setting.objectives.iter().map(Objective::class_count).collect();
+    let validation = reward_train::outputs(models, &setting.corpus.validation, &heads);
+    let thresholds = reward_train::fit_thresholds(loss, &validation, &classes);
+    let temperatures = reward_train::temperatures(loss, &validation, &classes, &thresholds);
+    Calibration {
+        temperatures,
+        statistics: RewardStatistics::default(),
+        mapping: job.config.mapping.clone(),
+        hash: String::new(),
+        loss,
+        classes,
+        thresholds,
+    }
+}
+
+/// The held-out reward model, which only classifies.
+pub fn held_out_judge<B: TrainBackend>(job: &Job, setting: &Setting, trained: &[RewardModel<B>]) -> Judge<B::InnerBackend> {
+    let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
+    let calibration = fit_calibration(job, setting, &models);
+    Judge { models, calibration }
+}
+
 /// Name of the `n`th file of weights called `name`, from 0.
 pub fn model_file(name: &str, n: usize) -> String {
     if n == 0 { format!("{name}.safetensors") } else { format!("{name}-{}.safetensors", n + 1) }
@@ -295,6 +309,8 @@ pub fn model_file(name: &str, n: usize) -> String {
 /// What is there before policy optimisation begins.
 pub struct Ready<B: TrainBackend> {
     pub judge: Judge<B::InnerBackend>,
+    /// A reward model that no policy is optimised for.
+    pub held_out: Option<Judge<B::InnerBackend>>,
     /// The SFT policy with fresh embeddings of the tags.
     pub start: Transformer<B>,
     /// The same, frozen.
@@ -512,8 +528,19 @@ pub fn optimise_policy<B: TrainBackend>(
         }
         if task.aim == Aim::Preference && ((step + 1) % (total / KL_POINTS).max(1) == 0 || step == 0) {
             // Looked at, never learnt from: nothing of this reaches the optimiser.
-            let [proxy_hit_rate, gold_hit_rate] = hit_rates(&rollouts, &prompts, setting)?;
-            let point = KlPoint { step: step + 1, kl, proxy, proxy_hit_rate, gold_hit_rate };
+            let gold = gold_classes(&rollouts, &prompts, setting)?;
+            let held_out = ready.held_out.as_ref().map(|judge| {
+                let seen = judge_rollouts(judge, &rollouts, &prompts, questions, &setting.tokenizer);
+                hit_rate(&rollouts, &prompts, |n, i| argmax(&seen[n][i]))
+            });
+            let point = KlPoint {
+                step: step + 1,
+                kl,
+                proxy,
+                proxy_hit_rate: hit_rate(&rollouts, &prompts, |n, i| argmax(&rollouts[n].distributions[i])),
+                gold_hit_rate: hit_rate(&rollouts, &prompts, |n, i| gold[n][i]),
+                held_out_hit_rate: held_out,
+            };
             state.kl_frontier.push(point);
             progress.emit(EventBody::KlFrontier { point });
         }
@@ -544,7 +571,7 @@ pub fn optimise_policy<B: TrainBackend>(
 }
 
 /// DAPO's dynamic sampling: prompts whose samples all got the same score are replaced by new ones, a few times.
-fn redraw_flat_groups<B: crate::model::kernels::Kernels>(
+fn redraw_flat_groups<B: Kernels>(
     rollouts: &mut Vec<Rollout>,
     prompts: &mut [Prompt],
     actors: &Actors<B>,
@@ -573,20 +600,26 @@ fn redraw_flat_groups<B: crate::model::kernels::Kernels>(
     work
 }
 
-/// Share of the classes asked for that are met, by the reward model and by the gold judge.
-fn hit_rates(rollouts: &[Rollout], prompts: &[Prompt], setting: &Setting) -> Result<[f64; 2]> {
-    let (mut hits, mut asked) = ([0.0; 2], 0.0);
-    for r in rollouts {
-        let prompt = &prompts[r.prompt];
-        let text = setting.tokenizer.decode(&r.answer.tokens)?;
-        let gold = World::get().judge(&setting.corpus.train_questions[prompt.question].question, &text).classes;
-        for (i, t) in prompt.preference.asked() {
+/// Share of the classes asked for that are met; `achieved(rollout, objective)` tells the class.
+fn hit_rate(rollouts: &[Rollout], prompts: &[Prompt], achieved: impl Fn(usize, usize) -> usize) -> f64 {
+    let (mut hits, mut asked) = (0.0, 0.0);
+    for (n, r) in rollouts.iter().enumerate() {
+        for (i, t) in prompts[r.prompt].preference.asked() {
             asked += 1.0;
-            hits[0] += f64::from(u8::from(argmax(&r.distributions[i]) == t));
-            hits[1] += f64::from(u8::from(gold[i] == t));
+            hits += f64::from(u8::from(achieved(n, i) == t));
         }
     }
-    Ok(hits.map(|h| h / f64::max(asked, 1.0)))
+    hits / f64::max(asked, 1.0)
+}
+
+/// Class of each objective by the gold judge, `[rollout][objective]`.
+fn gold_classes(rollouts: &[Rollout], prompts: &[Prompt], setting: &Setting) -> Result<Vec<Vec<usize>>> {
+    let class = |r: &Rollout| {
+        let text = setting.tokenizer.decode(&r.answer.tokens)?;
+        let question = &setting.corpus.train_questions[prompts[r.prompt].question].question;
+        Ok(World::get().judge(question, &text).classes)
+    };
+    rollouts.iter().map(class).collect()
 }
 
 /// Averages of a batch of rollouts.

@@ -137,6 +137,29 @@ pub fn judged_answer(answer: &[u32], eos: u32) -> Vec<u32> {
     answer
 }
 
+/// What another judge than the one of the rollouts says about them, `[rollout][objective][class]`. Group members must be
+/// neighbours, as [`roll_out`] leaves them.
+pub fn judge_rollouts<B: Kernels>(
+    judge: &Judge<B>,
+    rollouts: &[Rollout],
+    prompts: &[Prompt],
+    questions: &[EncodedQuestion],
+    tokenizer: &Tokenizer,
+) -> Vec<Vec<Vec<f64>>> {
+    let untagged: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.untagged_prompt(&questions[p.question].tokens)).collect();
+    let judged: Vec<Vec<u32>> = rollouts.iter().map(|r| judged_answer(&r.answer.tokens, tokenizer.eos)).collect();
+    let mut rest = judged.as_slice();
+    let groups: Vec<Group> = rollouts
+        .chunk_by(|a, b| a.prompt == b.prompt)
+        .map(|same| {
+            let (own, tail) = rest.split_at(same.len());
+            rest = tail;
+            Group { prompt: &untagged[same[0].prompt], answers: own.iter().map(Vec::as_slice).collect() }
+        })
+        .collect();
+    judge.distributions(&groups)
+}
+
 /// Models that a rollout needs; reference and judge are frozen.
 pub struct Actors<'a, B: Kernels> {
     pub policy: &'a Transformer<B>,
