@@ -181,7 +181,7 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
     let variant = |label: &str, field: &str, value: Value| Variant { label: label.into(), set: [(field.into(), value)].into() };
     let (question, axes) = match id {
         "methods" => {
-            let kinds = Method::ALL.map(|m| variant(m.title(), "method.kind", json!(m)));
+            let kinds = Method::ALL.map(|m| Variant { label: m.title().into(), set: suited(m, &base) });
             let budgets = [("equal in total", Budget::Total), ("equal per policy", Budget::PerPolicy)];
             (
                 "Does one tag-steered policy beat the methods that train many, at an equal budget?",
@@ -240,8 +240,10 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
         }
         "stages" => {
             let steps = base.sft.steps;
-            let variants = [("no preference SFT", 0), ("preference SFT first", steps)];
-            let variants = variants.map(|(label, steps)| variant(label, "method.preference_sft", json!(steps)));
+            let left = base.policy.iterations.saturating_sub(iterations_worth(&base, steps)).max(1);
+            let mut variants = [("no preference SFT", 0), ("preference SFT first", steps)]
+                .map(|(label, steps)| variant(label, "method.preference_sft", json!(steps)));
+            variants[1].set.insert("policy.iterations".into(), json!(left));
             let rewards = [
                 ("shared classifier", json!({})),
                 ("one model each", json!({"separate": true})),
@@ -249,7 +251,7 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             ];
             let rewards = rewards.map(|(label, value)| variant(label, "reward_model", value));
             (
-                "Is preference SFT needed, and is one classifying reward model as good as several or as regression?",
+                "Is preference SFT worth its share of the budget, and is one classifying reward model as good as several or as regression?",
                 vec![
                     Axis { name: "SFT".into(), variants: variants.to_vec() },
                     Axis { name: "reward model".into(), variants: rewards.to_vec() },
@@ -259,6 +261,33 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
         _ => return None,
     };
     Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds })
+}
+
+/// Iterations of policy optimisation that cost as much as `steps` of preference SFT, roughly: rows of 40 tokens, prompts of 20
+/// and answers of 25.
+fn iterations_worth(base: &RunConfig, steps: usize) -> usize {
+    let c = &base.policy;
+    let step = 3 * base.method.ric.batch * 40;
+    let iteration = c.prompts * (20 + 25 * c.samples_per_prompt) * (3 + 3 * c.epochs);
+    steps * step / iteration.max(1)
+}
+
+/// What suits a method best at the size of `quick`, of the eight settings that each method was tried with on validation
+/// questions (`docs/studies/tuning.json`).
+fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String, Value> {
+    let c = &base.policy;
+    let own: Vec<(&str, Value)> = match method {
+        Method::Moslim => vec![("targets.active_probability", json!(0.35))],
+        Method::Morlhf => vec![
+            ("policy.prompts", json!((c.prompts / 2).max(1))),
+            ("policy.iterations", json!(c.iterations * 2)),
+            ("policy.minibatches", json!(c.minibatches.min((c.prompts / 2).max(1)))),
+        ],
+        Method::RewardedSoups => vec![("policy.learning_rate", json!(c.learning_rate / 2.0))],
+        Method::Ric | Method::RicClass => vec![("method.ric.batch", json!((base.method.ric.batch / 2).max(1)))],
+        Method::TaggedSft | Method::BestOfN => Vec::new(),
+    };
+    std::iter::once(("method.kind", json!(method))).chain(own).map(|(field, value)| (field.to_string(), value)).collect()
 }
 
 /// Settings in which an optimiser differs from the base, which was chosen for RLOO: GRPO's advantages are about 2.5 times as

@@ -76,3 +76,40 @@ fn a_run_is_not_resumed_with_another_configuration() {
     assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{}", output.stderr);
     assert!(output.stderr.contains("run: victim exists with another configuration"), "{}", output.stderr);
 }
+
+#[tokio::test]
+async fn a_run_with_preference_sft_resumes_in_either_part() {
+    let mut config = long_run(40);
+    // Long enough for a checkpoint of its own.
+    (config.method.preference_sft, config.method.ric.batch) = (260, 8);
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let file = write_config(folders[0].path(), &config);
+    let mut undisturbed = start(folders[0].path(), &["--config", text(&file)]);
+
+    let data = folders[1].path();
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, 4).await;
+    let mut resumed = start(data, &[]);
+    let kept = |data: &Path| {
+        let entries = std::fs::read_dir(data.join("cache")).ok()?;
+        entries
+            .flatten()
+            .map(|e| e.path())
+            .find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("preference-sft-")))
+    };
+    let changed = |path: &Path| path.metadata().ok()?.modified().ok();
+    wait_until("a checkpoint of policy optimisation", || {
+        assert!(resumed.running(), "the run ended before it could be killed; make it longer\n{}", resumed.stderr());
+        let finished = changed(&kept(data)?)?;
+        (changed(&data.join("runs/victim/checkpoint-4.bin"))? > finished).then_some(())
+    })
+    .await;
+    resumed.kill();
+
+    let output = start(data, &[]).wait();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!output.stderr.contains("/260"), "preference SFT was finished\n{}", output.stderr);
+    let expected = undisturbed.wait();
+    assert_eq!(expected.code, Some(0), "{}", expected.stderr);
+    let [expected, got] = [expected, output].map(|o| serde_json::from_str::<Value>(&o.stdout).expect("one summary"));
+    assert_eq!(metrics(&got), metrics(&expected));
+}

@@ -12,11 +12,12 @@ use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
 use crate::model::optimizer::{Trainee, cosine, gradients};
 use crate::model::packed::{Group, Packed, chunks};
+use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::judged_answer;
 use crate::policy::targets::{contains, pair_positions};
 use crate::progress::{Progress, Stopped, stream};
-use crate::run::cache::{Cache, sha256};
+use crate::run::cache::{Cache, Entry, sha256};
 use crate::run::{Job, checkpoint};
 use crate::text::corpus::Encoded;
 use anyhow::Result;
@@ -125,8 +126,23 @@ pub fn preference_sft<B: TrainBackend>(
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<(Transformer<B>, Trial)> {
-    let plan = [(job.config.method.preference_sft, job.config.method.ric.learning_rate)];
-    supervise(job, setting, ready, start, &plan, &Route::Tags, device, progress)
+    let method = &job.config.method;
+    let plan = [(method.preference_sft, method.ric.learning_rate)];
+    // What it ends with is kept, because policy optimisation has the same checkpoint file.
+    let from = job.config.from.as_deref();
+    let inputs =
+        (&ready.judge.calibration.hash, &ready.origin, from, &plan, method.ric.batch, &job.config.targets, job.config.seed);
+    let key = Cache::key("preference-sft", &inputs)?;
+    if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
+        && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
+    {
+        return Ok((from_safetensors(start, weights)?, trial));
+    }
+    let (policy, trial) = supervise(job, setting, ready, start, &plan, &Route::Tags, device, progress)?;
+    let entry = Entry { seconds: trial.seconds, extra: Some(serde_json::to_value(&trial)?), ..Default::default() };
+    let weights = to_safetensors::<B, _>(&policy)?;
+    setting.cache.save(&key, entry, &weights)?;
+    Ok((policy, trial))
 }
 
 /// Tokens of a row, on average.

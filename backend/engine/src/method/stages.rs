@@ -417,20 +417,13 @@ pub fn optimise_policy<B: TrainBackend>(
     let key = Cache::key("policy", &inputs)?;
     if let Some((index, count, name)) = &task.part {
         progress.emit(EventBody::Part { stage, index: *index, count: *count, name: name.clone() });
-        match setting.cache.load(&key) {
-            Ok(Some((entry, weights))) => {
-                if let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok()) {
-                    progress.emit(EventBody::StageBegan { stage, from: 0, total });
-                    let model = from_safetensors(start, weights)?;
-                    progress.emit(EventBody::StageEnded { stage, seconds: begun.elapsed().as_secs_f64(), cached: true });
-                    return Ok((model, outcome));
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                progress.emit(EventBody::Note { text: format!("{error:#}; it is removed and made again") });
-                setting.cache.remove(&key)?;
-            }
+        if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
+            && let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok())
+        {
+            progress.emit(EventBody::StageBegan { stage, from: 0, total });
+            let model = from_safetensors(start, weights)?;
+            progress.emit(EventBody::StageEnded { stage, seconds: begun.elapsed().as_secs_f64(), cached: true });
+            return Ok((model, outcome));
         }
     }
     let labels = setting.corpus.train.iter().map(|r| r.labels.as_slice());

@@ -59,20 +59,13 @@ impl SupervisedStage<'_> {
     ) -> Result<(M, f64)> {
         let (stage, total) = (self.stage, self.config.steps);
         let begun = Instant::now();
-        match self.cache.load(&self.key) {
-            Ok(Some((entry, weights))) => {
-                let model = from_safetensors(model, weights)?;
-                progress.emit(EventBody::StageBegan { stage, from: 0, total });
-                self.replay(&entry, progress);
-                let seconds = begun.elapsed().as_secs_f64();
-                progress.emit(EventBody::StageEnded { stage, seconds, cached: true });
-                return Ok((model, seconds));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                progress.emit(EventBody::Note { text: format!("{error:#}; it is removed and made again") });
-                self.cache.remove(&self.key)?;
-            }
+        if let Some((entry, weights)) = self.cache.load_sound(&self.key, progress)? {
+            let model = from_safetensors(model, weights)?;
+            progress.emit(EventBody::StageBegan { stage, from: 0, total });
+            self.replay(&entry, progress);
+            let seconds = begun.elapsed().as_secs_f64();
+            progress.emit(EventBody::StageEnded { stage, seconds, cached: true });
+            return Ok((model, seconds));
         }
 
         let mut trainee = Trainee::new(model, WEIGHT_DECAY, MAX_GRADIENT_NORM);

@@ -1,6 +1,8 @@
 //! Finished stages by the hash of what made them. An entry is one folder that appears whole or not at all.
 
+use crate::progress::Progress;
 use anyhow::{Context, Result, bail};
+use moslim_shared::event::EventBody;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -76,6 +78,18 @@ impl Cache {
             Ok((entry, weights))
         };
         read().map(Some).with_context(|| format!("the cached stage in {} is damaged", folder.display()))
+    }
+
+    /// The entry and its weights, or `None` when there is none, or when it is damaged: then it is removed, and said so.
+    ///
+    /// # Errors
+    /// When a damaged entry cannot be removed.
+    pub fn load_sound(&self, key: &str, progress: &mut Progress) -> Result<Option<(Entry, Vec<u8>)>> {
+        self.load(key).or_else(|error| {
+            progress.emit(EventBody::Note { text: format!("{error:#}; it is removed and made again") });
+            self.remove(key)?;
+            Ok(None)
+        })
     }
 
     /// Removes an entry.

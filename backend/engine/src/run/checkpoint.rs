@@ -81,8 +81,13 @@ pub fn load<T: for<'a> Deserialize<'a>>(folder: &Path, stage: Stage, key: &str) 
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.with_context(|| format!("reading {}", path.display()))?,
     };
-    let read = || -> Result<Checkpoint<T>> {
+    let read = || -> Result<Option<Checkpoint<T>>> {
         let end = bytes.iter().position(|&b| b == b'\n').context("it has no header")?;
+        // Another configuration may keep something else there: whose it is comes first.
+        let header: Header<serde_json::Value> = serde_json::from_slice(&bytes[..end]).context("its header")?;
+        if header.key != key {
+            return Ok(None);
+        }
         let header: Header<T> = serde_json::from_slice(&bytes[..end]).context("its header")?;
         let body = &bytes[end + 1..];
         let size: usize = header.sizes.iter().sum();
@@ -100,11 +105,9 @@ pub fn load<T: for<'a> Deserialize<'a>>(folder: &Path, stage: Stage, key: &str) 
             bail!("it does not match its checksum");
         }
         let parts = parts.chunks_exact(2).map(|pair| (pair[0].to_vec(), pair[1].to_vec())).collect();
-        Ok(Checkpoint { parts, header })
+        Ok(Some(Checkpoint { parts, header }))
     };
-    let checkpoint =
-        read().with_context(|| format!("the checkpoint {} is damaged; remove it to begin the stage again", path.display()))?;
-    Ok((checkpoint.header.key == key).then_some(checkpoint))
+    read().with_context(|| format!("the checkpoint {} is damaged; remove it to begin the stage again", path.display()))
 }
 
 /// Removes the checkpoint of a stage, if there is one.
@@ -125,6 +128,8 @@ mod tests {
         assert_eq!((back.header.step, back.header.extra), (7, numbers));
         assert_eq!(back.parts, [(vec![1, 2, 3], vec![4]), (vec![5], vec![])]);
         assert!(load::<Vec<Exact>>(&folder, Stage::Policy, "another").unwrap().is_none());
+        let other = load::<std::collections::BTreeMap<String, f64>>(&folder, Stage::Policy, "another").unwrap();
+        assert!(other.is_none(), "what another configuration keeps is not read");
         assert!(load::<Vec<Exact>>(&folder, Stage::Sft, "key").unwrap().is_none());
         let file = path(&folder, Stage::Policy);
         let mut bytes = std::fs::read(&file).unwrap();
