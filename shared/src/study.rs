@@ -181,12 +181,13 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
     let variant = |label: &str, field: &str, value: Value| Variant { label: label.into(), set: [(field.into(), value)].into() };
     let (question, axes) = match id {
         "methods" => {
-            let kinds = Method::ALL.map(|m| Variant { label: m.title().into(), set: suited(m, &base) });
+            let mut kinds = Method::ALL.map(|m| Variant { label: m.title().into(), set: suited(m, &base) }).to_vec();
+            kinds.insert(1, after_preference_sft(&base, base.sft.steps * 7 / 4));
             let budgets = [("equal in total", Budget::Total), ("equal per policy", Budget::PerPolicy)];
             (
                 "Does one tag-steered policy beat the methods that train many, at an equal budget?",
                 vec![
-                    Axis { name: "method".into(), variants: kinds.to_vec() },
+                    Axis { name: "method".into(), variants: kinds },
                     Axis {
                         name: "budget".into(),
                         variants: budgets.map(|(label, b)| variant(label, "method.budget", json!(b))).to_vec(),
@@ -240,10 +241,10 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
         }
         "stages" => {
             let steps = base.sft.steps;
-            let left = base.policy.iterations.saturating_sub(iterations_worth(&base, steps)).max(1);
-            let mut variants = [("no preference SFT", 0), ("preference SFT first", steps)]
-                .map(|(label, steps)| variant(label, "method.preference_sft", json!(steps)));
-            variants[1].set.insert("policy.iterations".into(), json!(left));
+            let variants = [
+                variant("no preference SFT", "method.preference_sft", json!(0)),
+                Variant { label: "preference SFT first".into(), ..after_preference_sft(&base, steps) },
+            ];
             let rewards = [
                 ("shared classifier", json!({})),
                 ("one model each", json!({"separate": true})),
@@ -261,6 +262,15 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
         _ => return None,
     };
     Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds })
+}
+
+/// MOSLIM after `steps` of preference SFT, at the same budget.
+fn after_preference_sft(base: &RunConfig, steps: usize) -> Variant {
+    let left = base.policy.iterations.saturating_sub(iterations_worth(base, steps)).max(1);
+    let set =
+        [("method.kind", json!(Method::Moslim)), ("method.preference_sft", json!(steps)), ("policy.iterations", json!(left))];
+    let set = set.map(|(field, value)| (field.to_string(), value)).into();
+    Variant { label: "MOSLIM after preference SFT".into(), set }
 }
 
 /// Iterations of policy optimisation that cost as much as `steps` of preference SFT, roughly: rows of 40 tokens, prompts of 20
@@ -405,7 +415,7 @@ pub struct StudyRow {
 }
 
 /// Puts runs together. `runs`: labels and summary of each finished run, in the order of the plan.
-pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, RunSummary)]) -> StudyResults {
+pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> StudyResults {
     let rows: Vec<StudyRow> = runs
         .iter()
         .map(|(labels, s)| StudyRow {
@@ -586,7 +596,7 @@ mod tests {
             assert!(runs.len() >= 6 && runs.len().is_multiple_of(3), "{id}: {}", runs.len());
         }
         // Seven methods, two of which are planned for both budgets.
-        assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 9);
+        assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 10);
         assert!(preset("everything", base(), vec![1]).is_none());
     }
 
@@ -639,6 +649,7 @@ mod tests {
         let label = |l: &str| vec![l.to_string()];
         let runs =
             [(label("x,y"), summary("r1", 1, 0.2)), (label("=z"), summary("r2", 1, 0.5)), (label("x,y"), summary("r3", 2, 0.4))];
+        let runs: Vec<(Vec<String>, &RunSummary)> = runs.iter().map(|(labels, s)| (labels.clone(), s)).collect();
         let results = aggregate(&study(vec![Axis::field("axis", "seed", &[])]), &runs);
         assert_eq!(results.groups.len(), 2);
         let group = &results.groups[0];

@@ -214,6 +214,9 @@ pub struct BenchArgs {
     /// Turns with the peer.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     pub turns: u16,
+    /// Instead of models, measure how long a study takes to put this many finished runs together.
+    #[arg(long, value_name = "RUNS", conflicts_with_all = ["peer", "device", "bf16"], value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub study: Option<u16>,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

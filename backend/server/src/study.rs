@@ -172,18 +172,21 @@ impl Study {
             state = self.fresh_state(&plan);
         }
         state.active = true;
+        let mut known = Known::new();
         for run in &mut state.runs {
-            let done = self.summary(&run.run).is_some();
+            let summary = self.summary(&run.run);
+            let done = summary.is_some();
+            known.extend(summary.map(|s| (run.run.clone(), s)));
             run.status = if done { StudyRunStatus::Finished } else { StudyRunStatus::Waiting };
             run.message.clear();
         }
-        let result = self.work(&plan, &mut state, jobs, stop, each);
+        let result = self.work(&plan, &mut state, &mut known, jobs, stop, each);
         state.active = false;
         state.seconds_left = None;
         self.write_state(&state)?;
         each(&state);
         result?;
-        self.write_results(&state)?;
+        self.write_results(&state, &known)?;
         Ok(state)
     }
 
@@ -191,6 +194,7 @@ impl Study {
         &self,
         plan: &[PlannedRun],
         state: &mut StudyState,
+        known: &mut Known,
         jobs: Option<usize>,
         stop: &AtomicBool,
         each: &mut dyn FnMut(&StudyState),
@@ -216,7 +220,7 @@ impl Study {
         self.write_state(state)?;
         each(state);
         loop {
-            let mut moved = false;
+            let (mut moved, mut more) = (false, false);
             if stop.load(Ordering::SeqCst) && stopping.is_none() {
                 stopping = Some(Instant::now());
                 // The end of its input makes a worker write a checkpoint and leave.
@@ -278,13 +282,16 @@ impl Study {
                     }
                 }
                 let slot = &mut state.runs[run.at];
-                let finished = self.summary(&slot.run).is_some();
+                let summary = self.summary(&slot.run);
+                let finished = summary.is_some();
+                known.extend(summary.map(|s| (slot.run.clone(), s)));
                 (slot.status, slot.message) = match ends.remove(&run.at) {
                     _ if finished => (StudyRunStatus::Finished, String::new()),
                     Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
                     Some((_, message)) => (StudyRunStatus::Failed, message),
                     None => (StudyRunStatus::Failed, format!("its process ended with {status} and said nothing")),
                 };
+                more |= finished;
                 if finished {
                     taken.push(run.began.elapsed().as_secs_f64());
                     warm.insert(shared[run.at].clone());
@@ -296,7 +303,9 @@ impl Study {
                 let mean = taken.iter().sum::<f64>() / taken.len().max(1) as f64;
                 state.seconds_left = (!taken.is_empty()).then(|| mean * waiting as f64 / jobs as f64);
                 self.write_state(state)?;
-                self.write_results(state)?;
+                if more {
+                    self.write_results(state, known)?;
+                }
                 each(state);
             }
         }
@@ -340,10 +349,10 @@ impl Study {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write_results(&self, state: &StudyState) -> Result<()> {
+    fn write_results(&self, state: &StudyState, known: &Known) -> Result<()> {
         let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
-        let runs: Vec<(Vec<String>, RunSummary)> =
-            finished.filter_map(|r| Some((r.labels.clone(), self.summary(&r.run)?))).collect();
+        let runs: Vec<(Vec<String>, &RunSummary)> =
+            finished.filter_map(|r| Some((r.labels.clone(), known.get(&r.run)?))).collect();
         if runs.is_empty() {
             return Ok(());
         }
@@ -368,6 +377,9 @@ impl Study {
         }
     }
 }
+
+/// Summaries of finished runs, by the run.
+type Known = HashMap<String, RunSummary>;
 
 struct Running {
     /// Position in the plan.

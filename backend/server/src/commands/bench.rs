@@ -3,14 +3,25 @@
 use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
+use crate::folder::DataFolder;
+use crate::study::Study;
 use anyhow::{Context, bail};
 use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport};
+use moslim_engine::model::store::write_atomically;
 use moslim_engine::run::bench as measure;
 use moslim_shared::config::{DeviceChoice, Precision};
+use moslim_shared::metrics::ReliabilityBin;
+use moslim_shared::presets;
+use moslim_shared::study::{Axis, StudyConfig};
+use moslim_shared::summary::{
+    ControlHead, ControlReport, ControlSummary, FrontPoint, FrontReport, KlPoint, RewardHeadReport, RewardModelReport, RunSummary,
+};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 /// What a peer does on the same shapes; read by Python from its standard input.
 const PEER: &str = include_str!("../../../../docs/peer_bench.py");
@@ -75,6 +86,9 @@ struct Report {
 /// # Errors
 /// When a size or the peer is unknown, the peer fails, or the result cannot be written out.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    if let Some(runs) = args.study {
+        return study(usize::from(runs), usize::from(args.repetitions), args.json);
+    }
     let known: Vec<&str> = SIZES.iter().map(|s| s.name).collect();
     let names: Vec<&str> = args.sizes.split(',').map(str::trim).collect();
     if let Some(unknown) = names.iter().find(|n| !known.contains(n)) {
@@ -100,6 +114,85 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     }
     if args.json { print_json(&report) } else { print(&report) }
+}
+
+/// What a study of finished runs takes.
+#[derive(Debug, Serialize)]
+struct StudyReport {
+    runs: usize,
+    /// Median seconds of going on with it: every summary is read, everything is put together and drawn.
+    seconds: f64,
+}
+
+/// Measures a study whose `runs` runs are finished, of three variants with a hundred seeds and more each.
+fn study(runs: usize, repetitions: usize, json: bool) -> Result<(), Failure> {
+    let folder = std::env::temp_dir().join(format!("moslim-bench-{}", std::process::id()));
+    let measured = (|| -> Result<f64, Failure> {
+        let data = DataFolder::resolve(Some(folder.clone()));
+        data.create().map_err(Failure::BadInput)?;
+        let axis = Axis::field("learning rate", "policy.learning_rate", &[1e-3.into(), 2e-3.into(), 4e-3.into()]);
+        let seeds = (1..=runs.div_ceil(3) as u64).collect();
+        let base = presets::find("quick").map(|p| p.config).unwrap_or_default();
+        let config = StudyConfig { name: "bench".into(), question: String::new(), base, axes: vec![axis], seeds };
+        let study = Study::create(&data, config)?;
+        let state = study.state()?;
+        for (n, run) in state.runs.iter().enumerate() {
+            let id = run.run.parse().map_err(|e: String| Failure::Failed(e))?;
+            let text = serde_json::to_vec_pretty(&finished(&run.run, n)).map_err(anyhow::Error::from)?;
+            write_atomically(&data.run(&id).join("summary.json"), &text)?;
+        }
+        let mut seconds = Vec::new();
+        for _ in 0..repetitions {
+            let begun = Instant::now();
+            study.run(None, &AtomicBool::new(false), &mut |_| ())?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    })();
+    let _ = std::fs::remove_dir_all(&folder);
+    let report = StudyReport { runs, seconds: measured? };
+    if json {
+        return print_json(&report);
+    }
+    print_line(&format!("{} finished runs are put together in {:.3} s", report.runs, report.seconds))
+}
+
+/// A summary as large as one of `quick`, with figures that differ from run to run.
+fn finished(run: &str, n: usize) -> RunSummary {
+    let figure = |i: usize| ((n * 31 + i * 17) % 101) as f64 / 101.0;
+    let matrix = |size: usize| (0..size).map(|r| (0..size).map(|c| figure(r + c)).collect()).collect::<Vec<Vec<f64>>>();
+    let head = |i: usize| ControlHead { spearman: figure(i), hit_rate: figure(i + 1), matrix: matrix(5), ..Default::default() };
+    let report = ControlReport { heads: (0..4).map(head).collect(), cross_talk: matrix(4), ..Default::default() };
+    let control = ControlSummary { judge: "gold".into(), policy: report.clone(), sft: report };
+    let bin = |i: usize| ReliabilityBin { confidence: figure(i), accuracy: figure(i + 1), n: i };
+    let graded = |i: usize| RewardHeadReport {
+        qwk: figure(i),
+        confusion: vec![vec![n as u64; 5]; 5],
+        reliability: (0..15).map(bin).collect(),
+        ..Default::default()
+    };
+    let point = |i: usize| FrontPoint {
+        weights: (0..4).map(|j| figure(i + j)).collect(),
+        utility: (0..4).map(|j| figure(3 * i + j)).collect(),
+        ..Default::default()
+    };
+    RunSummary {
+        run: run.into(),
+        seed: n as u64 / 3 + 1,
+        reward_model: RewardModelReport { heads: (0..4).map(graded).collect(), gradient_cosines: matrix(4) },
+        control_reward_model: control.clone(),
+        control,
+        front: FrontReport {
+            objectives: (0..4).map(|i| format!("objective {i}")).collect(),
+            points: (0..14).map(point).collect(),
+            reference: vec![0.0; 4],
+            hypervolume: figure(0),
+            ..Default::default()
+        },
+        kl_frontier: (0..21).map(|step| KlPoint { step, kl: figure(step), ..Default::default() }).collect(),
+        ..Default::default()
+    }
 }
 
 /// Takes turns with the peer.
