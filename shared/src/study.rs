@@ -595,7 +595,7 @@ mod tests {
             let runs = study.plan(&objectives()).unwrap();
             assert!(runs.len() >= 6 && runs.len().is_multiple_of(3), "{id}: {}", runs.len());
         }
-        // Seven methods, two of which are planned for both budgets.
+        // Seven methods, one of them in two ways, two planned for both budgets.
         assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 10);
         assert!(preset("everything", base(), vec![1]).is_none());
     }

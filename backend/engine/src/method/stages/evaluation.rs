@@ -1,0 +1,160 @@
+//! Evaluation of what a method has trained.
+
+use super::{Outcome, Ready, Setting};
+use crate::evaluate::answer::{Answering, Ask, Route};
+use crate::evaluate::control::{Examination, Plan, examine, wordings};
+use crate::evaluate::front::front;
+use crate::evaluate::goals::choose;
+use crate::model::TrainBackend;
+use crate::model::generate::Sampling;
+use crate::model::transformer::Transformer;
+use crate::policy::targets::pair_positions;
+use crate::progress::Progress;
+use crate::reward::judge::Judge;
+use anyhow::Result;
+use moslim_shared::config::{EvaluationSplit, RunConfig};
+use moslim_shared::distribution::argmax;
+use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::method::goal;
+use moslim_shared::preference::Preference;
+use moslim_shared::summary::{ControlSummary, FrontReport, Work};
+use std::time::Instant;
+
+/// What a method has trained.
+pub struct Trained<B: TrainBackend> {
+    pub policies: Vec<Transformer<B::InnerBackend>>,
+    pub route: Route,
+    pub outcome: Outcome,
+    /// Policies that were trained, and how many must be kept to answer every trade-off.
+    pub policies_trained: usize,
+    pub policies_kept: usize,
+}
+
+/// Mean class of each objective in answers of `policy`, asked without tags, as the reward model sees it, over some training
+/// questions: `[objective]`. Also returns the work.
+pub fn behaviour<B: TrainBackend>(
+    setting: &Setting,
+    judge: &Judge<B::InnerBackend>,
+    policy: &Transformer<B::InnerBackend>,
+    config: &RunConfig,
+) -> Result<(Vec<f64>, Work)> {
+    let questions = &setting.corpus.train_questions;
+    let x = Answering {
+        policies: std::slice::from_ref(policy),
+        route: &Route::Untagged,
+        judge,
+        tokenizer: &setting.tokenizer,
+        questions,
+        objectives: &setting.objectives,
+        trade_offs: &setting.trade_offs,
+    };
+    let ask = Ask::of(Preference::none(setting.objectives.len()));
+    let n = questions.len().min(256);
+    let asks: Vec<_> = (0..n).map(|q| (q * (questions.len() / n), ask.clone())).collect();
+    let sampling =
+        Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: config.policy.max_new_tokens, seed: config.seed ^ 0xBE4A };
+    let answers = x.answer(&asks, &sampling)?;
+    let pairs: Vec<_> = asks.iter().map(|(q, _)| *q).zip(&answers).collect();
+    let mut means = vec![0.0; setting.objectives.len()];
+    for heads in x.judged(&pairs) {
+        for (mean, p) in means.iter_mut().zip(heads) {
+            *mean += argmax(&p) as f64 / n as f64;
+        }
+    }
+    let read: usize = pairs.iter().map(|(q, a)| questions[*q].tokens.len() + 2 + a.tokens.len()).sum();
+    Ok((means, Work { forward_tokens: 2 * read as u64, training_tokens: 0 }))
+}
+
+/// What evaluation finds.
+pub struct Evaluated {
+    pub control: ControlSummary,
+    pub control_reward_model: ControlSummary,
+    pub front: FrontReport,
+    /// Work of choosing what to ask for at every trade-off.
+    pub work: Work,
+    pub seconds: f64,
+}
+
+/// Stage 5: control by the gold judge and by the reward model, for the method and for the SFT baseline; then the method's
+/// front.
+pub fn evaluate<B: TrainBackend>(
+    config: &RunConfig,
+    setting: &Setting,
+    ready: &Ready<B>,
+    trained: &Trained<B>,
+    progress: &mut Progress,
+) -> Result<Evaluated> {
+    let begun = Instant::now();
+    let held_out: Vec<_> = config.targets.held_out.iter().filter_map(|p| pair_positions(p, &setting.objectives)).collect();
+    let questions = match config.evaluation.split {
+        EvaluationSplit::Test => &setting.corpus.test_questions,
+        EvaluationSplit::Validation => &setting.corpus.validation_questions,
+    };
+    // Evaluation prompts depend on the world alone, so that runs with other seeds answer the same questions.
+    let seed = config.world.seed;
+    let plan = Plan::new(&config.evaluation, questions, &setting.objectives, &setting.steered, &held_out, seed);
+    let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
+    let total = 2 * plan.len() + trade_offs * config.evaluation.front;
+    progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, from: 0, total });
+    let mut gold = ControlSummary { judge: "gold".into(), ..Default::default() };
+    let mut model = ControlSummary { judge: "reward_model".into(), ..Default::default() };
+    let max_new_tokens = config.policy.max_new_tokens;
+    let sampling = Sampling { temperature: config.evaluation.temperature, top_p: 1.0, max_new_tokens, seed: config.seed };
+    // The SFT baseline never learnt tags and is asked without.
+    let baseline = (std::slice::from_ref(&ready.reference), &Route::Untagged);
+    let method = (trained.policies.as_slice(), &trained.route);
+    let answering = |(policies, route), questions| Answering {
+        policies,
+        route,
+        judge: &ready.judge,
+        tokenizer: &setting.tokenizer,
+        questions,
+        objectives: &setting.objectives,
+        trade_offs: &setting.trade_offs,
+    };
+    let mut sft: Option<Examination> = None;
+    for (turn, (name, who)) in [("sft", baseline), ("policy", method)].into_iter().enumerate() {
+        let x = answering(who, questions);
+        let answers = examine(&x, &plan, &config.evaluation, max_new_tokens, config.seed, |done| {
+            progress.emit(EventBody::Evaluating { done: turn * plan.len() + done, total });
+            progress.check()
+        })?;
+        let wordings = wordings(&x, &plan, config.evaluation.paraphrased, &sampling)?;
+        let [mut by_gold, by_model] = answers.reports(&plan, &setting.objectives, sft.as_ref());
+        by_gold.wordings = wordings;
+        for (summary, report) in [(&mut gold, by_gold), (&mut model, by_model)] {
+            progress.emit(EventBody::Control { policy: name.into(), judge: summary.judge.clone(), report: report.clone() });
+            if turn == 0 {
+                summary.sft = report;
+            } else {
+                summary.policy = report;
+            }
+        }
+        sft = Some(answers);
+    }
+    let (mut report, mut work) = (FrontReport::default(), Work::default());
+    if trade_offs > 0 {
+        let (steered, each) = (&setting.steered, config.evaluation.front);
+        let x = answering(method, questions);
+        // What to ask for is chosen on training questions; the fixed map beside it is what others use.
+        let fixed: Vec<Preference> = setting.trade_offs.iter().map(|w| goal(w, &setting.objectives)).collect();
+        let reads_prompts = !trained.route.wordings().is_empty();
+        let mut goals = fixed.clone();
+        if reads_prompts {
+            let trial = answering(method, &setting.corpus.train_questions);
+            (goals, work) = choose(&trial, steered, &sampling, || progress.check())?;
+        }
+        report = front(&x, steered, &goals, each, &sampling, seed, |done| {
+            progress.emit(EventBody::Evaluating { done: 2 * plan.len() + done * each, total });
+            progress.check()
+        })?;
+        if reads_prompts {
+            let beside = front(&x, steered, &fixed, each, &sampling, seed, |_| progress.check())?;
+            report.fixed_map_hypervolume = beside.hypervolume;
+        }
+        progress.emit(EventBody::Front { report: report.clone() });
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    progress.emit(EventBody::StageEnded { stage: Stage::Evaluation, seconds, cached: false });
+    Ok(Evaluated { control: gold, control_reward_model: model, front: report, work, seconds })
+}

@@ -1,0 +1,188 @@
+//! Reward models, and the calibration that freezes them.
+
+use super::super::supervised::SupervisedStage;
+use super::{Setting, model_file};
+use crate::model::TrainBackend;
+use crate::model::kernels::Kernels;
+use crate::model::packed::Group;
+use crate::model::store::{to_safetensors, write_atomically};
+use crate::model::transformer::Transformer;
+use crate::progress::Progress;
+use crate::reward::judge::{Calibration, Judge, all_outputs};
+use crate::reward::loss::Weighing;
+use crate::reward::{RewardModel, train as reward_train};
+use crate::run::Job;
+use crate::run::cache::{Cache, sha256};
+use crate::text::corpus::{Encoded, siblings};
+use anyhow::Result;
+use burn::module::AutodiffModule;
+use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::mapping::RewardStatistics;
+use moslim_shared::objective::Objective;
+use moslim_shared::summary::RewardModelReport;
+use std::time::Instant;
+
+/// Reference answers over which the reward statistics are taken.
+const REFERENCE_ROWS: usize = 2048;
+/// Validation rows on which the reward model is watched while it trains.
+const WATCHED_ROWS: usize = 512;
+
+/// Stage 2: one multi-head model, or a model for each objective, on untagged question and answer. Labels that are missing add
+/// no loss.
+pub fn reward_models<B: TrainBackend>(
+    job: &Job,
+    setting: &Setting,
+    (sft, sft_key): (&Transformer<B>, &str),
+    device_name: &str,
+    seed: u64,
+    device: &B::Device,
+    progress: &mut Progress,
+) -> Result<(Vec<RewardModel<B>>, f64)> {
+    let c = &job.config;
+    let all: Vec<usize> = (0..setting.objectives.len()).collect();
+    let sets: Vec<Vec<usize>> = if c.reward_model.separate { all.iter().map(|&h| vec![h]).collect() } else { vec![all] };
+    let mut models = Vec::new();
+    let mut seconds = 0.0;
+    for (n, heads) in sets.iter().enumerate() {
+        if sets.len() > 1 {
+            let name = setting.objectives[heads[0]].id.clone();
+            progress.emit(EventBody::Part { stage: Stage::RewardModel, index: n + 1, count: sets.len(), name });
+        }
+        let (model, own) = reward_model(job, setting, heads, sets.len(), (sft, sft_key), device_name, seed, device, progress)?;
+        models.push(model);
+        seconds += own;
+    }
+    Ok((models, seconds))
+}
+
+/// One reward model with heads for the objectives at `heads`; one of `count` that share the steps.
+#[allow(clippy::too_many_arguments)]
+fn reward_model<B: TrainBackend>(
+    job: &Job,
+    setting: &Setting,
+    heads: &[usize],
+    count: usize,
+    (sft, sft_key): (&Transformer<B>, &str),
+    device_name: &str,
+    seed: u64,
+    device: &B::Device,
+    progress: &mut Progress,
+) -> Result<(RewardModel<B>, f64)> {
+    let c = &job.config;
+    let r = &c.reward_model;
+    let tokenizer = &setting.tokenizer;
+    let classes: Vec<usize> = heads.iter().map(|&h| setting.objectives[h].class_count()).collect();
+    let weights_seed = seed ^ 0x4EA4 ^ ((heads[0] as u64) << 20);
+    let model = if c.reward_from_sft {
+        RewardModel::<B>::on_trunk(sft.clone(), &classes, r.loss, weights_seed)
+    } else {
+        RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, r.loss, weights_seed, device)
+    };
+    let rows = &setting.corpus.train;
+    let class_weights = reward_train::class_weights(r.class_weights, rows, heads, &classes);
+    let head_weights: Vec<f64> = heads.iter().map(|&h| r.head_weights.get(h).copied().unwrap_or(1.0)).collect();
+    let origin = c.reward_from_sft.then_some(sft_key);
+    let mut schedule = r.schedule();
+    schedule.steps = (schedule.steps / count).max(1);
+    let pairs = r.loss == moslim_shared::ordinal::RewardLoss::BradleyTerry;
+    let stage = SupervisedStage {
+        stage: Stage::RewardModel,
+        config: &schedule,
+        rows,
+        seed,
+        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name))?,
+        siblings: pairs.then(|| siblings(rows)),
+        cache: &setting.cache,
+        run_folder: &job.folder(),
+    };
+    let watched = &setting.corpus.validation[..WATCHED_ROWS.min(setting.corpus.validation.len())];
+    stage.run::<B, _, _>(
+        model,
+        device,
+        progress,
+        |model, rows, weighing: &Weighing| reward_train::loss(model, rows, heads, weighing),
+        |rows| {
+            let labels = reward_train::labels_of(rows, heads);
+            let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
+            Weighing {
+                smoothing: r.label_smoothing,
+                learned: r.learned_head_weights,
+                ..Weighing::of(&labels, r.loss, &class_weights, &head_weights)
+            }
+        },
+        |model| {
+            let outputs = reward_train::outputs(std::slice::from_ref(model), watched, heads);
+            reward_train::kappas(r.loss, &outputs, &classes)
+        },
+    )
+}
+
+/// Stage 3: a temperature per head on validation data, then mean and deviation per head and class over reference answers;
+/// all frozen under one hash.
+pub fn calibrate<B: TrainBackend>(
+    job: &Job,
+    setting: &Setting,
+    trained: &[RewardModel<B>],
+    progress: &mut Progress,
+) -> Result<(Judge<B::InnerBackend>, RewardModelReport, f64)> {
+    let begun = Instant::now();
+    let corpus = &setting.corpus;
+    progress.emit(EventBody::StageBegan { stage: Stage::Calibration, from: 0, total: 3 });
+    let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
+    let heads: Vec<usize> = (0..setting.objectives.len()).collect();
+    let mut calibration = fit_calibration(job, setting, &models);
+    progress.check()?;
+    let test = reward_train::outputs(&models, &corpus.test, &heads);
+    let mut report = reward_train::report(&test, &calibration, &corpus.test, &setting.objectives);
+    if let [shared] = trained {
+        report.gradient_cosines = reward_train::gradient_cosines(shared, &corpus.validation);
+    }
+    progress.emit(EventBody::RewardModel { report: report.clone() });
+    progress.check()?;
+    let reference: Vec<Group> = corpus.train.iter().take(REFERENCE_ROWS).map(Encoded::group).collect();
+    let rows: Vec<Vec<Vec<f64>>> =
+        all_outputs(&models, &reference).iter().map(|outputs| calibration.distributions(outputs)).collect();
+    calibration.statistics = RewardStatistics::over(&calibration.mapping, &rows);
+    let weights = models.iter().map(to_safetensors::<B::InnerBackend, _>).collect::<Result<Vec<_>>>()?;
+    let frozen = serde_json::to_vec(&calibration)?;
+    let parts: Vec<&[u8]> = weights.iter().map(Vec::as_slice).chain([frozen.as_slice()]).collect();
+    calibration.hash = sha256(&parts);
+    progress.emit(EventBody::Calibrated {
+        temperatures: calibration.temperatures.clone(),
+        statistics: calibration.statistics.clone(),
+        hash: calibration.hash.clone(),
+    });
+    for (n, weights) in weights.iter().enumerate() {
+        write_atomically(&job.folder().join(model_file("reward", n)), weights)?;
+    }
+    write_atomically(&job.folder().join("calibration.json"), &serde_json::to_vec_pretty(&calibration)?)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    progress.emit(EventBody::StageEnded { stage: Stage::Calibration, seconds, cached: false });
+    Ok((Judge { models, calibration }, report, seconds))
+}
+
+/// Temperatures (and thresholds) that fit `models` to validation rows; without statistics.
+fn fit_calibration<B: Kernels>(job: &Job, setting: &Setting, models: &[RewardModel<B>]) -> Calibration {
+    let loss = job.config.reward_model.loss;
+    let heads: Vec<usize> = (0..setting.objectives.len()).collect();
+    let classes: Vec<usize> = setting.objectives.iter().map(Objective::class_count).collect();
+    let validation = reward_train::outputs(models, &setting.corpus.validation, &heads);
+    let thresholds = reward_train::fit_thresholds(loss, &validation, &classes);
+    let temperatures = reward_train::temperatures(loss, &validation, &classes, &thresholds);
+    Calibration {
+        temperatures,
+        statistics: RewardStatistics::default(),
+        mapping: job.config.mapping.clone(),
+        hash: String::new(),
+        loss,
+        classes,
+        thresholds,
+    }
+}
+
+/// The held-out reward model, which only classifies.
+pub fn held_out_judge<B: TrainBackend>(job: &Job, setting: &Setting, trained: &[RewardModel<B>]) -> Judge<B::InnerBackend> {
+    let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
+    let calibration = fit_calibration(job, setting, &models);
+    Judge { models, calibration }
+}
