@@ -115,13 +115,13 @@ const SMALLEST_PIECE: usize = 512;
 const LARGEST_PIECE: usize = 1 << 17;
 
 /// Bytes that one token takes while a model is trained with burn's own operations, roughly: what every operation keeps for
-/// its gradient, and as much again for the gradients.
+/// its gradient. The gradients on their way, weights and optimiser have the other half of the memory.
 fn training_bytes(config: &ModelConfig, outputs: usize) -> usize {
     let qkv = config.d_model + 2 * config.kv_heads * (config.d_model / config.heads);
     // Scores before and after the mask and after the softmax, for keys that fill half the context.
     let scores = 3 * config.heads * config.context / 2;
     let layer = 10 * config.d_model + 4 * qkv + 8 * config.d_ff + scores;
-    2 * 4 * (config.layers * layer + 3 * outputs)
+    4 * (config.layers * layer + 3 * outputs)
 }
 
 /// Cuts `items` into consecutive chunks of nearly equal size, at most about a piece's tokens each (`tokens(item)`).
