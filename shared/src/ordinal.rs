@@ -186,4 +186,15 @@ mod tests {
         assert_eq!(thresholds(&scores, &labels, 3), [20.0, 70.0]);
         assert_eq!(thresholds(&[], &[], 2), [0.0]);
     }
+
+    #[test]
+    fn the_fitted_temperature_undoes_over_confidence() {
+        // Labels drawn so that the true distribution is (0.75, 0.25); the logits claim it four times too strongly.
+        let logits = vec![vec![4.0 * 3f64.ln(), 0.0]; 400];
+        let labels: Vec<usize> = (0..400).map(|i| usize::from(i % 4 == 0)).collect();
+        let temperature = RewardLoss::CrossEntropy.fit_temperature(&logits, &labels, 2, &[]);
+        assert!((temperature - 4.0).abs() < 0.01, "{temperature}");
+        let calibrated = RewardLoss::CrossEntropy.distribution(&logits[0], 2, temperature, &[]);
+        assert!((calibrated[0] - 0.75).abs() < 1e-3, "{calibrated:?}");
+    }
 }

@@ -162,6 +162,9 @@ impl Wording {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WordingReport {
     pub wording: Wording,
+    /// Prompts.
+    #[serde(default)]
+    pub n: usize,
     /// Share of the classes asked for that are met.
     pub hit_rate: f64,
 }

@@ -31,7 +31,11 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &LinePlot, 
             let stroke = palette.px(if bold { 3.0 } else { 2.0 }) as u32;
             let color = palette.ink(series.ink);
             let points: Vec<(f64, f64)> = thin(&series.points, buckets).into_iter().map(|(x, y)| (x, y.clamp(y0, y1))).collect();
-            if let [only] = points[..] {
+            if plot.over == Over::Kl {
+                // KL goes up and down, so a line would cross itself.
+                let dots = points.into_iter().map(|at| Circle::new(at, palette.px(if bold { 4.0 } else { 3.0 }), color.filled()));
+                chart.draw_series(dots)?;
+            } else if let [only] = points[..] {
                 chart.draw_series(std::iter::once(Circle::new(only, palette.px(3.0), color.filled())))?;
             } else if !points.is_empty() {
                 chart.draw_series(std::iter::once(PathElement::new(points, color.stroke_width(stroke))))?;

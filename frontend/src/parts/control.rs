@@ -7,7 +7,7 @@ use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::{ControlHead, ControlReport, Wording};
+use moslim_shared::summary::{ControlHead, ControlReport};
 
 /// The section with all control matrices.
 pub fn control(run: Run) -> AnyView {
@@ -192,15 +192,18 @@ fn together(before: &ControlReport, after: &ControlReport) -> AnyView {
     add("Distinct pairs of words", |r| r.diversity.distinct_2);
     add("Answers without a word", |r| r.empty);
     // The SFT policy is asked without tags, so there is nothing to word.
-    for way in after.wordings.iter().filter(|w| w.wording != Wording::Tags) {
-        rows.push(vec![format!("Several tags, {}", way.wording.title()), "–".into(), format::percent(way.hit_rate)]);
-    }
+    let ways = after.wordings.iter().map(|w| vec![w.wording.title().to_string(), format::percent(w.hit_rate)]).collect();
+    let asked = after.wordings.first().map_or(0, |w| w.n);
     let caption = "Share of the tags that are met, by their number; and how varied the answers are";
     view! {
         <article class="card" id="together">
             <h3>"Several tags at once"</h3>
             {table("values", caption.into(), before_after(""), rows)}
             <p class="hint">{wins(after)}</p>
+            {(asked > 0).then(|| {
+                let caption = format!("Share of the tags that are met on the same {asked} prompts with several, by how they are asked");
+                table("values", caption, vec!["asked".into(), "met".into()], ways)
+            })}
         </article>
     }
     .into_any()

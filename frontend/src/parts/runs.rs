@@ -2,6 +2,7 @@
 
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::region::region;
 use leptos::prelude::*;
 use moslim_shared::event::RunInfo;
 use std::time::Duration;
@@ -29,10 +30,10 @@ pub fn runs() -> AnyView {
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
-            {move || {
+            {region(move || {
                 known.revision.track();
                 known.loaded.with_value(|state| list(state, known))
-            }}
+            })}
         </section>
     }
     .into_any()
@@ -64,7 +65,7 @@ fn list(state: &Loaded, known: Known) -> AnyView {
         }
         .into_any(),
         Some(Ok(runs)) if runs.is_empty() => view! {
-            <p class="card empty">"No run yet. Start the demo above: it appears here, and stays when the page is closed."</p>
+            <p class="card empty" role="status">"No run yet. Start the demo above: it appears here, and stays when the page is closed."</p>
         }
         .into_any(),
         Some(Ok(runs)) => {

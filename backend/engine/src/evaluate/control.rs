@@ -177,31 +177,35 @@ pub fn examine<B: Kernels>(
     Ok(out)
 }
 
-/// Asks the first `count` prompts of `plan` that name several classes in every way that the method's prompts can say it, and
-/// that fits into the policy's context.
+/// Asks the first `count` prompts of `plan` that name several classes, and fit into the policy's context however they are
+/// worded, in every way that the method's prompts can say it.
 ///
 /// # Errors
 /// When the tokenizer fails.
 pub fn wordings<B: Kernels>(x: &Answering<B>, plan: &Plan, count: usize, sampling: &Sampling) -> Result<Vec<WordingReport>> {
     let world = World::get();
-    let probes: Vec<&Probe> = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint).take(count).collect();
+    let ways = x.route.wordings();
+    let asks = |probe: &Probe, wording| (probe.question, Ask { wording, ..Ask::of(probe.preference.clone()) });
+    let mut probes: Vec<&Probe> = Vec::new();
+    for probe in plan.probes.iter().filter(|p| p.purpose == Purpose::Joint) {
+        let all: Vec<(usize, Ask)> = ways.iter().map(|&wording| asks(probe, wording)).collect();
+        if probes.len() < count && x.fit(&all, sampling.max_new_tokens)? {
+            probes.push(probe);
+        }
+    }
     let asked: usize = probes.iter().map(|p| p.preference.active()).sum();
     if asked == 0 {
         return Ok(Vec::new());
     }
     let mut out = Vec::new();
-    for &wording in x.route.wordings() {
-        let asks: Vec<(usize, Ask)> =
-            probes.iter().map(|p| (p.question, Ask { wording, ..Ask::of(p.preference.clone()) })).collect();
-        if !x.fit(&asks, sampling.max_new_tokens)? {
-            continue;
-        }
+    for &wording in ways {
+        let asks: Vec<(usize, Ask)> = probes.iter().map(|p| asks(p, wording)).collect();
         let mut met = 0;
         for (probe, answer) in probes.iter().zip(x.answer(&asks, sampling)?) {
             let achieved = world.judge(&x.questions[probe.question].question, &x.tokenizer.decode(&answer.tokens)?).classes;
             met += probe.preference.asked().filter(|&(i, class)| achieved[i] == class).count();
         }
-        out.push(WordingReport { wording, hit_rate: met as f64 / asked as f64 });
+        out.push(WordingReport { wording, n: probes.len(), hit_rate: met as f64 / asked as f64 });
     }
     Ok(out)
 }

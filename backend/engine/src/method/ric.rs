@@ -209,8 +209,8 @@ fn supervise<B: TrainBackend>(
     if !std::mem::replace(&mut state.labelled, true) {
         state.trial.work.forward_tokens += setting.corpus.train.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
-    // Every online round narrows the old rows once more when it samples: as often as before the interruption.
-    for _ in 0..state.sampled {
+    // From the first online round on, what is good of the old rows is trained on beside the new ones.
+    if state.sampled > 0 {
         offline = best(&offline, setting, config.method.ric.quantile);
     }
     while state.round < plan.len() {
@@ -219,7 +219,9 @@ fn supervise<B: TrainBackend>(
             // Ask for near-Pareto goals, and keep what is good in at least one objective, with what it achieved.
             let mut rng = stream(config.seed ^ 0x21C, stage, state.round);
             let sampled = sample(setting, ready, &trainee.model.valid(), route, config, &mut state.trial, &mut rng)?;
-            offline = best(&offline, setting, config.method.ric.quantile);
+            if state.sampled == 0 {
+                offline = best(&offline, setting, config.method.ric.quantile);
+            }
             let kept = best(&sampled, setting, config.method.ric.quantile);
             let (all, good) = (sampled.len(), kept.len());
             progress.emit(EventBody::Note {
