@@ -499,7 +499,7 @@ pub struct RunConfig {
     /// Trunk of the reward model.
     pub reward_trunk: ModelConfig,
     /// Whether the reward model's trunk starts from the SFT policy's weights, which know the language already. Needs
-    /// trunks of the same sizes.
+    /// trunks of the same sizes and precision.
     pub reward_from_sft: bool,
     pub sft: SupervisedConfig,
     pub reward_model: RewardModelConfig,

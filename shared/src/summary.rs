@@ -193,7 +193,8 @@ pub struct FrontPoint {
     pub fluency: f64,
 }
 
-/// What a method reaches over all trade-offs.
+/// What a method reaches over all trade-offs. Methods that read prompts are asked for what a fixed map makes of the weights
+/// ([`crate::method::goal`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FrontReport {
     /// Objectives of the coordinates, those that are steered.
@@ -204,14 +205,28 @@ pub struct FrontReport {
     pub hypervolume: f64,
     /// 95 % interval by bootstrap over the questions.
     pub interval: [f64; 2],
-    /// Hypervolume when prompts ask for what a fixed map makes of the weights ([`crate::method::goal`]) in place of what was
-    /// chosen on training questions; the same as `hypervolume` for methods whose prompts say nothing.
-    #[serde(default)]
-    pub fixed_map_hypervolume: f64,
     /// Mean over the trade-offs of the weighted utility `sum_i w_i u_i`: what a user with these weights gets (the expected
-    /// utility metric of Zintgraf et al. 2015, with a finite set of weights).
+    /// utility metric of Zintgraf et al. 2015, with a finite set of weights). `None` in runs from before it was measured.
     #[serde(default)]
+    pub expected_utility: Option<f64>,
+    /// The same for prompts that were chosen on training questions, where the method reads prompts.
+    #[serde(default)]
+    pub chosen: Option<ChosenFront>,
+}
+
+/// A front whose prompts were chosen on training questions, with the reward model, for the highest weighted utility.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChosenFront {
+    pub points: Vec<FrontPoint>,
+    pub hypervolume: f64,
     pub expected_utility: f64,
+}
+
+impl FrontReport {
+    /// What users with these weights get at best: by the chosen prompts where there are some. 0 where it was not measured.
+    pub fn served_utility(&self) -> f64 {
+        self.chosen.as_ref().map(|c| c.expected_utility).or(self.expected_utility).unwrap_or(0.0)
+    }
 }
 
 /// Mean of `sum_i w_i u_i` over `points`; `weights` of all objectives, `steered` those that utilities are of.
@@ -247,7 +262,7 @@ impl std::ops::AddAssign for Work {
 /// What a method cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ComputeReport {
-    /// Work of policy optimisation (for RiC: labelling, both stages of training, sampling).
+    /// Work of policy optimisation (for RiC: labelling, both stages of training, sampling), and of choosing prompts for trade-offs.
     pub policy: Work,
     /// Seconds of policy optimisation when it was done, also where a part came from the cache.
     pub policy_seconds: f64,

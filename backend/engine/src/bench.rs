@@ -240,7 +240,7 @@ pub fn run<B: TrainBackend>(what: &Measured, device: &B::Device, mut each: impl 
         each(size.name);
         reset_peak_memory();
         if let Some(free) = free_memory(&what.device) {
-            fit_pieces::<B>(&size.config(precision), size.vocabulary, free);
+            fit_pieces::<B>(&[&size.config(precision)], size.vocabulary, free);
         }
         sizes.push(measure::<B>(size, precision, device, &meter)?);
     }

@@ -1,7 +1,7 @@
 //! A run's summary as a table for people.
 
 use crate::progress::duration;
-use moslim_shared::summary::{ControlSummary, RunSummary};
+use moslim_shared::summary::{ControlSummary, FrontPoint, FrontReport, RunSummary};
 use std::fmt::Write;
 
 /// The summary in a few readable lines.
@@ -42,8 +42,23 @@ fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
     }
     let f = &s.front;
     writeln!(out, "\nTrade-offs (utility: 0 for the worst class, 1 for the best), as judged by gold")?;
+    points(out, f, &f.points)?;
+    let [low, high] = f.interval;
+    writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)?;
+    if let Some(utility) = f.expected_utility {
+        writeln!(out, "  expected utility {utility:.4} (mean over the trade-offs of the weighted utility)")?;
+    }
+    if let Some(chosen) = &f.chosen {
+        writeln!(out, "\nThe same with prompts that were chosen on training questions")?;
+        points(out, f, &chosen.points)?;
+        writeln!(out, "  hypervolume {:.4}\n  expected utility {:.4}", chosen.hypervolume, chosen.expected_utility)?;
+    }
+    Ok(())
+}
+
+fn points(out: &mut String, f: &FrontReport, points: &[FrontPoint]) -> std::fmt::Result {
     writeln!(out, "  {:<32} {} fluent", "weights", f.objectives.iter().map(|o| format!("{o:>14}")).collect::<String>())?;
-    for p in &f.points {
+    for p in points {
         let weights = p.weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" ");
         let utility: String = p.utility.iter().map(|u| format!("{u:>14.3}")).collect();
         let asked = p.asked.as_ref().map_or(String::new(), |a| {
@@ -51,12 +66,6 @@ fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
             format!("  asked for {}", classes.join(" "))
         });
         writeln!(out, "  {weights:<32} {utility} {:>6.2}{asked}", p.fluency)?;
-    }
-    let [low, high] = f.interval;
-    writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)?;
-    writeln!(out, "  expected utility {:.4} (mean over the trade-offs of the weighted utility)", f.expected_utility)?;
-    if f.points.iter().any(|p| p.asked.is_some()) {
-        writeln!(out, "  with a fixed map from weights to classes {:.4}", f.fixed_map_hypervolume)?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub struct Series {
     pub label: String,
     pub ink: Ink,
     pub bold: bool,
-    /// (x, y), in the order in which they are joined.
+    /// (x, y); over steps in ascending order.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -62,7 +62,7 @@ pub struct LinePlot {
 pub enum Over {
     #[default]
     Steps,
-    /// KL from the SFT policy, nats per answer. It may fall again, so a line may turn back.
+    /// KL from the SFT policy, nats per answer. It goes up and down, so points are not joined.
     Kl,
 }
 

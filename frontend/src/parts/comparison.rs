@@ -8,8 +8,8 @@ use moslim_shared::study::{Spread, StudyGroup, StudyResults};
 /// Figures of which more is better, whatever else is wanted. More KL, seconds or samples are a price, not a result.
 const HIGHER: [&str; 9] = [
     "hypervolume",
-    "hypervolume, fixed map",
     "expected utility",
+    "expected utility, chosen prompts",
     "rank correlation",
     "hit rate",
     "all asked met",

@@ -129,7 +129,7 @@ fn frontier(run: Run) -> AnyView {
         "Is the reward model being exploited?".into(),
         (
             "Share of the classes asked for that are met, over the KL from the SFT model, nats per answer. When the reward \
-             model's line rises while the others fall, the policy is exploiting the reward model.",
+             model's dots rise while the others fall, the policy is exploiting the reward model.",
             "",
         ),
         Box::new(exploited),

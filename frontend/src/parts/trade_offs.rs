@@ -7,34 +7,47 @@ use leptos::prelude::*;
 use moslim_shared::objective::index_of;
 use moslim_shared::pareto;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::FrontReport;
+use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport};
 
-/// The points, as a table, and their hypervolume.
+/// The points, as tables, and their hypervolume.
 pub fn trade_offs(state: &RunState) -> AnyView {
     let report = state.front.as_ref().or(state.summary.as_ref().map(|s| &s.front));
     // Runs without a front, and those from before there was one, report no points.
     let Some(report) = report.filter(|r| !r.points.is_empty()) else { return ().into_any() };
-    let mut heads = vec!["Weights".to_string()];
-    let asks = report.points.iter().any(|p| p.asked.is_some());
-    if asks {
-        heads.push("Asked for".to_string());
-    }
-    heads.extend(report.objectives.iter().map(|id| name(state, id)));
-    heads.extend(["Fluent".to_string(), "On the front".to_string()]);
+    let chosen = report.chosen.as_ref().map(|chosen| {
+        view! {
+            <p class="hint">
+                "Below, what the prompt asks for was chosen on training questions with the reward model: of all combinations of "
+                "high classes, the one whose answers had the highest weighted utility."
+            </p>
+            {points(state, report, &chosen.points, "One row for every trade-off, with chosen prompts")}
+            <p class="hint">{served(chosen)}</p>
+        }
+    });
     view! {
         <div class="card" id="trade-offs">
             <h3>"Trade-offs"</h3>
             <p class="hint">
                 "Mean utility of each objective, from 0 (worst class) to 1 (best), by gold rules on held-out questions. "
                 "Weights are in the order of the columns."
-                {asks.then_some(" What the prompt asks for was chosen on training questions with the reward model: of all \
-                    combinations of high classes, the one whose answers had the highest weighted utility.")}
             </p>
-            {table("values wide", "One row for every trade-off that was asked for".into(), heads, rows(state, report))}
+            {points(state, report, &report.points, "One row for every trade-off that was asked for")}
             <p class="hint">{volume(report)}</p>
+            {chosen}
         </div>
     }
     .into_any()
+}
+
+/// The table of `list`, which are points of `report`.
+fn points(state: &RunState, report: &FrontReport, list: &[FrontPoint], caption: &str) -> AnyView {
+    let mut heads = vec!["Weights".to_string()];
+    if list.iter().any(|p| p.asked.is_some()) {
+        heads.push("Asked for".to_string());
+    }
+    heads.extend(report.objectives.iter().map(|id| name(state, id)));
+    heads.extend(["Fluent".to_string(), "On the front".to_string()]);
+    table("values wide", caption.into(), heads, rows(state, report, list))
 }
 
 /// Name for people of an objective.
@@ -42,14 +55,12 @@ pub fn name(state: &RunState, id: &str) -> String {
     index_of(&state.objectives, id).map_or(id.to_string(), |i| state.objectives[i].name.clone())
 }
 
-fn rows(state: &RunState, report: &FrontReport) -> Vec<Vec<String>> {
-    let utilities: Vec<Vec<f64>> = report.points.iter().map(|p| p.utility.clone()).collect();
+fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<String>> {
+    let utilities: Vec<Vec<f64>> = list.iter().map(|p| p.utility.clone()).collect();
     let best = pareto::front(&utilities);
     // Weights are of all objectives, utilities of those that are steered.
     let steered: Vec<usize> = report.objectives.iter().filter_map(|id| index_of(&state.objectives, id)).collect();
-    report
-        .points
-        .iter()
+    list.iter()
         .enumerate()
         .map(|(n, point)| {
             let weights = steered.iter().filter_map(|&i| point.weights.get(i));
@@ -73,28 +84,30 @@ fn classes(state: &RunState, asked: &Preference) -> String {
 }
 
 fn volume(report: &FrontReport) -> String {
-    let fixed = if report.points.iter().any(|p| p.asked.is_some()) {
-        format!(" With a fixed map from weights to classes: {}.", format::number(report.fixed_map_hypervolume, 3))
-    } else {
-        String::new()
-    };
     let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
+    let utility = report.expected_utility.map_or(String::new(), |u| {
+        format!(" Expected utility {}: the mean over the rows of the weighted utility.", format::number(u, 3))
+    });
     format!(
         "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
-         the worst class of every objective.{fixed} Expected utility {}: the mean over the rows of the weighted utility.",
+         the worst class of every objective.{utility}",
         format::number(report.hypervolume, 3),
         format::number(report.interval[0], 3),
         format::number(report.interval[1], 3),
         reference.join(", "),
-        format::number(report.expected_utility, 3),
     )
+}
+
+/// What the chosen prompts reach.
+fn served(chosen: &ChosenFront) -> String {
+    let [utility, volume] = [chosen.expected_utility, chosen.hypervolume].map(|x| format::number(x, 3));
+    format!("Expected utility {utility}, hypervolume {volume}.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use moslim_shared::objective::Objective;
-    use moslim_shared::summary::FrontPoint;
 
     #[test]
     fn rows_show_the_weights_of_what_is_steered_and_who_is_dominated() {
@@ -106,30 +119,25 @@ mod tests {
             utility: utility.to_vec(),
             fluency: 0.5,
         };
-        let report = FrontReport {
+        let mut report = FrontReport {
             objectives: vec!["a".into(), "c".into()],
             points: vec![point([1.0, 0.0, 0.0], [0.9, 0.2]), point([0.5, 0.0, 0.5], [0.5, 0.1])],
             reference: vec![0.0, 0.0],
             hypervolume: 0.25,
             interval: [0.125, 0.5],
-            fixed_map_hypervolume: 0.25,
-            expected_utility: 0.6,
+            ..Default::default()
         };
         assert_eq!(
-            rows(&state, &report),
+            rows(&state, &report, &report.points),
             [["1.00 / 0.00", "0.90", "0.20", "50 %", "yes"], ["0.50 / 0.50", "0.50", "0.10", "50 %", "dominated"]]
         );
         assert!(volume(&report).starts_with("Hypervolume 0.250 (95 % interval 0.125 to 0.500)"), "{}", volume(&report));
-        assert!(!volume(&report).contains("fixed map"), "{}", volume(&report));
-        let mut report = report;
+        assert!(!volume(&report).contains("Expected"), "a run from before it was measured");
+        report.expected_utility = Some(0.6);
+        assert!(volume(&report).contains("Expected utility 0.600"), "{}", volume(&report));
         report.points[0].asked = Some(Preference(vec![Some(1), None, Some(0)]));
         report.points[1].asked = Some(Preference::none(3));
-        let asked: Vec<String> = rows(&state, &report).into_iter().map(|row| row[1].clone()).collect();
+        let asked: Vec<String> = rows(&state, &report, &report.points).into_iter().map(|row| row[1].clone()).collect();
         assert_eq!(asked, ["1, 0", "nothing"]);
-        assert!(
-            volume(&report).contains("With a fixed map from weights to classes: 0.250. Expected utility 0.600"),
-            "{}",
-            volume(&report)
-        );
     }
 }

@@ -27,7 +27,7 @@ pub fn front<B: Kernels>(
     questions: usize,
     sampling: &Sampling,
     world_seed: u64,
-    mut each: impl FnMut(usize) -> Result<()>,
+    mut each: impl FnMut() -> Result<()>,
 ) -> Result<FrontReport> {
     let world = World::get();
     let mut rng = StdRng::seed_from_u64(world_seed ^ 0xF207);
@@ -54,7 +54,7 @@ pub fn front<B: Kernels>(
             fluency: fluent as f64 / questions.max(1) as f64,
         });
         utilities.push(rows);
-        each(t + 1)?;
+        each()?;
     }
     // The worst class everywhere. A method that reaches nothing better than the worst class in one objective gains nothing.
     let reference = vec![0.0; steered.len()];
@@ -68,10 +68,10 @@ pub fn front<B: Kernels>(
         objectives: steered.iter().map(|&i| x.objectives[i].id.clone()).collect(),
         hypervolume: all_together,
         interval: middle(resampled),
-        expected_utility: expected_utility(&points, steered),
+        expected_utility: Some(expected_utility(&points, steered)),
         points,
         reference,
-        fixed_map_hypervolume: all_together,
+        chosen: None,
     })
 }
 

@@ -3,7 +3,8 @@
 //! A policy that reads classes in its prompt has to be asked for some. The fixed map of [`moslim_shared::method::goal`] asks
 //! for a middle class where a weight is small, and a policy that obeys delivers the middle class, where a better one may cost
 //! nothing. Here the policy itself is tried: of all combinations of high classes the one is asked for whose answers have the
-//! highest weighted utility. That is what MORLHF maximises for the same weights, with prompts in place of policies.
+//! highest weighted utility. That is what MORLHF maximises for the same weights, with prompts in place of policies. It serves
+//! users whose utility is linear; the points it leads to lie close together, so their hypervolume may be smaller.
 
 use super::answer::{Answering, Ask};
 use crate::model::generate::{Answer, Sampling};
@@ -19,15 +20,20 @@ const QUESTIONS: usize = 64;
 /// Most combinations.
 const CANDIDATES: usize = 256;
 
+/// Answers that [`choose`] samples, at most.
+pub fn trials(objectives: &[Objective], steered: &[usize]) -> usize {
+    candidates(objectives, steered).len() * QUESTIONS
+}
+
 /// One preference for each of `x.trade_offs`, and the work that the choice took. `x.questions` must be training questions.
 ///
 /// # Errors
-/// When the tokenizer fails, or `each`, which is called for every combination, stops it.
+/// When the tokenizer fails, or `each`, which is told the number of answers to every combination, stops it.
 pub fn choose<B: Kernels>(
     x: &Answering<B>,
     steered: &[usize],
     sampling: &Sampling,
-    mut each: impl FnMut() -> Result<()>,
+    mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<(Vec<Preference>, Work)> {
     let n = x.questions.len().min(QUESTIONS);
     let chosen: Vec<usize> = (0..n).map(|q| q * (x.questions.len() / n.max(1))).collect();
@@ -51,7 +57,7 @@ pub fn choose<B: Kernels>(
         let read = pairs.iter().map(|(q, a)| 2 * question(*q) + candidate.active() + 2 * a.tokens.len());
         work.forward_tokens += read.sum::<usize>() as u64;
         reached.push(means);
-        each()?;
+        each(QUESTIONS)?;
     }
     Ok((x.trade_offs.iter().map(|weights| candidates[best(&reached, weights)].clone()).collect(), work))
 }

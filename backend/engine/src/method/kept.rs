@@ -9,7 +9,7 @@ use crate::run::Job;
 use crate::run::cache::{Cache, sha256};
 use anyhow::{Context, Result};
 use moslim_shared::config::{DeviceChoice, RunConfig};
-use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::event::EventBody;
 use serde::{Deserialize, Serialize};
 
 /// The file beside the policies.
@@ -83,9 +83,8 @@ pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &
     };
     match all() {
         Ok(Some(trained)) => {
-            let stage = Stage::Policy;
-            progress.emit(EventBody::StageBegan { stage, from: 0, total: job.config.policy.iterations });
-            progress.emit(EventBody::StageEnded { stage, seconds: trained.outcome.seconds, cached: true });
+            // No stage begins: what a page knows of the training stays.
+            progress.emit(EventBody::Note { text: "what this run has trained is there already, and is evaluated".into() });
             Ok(Some(trained))
         }
         Ok(None) => Ok(None),

@@ -44,7 +44,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     }
     let setting = Setting::prepare(job)?;
     if let Some(free) = free_memory(&name)
-        && let Some(tokens) = fit_pieces::<B>(&config.model, setting.tokenizer.vocabulary(), free)
+        && let Some(tokens) = fit_pieces::<B>(&[&config.model, &config.reward_trunk], setting.tokenizer.vocabulary(), free)
     {
         let text = format!("{} MiB of the device are free; it computes {tokens} tokens at a time", free >> 20);
         progress.emit(EventBody::Note { text });
@@ -52,11 +52,18 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     progress.check()?;
 
     let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
-    // The held-out reward model comes first, so that the curves that stay are those of the one that counts.
     let (mut held_out, mut held_out_seconds) = (None, 0.0);
     if config.evaluation.held_out_reward_model {
-        let (models, seconds) =
-            reward_models::<B>(job, &setting, (&sft, &sft_key), &name, config.seed ^ HELD_OUT_SEED, device, progress)?;
+        progress.emit(EventBody::Note { text: "a held-out reward model is trained first; it has no curves".into() });
+        // Curves and rows of the page are those of the reward model that counts.
+        let Progress { sink, stop } = progress;
+        let mut quiet = |body: EventBody| match body {
+            EventBody::Loss { .. } | EventBody::Validation { .. } => {}
+            other => sink(other),
+        };
+        let mut silent = Progress { sink: &mut quiet, stop };
+        let seed = config.seed ^ HELD_OUT_SEED;
+        let (models, seconds) = reward_models::<B>(job, &setting, (&sft, &sft_key), &name, seed, device, &mut silent)?;
         held_out = Some(held_out_judge(job, &setting, &models));
         held_out_seconds = seconds;
     }

@@ -34,6 +34,8 @@ use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
+/// Times that the named objectives of a row are drawn again while they contain a pair that is kept out of training.
+const MOST_DRAWS: usize = 64;
 /// Weight decay, as in SFT.
 const WEIGHT_DECAY: f32 = 0.01;
 /// Length of the answers that policy optimisation samples against those of the corpus: tags that ask for little make them
@@ -130,8 +132,9 @@ pub fn preference_sft<B: TrainBackend>(
     let plan = [(method.preference_sft, method.ric.learning_rate)];
     // What it ends with is kept, because policy optimisation has the same checkpoint file.
     let from = job.config.from.as_deref();
-    let inputs =
-        (&ready.judge.calibration.hash, &ready.origin, from, &plan, method.ric.batch, &job.config.targets, job.config.seed);
+    let c = &job.config;
+    let training = (&plan, method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
+    let inputs = (&ready.judge.calibration.hash, &ready.origin, from, training);
     let key = Cache::key("preference-sft", &inputs)?;
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
@@ -303,6 +306,7 @@ fn scored_prompt<'a>(
     rng: &mut StdRng,
 ) -> Result<(Vec<u32>, &'a [u32])> {
     let held_out: Vec<_> = config.targets.held_out.iter().filter_map(|p| pair_positions(p, &setting.objectives)).collect();
+    let mut draws = 0;
     let preference = loop {
         let mut preference = Preference::none(setting.objectives.len());
         for &i in &setting.steered {
@@ -312,7 +316,14 @@ fn scored_prompt<'a>(
             let &i = setting.steered.choose(rng).expect("something is steered");
             preference.0[i] = Some(row.classes[i]);
         }
-        if !held_out.iter().any(|pair| contains(&preference, pair)) {
+        draws += 1;
+        let found: Vec<_> = held_out.iter().filter(|pair| contains(&preference, pair)).collect();
+        if found.is_empty() {
+            break preference;
+        }
+        // Where everything is always named, the row's own classes come again and again: half of every pair is left out.
+        if draws == MOST_DRAWS {
+            found.iter().for_each(|pair| preference.0[pair[0].0] = None);
             break preference;
         }
     };

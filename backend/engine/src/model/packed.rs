@@ -99,13 +99,16 @@ fn piece_tokens<B: Kernels>() -> usize {
     }
 }
 
-/// Makes pieces so large that training on one takes half of `free` bytes of the device's memory, and tells how large; `None`
-/// on the CPU. For the whole process: it trains one model shape.
-pub fn fit_pieces<B: Kernels>(config: &ModelConfig, outputs: usize, free: u64) -> Option<usize> {
+/// Makes pieces so large that training the largest of `models` on one takes at most half of `free` bytes of the device's memory,
+/// and tells how large; `None` on the CPU. A power of two, so that a little more or less free memory changes nothing. For the
+/// whole process: it trains one run.
+pub fn fit_pieces<B: Kernels>(models: &[&ModelConfig], outputs: usize, free: u64) -> Option<usize> {
     if B::THREADED {
         return None;
     }
-    let tokens = (free as usize / 2 / training_bytes(config, outputs)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
+    let most = models.iter().map(|config| training_bytes(config, outputs)).max()?;
+    let tokens = (free as usize / 2 / most).clamp(SMALLEST_PIECE, LARGEST_PIECE);
+    let tokens = 1 << tokens.ilog2();
     FITTED.store(tokens, Ordering::Relaxed);
     Some(tokens)
 }
@@ -188,7 +191,7 @@ mod tests {
         assert!(training_bytes(&large, 49_152) > 20 * training_bytes(&small, 640));
         // 8 x 256 tokens of 135 M weights fit into half of 16 GiB.
         assert!(2048 * training_bytes(&large, 49_152) < 8 << 30, "{}", training_bytes(&large, 49_152));
-        assert_eq!(fit_pieces::<Flex>(&small, 640, 1 << 34), None, "the CPU keeps its pieces");
+        assert_eq!(fit_pieces::<Flex>(&[&small], 640, 1 << 34), None, "the CPU keeps its pieces");
     }
 
     #[test]

@@ -234,8 +234,12 @@ pub(crate) fn free_memory(name: &str) -> Option<u64> {
     if name != "cuda" {
         return None;
     }
+    // The first device that this process may use is the one it computes on.
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let first = visible.split(',').map(str::trim).find(|id| !id.is_empty()).unwrap_or("0");
     let output = std::process::Command::new("nvidia-smi")
-        .args(["--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"])
+        .args(["--query-gpu=memory.free", "--format=csv,noheader,nounits"])
+        .arg(format!("--id={first}"))
         .output()
         .ok()
         .filter(|o| o.status.success())?;

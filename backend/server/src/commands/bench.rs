@@ -124,14 +124,14 @@ struct StudyReport {
     seconds: f64,
 }
 
-/// Measures a study whose `runs` runs are finished, of three variants with a hundred seeds and more each.
+/// Measures a study whose `runs` runs, each with another seed, are finished.
 fn study(runs: usize, repetitions: usize, json: bool) -> Result<(), Failure> {
     let folder = std::env::temp_dir().join(format!("moslim-bench-{}", std::process::id()));
     let measured = (|| -> Result<f64, Failure> {
         let data = DataFolder::resolve(Some(folder.clone()));
         data.create().map_err(Failure::BadInput)?;
-        let axis = Axis::field("learning rate", "policy.learning_rate", &[1e-3.into(), 2e-3.into(), 4e-3.into()]);
-        let seeds = (1..=runs.div_ceil(3) as u64).collect();
+        let axis = Axis::field("learning rate", "policy.learning_rate", &[1e-3.into()]);
+        let seeds = (1..=runs as u64).collect();
         let base = presets::find("quick").map(|p| p.config).unwrap_or_default();
         let config = StudyConfig { name: "bench".into(), question: String::new(), base, axes: vec![axis], seeds };
         let study = Study::create(&data, config)?;
@@ -179,7 +179,7 @@ fn finished(run: &str, n: usize) -> RunSummary {
     };
     RunSummary {
         run: run.into(),
-        seed: n as u64 / 3 + 1,
+        seed: n as u64 + 1,
         reward_model: RewardModelReport { heads: (0..4).map(graded).collect(), gradient_cosines: matrix(4) },
         control_reward_model: control.clone(),
         control,

@@ -20,7 +20,7 @@ const EFFICIENCY: f64 = 0.3;
 /// Columns of the table; the rest is in the files.
 const SHOWN: [&str; 10] = [
     "hypervolume",
-    "expected_utility",
+    "served_utility",
     "spearman",
     "hit_rate",
     "joint_hit_rate",

@@ -4,7 +4,7 @@ use super::{Outcome, Ready, Setting};
 use crate::evaluate::answer::{Answering, Ask, Route};
 use crate::evaluate::control::{Examination, Plan, examine, wordings};
 use crate::evaluate::front::front;
-use crate::evaluate::goals::choose;
+use crate::evaluate::goals::{choose, trials};
 use crate::model::TrainBackend;
 use crate::model::generate::Sampling;
 use crate::model::transformer::Transformer;
@@ -17,7 +17,7 @@ use moslim_shared::distribution::argmax;
 use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::method::goal;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ControlSummary, FrontReport, Work};
+use moslim_shared::summary::{ChosenFront, ControlSummary, FrontReport, Work};
 use std::time::Instant;
 
 /// What a method has trained.
@@ -94,7 +94,12 @@ pub fn evaluate<B: TrainBackend>(
     let seed = config.world.seed;
     let plan = Plan::new(&config.evaluation, questions, &setting.objectives, &setting.steered, &held_out, seed);
     let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
-    let total = 2 * plan.len() + trade_offs * config.evaluation.front;
+    let reads_prompts = !trained.route.wordings().is_empty();
+    let per_front = trade_offs * config.evaluation.front;
+    // Besides the plan, twice: prompts that are tried, and a front for the fixed map and one for what was chosen.
+    let tried = if reads_prompts && per_front > 0 { trials(&setting.objectives, &setting.steered) } else { 0 };
+    let fronts = if reads_prompts { 2 } else { 1 };
+    let total = 2 * plan.len() + tried + fronts * per_front;
     progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, from: 0, total });
     let mut gold = ControlSummary { judge: "gold".into(), ..Default::default() };
     let mut model = ControlSummary { judge: "reward_model".into(), ..Default::default() };
@@ -136,21 +141,24 @@ pub fn evaluate<B: TrainBackend>(
     if trade_offs > 0 {
         let (steered, each) = (&setting.steered, config.evaluation.front);
         let x = answering(method, questions);
-        // What to ask for is chosen on training questions; the fixed map beside it is what others use.
         let fixed: Vec<Preference> = setting.trade_offs.iter().map(|w| goal(w, &setting.objectives)).collect();
-        let reads_prompts = !trained.route.wordings().is_empty();
-        let mut goals = fixed.clone();
+        let mut done = 2 * plan.len();
+        let mut go_on = |progress: &mut Progress, answers: usize| {
+            done += answers;
+            progress.emit(EventBody::Evaluating { done, total });
+            progress.check()
+        };
+        report = front(&x, steered, &fixed, each, &sampling, seed, || go_on(progress, each))?;
         if reads_prompts {
             let trial = answering(method, &setting.corpus.train_questions);
-            (goals, work) = choose(&trial, steered, &sampling, || progress.check())?;
-        }
-        report = front(&x, steered, &goals, each, &sampling, seed, |done| {
-            progress.emit(EventBody::Evaluating { done: 2 * plan.len() + done * each, total });
-            progress.check()
-        })?;
-        if reads_prompts {
-            let beside = front(&x, steered, &fixed, each, &sampling, seed, |_| progress.check())?;
-            report.fixed_map_hypervolume = beside.hypervolume;
+            let (goals, own) = choose(&trial, steered, &sampling, |answers| go_on(progress, answers))?;
+            work = own;
+            let best = front(&x, steered, &goals, each, &sampling, seed, || go_on(progress, each))?;
+            report.chosen = Some(ChosenFront {
+                points: best.points,
+                hypervolume: best.hypervolume,
+                expected_utility: best.expected_utility.unwrap_or(0.0),
+            });
         }
         progress.emit(EventBody::Front { report: report.clone() });
     }
