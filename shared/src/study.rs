@@ -266,8 +266,8 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
 
 /// MOSLIM after `steps` of preference SFT, for about as many token passes as without.
 fn after_preference_sft(base: &RunConfig, steps: usize) -> Variant {
-    // Fewer steps where the budget is small: half of it is for policy optimisation.
-    let affordable = (0..=steps).rev().find(|&s| 2 * spent(base, s) <= budget(base, 25)).unwrap_or(0);
+    // Fewer steps where the budget is small: two fifths of it are for policy optimisation.
+    let affordable = (0..=steps).rev().find(|&s| 5 * spent(base, s) <= 3 * budget(base, 25)).unwrap_or(0);
     let set = [
         ("method.kind", json!(Method::Moslim)),
         ("method.preference_sft", json!(affordable)),
