@@ -175,7 +175,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     // A plan can be looked at.
     let output = study(data.path(), &["--preset", "methods", "--dry"]);
     assert_eq!(output.code, Some(0));
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&output.stdout).unwrap().len(), 27);
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&output.stdout).unwrap().len(), 30);
     assert!(!data.path().join("studies").exists());
 }
 
