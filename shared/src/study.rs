@@ -299,7 +299,7 @@ fn iterations_left(base: &RunConfig, steps: usize) -> usize {
 }
 
 /// What suits a method best at the size of `quick`: of the eight settings that each method was tried with, on validation
-/// questions with seed 4 (`docs/studies/tuning.json`), the one with the highest mean of hit rate and expected utility.
+/// questions with seed 4 (`docs/studies/tuning.json`), the one with the highest mean of hit rate and expected utility (with chosen prompts).
 fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String, Value> {
     let c = &base.policy;
     let own: Vec<(&str, Value)> = match method {

@@ -178,16 +178,7 @@ mod tests {
     use moslim_shared::config::ModelConfig;
 
     fn model() -> Transformer<Flex> {
-        let config = ModelConfig {
-            layers: 2,
-            d_model: 24,
-            heads: 4,
-            kv_heads: 2,
-            d_ff: 40,
-            context: 64,
-            tied_embeddings: false,
-            ..Default::default()
-        };
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: false, ..Default::default() };
         Transformer::new(&config, 50, 40, 3, &Default::default())
     }
 

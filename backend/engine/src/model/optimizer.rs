@@ -226,16 +226,7 @@ mod tests {
 
     #[test]
     fn pieces_add_up_to_the_whole_and_steps_lower_the_loss() {
-        let config = ModelConfig {
-            layers: 2,
-            d_model: 24,
-            heads: 4,
-            kv_heads: 2,
-            d_ff: 40,
-            context: 64,
-            tied_embeddings: true,
-            ..Default::default()
-        };
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, ..Default::default() };
         let model = Transformer::<B>::new(&config, 50, 40, 3, &Default::default());
         let answers: Vec<[u32; 3]> = (0..24u32).map(|i| [i % 50, i * 7 % 40, i * 11 % 40]).collect();
         let (whole, grads, reports) = gradients(&model, vec![&answers[..]], loss);
@@ -259,16 +250,7 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_changes_nothing() {
-        let config = ModelConfig {
-            layers: 1,
-            d_model: 24,
-            heads: 4,
-            kv_heads: 2,
-            d_ff: 40,
-            context: 64,
-            tied_embeddings: true,
-            ..Default::default()
-        };
+        let config = ModelConfig { layers: 1, d_model: 24, d_ff: 40, context: 64, ..Default::default() };
         let answers: Vec<[u32; 3]> = (0..300u32).map(|i| [i % 50, i * 7 % 40, i * 11 % 40]).collect();
         let with = |threads: usize| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {

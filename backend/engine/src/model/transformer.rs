@@ -201,16 +201,7 @@ mod tests {
     use burn::backend::Flex;
 
     fn model(tied: bool) -> Transformer<Flex> {
-        let config = ModelConfig {
-            layers: 2,
-            d_model: 24,
-            heads: 4,
-            kv_heads: 2,
-            d_ff: 40,
-            context: 64,
-            tied_embeddings: tied,
-            ..Default::default()
-        };
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: tied, ..Default::default() };
         Transformer::new(&config, 50, 40, 3, &Default::default())
     }
 

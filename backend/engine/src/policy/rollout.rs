@@ -137,27 +137,32 @@ pub fn judged_answer(answer: &[u32], eos: u32) -> Vec<u32> {
     answer
 }
 
-/// What another judge than the one of the rollouts says about them, `[rollout][objective][class]`. Group members must be
-/// neighbours, as [`roll_out`] leaves them.
-pub fn judge_rollouts<B: Kernels>(
+/// What a judge says about answers to untagged questions, `[answer][objective][class]`, and the tokens that it read. `answers`:
+/// position of the prompt and tokens; those of one prompt are neighbours, and it is read once for all of them.
+pub fn judge_answers<B: Kernels>(
     judge: &Judge<B>,
-    rollouts: &[Rollout],
+    answers: &[(usize, &[u32])],
     prompts: &[Prompt],
     questions: &[EncodedQuestion],
     tokenizer: &Tokenizer,
-) -> Vec<Vec<Vec<f64>>> {
+) -> (Vec<Vec<Vec<f64>>>, u64) {
     let untagged: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.untagged_prompt(&questions[p.question].tokens)).collect();
-    let judged: Vec<Vec<u32>> = rollouts.iter().map(|r| judged_answer(&r.answer.tokens, tokenizer.eos)).collect();
+    let judged: Vec<Vec<u32>> = answers.iter().map(|(_, a)| judged_answer(a, tokenizer.eos)).collect();
     let mut rest = judged.as_slice();
-    let groups: Vec<Group> = rollouts
-        .chunk_by(|a, b| a.prompt == b.prompt)
+    let groups: Vec<Group> = answers
+        .chunk_by(|a, b| a.0 == b.0)
         .map(|same| {
             let (own, tail) = rest.split_at(same.len());
             rest = tail;
-            Group { prompt: &untagged[same[0].prompt], answers: own.iter().map(Vec::as_slice).collect() }
+            Group { prompt: &untagged[same[0].0], answers: own.iter().map(Vec::as_slice).collect() }
         })
         .collect();
-    judge.distributions(&groups)
+    (judge.distributions(&groups), read(&groups))
+}
+
+/// Tokens of all groups; a prompt is read once for all its answers.
+fn read(groups: &[Group]) -> u64 {
+    groups.iter().map(|g| g.tokens() as u64).sum()
 }
 
 /// Models that a rollout needs; reference and judge are frozen.
@@ -195,15 +200,8 @@ pub fn roll_out<B: Kernels>(
         .collect();
     let reference = answer_log_probs(actors.reference, &tagged, config.temperature as f32);
 
-    let questions: Vec<Vec<u32>> =
-        prompts.iter().map(|p| tokenizer.untagged_prompt(&actors.questions[p.question].tokens)).collect();
-    let judged: Vec<Vec<u32>> = answers.iter().map(|a| judged_answer(&a.tokens, tokenizer.eos)).collect();
-    let untagged: Vec<Group> = questions
-        .iter()
-        .zip(judged.chunks(samples))
-        .map(|(prompt, answers)| Group { prompt, answers: answers.iter().map(Vec::as_slice).collect() })
-        .collect();
-    let distributions = actors.judge.distributions(&untagged);
+    let pairs: Vec<(usize, &[u32])> = answers.iter().enumerate().map(|(n, a)| (n / samples, a.tokens.as_slice())).collect();
+    let (distributions, judged) = judge_answers(actors.judge, &pairs, prompts, actors.questions, tokenizer);
 
     let mapping = &actors.judge.calibration.mapping;
     let rewards: Vec<MappedReward> = match actors.aim {
@@ -217,9 +215,8 @@ pub fn roll_out<B: Kernels>(
         }
     };
 
-    // Policy, reference and reward model read a prompt once for all its answers.
-    let read = |groups: &[Group]| groups.iter().map(|g| g.tokens() as u64).sum::<u64>();
-    let work = Work { forward_tokens: 2 * read(&tagged) + read(&untagged), training_tokens: 0 };
+    // Policy and reference read the tagged prompt, the reward model the untagged one.
+    let work = Work { forward_tokens: 2 * read(&tagged) + judged, training_tokens: 0 };
     let mut rollouts = Vec::with_capacity(answers.len());
     for (n, (((answer, reference), distributions), mapped)) in
         answers.into_iter().zip(reference).zip(distributions).zip(rewards).enumerate()

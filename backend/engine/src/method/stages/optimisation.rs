@@ -6,7 +6,7 @@ use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::{Actors, Aim, Prompt, Rollout, draw_prompts, judge_rollouts, roll_out};
+use crate::policy::rollout::{Actors, Aim, Prompt, Rollout, draw_prompts, judge_answers, roll_out};
 use crate::policy::targets::TargetSampler;
 use crate::policy::{Learner, Update, by_prompt, is_flat, learning_rate};
 use crate::progress::{Progress, Stopped, stream};
@@ -242,7 +242,8 @@ pub fn optimise_policy<B: TrainBackend>(
             // Looked at, never learnt from: nothing of this reaches the optimiser.
             let gold = gold_classes(&rollouts, &prompts, setting)?;
             let held_out = ready.held_out.as_ref().map(|judge| {
-                let seen = judge_rollouts(judge, &rollouts, &prompts, questions, &setting.tokenizer);
+                let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|r| (r.prompt, r.answer.tokens.as_slice())).collect();
+                let (seen, _) = judge_answers(judge, &answers, &prompts, questions, &setting.tokenizer);
                 hit_rate(&rollouts, &prompts, |n, i| argmax(&seen[n][i]))
             });
             let point = KlPoint {
