@@ -1,37 +1,87 @@
-//! What a run says while it lives: the same type on the worker's pipe, in the store and on the socket.
+//! What a run says while it lives: the same type in the journal, in the server and on the socket.
+//!
+//! Here belong events and what the API says of a run. How they are kept, sent or drawn does not.
 
 use crate::config::RunConfig;
 use crate::mapping::RewardStatistics;
 use crate::objective::Objective;
 use crate::preference::Preference;
-use crate::summary::{ControlReport, FrontReport, KlPoint, RewardModelReport, RunSummary};
+use crate::summary::{Answerer, ControlReport, FrontReport, Grader, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
-/// The five stages of MOSLIM, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// The stages of a run, in order. A run has those that its configuration asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Sft,
+    /// A second reward model that no policy is optimised for.
+    HeldOutRewardModel,
     RewardModel,
     Calibration,
+    /// Supervised training on tagged prompts before policy optimisation.
+    PreferenceSft,
     Policy,
     Evaluation,
 }
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Stage; 5] = [Self::Sft, Self::RewardModel, Self::Calibration, Self::Policy, Self::Evaluation];
+    pub const ALL: [Stage; 7] = [
+        Self::Sft,
+        Self::HeldOutRewardModel,
+        Self::RewardModel,
+        Self::Calibration,
+        Self::PreferenceSft,
+        Self::Policy,
+        Self::Evaluation,
+    ];
 
     /// Name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Sft => "Supervised fine-tuning",
+            Self::HeldOutRewardModel => "Held-out reward model",
             Self::RewardModel => "Reward model",
             Self::Calibration => "Calibration",
+            Self::PreferenceSft => "Preference SFT",
             Self::Policy => "Policy optimisation",
             Self::Evaluation => "Evaluation",
         }
     }
+
+    /// Name in files.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::HeldOutRewardModel => "held-out-reward-model",
+            Self::RewardModel => "reward-model",
+            Self::Calibration => "calibration",
+            Self::PreferenceSft => "preference-sft",
+            Self::Policy => "policy",
+            Self::Evaluation => "evaluation",
+        }
+    }
+
+    /// The stages that a run with this configuration has, in order. A run about a task without a gold grader has a held-out
+    /// reward model in any case.
+    pub fn of(config: &RunConfig) -> Vec<Self> {
+        let has = |stage: &Self| match stage {
+            Self::HeldOutRewardModel => config.evaluation.held_out_reward_model,
+            Self::PreferenceSft => config.method.preference_sft > 0,
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(has).collect()
+    }
+}
+
+/// Which of several models or policies of one stage something is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Part {
+    /// From 1.
+    pub index: usize,
+    pub count: usize,
+    /// An objective, or the weights of a trade-off.
+    pub name: String,
 }
 
 /// The device a run computes on, and why.
@@ -154,35 +204,87 @@ pub enum EventBody {
     Started { config: RunConfig, device: DeviceReport, objectives: Vec<Objective>, resumed: bool },
     /// The data and model sizes are known.
     Model { model: ModelReport },
-    /// A stage begins with `total` steps. Steps of this stage after `from` that were reported earlier are void: the run
-    /// was resumed from a checkpoint made at `from`.
-    StageBegan { stage: Stage, from: usize, total: usize },
-    /// A method begins one of several policies; `index` counts from 1.
-    Part { stage: Stage, index: usize, count: usize, name: String },
-    /// Reward against KL so far, with the gold judge's view.
-    KlFrontier { point: KlPoint },
+    /// A stage, or a part of it, begins with `total` steps. Steps of it after `from` that were reported earlier are void: the
+    /// run was resumed from a checkpoint made at `from`.
+    StageBegan {
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        from: usize,
+        total: usize,
+    },
+    /// Reward against KL so far, with the gold grader's view.
+    KlFrontier {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        point: KlPoint,
+    },
     /// What the method reaches over its trade-offs.
     Front { report: FrontReport },
-    /// A stage is over; `cached` when its result was found in the cache.
-    StageEnded { stage: Stage, seconds: f64, cached: bool },
+    /// A stage, or a part of it, is over; `cached` when its result was found in the cache.
+    StageEnded {
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        seconds: f64,
+        cached: bool,
+    },
     /// Loss of a supervised stage (SFT: per token in nats; reward model: sum over heads), `rate` in steps per second.
-    Loss { stage: Stage, step: usize, total: usize, loss: f64, rate: f64 },
-    /// Reward model on validation data while it trains: QWK per objective.
-    Validation { step: usize, qwk: Vec<f64> },
+    Loss {
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        step: usize,
+        total: usize,
+        loss: f64,
+        rate: f64,
+    },
+    /// A reward model on validation data while it trains: QWK of each head, and which objectives the heads are of. Without
+    /// `objectives`: of all.
+    Validation {
+        #[serde(default = "reward_model")]
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        step: usize,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        objectives: Vec<usize>,
+        qwk: Vec<f64>,
+    },
     /// The reward model on the test split, calibrated.
     RewardModel { report: RewardModelReport },
     /// Temperatures and statistics, frozen under `hash`.
     Calibrated { temperatures: Vec<f64>, statistics: RewardStatistics, hash: String },
     /// One policy iteration.
-    Policy { total: usize, step: PolicyStep },
+    Policy {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        total: usize,
+        step: PolicyStep,
+    },
     /// Fresh samples of a policy iteration.
-    Samples { step: usize, samples: Vec<Sample> },
+    Samples {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        step: usize,
+        samples: Vec<Sample>,
+    },
     /// A checkpoint was written.
-    Checkpoint { stage: Stage, step: usize },
+    Checkpoint {
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        step: usize,
+    },
     /// Evaluation advanced.
     Evaluating { done: usize, total: usize },
-    /// Control by one policy (`sft` or `policy`) as seen by one judge (`gold` or `reward_model`).
-    Control { policy: String, judge: String, report: ControlReport },
+    /// Control by one policy as seen by one grader.
+    Control {
+        policy: Answerer,
+        #[serde(alias = "judge")]
+        grader: Grader,
+        report: ControlReport,
+    },
     /// The final summary.
     Summary { summary: RunSummary },
     /// A remark for people.
@@ -191,11 +293,15 @@ pub enum EventBody {
     Ended { outcome: Outcome, message: String },
 }
 
-/// An event as stored and sent: sequence numbers of a run start at 1 and have no gaps.
+fn reward_model() -> Stage {
+    Stage::RewardModel
+}
+
+/// An event as stored and sent. Its number is that of its line in the journal, from 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub seq: u64,
-    /// Milliseconds since the Unix epoch, when it was stored.
+    /// Milliseconds since the Unix epoch, when it was written.
     pub time: u64,
     pub body: EventBody,
 }
@@ -238,6 +344,40 @@ pub struct RunInfo {
     pub message: String,
     pub config: RunConfig,
     pub summary: Option<RunSummary>,
+    /// What a person says of it.
+    #[serde(default)]
+    pub about: About,
+}
+
+/// What a person says of a run; kept in its folder as `about.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// Shown in place of the configuration's name; empty for none.
+    pub name: String,
+    pub note: String,
+    pub tags: Vec<String>,
+}
+
+impl About {
+    /// What is wrong with it, with the field.
+    pub fn problems(&self) -> Vec<crate::config::Problem> {
+        let mut problems = Vec::new();
+        let mut check = |field: &str, text: &str, most: usize, lines: bool| {
+            let bad = text.chars().any(|c| c.is_control() && !(lines && c == '\n'));
+            if text.chars().count() > most || bad {
+                let message = format!("is longer than {most} characters, or contains control characters");
+                problems.push(crate::config::Problem { field: field.into(), message });
+            }
+        };
+        check("name", &self.name, 120, false);
+        check("note", &self.note, 4000, true);
+        self.tags.iter().take(33).enumerate().for_each(|(n, tag)| check(&format!("tags[{n}]"), tag, 40, false));
+        if self.tags.len() > 32 {
+            problems.push(crate::config::Problem { field: "tags".into(), message: "are more than 32".into() });
+        }
+        problems
+    }
 }
 
 /// A preset as the API lists it.
@@ -249,9 +389,10 @@ pub struct PresetInfo {
     pub config: RunConfig,
 }
 
-/// What `GET /api/v1/world` says about the built-in world.
+/// What `GET /api/v1/task` says about the task of a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorldInfo {
+pub struct TaskInfo {
+    pub name: String,
     pub objectives: Vec<Objective>,
 }
 

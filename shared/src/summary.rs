@@ -80,7 +80,7 @@ pub struct RewardModelReport {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlHead {
     pub objective: String,
-    /// Answers judged.
+    /// Answers graded.
     pub n: usize,
     /// Share of answers whose class is the one asked for, averaged over the classes asked for.
     pub hit_rate: f64,
@@ -104,7 +104,7 @@ pub struct ControlReport {
     pub held_out_hit_rate: f64,
     /// Hit rate over the objectives of combinations that were trained on, for comparison with `held_out_hit_rate`.
     pub trained_hit_rate: f64,
-    /// Share of answers that the gold judge finds fluent.
+    /// Share of answers that end by themselves and that the gold grader finds fluent; without one, that hold a word.
     pub fluency: f64,
     /// Hit rate over the objectives asked for, by their number, from 1.
     #[serde(default)]
@@ -179,7 +179,7 @@ pub struct Diversity {
     pub unique: f64,
 }
 
-/// One trade-off of a method and what it achieves, by the gold judge.
+/// One trade-off of a method and what it achieves, by the gold grader.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FrontPoint {
     /// Weight per objective.
@@ -284,8 +284,9 @@ pub struct KlPoint {
     pub proxy: f64,
     /// Share of the classes asked for that the reward model finds met.
     pub proxy_hit_rate: f64,
-    /// The same by the gold judge, which has no part in training.
-    pub gold_hit_rate: f64,
+    /// The same by the gold grader, which has no part in policy optimisation; where there is one.
+    #[serde(default)]
+    pub gold_hit_rate: Option<f64>,
     /// The same by a reward model of another seed, which has none either; where there is one.
     #[serde(default)]
     pub held_out_hit_rate: Option<f64>,
@@ -307,11 +308,46 @@ impl ControlReport {
     }
 }
 
-/// Control of the trained policy and of the SFT baseline, by one judge.
+/// Who grades answers in an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grader {
+    /// The task's rules.
+    #[default]
+    Gold,
+    /// The reward model that the policy was optimised for.
+    RewardModel,
+    /// A reward model of another seed that no policy was optimised for.
+    HeldOutRewardModel,
+}
+
+impl Grader {
+    /// Name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Gold => "gold grader",
+            Self::RewardModel => "reward model",
+            Self::HeldOutRewardModel => "held-out reward model",
+        }
+    }
+}
+
+/// Whose answers an evaluation is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answerer {
+    /// The SFT policy, asked without tags.
+    Sft,
+    /// What the method trained.
+    #[default]
+    Policy,
+}
+
+/// Control of the trained policy and of the SFT baseline, by one grader.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ControlSummary {
-    /// `gold` (the world's rules) or `reward_model`.
-    pub judge: String,
+    #[serde(alias = "judge")]
+    pub grader: Grader,
     pub policy: ControlReport,
     pub sft: ControlReport,
 }
@@ -341,7 +377,7 @@ pub struct RunSummary {
     pub seconds: StageSeconds,
     pub reward_model: RewardModelReport,
     pub control: ControlSummary,
-    /// The same answers as judged by the reward model that trained the policy.
+    /// The same answers as graded by the reward model that trained the policy.
     pub control_reward_model: ControlSummary,
     pub policy: PolicySummary,
     /// SHA-256 over reward model, temperatures and statistics, frozen before policy optimisation.

@@ -1,27 +1,30 @@
 //! How fast this machine computes: matrix products, training steps, generation and whole RLOO iterations of several model
 //! sizes, on any device, with the code that runs use.
 
-use crate::data::{generate as generate_world, world};
+use crate::data::Task;
+use crate::method::{Actors, roll_out};
 use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
+use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::optimizer::{Trainee, gradients};
 use crate::model::packed::{Group, Packed, chunks, fit_pieces, map};
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::{Actors, Aim, draw_prompts, roll_out};
+use crate::policy::learner::Learner;
+use crate::policy::rollout::{Aim, draw_prompts};
 use crate::policy::targets::TargetSampler;
-use crate::policy::{Learner, Update};
+use crate::policy::update::Update;
 use crate::reward::RewardModel;
-use crate::reward::judge::{Calibration, Judge, outputs as outputs_of};
+use crate::reward::frozen::{Calibration, FrozenRewardModel, outputs as outputs_of};
 use crate::reward::loss::{Weighing, masked_loss};
-use crate::run::{free_memory, peak_memory_mib};
+use crate::run::device::{Device, choose};
 use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
 use anyhow::{Result, ensure};
-use burn::backend::Flex;
+use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
-use moslim_shared::config::{ModelConfig, PolicyConfig, Precision, RunConfig, WorldConfig};
+use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, WorldConfig};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
@@ -353,11 +356,32 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
     })
 }
 
+/// Measures the model sizes called `names` on the device that `choice` asks for; see [`run`].
+///
+/// # Errors
+/// When the device is not available or does not compute in `precision`, or the built-in world's tokenizer cannot be trained.
+pub fn on_device(
+    choice: DeviceChoice,
+    names: &[&str],
+    repetitions: usize,
+    precision: Precision,
+    each: impl FnMut(&str),
+) -> Result<BenchReport> {
+    let (device, report) = choose(choice)?;
+    let shape = Measured { names, repetitions, precision, device: report.device };
+    match device {
+        Device::Cpu(device) => run::<Autodiff<burn::backend::Flex>>(&shape, &device, each),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => run::<Autodiff<burn::backend::Cuda>>(&shape, &device, each),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(device) => run::<Autodiff<burn::backend::Wgpu>>(&shape, &device, each),
+    }
+}
+
 /// Whole RLOO iterations on the built-in world: prompts, samples, reference, reward model, update.
 fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Device, meter: &Meter) -> Result<Figure> {
-    let objectives = world::objectives();
+    let Task { objectives, splits, .. } = Task::load(&WorldConfig { rows: 4_000, ..Default::default() })?;
     let classes: Vec<usize> = objectives.iter().map(|o| o.class_count()).collect();
-    let splits = generate_world(&WorldConfig { rows: 4_000, ..Default::default() });
     let tokenizer = Tokenizer::train(size.vocabulary, &splits, &objectives)?;
     let corpus = Corpus::new(&splits, &tokenizer)?;
     let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
@@ -377,7 +401,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     };
     let distributions: Vec<Vec<Vec<f64>>> = outputs_of(&model, &rows).iter().map(|o| calibration.distributions(o)).collect();
     calibration.statistics = RewardStatistics::over(&calibration.mapping, &distributions);
-    let judge = Judge { models: vec![model], calibration };
+    let reward_model = FrozenRewardModel { models: vec![model], calibration };
 
     let (prompts, samples_per_prompt, max_new_tokens) = ITERATION;
     let c = PolicyConfig { prompts, samples_per_prompt, max_new_tokens, ..Default::default() };
@@ -392,11 +416,11 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
         let actors = Actors {
             policy: &now.policy.model.valid(),
             reference: &reference,
-            judge: &judge,
+            reward_model: &reward_model,
             tokenizer: &tokenizer,
             questions: &corpus.train_questions,
             aim: &aim,
-            statistics: &judge.calibration.statistics,
+            statistics: &reward_model.calibration.statistics,
             higher_is_better: &[],
         };
         let (mut rollouts, _) = roll_out(&actors, &prompts, &c, 0.05, 7);
@@ -409,7 +433,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let sampled = tokens.iter().sum::<usize>() as f64 / tokens.len() as f64;
     let layer = (config.d_model * config.d_model * 4 + 3 * config.d_model * config.d_ff) as f64;
     let (trunk, output) = (layer * config.layers as f64, (outputs * config.d_model) as f64);
-    // Sampling, reference and update read the policy, the judge reads a trunk; the update counts three times.
+    // Sampling, reference and update read the policy, the reward model reads a trunk; the update counts three times.
     let flops = 2.0 * sampled * (5.0 * (trunk + output) + trunk);
     figure.tokens_per_second = sampled / figure.median;
     figure.share_of_peak = flops / figure.median / 1e9 / meter.peak_gflops;

@@ -1,11 +1,12 @@
-//! Worlds, models, reward modelling and policy optimisation on burn. No HTTP, no SQL.
+//! Tasks, models, reward modelling and policy optimisation on burn. No HTTP, no SQL.
 //!
-//! One direction of flow: `data`, `text`, `model`, `reward`, `policy`, `evaluate`, `method`, `run`; each uses the ones
-//! before it, except that methods keep their stages and checkpoints through `run`.
+//! One direction of flow: `data`, `text`, `model`, `reward`, `keep`, `policy`, `evaluate`, `method`, `run`, `bench`; each uses
+//! only the ones before it.
 
 pub mod bench;
 pub mod data;
 pub mod evaluate;
+pub mod keep;
 pub mod method;
 pub mod model;
 pub mod policy;

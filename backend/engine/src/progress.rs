@@ -1,11 +1,10 @@
-//! What a stage needs from the outside: somewhere to report to, and a way to be stopped.
+//! What a stage needs from the outside: somewhere to report to, a way to be stopped, and random numbers of its own.
 
 use anyhow::Result;
-use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::event::{EventBody, Outcome, Stage};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The run was asked to stop; its checkpoint is written.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +16,35 @@ pub struct Stopped;
 #[error("{0}")]
 pub struct Unfit(pub String);
 
+/// Asks a run to stop at its next step. Clones of a reference share it.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicU8);
+
+impl Stop {
+    /// A person wants the run to end.
+    pub fn cancel(&self) {
+        self.0.store(2, Ordering::SeqCst);
+    }
+
+    /// The system wants the process to go; the run can be resumed. A cancelled run stays cancelled.
+    pub fn interrupt(&self) {
+        let _ = self.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// How the run ends because it was asked to, if it was.
+    pub fn asked(&self) -> Option<Outcome> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => None,
+            1 => Some(Outcome::Interrupted),
+            _ => Some(Outcome::Cancelled),
+        }
+    }
+}
+
 /// Reports events and knows whether to stop.
 pub struct Progress<'a> {
     pub sink: &'a mut dyn FnMut(EventBody),
-    pub stop: &'a AtomicBool,
+    pub stop: &'a Stop,
 }
 
 impl Progress<'_> {
@@ -31,10 +55,13 @@ impl Progress<'_> {
 
     /// Whether the run was asked to stop.
     pub fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.asked().is_some()
     }
 
     /// Fails with [`Stopped`] when the run was asked to stop.
+    ///
+    /// # Errors
+    /// As said.
     pub fn check(&self) -> Result<()> {
         if self.stopped() { Err(Stopped.into()) } else { Ok(()) }
     }
@@ -42,31 +69,17 @@ impl Progress<'_> {
 
 /// The random numbers of one step of one stage. They depend on nothing else, so a resumed run draws the same ones.
 pub fn stream(seed: u64, stage: Stage, step: usize) -> StdRng {
+    // Not the position in the list of stages: a stage that is added must not change what another draws.
+    let number = match stage {
+        Stage::Sft => 1,
+        Stage::RewardModel | Stage::HeldOutRewardModel => 2,
+        Stage::Calibration => 3,
+        Stage::Policy | Stage::PreferenceSft => 4,
+        Stage::Evaluation => 5,
+    };
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8] = stage as u8 + 1;
+    key[8] = number;
     key[16..24].copy_from_slice(&(step as u64).to_le_bytes());
     StdRng::from_seed(key)
-}
-
-/// Says when a stage should report: at most every `interval`, and always when asked to.
-pub struct Ticker {
-    interval: Duration,
-    last: Option<Instant>,
-}
-
-impl Ticker {
-    /// A ticker that is due at once.
-    pub fn new(interval: Duration) -> Self {
-        Self { interval, last: None }
-    }
-
-    /// Whether a report is due; if so, the next one is due after the interval.
-    pub fn due(&mut self) -> bool {
-        let due = self.last.is_none_or(|t| t.elapsed() >= self.interval);
-        if due {
-            self.last = Some(Instant::now());
-        }
-        due
-    }
 }

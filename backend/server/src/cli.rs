@@ -24,6 +24,10 @@ pub enum Command {
     Train(TrainArgs),
     /// Train many runs that answer one question, and compare them.
     Study(StudyArgs),
+    /// End a run or a study that trains in another process.
+    Stop(StopArgs),
+    /// Make the server's index of runs anew from their folders.
+    Reindex(ReindexArgs),
     /// The process in which a server trains a run.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -99,9 +103,30 @@ pub struct WorkerArgs {
     #[arg(long)]
     pub run: RunId,
     #[arg(long)]
-    pub config: PathBuf,
-    #[arg(long)]
     pub data: PathBuf,
+}
+
+/// What to end.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["run", "study"])))]
+pub struct StopArgs {
+    /// Identifier of a run; it can be resumed.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
+    /// Identifier of a study; its runs stop at checkpoints.
+    #[arg(long, value_name = "ID")]
+    pub study: Option<RunId>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReindexArgs {
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which trained run to use.
@@ -189,9 +214,6 @@ pub struct StudyArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
-    /// Stop when standard input ends.
-    #[arg(long, hide = true)]
-    pub worker: bool,
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +242,9 @@ pub struct BenchArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+    /// Measure how fast a journal takes this many events instead.
+    #[arg(long, value_name = "EVENTS", conflicts_with_all = ["sizes", "peer", "study"])]
+    pub journal: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -285,7 +310,9 @@ mod tests {
             "score",
             "score --run a --folder b",
             "generate --run ../../etc --prompt x",
-            "worker --run a/b --config c --data d",
+            "worker --run a/b --data d",
+            "stop",
+            "stop --run a --study b",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,13 +1,21 @@
 //! The data folder: what lies where, and who may write it.
 
 use crate::id::RunId;
-use std::fs::{self, File, TryLockError};
-use std::io;
+use crate::launch::process;
+use anyhow::Context;
+use moslim_engine::keep::files::{Disk, Files};
+use moslim_engine::keep::{Job, read_config, write_atomically};
+use moslim_shared::config::RunConfig;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Environment variable that names the data folder.
 const VARIABLE: &str = "MOSLIM_LAB_DATA";
+
+/// Who looks whether a run is taken holds its lock for a moment.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The data folder of a laboratory.
 #[derive(Debug, Clone)]
@@ -34,9 +42,9 @@ impl DataFolder {
         self.root.join("runs").join(id.as_str())
     }
 
-    /// The configuration of a run.
-    pub fn config(&self, id: &RunId) -> PathBuf {
-        self.run(id).join("config.json")
+    /// The folder of all runs.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
     }
 
     /// The folder of all studies.
@@ -49,8 +57,13 @@ impl DataFolder {
         self.studies().join(id.as_str())
     }
 
-    /// The server's database.
-    pub fn database(&self) -> PathBuf {
+    /// The server's index of runs, which can be made anew.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index.db")
+    }
+
+    /// The database that held the events of runs before runs had journals.
+    pub fn old_database(&self) -> PathBuf {
         self.root.join("lab.db")
     }
 
@@ -59,19 +72,39 @@ impl DataFolder {
         self.root.join("server.lock")
     }
 
-    /// Locks a run for this process: two that write one run's checkpoints would spoil them. The patience is for the worker
-    /// of a server that was killed, which takes a moment to write its checkpoint and go.
+    /// Takes a run for this process: two that write one run's checkpoints would spoil them.
     ///
     /// # Errors
     /// When another process trains the run, or its folder cannot be written.
-    pub fn lock_run(&self, id: &RunId, patience: Duration) -> Result<File, String> {
-        let folder = self.run(id);
-        let held = fs::create_dir_all(&folder).and_then(|()| lock_file(&folder.join("run.lock"), patience));
-        match held {
-            Ok(Some(file)) => Ok(file),
+    pub fn take_run(&self, id: &RunId) -> Result<File, String> {
+        match process::take(&self.run(id), PATIENCE) {
+            Ok(Some(lock)) => Ok(lock),
             Ok(None) => Err(format!("run: another process trains {id}; wait for it or stop it")),
-            Err(error) => Err(format!("data: {} cannot be written: {error}", folder.display())),
+            Err(error) => Err(format!("data: {error:#}")),
         }
+    }
+
+    /// The files of this folder, as the engine knows them.
+    pub fn files(&self) -> Arc<dyn Files> {
+        Arc::new(Disk(self.root.clone()))
+    }
+
+    /// A run of this folder with a configuration.
+    pub fn job(&self, id: &RunId, config: RunConfig) -> Job {
+        Job::new(id.as_str(), config, self.files())
+    }
+
+    /// The configuration of a run, if it has one.
+    ///
+    /// # Errors
+    /// When it is damaged; the message names the file.
+    pub fn read_config(&self, id: &RunId) -> anyhow::Result<Option<RunConfig>> {
+        let folder = self.run(id);
+        if !folder.join("config.toml").exists() && !folder.join("config.json").exists() {
+            return Ok(None);
+        }
+        let files = Disk(folder.clone());
+        read_config(|file| files.read(file)).map(Some).with_context(|| format!("in {}", folder.display()))
     }
 
     /// Creates the folder and writes a file into it, to fail early and in words.
@@ -87,26 +120,12 @@ impl DataFolder {
     }
 }
 
-/// Opens and locks a file; the lock goes with the file, at the latest with the process. None if another process still
-/// holds it after `patience`.
+/// Writes a file whole or not at all.
 ///
 /// # Errors
-/// When the file cannot be made.
-pub fn lock_file(path: &Path, patience: Duration) -> io::Result<Option<File>> {
-    let file = File::create(path)?;
-    let began = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if began.elapsed() < patience => std::thread::sleep(Duration::from_millis(200)),
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            // Some network file systems have no locks. Then it is the user who must not start two.
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!("{} cannot be locked ({error}); do not use it from two processes", path.display());
-                return Ok(Some(file));
-            }
-        }
-    }
+/// When it cannot be written; the message names it.
+pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_atomically(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]
@@ -117,10 +136,10 @@ mod tests {
     fn a_run_is_trained_once_at_a_time() {
         let root = std::env::temp_dir().join(format!("moslim-run-lock-{}", std::process::id()));
         let (data, id) = (DataFolder::resolve(Some(root.clone())), RunId::fresh());
-        let held = data.lock_run(&id, Duration::ZERO).unwrap();
-        assert!(data.lock_run(&id, Duration::ZERO).unwrap_err().contains(id.as_str()));
+        let held = data.take_run(&id).unwrap();
+        assert!(data.take_run(&id).unwrap_err().contains(id.as_str()));
         drop(held);
-        assert!(data.lock_run(&id, Duration::ZERO).is_ok());
+        assert!(data.take_run(&id).is_ok());
         fs::remove_dir_all(root).unwrap();
     }
 }

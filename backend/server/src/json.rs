@@ -1,4 +1,4 @@
-//! Reads JSON so that a mistake is told with the path of its field.
+//! Reads JSON and TOML so that a mistake is told with the path of its field.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -12,7 +12,7 @@ const SYNTAX_PREFIX: &str = "Failed to parse the request body as JSON: ";
 /// Why a text is not what was expected.
 #[derive(Debug, PartialEq, Eq)]
 pub enum JsonError {
-    /// It is not JSON.
+    /// It is not JSON, or not TOML.
     Syntax(String),
     /// It is JSON, and a field is wrong. The field is empty when the document as a whole is.
     Field(Problem),
@@ -30,6 +30,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
         }
         JsonError::Syntax(format!("this is not valid JSON: {}", text.strip_prefix(SYNTAX_PREFIX).unwrap_or(&text)))
     })
+}
+
+/// Reads a value from TOML, with the same messages.
+///
+/// # Errors
+/// See [`JsonError`].
+pub fn read_toml<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    let syntax = |e: String| JsonError::Syntax(format!("this is not valid TOML: {e}"));
+    let text = std::str::from_utf8(bytes).map_err(|e| syntax(e.to_string()))?;
+    let value: serde_json::Value = toml::from_str(text).map_err(|e| syntax(e.to_string()))?;
+    read(&serde_json::to_vec(&value).map_err(|e| syntax(e.to_string()))?)
 }
 
 /// Splits `policy.prompts: invalid type ...` into field and message. A message without a path has a space before its

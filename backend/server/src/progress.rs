@@ -38,15 +38,15 @@ impl Progress {
                 let verb = if *resumed { "resumes" } else { "starts" };
                 self.say(&format!("The run {verb} on {} ({}): {}", device.device, device.name, device.reason));
             }
-            EventBody::StageBegan { stage, from, total } => self.begin(*stage, *from, *total),
+            EventBody::StageBegan { stage, from, total, .. } => self.begin(*stage, *from, *total),
             EventBody::Loss { step, total, loss, .. } => self.step(*step, *total, &format!("loss {loss:.4}")),
-            EventBody::Policy { total, step } => {
+            EventBody::Policy { total, step, .. } => {
                 let on_target: Vec<String> = step.on_target.iter().map(|p| format!("{p:.2}")).collect();
                 let said = format!("reward {:+.3}, KL {:.2}, on target {}", step.reward, step.kl, on_target.join(" "));
                 self.step(step.step, *total, &said);
             }
             EventBody::Evaluating { done, total } => self.step(*done, *total, ""),
-            EventBody::StageEnded { stage, seconds, cached } => {
+            EventBody::StageEnded { stage, seconds, cached, .. } => {
                 self.clear();
                 let from_cache = if *cached { ", from the cache" } else { "" };
                 self.say(&format!("{}: done in {}{from_cache}", stage.title(), duration(*seconds)));

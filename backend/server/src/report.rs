@@ -41,7 +41,11 @@ fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
         return Ok(());
     }
     let f = &s.front;
-    writeln!(out, "\nTrade-offs (utility: 0 for the worst class, 1 for the best), as judged by gold")?;
+    writeln!(
+        out,
+        "\nTrade-offs (utility: 0 for the worst class, 1 for the best), as graded by the {}",
+        s.control.grader.title()
+    )?;
     points(out, f, &f.points)?;
     let [low, high] = f.interval;
     writeln!(out, "  hypervolume {:.4} ({low:.4} to {high:.4}) above {:?}", f.hypervolume, f.reference)?;
@@ -71,7 +75,7 @@ fn points(out: &mut String, f: &FrontReport, points: &[FrontPoint]) -> std::fmt:
 }
 
 fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
-    writeln!(out, "\nControl, as judged by {} (hit rate: share of answers in the class asked for)", c.judge)?;
+    writeln!(out, "\nControl, as graded by the {} (hit rate: share of answers in the class asked for)", c.grader.title())?;
     writeln!(out, "  {:<16} {:>8} {:>8} {:>8} {:>9} {:>9}", "objective", "policy", "SFT", "chance", "Spearman", "SFT")?;
     for head in &c.policy.heads {
         let sft = c.sft.heads.iter().find(|h| h.objective == head.objective);
@@ -101,7 +105,7 @@ fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moslim_shared::summary::{ControlHead, ControlReport, RewardHeadReport, RewardModelReport};
+    use moslim_shared::summary::{ControlHead, ControlReport, Grader, RewardHeadReport, RewardModelReport};
 
     #[test]
     fn the_table_shows_what_counts() {
@@ -113,7 +117,7 @@ mod tests {
                 heads: vec![RewardHeadReport { objective: "honesty".into(), accuracy: 0.875, qwk: 0.5, ..Default::default() }],
                 ..Default::default()
             },
-            control: ControlSummary { judge: "gold".into(), policy: report(0.75), sft: report(0.3) },
+            control: ControlSummary { grader: Grader::Gold, policy: report(0.75), sft: report(0.3) },
             ..Default::default()
         };
         let text = table(&summary);

@@ -2,10 +2,21 @@
 
 use std::io;
 
+/// What a signal wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// A person wants this to end (Ctrl-C).
+    Cancel,
+    /// The system wants the process to go.
+    End,
+}
+
 /// Listens for the wish that this process ends. While it lives, a signal no longer ends the process by itself.
 #[cfg(unix)]
 pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
+    /// The terminal went away: what trains goes on.
+    hang_up: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
@@ -17,14 +28,21 @@ impl Signals {
     /// When the system refuses.
     pub fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    pub async fn next(&mut self) -> Wish {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return Wish::Cancel,
+                _ = self.terminate.recv() => return Wish::End,
+                _ = self.hang_up.recv() => {}
+            }
         }
     }
 }
@@ -44,7 +62,8 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) {
+    pub async fn next(&mut self) -> Wish {
         let _ = tokio::signal::ctrl_c().await;
+        Wish::Cancel
     }
 }

@@ -1,17 +1,21 @@
 //! What the handlers share.
 
 use crate::folder::DataFolder;
+use crate::follow::Follower;
 use crate::guard::Hosts;
-use crate::store::Store;
+use crate::index::Index;
+use crate::launch::Local;
 use crate::studies::Studies;
-use crate::worker::Supervisor;
+use crate::supervisor::Supervisor;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::{OnceCell, watch};
 
 /// State of the server.
 pub struct App {
-    pub store: Store,
+    pub follower: Follower,
+    pub index: Index,
+    pub launcher: Arc<Local>,
     pub supervisor: Supervisor,
     pub studies: Studies,
     pub hosts: Arc<Hosts>,
@@ -26,9 +30,16 @@ pub type Shared = Arc<App>;
 
 impl App {
     /// State of a server that keeps its data in `data`, answers for `hosts`, and stops when `stopping` becomes true.
-    pub fn new(store: Store, data: DataFolder, hosts: Hosts, stopping: watch::Receiver<bool>) -> Shared {
-        let supervisor = Supervisor::new(store.clone(), data.clone());
-        let studies = Studies::new(data);
-        Arc::new(Self { store, supervisor, studies, hosts: Arc::new(hosts), stopping, devices: OnceCell::new() })
+    pub fn new(
+        (follower, index): (Follower, Index),
+        launcher: Arc<Local>,
+        data: DataFolder,
+        hosts: Hosts,
+        stopping: watch::Receiver<bool>,
+    ) -> Shared {
+        let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
+        let studies = Studies::new(data, launcher.clone());
+        let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
+        Arc::new(Self { follower, index, launcher, supervisor, studies, hosts, stopping, devices })
     }
 }

@@ -1,9 +1,9 @@
 //! The websocket: the tail of one run's journal. It is read-only; whatever is lost on it can be had from the API.
 
 use crate::error::Error;
+use crate::follow::{Follower, News};
 use crate::id::RunId;
 use crate::state::Shared;
-use crate::store::{News, Store};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -47,7 +47,7 @@ async fn upgrade(
     let upgrade = upgrade.map_err(|rejection| Error::BadRequest(format!("this is for websockets: {rejection}")))?;
     let upgrade = upgrade.max_message_size(MESSAGE_LIMIT).max_frame_size(MESSAGE_LIMIT);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let mut viewer = Viewer { socket, store: app.store.clone(), stopping: app.stopping.clone(), heard: Instant::now() };
+        let mut viewer = Viewer { socket, follower: app.follower.clone(), stopping: app.stopping.clone(), heard: Instant::now() };
         let served = viewer.serve().await;
         if let Err(goodbye) = served {
             viewer.close(goodbye).await;
@@ -74,7 +74,7 @@ impl From<anyhow::Error> for Goodbye {
 
 struct Viewer {
     socket: WebSocket,
-    store: Store,
+    follower: Follower,
     stopping: watch::Receiver<bool>,
     /// When the client last sent anything.
     heard: Instant,
@@ -87,8 +87,8 @@ impl Viewer {
         let unknown = || Goodbye::Error(UNKNOWN_RUN, format!("there is no run {:.64}", hello.run));
         let run: RunId = hello.run.parse().map_err(|_| unknown())?;
         // Listen first, then read: an event that comes between the two is announced, and none is missed.
-        let mut news = self.store.listen();
-        let mut info = self.store.run(&run).await?.ok_or_else(unknown)?;
+        let mut news = self.follower.listen();
+        let mut info = self.follower.run(&run).ok_or_else(unknown)?;
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let mut sent = if hello.after > info.last_seq { 0 } else { hello.after };
         self.send_frame(&Frame::Snapshot { info: info.clone() }).await?;
@@ -151,13 +151,18 @@ impl Viewer {
     /// Sends what the journal holds after `sent`, and advances it.
     async fn send_events(&mut self, run: &RunId, sent: &mut u64) -> Result<(), Goodbye> {
         loop {
-            let events = self.store.events(run, *sent, FRAME_EVENTS).await?;
-            let Some(last) = events.last() else { return Ok(()) };
-            *sent = last.seq;
-            for frame in frames(&events)? {
+            let (follower, id, after) = (self.follower.clone(), run.clone(), *sent);
+            let read = move || -> anyhow::Result<_> {
+                let events = follower.events(&id, after, FRAME_EVENTS)?;
+                Ok((events.last().map(|e| e.seq), events.len(), frames(&events)?))
+            };
+            let (last, count, frames) = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
+            let Some(last) = last else { return Ok(()) };
+            *sent = last;
+            for frame in frames {
                 self.send(Message::Text(frame.into())).await?;
             }
-            if events.len() < FRAME_EVENTS {
+            if count < FRAME_EVENTS {
                 return Ok(());
             }
         }
@@ -165,8 +170,9 @@ impl Viewer {
 
     /// Sends the run's state if it differs from what the client knows.
     async fn send_info(&mut self, run: &RunId, known: &mut RunInfo) -> Result<(), Goodbye> {
-        let Some(info) = self.store.run(run).await? else { return Ok(()) };
-        let differs = (info.status, &info.message, &info.summary) != (known.status, &known.message, &known.summary);
+        let Some(info) = self.follower.run(run) else { return Ok(()) };
+        let differs = (info.status, &info.message, &info.summary, &info.about)
+            != (known.status, &known.message, &known.summary, &known.about);
         *known = info;
         if differs { self.send_frame(&Frame::Info { info: known.clone() }).await } else { Ok(()) }
     }

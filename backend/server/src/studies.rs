@@ -1,30 +1,27 @@
-//! The server's hold on studies: each is worked on by a child process, `moslim-lab study`, so that it survives what happens
-//! here. What it says is on disk; this only starts it, tells it to stop, and reads.
+//! The server's hold on studies: each is worked on by a process of its own, `moslim-lab study`, which outlives the server. What it
+//! says is on disk; this only starts it, tells it to stop, and reads.
 
 use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::id::RunId;
+use crate::launch::{Ending, Launch, Launcher, Life};
 use crate::study::{Study, StudyError};
-use crate::worker::Supervisor;
-use anyhow::Context;
+use crate::supervisor::Supervisor;
 use moslim_shared::study::{StudyConfig, StudyResults, StudyState};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-/// Time for a study to bring its runs to a checkpoint.
-const STOP_TIME: Duration = Duration::from_secs(90);
-
-/// Time for a study that is over to go.
+/// Time for a study that is over, or was told to stop, to go.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
 /// Starts studies, one at a time.
 pub struct Studies {
     data: DataFolder,
-    active: Arc<Mutex<Option<(RunId, Child)>>>,
+    launcher: Arc<dyn Launcher>,
+    /// The study that was started last, and whether it was told to stop. Held while one is started.
+    last: Mutex<Option<(RunId, bool)>>,
 }
 
 impl From<StudyError> for Error {
@@ -44,45 +41,27 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 
 impl Studies {
     /// Studies in a data folder.
-    pub fn new(data: DataFolder) -> Self {
-        Self { data, active: Arc::default() }
+    pub fn new(data: DataFolder, launcher: Arc<dyn Launcher>) -> Self {
+        Self { data, launcher, last: Mutex::default() }
     }
 
     /// All studies, newest first; one that cannot be read must not hide the others.
     pub async fn list(&self) -> Result<Vec<StudyState>, Error> {
-        let data = self.data.clone();
-        let mut states: Vec<StudyState> = blocking(move || {
+        let (data, launcher) = (self.data.clone(), self.launcher.clone());
+        blocking(move || {
             let states = Study::list(&data)?.into_iter().filter_map(|id| {
-                let state = Study::open(&data, &id).map_err(anyhow::Error::from).and_then(|s| s.state());
+                let state = read_state(&data, launcher.as_ref(), &id);
                 state.inspect_err(|e| tracing::warn!("study {id} is left out of the list: {e:#}")).ok()
             });
             Ok(states.collect())
         })
-        .await?;
-        let working = self.working().await;
-        states.iter_mut().for_each(|s| s.active |= working.as_ref().is_some_and(|id| id.as_str() == s.id));
-        Ok(states)
-    }
-
-    /// The study whose process lives. It works on it from its start on, also before it has said so.
-    async fn working(&self) -> Option<RunId> {
-        let mut active = self.active.lock().await;
-        let (id, child) = active.as_mut()?;
-        child.try_wait().ok().flatten().is_none().then(|| id.clone())
+        .await
     }
 
     /// How a study stands.
     pub async fn state(&self, id: &RunId) -> Result<StudyState, Error> {
-        let working = self.working().await.as_ref() == Some(id);
-        let mut state = self.stored(id).await?;
-        state.active |= working;
-        Ok(state)
-    }
-
-    /// How a study stands by its own word.
-    async fn stored(&self, id: &RunId) -> Result<StudyState, Error> {
-        let (data, id) = (self.data.clone(), id.clone());
-        blocking(move || Ok(Study::open(&data, &id)?.state()?)).await
+        let (data, launcher, id) = (self.data.clone(), self.launcher.clone(), id.clone());
+        blocking(move || Ok(read_state(&data, launcher.as_ref(), &id)?)).await
     }
 
     /// What a study found so far.
@@ -106,11 +85,11 @@ impl Studies {
     /// # Errors
     /// When it is invalid, or something trains.
     pub async fn start(&self, supervisor: &Supervisor, config: StudyConfig) -> Result<StudyState, Error> {
-        let mut active = self.active.lock().await;
-        self.free(&mut active, supervisor).await?;
+        let mut last = self.last.lock().await;
+        self.free(&mut last, supervisor).await?;
         let data = self.data.clone();
         let study = blocking(move || Ok(Study::create(&data, config)?)).await?;
-        self.launch(&mut active, &study).await
+        self.launch(&mut last, &study).await
     }
 
     /// Goes on with a study.
@@ -118,89 +97,77 @@ impl Studies {
     /// # Errors
     /// When there is none, or something trains.
     pub async fn resume(&self, supervisor: &Supervisor, id: &RunId) -> Result<StudyState, Error> {
-        let mut active = self.active.lock().await;
+        let mut last = self.last.lock().await;
         let (data, wanted) = (self.data.clone(), id.clone());
         let study = blocking(move || Ok(Study::open(&data, &wanted)?)).await?;
-        self.free(&mut active, supervisor).await?;
-        self.launch(&mut active, &study).await
+        self.free(&mut last, supervisor).await?;
+        self.launch(&mut last, &study).await
     }
 
-    /// Tells a study to stop at its checkpoints.
+    /// Tells a study to stop at its checkpoints, whoever started it.
     ///
     /// # Errors
-    /// When it does not run here.
+    /// When it does not run.
     pub async fn cancel(&self, id: &RunId) -> Result<StudyState, Error> {
-        let mut active = self.active.lock().await;
-        match active.as_mut() {
-            // Its input ends once; after that it is stopping, or has stopped.
-            Some((running, child)) if running == id && child.stdin.is_some() => drop(child.stdin.take()),
-            _ => return Err(Error::Conflict(format!("study {id} is not running here; only a running study can be stopped"))),
+        let mut last = self.last.lock().await;
+        let state = self.state(id).await?;
+        let told = matches!(&*last, Some((of, true)) if of == id);
+        if !state.active || told {
+            return Err(Error::Conflict(format!("study {id} is not running; only a running study can be stopped")));
         }
-        self.stored(id).await
-    }
-
-    /// Brings the study that runs, if one does, to its checkpoints.
-    pub async fn close(&self) {
-        let mut active = self.active.lock().await;
-        if let Some((_, mut child)) = active.take() {
-            drop(child.stdin.take());
-            if timeout(STOP_TIME, child.wait()).await.is_err() {
-                let _ = child.start_kill();
-            }
-        }
+        let (launcher, folder) = (self.launcher.clone(), self.data.study(id));
+        blocking(move || Ok(launcher.stop(&folder, Ending::Interrupt)?)).await?;
+        *last = Some((id.clone(), true));
+        Ok(state)
     }
 
     /// # Errors
-    /// [`Error::Conflict`] while a study runs here.
+    /// [`Error::Conflict`] while a study runs.
     pub async fn check_free(&self) -> Result<(), Error> {
-        self.ended(&mut *self.active.lock().await).await
+        self.ended(&mut *self.last.lock().await).await
     }
 
     /// # Errors
-    /// [`Error::Conflict`] while the study runs.
-    async fn ended(&self, active: &mut Option<(RunId, Child)>) -> Result<(), Error> {
-        if let Some((id, child)) = active {
-            // What has done its work, or was told to stop, takes a moment to go.
-            let going = child.stdin.is_none() || !self.stored(id).await.is_ok_and(|s| s.active);
-            let patience = if going { EXIT_TIME } else { Duration::ZERO };
-            // Not `wait`, which would end its input and so stop it.
-            let since = Instant::now();
-            while child.try_wait().ok().flatten().is_none() && since.elapsed() < patience {
-                sleep(Duration::from_millis(50)).await;
+    /// [`Error::Conflict`] while a study runs.
+    async fn ended(&self, last: &mut Option<(RunId, bool)>) -> Result<(), Error> {
+        let since = Instant::now();
+        loop {
+            let active = self.list().await?.into_iter().find(|s| s.active);
+            let Some(study) = active else { break };
+            // What was told to stop takes a moment to go.
+            let going = matches!(&*last, Some((id, true)) if id.as_str() == study.id);
+            if !going || since.elapsed() > EXIT_TIME {
+                let message = format!("study {} is running, and it has the machine; wait for it or stop it", study.id);
+                return Err(Error::Conflict(message));
             }
-            if child.try_wait().ok().flatten().is_none() {
-                return Err(Error::Conflict(format!("study {id} is running, and it has the machine; wait for it or stop it")));
-            }
-            *active = None;
+            sleep(Duration::from_millis(50)).await;
         }
+        *last = None;
         Ok(())
     }
 
     /// # Errors
     /// [`Error::Conflict`] while a study or a run trains.
-    async fn free(&self, active: &mut Option<(RunId, Child)>, supervisor: &Supervisor) -> Result<(), Error> {
-        self.ended(active).await?;
-        supervisor.check_free().await
+    async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor) -> Result<(), Error> {
+        self.ended(last).await?;
+        supervisor.check_free()
     }
 
-    async fn launch(&self, active: &mut Option<(RunId, Child)>, study: &Study) -> Result<StudyState, Error> {
-        let program = std::env::current_exe().context("finding this program")?;
-        let log = std::fs::File::create(study.file("study.log")).context("writing the study's log")?;
-        let mut command = Command::new(program);
-        command
-            .args(["study", "--worker", "--json", "--study", study.id.as_str(), "--data"])
-            .arg(self.data.root())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log);
-        #[cfg(unix)]
-        command.process_group(0);
-        let child = command.spawn().context("starting the study")?;
-        *active = Some((study.id.clone(), child));
-        // It says that it is active a moment later; a page that asked for it should not see it stand still.
-        let study = study.clone();
-        let mut state = blocking(move || Ok(study.state()?)).await?;
-        state.active = true;
-        Ok(state)
+    async fn launch(&self, last: &mut Option<(RunId, bool)>, study: &Study) -> Result<StudyState, Error> {
+        let args = ["study".into(), "--json".into(), "--study".into(), study.id.as_str().into(), "--data".into()];
+        let args = args.into_iter().chain([self.data.root().into()]).collect();
+        let launch = Launch { args, folder: study.folder(), threads: None };
+        let launcher = self.launcher.clone();
+        blocking(move || Ok(launcher.start(&launch)?)).await?;
+        *last = Some((study.id.clone(), false));
+        self.state(&study.id).await
     }
+}
+
+/// How a study stands. It works from the start of its process on, also before it has said so.
+fn read_state(data: &DataFolder, launcher: &dyn Launcher, id: &RunId) -> Result<StudyState, StudyError> {
+    let study = Study::open(data, id)?;
+    let mut state = study.state()?;
+    state.active |= launcher.poll(&study.folder()) == Life::Running;
+    Ok(state)
 }

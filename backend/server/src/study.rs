@@ -5,21 +5,22 @@
 //! `results.csv` and the pictures what came out; each file appears whole or not at all. Its runs are ordinary runs. A study
 //! that was stopped or killed goes on with whatever is not finished; a run that was interrupted goes on from its checkpoint.
 
-use crate::folder::{DataFolder, lock_file};
+use crate::folder::{DataFolder, write_file};
 use crate::id::{RunId, now_ms};
+use crate::launch::{Ending, Launcher, Life, process};
+use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
-use moslim_engine::data::world;
-use moslim_engine::model::store::write_atomically;
+use moslim_engine::data::Task;
+use moslim_engine::keep::journal;
+use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome};
 use moslim_shared::study::{PlannedRun, StudyConfig, StudyResults, StudyRunState, StudyRunStatus, StudyState, aggregate};
 use moslim_shared::summary::RunSummary;
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Memory that a run needs besides its models, MiB.
@@ -54,10 +55,10 @@ impl Study {
     /// # Errors
     /// When it is not, or cannot be written.
     pub fn create(data: &DataFolder, config: StudyConfig) -> Result<Self, StudyError> {
-        let plan = config.plan(&world::objectives()).map_err(StudyError::Invalid)?;
+        let plan = config.plan(&Task::objectives_of(&config.base.world)?).map_err(StudyError::Invalid)?;
         let study = Self { id: RunId::fresh(), config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
-        write_atomically(&study.file("study.json"), &text)?;
+        write_file(&study.file("study.json"), &text)?;
         study.write_state(&study.fresh_state(&plan))?;
         Ok(study)
     }
@@ -129,7 +130,7 @@ impl Study {
         let file = self.file("state.json");
         let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         let mut state: StudyState = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
-        if state.active && self.lock().is_ok_and(|l| l.is_some()) {
+        if state.active && !process::is_taken(&self.folder()) {
             state.active = false;
             for run in state.runs.iter_mut().filter(|r| r.status == StudyRunStatus::Running) {
                 run.status = StudyRunStatus::Waiting;
@@ -139,12 +140,12 @@ impl Study {
     }
 
     fn write_state(&self, state: &StudyState) -> Result<()> {
-        write_atomically(&self.file("state.json"), &serde_json::to_vec(state)?)
+        write_file(&self.file("state.json"), &serde_json::to_vec(state)?)
     }
 
-    /// Held while a process works on it; none while another one does.
-    fn lock(&self) -> Result<Option<std::fs::File>> {
-        Ok(lock_file(&self.file("study.lock"), Duration::ZERO)?)
+    /// The folder of the study.
+    pub fn folder(&self) -> PathBuf {
+        self.data.study(&self.id)
     }
 
     /// The summary of a finished run.
@@ -160,11 +161,12 @@ impl Study {
     pub fn run(
         &self,
         jobs: Option<usize>,
-        stop: &AtomicBool,
+        launcher: &dyn Launcher,
+        stop: &Stop,
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<StudyState, StudyError> {
-        let plan = self.config.plan(&world::objectives()).map_err(StudyError::Invalid)?;
-        let Some(_lock) = self.lock()? else {
+        let plan = self.config.plan(&Task::objectives_of(&self.config.base.world)?).map_err(StudyError::Invalid)?;
+        let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
         let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
@@ -180,7 +182,7 @@ impl Study {
             run.status = if done { StudyRunStatus::Finished } else { StudyRunStatus::Waiting };
             run.message.clear();
         }
-        let result = self.work(&plan, &mut state, &mut known, jobs, stop, each);
+        let result = self.work(&plan, &mut state, &mut known, (jobs, launcher), stop, each);
         state.active = false;
         state.seconds_left = None;
         self.write_state(&state)?;
@@ -195,8 +197,8 @@ impl Study {
         plan: &[PlannedRun],
         state: &mut StudyState,
         known: &mut Known,
-        jobs: Option<usize>,
-        stop: &AtomicBool,
+        (jobs, launcher): (Option<usize>, &dyn Launcher),
+        stop: &Stop,
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -211,7 +213,6 @@ impl Study {
             .filter(|(r, _)| r.status == StudyRunStatus::Finished)
             .map(|(_, s)| s.clone())
             .collect();
-        let (sender, receiver) = mpsc::channel::<(usize, EventBody)>();
         let mut running: Vec<Running> = Vec::new();
         let mut taken: Vec<f64> = Vec::new();
         // How runs that are about to go say that they ended.
@@ -221,10 +222,11 @@ impl Study {
         each(state);
         loop {
             let (mut moved, mut more) = (false, false);
-            if stop.load(Ordering::SeqCst) && stopping.is_none() {
+            if stop.asked().is_some() && stopping.is_none() {
                 stopping = Some(Instant::now());
-                // The end of its input makes a worker write a checkpoint and leave.
-                running.iter_mut().for_each(|r| drop(r.child.stdin.take()));
+                for run in &running {
+                    launcher.stop(&run.folder, Ending::Interrupt)?;
+                }
             }
             // Start what can be started.
             while stopping.is_none() && running.len() < jobs {
@@ -233,8 +235,7 @@ impl Study {
                     state.runs[n].status == StudyRunStatus::Waiting && (warm.contains(&shared[n]) || !busy.contains(&shared[n]))
                 });
                 let Some(n) = next else { break };
-                let child = self.start(n, &plan[n], threads, &sender)?;
-                running.push(Running { at: n, child, began: Instant::now() });
+                running.push(self.start(n, &plan[n], threads, launcher)?);
                 state.runs[n].status = StudyRunStatus::Running;
                 moved = true;
             }
@@ -245,42 +246,39 @@ impl Study {
                     Ok(())
                 };
             }
-            // Hear what they say.
-            let first = receiver.recv_timeout(TICK).ok();
-            for (n, body) in first.into_iter().chain(receiver.try_iter()) {
-                if let EventBody::Ended { outcome, message } = &body {
-                    ends.insert(n, (*outcome, message.clone()));
-                }
-                if let Some(text) = now(&body)
-                    && state.runs[n].message != text
-                {
-                    state.runs[n].message = text;
-                    moved = true;
-                }
-                // Its shared stages are in the cache from here on.
-                if matches!(body, EventBody::Calibrated { .. }) {
-                    warm.insert(shared[n].clone());
+            // Hear what they say. Before: what is gone by now has said all that it will.
+            std::thread::sleep(TICK);
+            let lives: Vec<Life> = running.iter().map(|run| launcher.poll(&run.folder)).collect();
+            for run in &mut running {
+                for body in run.hear() {
+                    if let EventBody::Ended { outcome, message } = &body {
+                        ends.insert(run.at, (*outcome, message.clone()));
+                    }
+                    if let Some(text) = now(&body)
+                        && state.runs[run.at].message != text
+                    {
+                        state.runs[run.at].message = text;
+                        moved = true;
+                    }
+                    // Its shared stages are in the cache from here on.
+                    if matches!(body, EventBody::Calibrated { .. }) {
+                        warm.insert(shared[run.at].clone());
+                    }
                 }
             }
             if stopping.is_some_and(|since| since.elapsed() > STOP_TIME) {
-                running.iter_mut().for_each(|r| drop(r.child.kill()));
+                for run in &running {
+                    launcher.stop(&run.folder, Ending::Kill)?;
+                }
             }
             // See who is done.
             let mut left = Vec::new();
-            for mut run in running {
-                let Some(status) = run.child.try_wait()? else {
+            for (run, life) in running.into_iter().zip(lives) {
+                let Life::Gone(how) = life else {
                     left.push(run);
                     continue;
                 };
                 moved = true;
-                // What it said last may still be on its way.
-                while !ends.contains_key(&run.at)
-                    && let Ok((n, body)) = receiver.recv_timeout(5 * TICK)
-                {
-                    if let EventBody::Ended { outcome, message } = body {
-                        ends.insert(n, (outcome, message));
-                    }
-                }
                 let slot = &mut state.runs[run.at];
                 let summary = self.summary(&slot.run);
                 let finished = summary.is_some();
@@ -289,7 +287,10 @@ impl Study {
                     _ if finished => (StudyRunStatus::Finished, String::new()),
                     Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
                     Some((_, message)) => (StudyRunStatus::Failed, message),
-                    None => (StudyRunStatus::Failed, format!("its process ended with {status} and said nothing")),
+                    None => {
+                        let how = how.unwrap_or_else(|| "its process is gone".into());
+                        (StudyRunStatus::Failed, format!("{how} and said nothing"))
+                    }
                 };
                 more |= finished;
                 if finished {
@@ -311,38 +312,17 @@ impl Study {
         }
     }
 
-    /// Starts the worker of the `n`th run.
-    fn start(&self, n: usize, run: &PlannedRun, threads: usize, sender: &mpsc::Sender<(usize, EventBody)>) -> Result<Child> {
+    /// Starts the worker of the `n`th run. One that a killed study left training is taken over.
+    fn start(&self, n: usize, run: &PlannedRun, threads: usize, launcher: &dyn Launcher) -> Result<Running> {
         let id = self.run_id(n)?;
-        write_atomically(&self.data.config(&id), &serde_json::to_vec_pretty(&run.config)?)?;
-        let log = std::fs::File::create(self.data.run(&id).join("worker.log"))?;
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-        command
-            .arg("worker")
-            .arg(format!("--run={id}"))
-            .arg("--config")
-            .arg(self.data.config(&id))
-            .arg("--data")
-            .arg(self.data.root())
-            .env("RAYON_NUM_THREADS", threads.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        // Ctrl-C in a terminal goes to the whole process group; a worker is told through its input instead.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().context("starting a worker")?;
-        let output = child.stdout.take().context("the worker's output")?;
-        let sender = sender.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let body = serde_json::from_str(&line).unwrap_or_else(|e| EventBody::Note { text: e.to_string() });
-                if sender.send((n, body)).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(child)
+        let folder = self.data.run(&id);
+        // What it said earlier does not count.
+        let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
+        if launcher.poll(&folder) != Life::Running {
+            self.data.job(&id, run.config.clone()).write_config()?;
+            launcher.start(&worker(&self.data, &id, Some(threads)))?;
+        }
+        Ok(Running { at: n, folder, read, began: Instant::now() })
     }
 
     /// Puts together what is finished.
@@ -357,11 +337,11 @@ impl Study {
             return Ok(());
         }
         let results = aggregate(&self.config, &runs);
-        write_atomically(&self.file("results.csv"), results.to_csv().as_bytes())?;
+        write_file(&self.file("results.csv"), results.to_csv().as_bytes())?;
         for (name, picture) in pictures(&results)? {
-            write_atomically(&self.file(&name), picture.as_bytes())?;
+            write_file(&self.file(&name), picture.as_bytes())?;
         }
-        write_atomically(&self.file("results.json"), &serde_json::to_vec_pretty(&results)?)
+        write_file(&self.file("results.json"), &serde_json::to_vec_pretty(&results)?)
     }
 
     /// The results, once there are some.
@@ -384,8 +364,27 @@ type Known = HashMap<String, RunSummary>;
 struct Running {
     /// Position in the plan.
     at: usize,
-    child: Child,
+    folder: PathBuf,
+    /// Bytes of its journal that were read.
+    read: u64,
     began: Instant,
+}
+
+impl Running {
+    /// What its journal has grown by.
+    fn hear(&mut self) -> Vec<EventBody> {
+        let mut text = Vec::new();
+        let read = File::open(self.folder.join(journal::FILE)).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.read))?;
+            file.read_to_end(&mut text)
+        });
+        let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        if read.is_err() || whole == 0 {
+            return Vec::new();
+        }
+        self.read += whole as u64;
+        journal::events(&text[..whole]).into_iter().map(|e| e.body).collect()
+    }
 }
 
 /// What decides the stages before the policy.
@@ -431,7 +430,7 @@ pub fn operations(plan: &[PlannedRun]) -> f64 {
         let policies = match c.method.budget {
             moslim_shared::method::Budget::Total => 1,
             moslim_shared::method::Budget::PerPolicy => {
-                let steered = c.steered(&world::objectives()).len();
+                let steered = Task::objectives_of(&c.world).map_or(0, |o| c.steered(&o).len());
                 c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
             }
         };
@@ -450,10 +449,10 @@ pub fn operations(plan: &[PlannedRun]) -> f64 {
 /// What a run does, in a few words.
 fn now(body: &EventBody) -> Option<String> {
     Some(match body {
+        EventBody::StageBegan { part: Some(part), .. } => format!("{} of {}: {}", part.index, part.count, part.name),
         EventBody::StageBegan { stage, .. } => stage.title().to_string(),
         EventBody::Loss { stage, step, total, .. } => format!("{} {step}/{total}", stage.title()),
-        EventBody::Policy { total, step } => format!("Policy optimisation {}/{total}", step.step),
-        EventBody::Part { index, count, name, .. } => format!("{index} of {count}: {name}"),
+        EventBody::Policy { total, step, .. } => format!("Policy optimisation {}/{total}", step.step),
         EventBody::Evaluating { .. } => "Evaluation".to_string(),
         _ => return None,
     })

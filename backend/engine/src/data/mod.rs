@@ -1,19 +1,56 @@
-//! Data: the built-in world and the rows that every stage reads.
+//! Tasks: what a run is about. Nothing outside this folder knows where a task comes from.
+//!
+//! Here belong loaders of tasks, one folder or file each, and what they have in common. Tokens, models and rewards do not.
 
 pub mod world;
 
-use moslim_shared::config::WorldConfig;
+use anyhow::{Context, Result};
+use moslim_shared::config::WorldConfig as TaskConfig;
+use moslim_shared::objective::Objective;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use serde::Serialize;
-use std::collections::HashSet;
-use world::{Question, World};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// What a run is about: objectives, questions with graded answers, and rules that grade free text where there are such.
+pub struct Task {
+    /// Name for people and files.
+    pub name: String,
+    pub objectives: Vec<Objective>,
+    pub splits: Splits,
+    /// Without it, answers are graded by the held-out reward model.
+    pub gold: Option<Box<dyn Gold>>,
+}
+
+/// A gold grader: rules that grade any text whatsoever.
+pub trait Gold: Send + Sync {
+    /// What `answer` is worth as an answer to `question`.
+    fn grade(&self, question: &str, answer: &str) -> Grades;
+
+    /// Whether some answer to `question` reaches `class` of `objective`: where it cannot, control says nothing.
+    fn reaches(&self, _question: &str, _objective: usize, _class: usize) -> bool {
+        true
+    }
+
+    /// Grades of a random answer of mixed quality to `question`, where the task can make one: a combination of classes that can
+    /// be met. Without it, combinations are those of labelled rows.
+    fn example(&self, _question: &str, _rng: &mut StdRng) -> Option<Grades> {
+        None
+    }
+}
+
+/// What a grader says of one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grades {
+    /// Class per objective.
+    pub classes: Vec<usize>,
+    /// Whether the text is well formed, as far as the grader can tell.
+    pub fluent: bool,
+}
 
 /// A question, one answer to it, and its graded labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    pub question: Question,
+    pub question: String,
     pub answer: String,
     /// Class per objective; `None` where the label is missing.
     pub labels: Vec<Option<usize>>,
@@ -26,65 +63,95 @@ pub struct Splits {
     pub validation: Vec<Row>,
     pub test: Vec<Row>,
     /// Distinct questions of each split, in a fixed order.
-    pub train_questions: Vec<Question>,
-    pub validation_questions: Vec<Question>,
-    pub test_questions: Vec<Question>,
+    pub train_questions: Vec<String>,
+    pub validation_questions: Vec<String>,
+    pub test_questions: Vec<String>,
 }
 
-/// Share of questions held out for validation and for test, each.
-const HELD_OUT_SHARE: f64 = 0.1;
+impl Task {
+    /// Loads the task that a configuration names.
+    ///
+    /// # Errors
+    /// When it cannot be read. The built-in world always can.
+    pub fn load(config: &TaskConfig) -> Result<Self> {
+        Ok(world::task(config))
+    }
 
-/// Generates `config.rows` rows from the world, drops duplicates, and splits them by question.
-pub fn generate(config: &WorldConfig) -> Splits {
-    let world = World::get();
-    let mut rng = StdRng::seed_from_u64(config.seed);
-    let mut questions = world.questions();
-    questions.shuffle(&mut rng);
-    let held_out = (questions.len() as f64 * HELD_OUT_SHARE) as usize;
-    let test_questions: Vec<Question> = questions.drain(..held_out).collect();
-    let validation_questions: Vec<Question> = questions.drain(..held_out).collect();
-    let train_questions = questions;
+    /// The objectives of the task that a configuration names, without its rows.
+    ///
+    /// # Errors
+    /// As [`Task::load`].
+    pub fn objectives_of(_config: &TaskConfig) -> Result<Vec<Objective>> {
+        Ok(world::objectives())
+    }
 
-    let mut seen = HashSet::new();
-    let mut rows = |questions: &[Question], n: usize, rng: &mut StdRng| {
-        let mut out = Vec::with_capacity(n);
-        for _ in 0..n {
-            let question = questions[rng.random_range(0..questions.len())].clone();
-            let answer = world.answer(&question, rng);
-            if !seen.insert((question.text.clone(), answer.clone())) {
-                continue;
-            }
-            let labels = noisy(&world.judge(&question, &answer).classes, config, rng);
-            out.push(Row { question, answer, labels });
+    /// The name of the task that a configuration names.
+    pub fn name_of(_config: &TaskConfig) -> String {
+        "world".into()
+    }
+
+    /// What of a task is kept with a run, as `task.json`.
+    pub fn card(&self) -> TaskCard {
+        TaskCard { name: self.name.clone(), objectives: self.objectives.clone(), fingerprint: self.fingerprint() }
+    }
+
+    /// SHA-256 over objectives and all rows: two tasks with the same one are the same to every stage.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        };
+        for o in &self.objectives {
+            add(&o.id);
+            add(if o.higher_is_better { "+" } else { "-" });
+            o.classes.iter().for_each(|c| add(c));
         }
-        out
-    };
-    let small = (config.rows as f64 * HELD_OUT_SHARE) as usize;
-    let train = rows(&train_questions, config.rows - 2 * small, &mut rng);
-    let validation = rows(&validation_questions, small, &mut rng);
-    let test = rows(&test_questions, small, &mut rng);
-    Splits { train, validation, test, train_questions, validation_questions, test_questions }
+        for (name, rows) in [("train", &self.splits.train), ("validation", &self.splits.validation), ("test", &self.splits.test)]
+        {
+            add(name);
+            for row in rows {
+                add(&row.question);
+                add(&row.answer);
+                let labels = row.labels.iter().map(|l| l.map_or("-".into(), |c| c.to_string()));
+                add(&labels.collect::<Vec<String>>().join(" "));
+            }
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
 }
 
-/// Labels as an imperfect annotator would give them: some moved to a neighbouring class, some missing.
-fn noisy(gold: &[usize], config: &WorldConfig, rng: &mut StdRng) -> Vec<Option<usize>> {
-    gold.iter()
-        .zip(world::objectives())
-        .map(|(&class, objective)| {
-            let mut class = class;
-            if rng.random_bool(config.label_noise) {
-                let up = class == 0 || (class + 1 < objective.class_count() && rng.random_bool(0.5));
-                class = if up { class + 1 } else { class - 1 };
+/// What a run's folder keeps of its task, so that it can be scored and shown where the task is gone or has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskCard {
+    pub name: String,
+    pub objectives: Vec<Objective>,
+    pub fingerprint: String,
+}
+
+impl TaskCard {
+    /// The card in a run's folder; a run from before cards were kept is about the built-in world.
+    ///
+    /// # Errors
+    /// When the file is damaged; the message names it.
+    pub fn read(folder: &std::path::Path) -> Result<Self> {
+        let file = folder.join("task.json");
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self { name: "world".into(), objectives: world::objectives(), fingerprint: String::new() })
             }
-            (!rng.random_bool(config.missing_labels)).then_some(class)
-        })
-        .collect()
+            read => {
+                let bytes = read.with_context(|| format!("reading {}", file.display()))?;
+                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
+            }
+        }
+    }
 }
 
 /// A row as `moslim-lab data sample` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct SampleRow {
-    pub kind: &'static str,
+    pub kind: String,
     pub question: String,
     pub answer: String,
     /// `objective: class (label)`; `None` for a missing label.
@@ -104,87 +171,5 @@ impl std::fmt::Display for SampleRow {
             })
             .collect();
         writeln!(f, "  {}", labels.join(", "))
-    }
-}
-
-/// `n` training rows of the world, chosen by `seed`.
-pub fn sample(config: &WorldConfig, n: usize, seed: u64) -> Vec<SampleRow> {
-    let rows = generate(config).train;
-    let objectives = world::objectives();
-    let mut rng = StdRng::seed_from_u64(seed);
-    (0..n.min(rows.len()))
-        .map(|_| {
-            let row = &rows[rng.random_range(0..rows.len())];
-            SampleRow {
-                kind: World::get().kind(&row.question).name(),
-                question: row.question.text.clone(),
-                answer: row.answer.clone(),
-                labels: objectives
-                    .iter()
-                    .zip(&row.labels)
-                    .map(|(o, class)| (o.id.clone(), *class, class.map(|c| o.classes[c].clone())))
-                    .collect(),
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn splits_share_no_question_and_rows_are_distinct() {
-        let splits = generate(&WorldConfig { rows: 20_000, ..Default::default() });
-        let questions = |rows: &[Row]| rows.iter().map(|r| r.question.text.clone()).collect::<HashSet<_>>();
-        let (train, validation, test) = (questions(&splits.train), questions(&splits.validation), questions(&splits.test));
-        assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
-        let all: HashSet<_> =
-            splits.train.iter().chain(&splits.validation).chain(&splits.test).map(|r| (&r.question.text, &r.answer)).collect();
-        assert_eq!(all.len(), splits.train.len() + splits.validation.len() + splits.test.len());
-        assert!(all.len() > 15_000, "{} distinct rows of 20000", all.len());
-    }
-
-    #[test]
-    fn every_class_of_every_objective_is_common_enough_to_learn() {
-        let splits = generate(&WorldConfig { rows: 20_000, ..Default::default() });
-        for (i, objective) in world::objectives().iter().enumerate() {
-            for class in 0..objective.class_count() {
-                let share = splits.train.iter().filter(|r| r.labels[i] == Some(class)).count() as f64 / splits.train.len() as f64;
-                assert!(share > 0.02, "{} class {class} has a share of {share}", objective.id);
-            }
-        }
-    }
-
-    #[test]
-    fn noise_and_missing_labels_are_as_frequent_as_asked() {
-        let clean = generate(&WorldConfig { rows: 10_000, ..Default::default() });
-        assert!(clean.train.iter().all(|r| r.labels.iter().all(Option::is_some)));
-        let dirty = generate(&WorldConfig { rows: 10_000, label_noise: 0.2, missing_labels: 0.3, ..Default::default() });
-        let world = World::get();
-        let (mut missing, mut moved, mut n) = (0, 0, 0);
-        for row in &dirty.train {
-            let gold = world.judge(&row.question, &row.answer).classes;
-            for (label, gold) in row.labels.iter().zip(gold) {
-                n += 1;
-                match label {
-                    None => missing += 1,
-                    Some(label) if *label != gold => {
-                        assert_eq!(label.abs_diff(gold), 1);
-                        moved += 1;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        assert!((missing as f64 / n as f64 - 0.3).abs() < 0.02);
-        assert!((moved as f64 / n as f64 - 0.2 * 0.7).abs() < 0.02);
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_rows() {
-        let config = WorldConfig { rows: 2_000, ..Default::default() };
-        assert_eq!(generate(&config).train, generate(&config).train);
-        assert_ne!(generate(&config).train, generate(&WorldConfig { seed: 2, ..config }).train);
     }
 }

@@ -4,8 +4,8 @@ use crate::model::generate::{Answer, Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::judged_answer;
-use crate::reward::judge::Judge;
+use crate::policy::rollout::ended_answer;
+use crate::reward::frozen::FrozenRewardModel;
 use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
 use anyhow::Result;
@@ -115,7 +115,7 @@ impl Route {
 pub struct Answering<'a, B: Kernels> {
     pub policies: &'a [Transformer<B>],
     pub route: &'a Route,
-    pub judge: &'a Judge<B>,
+    pub reward_model: &'a FrozenRewardModel<B>,
     pub tokenizer: &'a Tokenizer,
     pub questions: &'a [EncodedQuestion],
     pub objectives: &'a [Objective],
@@ -169,8 +169,8 @@ impl<B: Kernels> Answering<'_, B> {
     fn best(&self, asks: &[&(usize, Ask)], answers: Vec<Answer>) -> Vec<Answer> {
         let samples = answers.len() / asks.len();
         let pairs: Vec<(usize, &Answer)> = answers.iter().enumerate().map(|(n, a)| (asks[n / samples].0, a)).collect();
-        let distributions = self.judged(&pairs);
-        let c = &self.judge.calibration;
+        let distributions = self.classified(&pairs);
+        let c = &self.reward_model.calibration;
         let higher: Vec<bool> = self.objectives.iter().map(|o| o.higher_is_better).collect();
         let reward = |n: usize| {
             let ask = &asks[n / samples].1;
@@ -190,16 +190,21 @@ impl<B: Kernels> Answering<'_, B> {
     }
 
     /// What the reward model says about (question, answer) pairs, `[pair][objective][class]`.
-    pub fn judged(&self, pairs: &[(usize, &Answer)]) -> Vec<Vec<Vec<f64>>> {
+    pub fn classified(&self, pairs: &[(usize, &Answer)]) -> Vec<Vec<Vec<f64>>> {
+        self.classified_by(self.reward_model, pairs)
+    }
+
+    /// What `model` says about (question, answer) pairs, `[pair][objective][class]`.
+    pub fn classified_by(&self, model: &FrozenRewardModel<B>, pairs: &[(usize, &Answer)]) -> Vec<Vec<Vec<f64>>> {
         let texts: Vec<(Vec<u32>, Vec<u32>)> = pairs
             .iter()
             .map(|(q, a)| {
                 let question = self.tokenizer.untagged_prompt(&self.questions[*q].tokens);
-                (question, judged_answer(&a.tokens, self.tokenizer.eos))
+                (question, ended_answer(&a.tokens, self.tokenizer.eos))
             })
             .collect();
         let groups: Vec<Group> = texts.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
-        self.judge.distributions(&groups)
+        model.distributions(&groups)
     }
 }
 

@@ -1,10 +1,10 @@
-//! Control: what is asked for against what is achieved, by the gold judge and by the reward model.
+//! Control: what is asked for against what is achieved, by the grader and by the reward model.
 //!
 //! Every class of every steered objective is asked for equally often, alone, on held-out questions on which all of its
-//! classes can be reached. Combinations are taken from real answers of the world to the same question, so each can be met.
+//! classes can be reached. Combinations are taken from real answers to the same question, so each can be met.
 
 use super::answer::{Answering, Ask};
-use crate::data::world::World;
+use super::grader::{Combinations, Grading};
 use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
 use crate::policy::targets::contains;
@@ -18,6 +18,9 @@ use moslim_shared::preference::Preference;
 use moslim_shared::summary::{ControlHead, ControlReport, Diversity, WordingReport};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+/// Times that a combination is drawn again because it does not suit.
+const DRAWS: usize = 1000;
 
 /// Why a prompt is in the evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +54,17 @@ impl Plan {
     pub fn new(
         config: &EvaluationConfig,
         questions: &[EncodedQuestion],
+        combinations: &Combinations,
         objectives: &[Objective],
         steered: &[usize],
         held_out: &[[(usize, usize); 2]],
         seed: u64,
     ) -> Self {
-        let world = World::get();
         let mut rng = StdRng::seed_from_u64(seed ^ 0xE7A1);
         let mut probes = Vec::new();
         let suited = |objective: usize| -> Vec<usize> {
-            (0..questions.len()).filter(|&q| world.can_reach_all(&questions[q].question, objective)).collect()
+            let classes = objectives[objective].class_count();
+            (0..questions.len()).filter(|&q| combinations.reaches_all(&questions[q].text, objective, classes)).collect()
         };
         for &objective in steered {
             let pool = suited(objective);
@@ -77,18 +81,22 @@ impl Plan {
         }
         // The classes of a real answer are a combination that can be met.
         let real = |question: usize, rng: &mut StdRng| {
-            let question = &questions[question].question;
-            world.judge(question, &world.answer(question, rng)).classes
+            let question = &questions[question];
+            combinations.example(&question.text, &question.tokens, rng)
         };
         let is_held_out = |p: &Preference| held_out.iter().any(|pair| contains(p, pair));
         if steered.len() >= 2 && !questions.is_empty() {
             let mut joint = 0;
-            while joint < config.joint {
+            // Where labels are too scarce to ask for two objectives at once, fewer prompts do.
+            for _ in 0..DRAWS * config.joint {
+                if joint == config.joint {
+                    break;
+                }
                 let question = rng.random_range(0..questions.len());
                 let classes = real(question, &mut rng);
                 let mut preference = Preference::none(objectives.len());
                 for &i in steered {
-                    preference.0[i] = rng.random_bool(0.6).then_some(classes[i]);
+                    preference.0[i] = if rng.random_bool(0.6) { classes.get(i).copied().flatten() } else { None };
                 }
                 if preference.active() >= 2 && !is_held_out(&preference) {
                     probes.push(Probe { question, preference, purpose: Purpose::Joint });
@@ -97,8 +105,8 @@ impl Plan {
             }
         }
         for pair in held_out.iter().filter(|pair| pair.iter().all(|(i, _)| steered.contains(i))) {
-            let pool: Vec<usize> =
-                suited(pair[0].0).into_iter().filter(|&q| world.can_reach_all(&questions[q].question, pair[1].0)).collect();
+            let second = suited(pair[1].0);
+            let pool: Vec<usize> = suited(pair[0].0).into_iter().filter(|q| second.contains(q)).collect();
             for _ in 0..if pool.is_empty() { 0 } else { config.held_out } {
                 let question = pool[rng.random_range(0..pool.len())];
                 let mut preference = Preference::none(objectives.len());
@@ -106,16 +114,16 @@ impl Plan {
                     preference.0[i] = Some(class);
                 }
                 probes.push(Probe { question, preference: preference.clone(), purpose: Purpose::HeldOut });
-                loop {
+                for _ in 0..DRAWS {
                     let classes = real(question, &mut rng);
                     for &(i, _) in pair {
-                        preference.0[i] = Some(classes[i]);
+                        preference.0[i] = classes.get(i).copied().flatten();
                     }
-                    if !is_held_out(&preference) {
+                    if preference.active() == pair.len() && !is_held_out(&preference) {
+                        probes.push(Probe { question, preference, purpose: Purpose::Trained });
                         break;
                     }
                 }
-                probes.push(Probe { question, preference, purpose: Purpose::Trained });
             }
         }
         Self { probes }
@@ -137,8 +145,8 @@ const CHUNK: usize = 256;
 
 /// What a method answered to a plan.
 pub struct Examination {
-    /// `[probe][objective]`, by the gold judge and by the reward model.
-    gold: Vec<Vec<usize>>,
+    /// `[probe][objective]`, by the grader and by the reward model.
+    graded: Vec<Vec<usize>>,
     model: Vec<Vec<usize>>,
     fluent: Vec<bool>,
     texts: Vec<String>,
@@ -151,28 +159,26 @@ pub struct Examination {
 pub fn examine<B: Kernels>(
     x: &Answering<B>,
     plan: &Plan,
+    grading: &Grading<B>,
     config: &EvaluationConfig,
     max_new_tokens: usize,
     seed: u64,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Examination> {
-    let world = World::get();
-    let mut out = Examination { gold: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new() };
+    let mut out = Examination { graded: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new() };
     for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
         let asks: Vec<(usize, Ask)> = chunk.iter().map(|p| (p.question, Ask::of(p.preference.clone()))).collect();
         let answers = x.answer(&asks, &sampling)?;
         let pairs: Vec<(usize, &Answer)> = chunk.iter().map(|p| p.question).zip(&answers).collect();
-        out.model.extend(x.judged(&pairs).iter().map(|heads| heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>()));
-        for (probe, answer) in chunk.iter().zip(&answers) {
-            let text = x.tokenizer.decode(&answer.tokens)?;
-            let verdict = world.judge(&x.questions[probe.question].question, &text);
-            out.gold.push(verdict.classes);
-            out.fluent.push(verdict.fluent && answer.ended);
+        out.model.extend(x.classified(&pairs).iter().map(|heads| heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>()));
+        for (grades, text) in grading.grade(x, &pairs)? {
+            out.graded.push(grades.classes);
+            out.fluent.push(grades.fluent);
             out.texts.push(text);
         }
-        each(out.gold.len())?;
+        each(out.graded.len())?;
     }
     Ok(out)
 }
@@ -182,8 +188,13 @@ pub fn examine<B: Kernels>(
 ///
 /// # Errors
 /// When the tokenizer fails.
-pub fn wordings<B: Kernels>(x: &Answering<B>, plan: &Plan, count: usize, sampling: &Sampling) -> Result<Vec<WordingReport>> {
-    let world = World::get();
+pub fn wordings<B: Kernels>(
+    x: &Answering<B>,
+    plan: &Plan,
+    grading: &Grading<B>,
+    count: usize,
+    sampling: &Sampling,
+) -> Result<Vec<WordingReport>> {
     let ways = x.route.wordings();
     let asks = |probe: &Probe, wording| (probe.question, Ask { wording, ..Ask::of(probe.preference.clone()) });
     let mut probes: Vec<&Probe> = Vec::new();
@@ -201,9 +212,10 @@ pub fn wordings<B: Kernels>(x: &Answering<B>, plan: &Plan, count: usize, samplin
     for &wording in ways {
         let asks: Vec<(usize, Ask)> = probes.iter().map(|p| asks(p, wording)).collect();
         let mut met = 0;
-        for (probe, answer) in probes.iter().zip(x.answer(&asks, sampling)?) {
-            let achieved = world.judge(&x.questions[probe.question].question, &x.tokenizer.decode(&answer.tokens)?).classes;
-            met += probe.preference.asked().filter(|&(i, class)| achieved[i] == class).count();
+        let answers = x.answer(&asks, sampling)?;
+        let pairs: Vec<(usize, &Answer)> = probes.iter().map(|p| p.question).zip(&answers).collect();
+        for (probe, (achieved, _)) in probes.iter().zip(grading.grade(x, &pairs)?) {
+            met += probe.preference.asked().filter(|&(i, class)| achieved.classes[i] == class).count();
         }
         out.push(WordingReport { wording, n: probes.len(), hit_rate: met as f64 / asked as f64 });
     }
@@ -211,9 +223,9 @@ pub fn wordings<B: Kernels>(x: &Answering<B>, plan: &Plan, count: usize, samplin
 }
 
 impl Examination {
-    /// Control as the gold judge and as the reward model see it; `baseline`: what the win rate is against.
+    /// Control as the grader and as the reward model see it; `baseline`: what the win rate is against.
     pub fn reports(&self, plan: &Plan, objectives: &[Objective], baseline: Option<&Self>) -> [ControlReport; 2] {
-        [(&self.gold, baseline.map(|b| &b.gold)), (&self.model, baseline.map(|b| &b.model))].map(|(achieved, other)| {
+        [(&self.graded, baseline.map(|b| &b.graded)), (&self.model, baseline.map(|b| &b.model))].map(|(achieved, other)| {
             let mut report = report(plan, achieved, &self.fluent, objectives);
             report.diversity = diversity(&self.texts);
             report.empty =
@@ -348,15 +360,18 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::world::{HARMLESSNESS, Kind, objectives};
+    use crate::data::Gold;
+    use crate::data::world::{self, HARMLESSNESS, Rules, objectives};
 
     fn questions() -> Vec<EncodedQuestion> {
-        World::get().questions().into_iter().step_by(7).map(|question| EncodedQuestion { question, tokens: vec![] }).collect()
+        let texts = world::questions().into_iter().map(|q| q.text);
+        texts.step_by(7).map(|text| EncodedQuestion { text, tokens: vec![] }).collect()
     }
 
     fn plan(questions: &[EncodedQuestion]) -> Plan {
         let config = EvaluationConfig { questions: 20, joint: 30, held_out: 10, ..Default::default() };
-        Plan::new(&config, questions, &objectives(), &[0, 1, 2, 3], &[[(0, 2), (3, 3)]], 1)
+        let rules = Rules::default();
+        Plan::new(&config, questions, &Combinations::new(Some(&rules), &[]), &objectives(), &[0, 1, 2, 3], &[[(0, 2), (3, 3)]], 1)
     }
 
     #[test]
@@ -366,7 +381,7 @@ mod tests {
         assert_eq!(plan.len(), 17 * 20 + 30 + 20);
         for p in &plan.probes {
             if let Purpose::Single { objective: HARMLESSNESS, .. } = p.purpose {
-                assert_eq!(World::get().kind(&questions[p.question].question), Kind::Risky);
+                assert!(Rules::default().reaches(&questions[p.question].text, HARMLESSNESS, 0));
             }
         }
     }

@@ -1,8 +1,8 @@
-//! What a method reaches over its trade-offs: one point for each, by the gold judge, and their hypervolume.
+//! What a method reaches over its trade-offs: one point for each, by the grader, and their hypervolume.
 
 use super::answer::{Answering, Ask};
-use crate::data::world::World;
-use crate::model::generate::Sampling;
+use super::grader::Grading;
+use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
 use anyhow::Result;
 use moslim_shared::metrics::middle;
@@ -22,15 +22,15 @@ const RESAMPLES: usize = 400;
 /// When the tokenizer fails, or `each` stops the evaluation.
 pub fn front<B: Kernels>(
     x: &Answering<B>,
+    grading: &Grading<B>,
     steered: &[usize],
     goals: &[Preference],
     questions: usize,
     sampling: &Sampling,
-    world_seed: u64,
+    task_seed: u64,
     mut each: impl FnMut() -> Result<()>,
 ) -> Result<FrontReport> {
-    let world = World::get();
-    let mut rng = StdRng::seed_from_u64(world_seed ^ 0xF207);
+    let mut rng = StdRng::seed_from_u64(task_seed ^ 0xF207);
     let chosen: Vec<usize> = (0..questions).map(|_| rng.random_range(0..x.questions.len())).collect();
     // Utilities, `[trade-off][question][steered objective]`.
     let mut utilities: Vec<Vec<Vec<f64>>> = Vec::new();
@@ -41,10 +41,11 @@ pub fn front<B: Kernels>(
         let own = Sampling { seed: sampling.seed ^ ((t as u64 + 1) << 40), ..sampling.clone() };
         let mut fluent = 0usize;
         let mut rows = Vec::with_capacity(questions);
-        for ((q, _), answer) in asks.iter().zip(x.answer(&asks, &own)?) {
-            let verdict = world.judge(&x.questions[*q].question, &x.tokenizer.decode(&answer.tokens)?);
-            fluent += usize::from(verdict.fluent && answer.ended);
-            rows.push(steered.iter().map(|&i| x.objectives[i].utility(verdict.classes[i] as f64)).collect::<Vec<f64>>());
+        let answers = x.answer(&asks, &own)?;
+        let pairs: Vec<(usize, &Answer)> = chosen.iter().copied().zip(&answers).collect();
+        for (grades, _) in grading.grade(x, &pairs)? {
+            fluent += usize::from(grades.fluent);
+            rows.push(steered.iter().map(|&i| x.objectives[i].utility(grades.classes[i] as f64)).collect::<Vec<f64>>());
         }
         let all: Vec<usize> = (0..questions).collect();
         points.push(FrontPoint {

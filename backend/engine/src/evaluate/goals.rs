@@ -47,7 +47,7 @@ pub fn choose<B: Kernels>(
         let answers = x.answer(&asks, sampling)?;
         let pairs: Vec<(usize, &Answer)> = chosen.iter().copied().zip(&answers).collect();
         let mut means = vec![0.0; x.objectives.len()];
-        for heads in x.judged(&pairs) {
+        for heads in x.classified(&pairs) {
             for ((mean, p), objective) in means.iter_mut().zip(heads).zip(x.objectives) {
                 *mean += objective.utility(expected_class(&p)) / n as f64;
             }

@@ -1,6 +1,9 @@
-//! Evaluation on held-out questions.
+//! Evaluation on held-out questions: how a method answers, who grades, and what the grades add up to.
+//!
+//! Here belongs what is asked and how it is counted. Which stages there are before, and what is reported when, is `method/`.
 
 pub mod answer;
 pub mod control;
 pub mod front;
 pub mod goals;
+pub mod grader;

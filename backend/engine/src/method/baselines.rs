@@ -1,7 +1,7 @@
 //! Lines of reference that train nothing: what the SFT policy does with tags that it never learnt, and what choosing among
 //! its answers reaches.
 
-use super::stages::{Outcome, Ready, Trained};
+use super::setting::{Outcome, Ready, Trained};
 use crate::evaluate::answer::Route;
 use crate::model::TrainBackend;
 

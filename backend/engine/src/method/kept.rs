@@ -1,13 +1,14 @@
 //! What a method has trained, kept in the run's folder before it is evaluated: a run that ends in between is evaluated when it
 //! goes on, and a finished one can be evaluated again without training.
 
-use super::stages::{Outcome, Ready, Trained, model_file};
+use super::setting::{Outcome, Ready, Trained};
+use crate::keep::bundle::sha256;
+use crate::keep::cache::Cache;
+use crate::keep::{Job, model_file};
 use crate::model::TrainBackend;
-use crate::model::store::{from_safetensors, to_safetensors, write_atomically};
+use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::Progress;
-use crate::run::Job;
-use crate::run::cache::{Cache, sha256};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use moslim_shared::config::{DeviceChoice, RunConfig};
 use moslim_shared::event::EventBody;
 use serde::{Deserialize, Serialize};
@@ -34,19 +35,18 @@ pub fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> R
         evaluation: Default::default(),
         ..job.config.clone()
     };
-    Cache::key("trained", &(config, &ready.judge.calibration.hash, &ready.origin, device_name))
+    Cache::key("trained", &(config, &ready.reward_model.calibration.hash, &ready.origin, device_name))
 }
 
 /// Writes the policies, how they are asked, and what they took.
 pub fn save<B: TrainBackend>(job: &Job, trained: &Trained<B>, key: &str) -> Result<()> {
-    let folder = job.folder();
     let mut policies = Vec::new();
     for (n, policy) in trained.policies.iter().enumerate() {
         let weights = to_safetensors::<B::InnerBackend, _>(policy)?;
-        write_atomically(&folder.join(model_file("policy", n)), &weights)?;
+        job.write(&model_file("policy", n), &weights)?;
         policies.push(sha256(&[&weights]));
     }
-    write_atomically(&folder.join("route.json"), &serde_json::to_vec_pretty(&trained.route)?)?;
+    job.write_json("route.json", &trained.route)?;
     let kept = Kept {
         key: key.into(),
         policies,
@@ -55,18 +55,15 @@ pub fn save<B: TrainBackend>(job: &Job, trained: &Trained<B>, key: &str) -> Resu
         policies_kept: trained.policies_kept,
     };
     // Last: where it is, everything else is.
-    write_atomically(&folder.join("trained.json"), &serde_json::to_vec_pretty(&kept)?)
+    job.write_json("trained.json", &kept)
 }
 
 /// What this run has trained already; `None` when it has not, or from something else, or when a file of it is damaged.
 pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &mut Progress) -> Result<Option<Trained<B>>> {
-    let folder = job.folder();
-    if !folder.join("trained.json").exists() {
-        return Ok(None);
-    }
-    let read = |file: &str| std::fs::read(folder.join(file)).with_context(|| format!("reading {file}"));
+    let Some(kept) = job.read("trained.json")? else { return Ok(None) };
+    let read = |file: &str| job.read(file)?.with_context(|| format!("{file} is missing"));
     let all = || -> Result<Option<Trained<B>>> {
-        let kept: Kept = serde_json::from_slice(&read("trained.json")?).context("reading trained.json")?;
+        let kept: Kept = serde_json::from_slice(&kept).context("reading trained.json")?;
         if kept.key != key {
             return Ok(None);
         }
@@ -75,7 +72,7 @@ pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &
         for (n, checksum) in kept.policies.iter().enumerate() {
             let file = model_file("policy", n);
             let weights = read(&file)?;
-            anyhow::ensure!(sha256(&[&weights]) == *checksum, "{file} does not match its checksum");
+            ensure!(sha256(&[&weights]) == *checksum, "{file} does not match its checksum");
             policies.push(from_safetensors(ready.reference.clone(), weights).with_context(|| format!("reading {file}"))?);
         }
         let Kept { outcome, policies_trained, policies_kept, .. } = kept;

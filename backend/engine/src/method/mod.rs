@@ -1,48 +1,68 @@
 //! Methods: each reads top to bottom like a recipe, and shares stages, optimisers, reward models and evaluation with the
 //! others.
+//!
+//! Here belongs the order of things: which stage comes when, what a method trains, what is reported. Formulas are in `policy/`,
+//! `reward/` and `evaluate/`, or in the crate `moslim-shared`.
 
-pub mod baselines;
+mod baselines;
+mod driver;
+mod evaluation;
 mod kept;
-pub mod morlhf;
-pub mod moslim;
-pub mod ric;
-pub mod soups;
-pub mod stages;
+mod morlhf;
+mod moslim;
+mod optimisation;
+mod preference_sft;
+mod reward;
+mod ric;
+mod scored;
+mod setting;
+mod soups;
 mod supervised;
+mod watch;
 
-use crate::data::world;
+pub use moslim::{Actors, roll_out};
+
+use crate::data::Task;
+use crate::keep::Job;
 use crate::model::TrainBackend;
+use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::packed::fit_pieces;
-use crate::model::store::write_atomically;
 use crate::progress::{Progress, Unfit};
-use crate::run::{Job, checkpoint, free_memory, peak_memory_mib};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
+use evaluation::evaluate;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
 use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
-use stages::{Ready, Setting, Trained, calibrate, evaluate, held_out_judge, reward_models, supervised_fine_tuning};
-
-/// What the seed of the held-out reward model differs by.
-const HELD_OUT_SEED: u64 = 0x4E1D;
+use reward::{calibrate, held_out_reward_model, reward_models};
+use setting::{Ready, Setting, Trained};
+use supervised::fine_tuning;
 
 /// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
-pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport, progress: &mut Progress) -> Result<RunSummary> {
+///
+/// # Errors
+/// When it is stopped, when the configuration does not fit the task or the device, or when a file cannot be read or written.
+pub fn run<B: TrainBackend>(
+    job: &Job,
+    task: Task,
+    device: &B::Device,
+    report: DeviceReport,
+    progress: &mut Progress,
+) -> Result<RunSummary> {
     let config = &job.config;
     let name = report.device.clone();
-    let resumed = job.folder().join("config.json").exists()
-        && std::fs::read_dir(job.folder())?.flatten().any(|f| f.file_name().to_string_lossy().starts_with("checkpoint-"));
-    let objectives = world::objectives();
+    let resumed = job.files.list(&format!("runs/{}", job.run))?.iter().any(|f| f.starts_with("checkpoint-"));
+    let objectives = task.objectives.clone();
     progress.emit(EventBody::Started { config: config.clone(), device: report, objectives, resumed });
-    write_atomically(&job.folder().join("config.json"), &serde_json::to_vec_pretty(config)?)?;
+    job.write_config()?;
     for (field, precision) in [("model", config.model.precision), ("reward_trunk", config.reward_trunk.precision)] {
         if !B::computes_in(device, precision) {
             let id = precision.id();
             return Err(Unfit(format!("{field}.precision: is {id}, which {name} does not have; allowed is f32")).into());
         }
     }
-    let setting = Setting::prepare(job)?;
+    let setting = Setting::prepare(job, task)?;
     if let Some(free) = free_memory(&name)
         && let Some(tokens) = fit_pieces::<B>(&[&config.model, &config.reward_trunk], setting.tokenizer.vocabulary(), free)
     {
@@ -51,24 +71,16 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
     }
     progress.check()?;
 
-    let (sft, sft_key, sft_seconds) = supervised_fine_tuning::<B>(job, &setting, &name, device, progress)?;
+    let (sft, sft_key, sft_seconds) = fine_tuning::<B>(job, &setting, &name, device, progress)?;
+    // Without a gold grader, the held-out reward model grades.
     let (mut held_out, mut held_out_seconds) = (None, 0.0);
-    if config.evaluation.held_out_reward_model {
-        progress.emit(EventBody::Note { text: "a held-out reward model is trained first; it has no curves".into() });
-        // Curves and rows of the page are those of the reward model that counts.
-        let Progress { sink, stop } = progress;
-        let mut quiet = |body: EventBody| match body {
-            EventBody::Loss { .. } | EventBody::Validation { .. } => {}
-            other => sink(other),
-        };
-        let mut silent = Progress { sink: &mut quiet, stop };
-        let seed = config.seed ^ HELD_OUT_SEED;
-        let (models, seconds) = reward_models::<B>(job, &setting, (&sft, &sft_key), &name, seed, device, &mut silent)?;
-        held_out = Some(held_out_judge(job, &setting, &models));
-        held_out_seconds = seconds;
+    if config.evaluation.held_out_reward_model || setting.gold.is_none() {
+        let stage = Stage::HeldOutRewardModel;
+        let (models, seconds) = reward_models::<B>(job, &setting, stage, (&sft, &sft_key), &name, device, progress)?;
+        (held_out, held_out_seconds) = (Some(held_out_reward_model(job, &setting, &models)), seconds);
     }
     let (reward_models, reward_seconds) =
-        reward_models::<B>(job, &setting, (&sft, &sft_key), &name, config.seed, device, progress)?;
+        reward_models::<B>(job, &setting, Stage::RewardModel, (&sft, &sft_key), &name, device, progress)?;
     progress.emit(EventBody::Model {
         model: ModelReport {
             policy_parameters: sft.num_params() as u64,
@@ -77,11 +89,11 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
             rows: [setting.corpus.train.len(), setting.corpus.validation.len(), setting.corpus.test.len()],
         },
     });
-    let (judge, reward_report, calibration_seconds) = calibrate::<B>(job, &setting, &reward_models, progress)?;
+    let (reward_model, reward_report, calibration_seconds) = calibrate::<B>(job, &setting, &reward_models, progress)?;
     // The reference is the SFT policy; both start with the same fresh tag embeddings, so KL starts at 0.
     let tags: Vec<u32> = setting.tokenizer.tag_tokens().collect();
     let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
-    let ready = Ready { judge, held_out, reference: start.valid(), start, origin: sft_key };
+    let ready = Ready { reward_model, held_out, reference: start.valid(), start, origin: sft_key };
 
     let key = kept::key(job, &ready, &name)?;
     let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
@@ -122,7 +134,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
         control: evaluated.control,
         control_reward_model: evaluated.control_reward_model,
         policy: outcome.summary.clone(),
-        reward_hash: ready.judge.calibration.hash.clone(),
+        reward_hash: ready.reward_model.calibration.hash.clone(),
         method: config.method.kind,
         optimizer: config.policy.optimizer,
         front: evaluated.front,
@@ -135,8 +147,7 @@ pub fn run<B: TrainBackend>(job: &Job, device: &B::Device, report: DeviceReport,
         },
         kl_frontier: outcome.kl_frontier.clone(),
     };
-    write_atomically(&job.folder().join("summary.json"), &serde_json::to_vec_pretty(&summary)?)?;
-    checkpoint::remove(&job.folder(), Stage::Policy);
+    job.write_json("summary.json", &summary)?;
     progress.emit(EventBody::Summary { summary: summary.clone() });
     Ok(summary)
 }

@@ -1,14 +1,18 @@
 //! MORLHF, linear scalarisation: a policy for every trade-off, each optimised for its own weighted sum of the objectives.
 //! Prompts carry no tags; who wants another trade-off takes another policy.
 
-use super::stages::{Outcome, Ready, Setting, Task, Trained, behaviour, iterations_each, optimise_policy};
+use super::evaluation::behaviour;
+use super::moslim::optimise;
+use super::optimisation::PolicyTask;
+use super::setting::{Outcome, Ready, Setting, Trained, iterations_each};
 use crate::evaluate::answer::Route;
+use crate::keep::Job;
 use crate::model::TrainBackend;
 use crate::policy::rollout::Aim;
 use crate::progress::Progress;
-use crate::run::Job;
 use anyhow::Result;
 use burn::module::AutodiffModule;
+use moslim_shared::event::Part;
 
 /// Trains a policy for every trade-off.
 pub fn train<B: TrainBackend>(
@@ -24,12 +28,12 @@ pub fn train<B: TrainBackend>(
     for (n, weights) in setting.trade_offs.iter().enumerate() {
         let name = weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" / ");
         let aim = Aim::Weights(weights.clone());
-        let task = Task { aim, iterations, part: Some((n + 1, count, name)), start: String::new() };
-        let (policy, own) = optimise_policy(job, setting, ready, ready.start.clone(), &task, device, progress)?;
+        let task = PolicyTask { aim, iterations, part: Some(Part { index: n + 1, count, name }), start: String::new() };
+        let (policy, own) = optimise(job, setting, ready, ready.start.clone(), &task, device, progress)?;
         outcome.add(own, count);
         let policy = policy.valid();
         // Asked for classes, it answers with the policy whose answers are nearest.
-        let (means, work) = behaviour::<B>(setting, &ready.judge, &policy, &job.config)?;
+        let (means, work) = behaviour::<B>(setting, &ready.reward_model, &policy, &job.config)?;
         outcome.work += work;
         behaviours.push(means);
         policies.push(policy);

@@ -1,17 +1,21 @@
 //! Rewarded Soups (Ramé et al. 2023): one expert for every objective, all from the same SFT weights; a trade-off is served by
 //! the weighted mean of the experts' weights, without training.
 
-use super::stages::{Outcome, Ready, Setting, Task, Trained, behaviour, iterations_each, optimise_policy};
+use super::evaluation::behaviour;
+use super::moslim::optimise;
+use super::optimisation::PolicyTask;
+use super::setting::{Outcome, Ready, Setting, Trained, iterations_each};
 use crate::evaluate::answer::Route;
+use crate::keep::Job;
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::Aim;
 use crate::progress::Progress;
-use crate::run::Job;
 use anyhow::Result;
 use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
+use moslim_shared::event::Part;
 
 /// Trains the experts and mixes them for every trade-off.
 pub fn train<B: TrainBackend>(
@@ -28,8 +32,13 @@ pub fn train<B: TrainBackend>(
         let mut weights = vec![0.0; setting.objectives.len()];
         weights[objective] = 1.0;
         let name = setting.objectives[objective].id.clone();
-        let task = Task { aim: Aim::Weights(weights), iterations, part: Some((n + 1, count, name)), start: String::new() };
-        let (expert, own) = optimise_policy(job, setting, ready, ready.start.clone(), &task, device, progress)?;
+        let task = PolicyTask {
+            aim: Aim::Weights(weights),
+            iterations,
+            part: Some(Part { index: n + 1, count, name }),
+            start: String::new(),
+        };
+        let (expert, own) = optimise(job, setting, ready, ready.start.clone(), &task, device, progress)?;
         outcome.add(own, count);
         experts.push(expert.valid());
     }
@@ -37,7 +46,7 @@ pub fn train<B: TrainBackend>(
     for weights in &setting.trade_offs {
         let own: Vec<f32> = setting.steered.iter().map(|&i| weights[i] as f32).collect();
         let policy = soup(&experts, &own);
-        let (means, work) = behaviour::<B>(setting, &ready.judge, &policy, &job.config)?;
+        let (means, work) = behaviour::<B>(setting, &ready.reward_model, &policy, &job.config)?;
         outcome.work += work;
         behaviours.push(means);
         policies.push(policy);

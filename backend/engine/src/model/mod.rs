@@ -2,6 +2,7 @@
 
 pub mod generate;
 pub mod kernels;
+pub mod memory;
 pub mod optimizer;
 pub mod packed;
 pub mod store;

@@ -4,7 +4,7 @@
 
 use super::rloo::sequence_log_probs;
 use super::rollout::{Prompt, Rollout};
-use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;

@@ -7,12 +7,13 @@
 //! | Dr. GRPO | `r - mean` | `1 / (N T_max)` | k3 in the loss | symmetric |
 //! | DAPO | `(r - mean) / std` | `1 / sum of T` | none | higher upwards |
 //!
-//! DAPO also draws groups of equal rewards again (`method::stages`) and lowers the score of answers that come near the
+//! DAPO also draws groups of equal rewards again (`dapo.rs`) and lowers the score of answers that come near the
 //! length limit. With `normalise_then_sum` (GDPO) every objective is standardised within the group before they are added.
 
+use super::dapo::overlong_penalty;
 use super::rollout::Rollout;
 use super::surrogate::{self, mean_over_tokens};
-use super::{PolicyTrainee, Update, UpdateReport};
+use super::update::{PolicyTrainee, Update, UpdateReport};
 use crate::model::TrainBackend;
 use moslim_shared::advantage::{dr_grpo, gdpo, grpo, standardise};
 use moslim_shared::config::{Aggregation, KlPlacement, PolicyOptimizer};
@@ -51,13 +52,6 @@ pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
     }
 }
 
-/// DAPO's soft penalty (Yu et al. 2025, eq. 13): from 0 at three quarters of the limit down to -1 at the limit.
-fn overlong_penalty(length: usize, limit: usize) -> f64 {
-    let buffer = (limit / 4).max(1);
-    let over = length.saturating_sub(limit - buffer).min(buffer);
-    -(over as f64) / buffer as f64
-}
-
 /// Updates the policy on a batch of rollouts.
 pub fn update<B: TrainBackend>(
     policy: PolicyTrainee<B>,
@@ -74,15 +68,4 @@ pub fn update<B: TrainBackend>(
             _ => 1.0 / (samples * r.answer.tokens.len().max(1)) as f64,
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::overlong_penalty;
-
-    #[test]
-    fn the_overlong_penalty_begins_at_three_quarters() {
-        let at = |n| overlong_penalty(n, 40);
-        assert_eq!((at(10), at(30), at(35), at(40), at(50)), (0.0, 0.0, -0.5, -1.0, -1.0));
-    }
 }

@@ -5,7 +5,7 @@
 use super::reinforce::give_tokens;
 use super::rollout::{Rollout, groups};
 use super::surrogate::{self, mean_over_tokens};
-use super::{PolicyTrainee, Tally, Update, UpdateReport, by_prompt, clip_range, group_gradients, minibatches, tokens};
+use super::update::{PolicyTrainee, Tally, Update, UpdateReport, by_prompt, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::optimizer::Trainee;
@@ -56,29 +56,34 @@ pub struct Values {
     returns: Vec<f32>,
 }
 
-/// Fills in the whitened advantages of all tokens, and the values. Returns the number of tokens that the critic read.
-pub fn set_advantages<B: TrainBackend>(critic: &Trainee<B, Critic<B>>, rollouts: &mut [Rollout], u: &Update) -> u64 {
+/// Fills in the whitened advantages of all tokens. Returns the values of every rollout, and the number of tokens that the
+/// critic read.
+pub fn set_advantages<B: TrainBackend>(
+    critic: &Trainee<B, Critic<B>>,
+    rollouts: &mut [Rollout],
+    u: &Update,
+) -> (Vec<Values>, u64) {
     let work: Vec<&[Rollout]> = by_prompt(rollouts).collect();
     let pieces = chunks::<B::InnerBackend, _>(&work, |group| tokens(group, u.prompts));
     let read = work.iter().map(|g| tokens(g, u.prompts) as u64).sum();
-    let values = map::<B::InnerBackend, _, _, _>(&critic.model.valid(), pieces, |critic, piece| {
+    let predicted = map::<B::InnerBackend, _, _, _>(&critic.model.valid(), pieces, |critic, piece| {
         let rollouts: Vec<&Rollout> = piece.iter().flat_map(|g| g.iter()).collect();
         critic.values(&Packed::new(&groups(&rollouts, u.prompts))).into_data().to_vec::<f32>().expect("values are f32")
     })
     .concat();
-    let (mut all, mut rest) = (Vec::new(), values.as_slice());
-    for r in rollouts.iter_mut() {
+    let (mut all, mut values, mut rest) = (Vec::new(), Vec::with_capacity(rollouts.len()), predicted.as_slice());
+    for r in rollouts.iter() {
         let (own, tail) = rest.split_at(r.answer.tokens.len());
         rest = tail;
-        let values: Vec<f64> = own.iter().map(|&v| f64::from(v)).collect();
+        let predicted: Vec<f64> = own.iter().map(|&v| f64::from(v)).collect();
         let rewards = token_rewards(r.score, &r.log_ratios(), u.beta);
-        let (advantages, returns) = gae(&rewards, &values, u.config.ppo.gamma, u.config.ppo.lambda);
+        let (advantages, returns) = gae(&rewards, &predicted, u.config.ppo.gamma, u.config.ppo.lambda);
         all.extend(advantages);
-        r.values = Values { old: own.to_vec(), returns: returns.iter().map(|&x| x as f32).collect() };
+        values.push(Values { old: own.to_vec(), returns: returns.iter().map(|&x| x as f32).collect() });
     }
     whiten(&mut all);
     give_tokens(rollouts, &all);
-    read
+    (values, read)
 }
 
 /// `1/2 mean_t max((V_t - R_t)^2, (clip(V_t, V_old - eps, V_old + eps) - R_t)^2)`; `total`: tokens of the minibatch. Returns the
@@ -100,11 +105,13 @@ pub fn value_loss<B: TrainBackend>(
     (loss, new.inner().into_data().to_vec().expect("values are f32"))
 }
 
-/// Updates policy and critic on a batch of rollouts; in the first iterations only the critic.
+/// Updates policy and critic on a batch of rollouts, whose `values` are those of [`set_advantages`]; in the first iterations
+/// only the critic.
 pub fn update<B: TrainBackend>(
     mut policy: PolicyTrainee<B>,
     mut critic: Trainee<B, Critic<B>>,
     rollouts: &[Rollout],
+    values: &[Values],
     u: &Update,
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, Trainee<B, Critic<B>>, UpdateReport) {
@@ -129,8 +136,8 @@ pub fn update<B: TrainBackend>(
         let (loss, grads, outside) = group_gradients(&critic.model, &part, u.prompts, |model, part| {
             let rollouts: Vec<&Rollout> = part.iter().flat_map(|g| g.iter()).collect();
             let new = model.values(&Packed::new(&groups(&rollouts, u.prompts)));
-            let old: Vec<f32> = rollouts.iter().flat_map(|r| r.values.old.clone()).collect();
-            let returns = rollouts.iter().flat_map(|r| r.values.returns.clone()).collect();
+            let old: Vec<f32> = rollouts.iter().flat_map(|r| values[r.index].old.clone()).collect();
+            let returns = rollouts.iter().flat_map(|r| values[r.index].returns.clone()).collect();
             let (loss, new) = value_loss(new, old.clone(), returns, config.value_clip, answered);
             (loss, new.iter().zip(&old).filter(|(n, o)| f64::from((*n - *o).abs()) > config.value_clip).count())
         });
@@ -143,7 +150,7 @@ pub fn update<B: TrainBackend>(
     let mut report = tally.report();
     report.value_loss = Some(losses.iter().sum::<f64>() / losses.len().max(1) as f64);
     report.value_clip_fraction = Some(clipped as f64 / seen.max(1) as f64);
-    let all = |f: fn(&Values) -> &[f32]| rollouts.iter().flat_map(|r| f(&r.values).to_vec()).collect::<Vec<f32>>();
+    let all = |f: fn(&Values) -> &[f32]| values.iter().flat_map(|v| f(v).to_vec()).collect::<Vec<f32>>();
     report.explained_variance = Some(explained_variance(&all(|v| &v.returns), &all(|v| &v.old)));
     (policy, critic, report)
 }

@@ -4,7 +4,7 @@
 
 use super::rollout::Rollout;
 use super::surrogate::{self, mean_over_tokens};
-use super::{PolicyTrainee, Update, UpdateReport};
+use super::update::{PolicyTrainee, Update, UpdateReport};
 use crate::model::TrainBackend;
 use moslim_shared::advantage::{reward_to_go, standardise, token_rewards};
 use rand::rngs::StdRng;

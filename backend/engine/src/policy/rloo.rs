@@ -2,7 +2,7 @@
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
 use super::rollout::{Prompt, Rollout, groups};
-use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::packed::Packed;
 use crate::model::transformer::{Transformer, index_tensor};

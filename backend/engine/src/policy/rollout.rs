@@ -1,19 +1,17 @@
 //! Rollouts: prompts with preferences, sampled answers, and everything that their rewards are made of.
 
-use super::ppo::Values;
 use super::targets::TargetSampler;
-use crate::model::generate::{Answer, Sampling, generate};
+use crate::model::generate::Answer;
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed, chunks, map};
 use crate::model::transformer::Transformer;
-use crate::reward::judge::Judge;
+use crate::reward::frozen::FrozenRewardModel;
 use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
 use moslim_shared::config::PolicyConfig;
 use moslim_shared::kl::k1;
-use moslim_shared::mapping::{MappedReward, RewardStatistics, map_group, map_weighted};
+use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, map_group, map_weighted};
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::Work;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -29,6 +27,8 @@ pub struct Prompt {
 /// One sample with its reward.
 #[derive(Debug, Clone)]
 pub struct Rollout {
+    /// Position among the rollouts of its iteration.
+    pub index: usize,
     /// Position in the list of prompts; samples of one prompt form a group.
     pub prompt: usize,
     pub answer: Answer,
@@ -51,8 +51,6 @@ pub struct Rollout {
     pub advantage: f64,
     /// Where the advantage differs from token to token.
     pub per_token: Option<Vec<f32>>,
-    /// Filled in by PPO.
-    pub values: Values,
 }
 
 impl Rollout {
@@ -129,7 +127,7 @@ pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, groups: &[Group], te
 }
 
 /// The answer as the reward model reads it: with an end-of-sequence, also where the policy forgot it.
-pub fn judged_answer(answer: &[u32], eos: u32) -> Vec<u32> {
+pub fn ended_answer(answer: &[u32], eos: u32) -> Vec<u32> {
     let mut answer = answer.to_vec();
     if answer.last() != Some(&eos) {
         answer.push(eos);
@@ -137,18 +135,18 @@ pub fn judged_answer(answer: &[u32], eos: u32) -> Vec<u32> {
     answer
 }
 
-/// What a judge says about answers to untagged questions, `[answer][objective][class]`, and the tokens that it read. `answers`:
+/// What a reward model says about answers to untagged questions, `[answer][objective][class]`, and the tokens that it read. `answers`:
 /// position of the prompt and tokens; those of one prompt are neighbours, and it is read once for all of them.
-pub fn judge_answers<B: Kernels>(
-    judge: &Judge<B>,
+pub fn classify_answers<B: Kernels>(
+    reward_model: &FrozenRewardModel<B>,
     answers: &[(usize, &[u32])],
     prompts: &[Prompt],
     questions: &[EncodedQuestion],
     tokenizer: &Tokenizer,
 ) -> (Vec<Vec<Vec<f64>>>, u64) {
     let untagged: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.untagged_prompt(&questions[p.question].tokens)).collect();
-    let judged: Vec<Vec<u32>> = answers.iter().map(|(_, a)| judged_answer(a, tokenizer.eos)).collect();
-    let mut rest = judged.as_slice();
+    let ended: Vec<Vec<u32>> = answers.iter().map(|(_, a)| ended_answer(a, tokenizer.eos)).collect();
+    let mut rest = ended.as_slice();
     let groups: Vec<Group> = answers
         .chunk_by(|a, b| a.0 == b.0)
         .map(|same| {
@@ -157,95 +155,77 @@ pub fn judge_answers<B: Kernels>(
             Group { prompt: &untagged[same[0].0], answers: own.iter().map(Vec::as_slice).collect() }
         })
         .collect();
-    (judge.distributions(&groups), read(&groups))
+    (reward_model.distributions(&groups), read(&groups))
 }
 
 /// Tokens of all groups; a prompt is read once for all its answers.
-fn read(groups: &[Group]) -> u64 {
+pub fn read(groups: &[Group]) -> u64 {
     groups.iter().map(|g| g.tokens() as u64).sum()
 }
 
-/// Models that a rollout needs; reference and judge are frozen.
-pub struct Actors<'a, B: Kernels> {
-    pub policy: &'a Transformer<B>,
-    pub reference: &'a Transformer<B>,
-    pub judge: &'a Judge<B>,
-    pub tokenizer: &'a Tokenizer,
-    pub questions: &'a [EncodedQuestion],
-    pub aim: &'a Aim,
-    /// Statistics of the mapping, as far as they have moved.
-    pub statistics: &'a RewardStatistics,
-    /// Which objectives are better when higher.
-    pub higher_is_better: &'a [bool],
-}
-
-/// Samples `samples_per_prompt` answers to each prompt and scores them. Group members are neighbours.
-/// Also returns the work that it took.
-pub fn roll_out<B: Kernels>(
-    actors: &Actors<B>,
+/// What an aim makes of class distributions: the scalar of every answer, `samples` neighbours to each prompt. For MOSLIM
+/// `r = 1/sum m * sum_i m_i (f(p_i, t_i) - avg_i[t_i]) / std_i[t_i]`; for fixed weights a weighted sum of the objectives.
+/// `higher_is_better`: of each objective.
+pub fn map_rewards(
+    aim: &Aim,
+    mapping: &MappingConfig,
+    statistics: &RewardStatistics,
+    distributions: &[Vec<Vec<f64>>],
     prompts: &[Prompt],
-    config: &PolicyConfig,
-    beta: f64,
-    seed: u64,
-) -> (Vec<Rollout>, Work) {
-    let (tokenizer, samples) = (actors.tokenizer, config.samples_per_prompt);
-    let inputs: Vec<&[u32]> = prompts.iter().map(|p| p.tokens.as_slice()).collect();
-    let sampling = Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens: config.max_new_tokens, seed };
-    let answers = generate(actors.policy, &inputs, samples, tokenizer.eos, &sampling);
-
-    let tagged: Vec<Group> = inputs
-        .iter()
-        .zip(answers.chunks(samples))
-        .map(|(&prompt, answers)| Group { prompt, answers: answers.iter().map(|a| a.tokens.as_slice()).collect() })
-        .collect();
-    let reference = answer_log_probs(actors.reference, &tagged, config.temperature as f32);
-
-    let pairs: Vec<(usize, &[u32])> = answers.iter().enumerate().map(|(n, a)| (n / samples, a.tokens.as_slice())).collect();
-    let (distributions, judged) = judge_answers(actors.judge, &pairs, prompts, actors.questions, tokenizer);
-
-    let mapping = &actors.judge.calibration.mapping;
-    let rewards: Vec<MappedReward> = match actors.aim {
+    samples: usize,
+    higher_is_better: &[bool],
+) -> Vec<MappedReward> {
+    match aim {
         Aim::Preference => distributions
             .chunks(samples)
             .zip(prompts)
-            .flat_map(|(group, p)| map_group(mapping, actors.statistics, group, &p.preference))
+            .flat_map(|(group, p)| map_group(mapping, statistics, group, &p.preference))
             .collect(),
         Aim::Weights(weights) => {
-            distributions.iter().map(|d| map_weighted(mapping, actors.statistics, d, weights, actors.higher_is_better)).collect()
+            distributions.iter().map(|d| map_weighted(mapping, statistics, d, weights, higher_is_better)).collect()
         }
-    };
-
-    // Policy and reference read the tagged prompt, the reward model the untagged one.
-    let work = Work { forward_tokens: 2 * read(&tagged) + judged, training_tokens: 0 };
-    let mut rollouts = Vec::with_capacity(answers.len());
-    for (n, (((answer, reference), distributions), mapped)) in
-        answers.into_iter().zip(reference).zip(distributions).zip(rewards).enumerate()
-    {
-        let prompt = n / samples;
-        let penalty = if answer.ended { 0.0 } else { -config.missing_eos_penalty };
-        let score = mapped.scalar + penalty;
-        let sum = |values: &[f32]| values.iter().map(|&l| f64::from(l)).sum::<f64>();
-        let kl = k1(sum(&answer.log_probs), sum(&reference));
-        let asked = match actors.aim {
-            Aim::Preference => prompts[prompt].preference.0.iter().map(Option::is_some).collect(),
-            Aim::Weights(weights) => weights.iter().map(|&w| w > 0.0).collect(),
-        };
-        rollouts.push(Rollout {
-            prompt,
-            answer,
-            distributions,
-            contributions: mapped.contributions,
-            penalty,
-            score,
-            kl,
-            // The penalty is part of the reward whether or not the optimiser reads it there.
-            reward: score - beta * kl,
-            reference_log_probs: reference,
-            asked,
-            advantage: 0.0,
-            per_token: None,
-            values: Values::default(),
-        });
     }
-    (rollouts, work)
+}
+
+/// Puts samples together with what their rewards are made of. All but `prompts`: one for each answer; `samples` neighbours
+/// answer the same prompt.
+pub fn collect(
+    answers: Vec<Answer>,
+    reference: Vec<Vec<f32>>,
+    distributions: Vec<Vec<Vec<f64>>>,
+    mapped: Vec<MappedReward>,
+    prompts: &[Prompt],
+    (aim, config, beta): (&Aim, &PolicyConfig, f64),
+) -> Vec<Rollout> {
+    let samples = config.samples_per_prompt;
+    let parts = answers.into_iter().zip(reference).zip(distributions).zip(mapped).enumerate();
+    parts
+        .map(|(n, (((answer, reference), distributions), mapped))| {
+            let prompt = n / samples;
+            let penalty = if answer.ended { 0.0 } else { -config.missing_eos_penalty };
+            let score = mapped.scalar + penalty;
+            let sum = |values: &[f32]| values.iter().map(|&l| f64::from(l)).sum::<f64>();
+            let kl = k1(sum(&answer.log_probs), sum(&reference));
+            let asked = match aim {
+                Aim::Preference => prompts[prompt].preference.0.iter().map(Option::is_some).collect(),
+                Aim::Weights(weights) => weights.iter().map(|&w| w > 0.0).collect(),
+            };
+            Rollout {
+                index: n,
+                prompt,
+                answer,
+                distributions,
+                contributions: mapped.contributions,
+                penalty,
+                score,
+                kl,
+                // The KL term is part of the reward whether or not the optimiser reads it there.
+                reward: score - beta * kl,
+                reference_log_probs: reference,
+                asked,
+                advantage: 0.0,
+                per_token: None,
+            }
+        })
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! PPO's clipped surrogate over tokens, which GRPO, REINFORCE++ and PPO share; they differ in advantages and weights.
 
 use super::rollout::{Prompt, Rollout, groups};
-use super::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
+use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::packed::Packed;
 use crate::model::transformer::Transformer;

@@ -1,6 +1,6 @@
 //! The reward model: one trunk, one head per objective. It never sees the preference tags.
 
-pub mod judge;
+pub mod frozen;
 pub mod loss;
 pub mod train;
 

@@ -1,7 +1,7 @@
 //! Stage 2 and 3: train the reward model, calibrate its heads, measure it.
 
 use super::RewardModel;
-use super::judge::{Calibration, all_outputs};
+use super::frozen::{Calibration, all_outputs};
 use super::loss::{Weighing, masked_loss};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;

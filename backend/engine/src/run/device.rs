@@ -1,15 +1,9 @@
-//! Which device a run computes on, and why. The only place that names concrete backends.
+//! Which device a run computes on, and why.
 
-use super::{Job, RunError};
-use crate::bench::{BenchReport, Measured};
-use crate::method;
-use crate::progress::Progress;
 use anyhow::{Result, bail};
-use burn::backend::Autodiff;
 use burn_flex::FlexDevice;
-use moslim_shared::config::{DeviceChoice, Precision};
+use moslim_shared::config::DeviceChoice;
 use moslim_shared::event::DeviceReport;
-use moslim_shared::summary::RunSummary;
 use serde::Serialize;
 
 /// A device of a backend that this build contains.
@@ -227,56 +221,4 @@ pub fn choose(choice: DeviceChoice) -> Result<(Device, DeviceReport)> {
     }
     let reason = "asked for".to_string();
     Ok((open(&forced), report(&forced, reason)))
-}
-
-/// Free bytes of the memory of the device called `name`; `None` where the driver does not tell.
-pub(crate) fn free_memory(name: &str) -> Option<u64> {
-    if name != "cuda" {
-        return None;
-    }
-    // The first device that this process may use is the one it computes on.
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
-    let first = visible.split(',').map(str::trim).find(|id| !id.is_empty()).unwrap_or("0");
-    let output = std::process::Command::new("nvidia-smi")
-        .args(["--query-gpu=memory.free", "--format=csv,noheader,nounits"])
-        .arg(format!("--id={first}"))
-        .output()
-        .ok()
-        .filter(|o| o.status.success())?;
-    let mib: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
-    Some(mib << 20)
-}
-
-/// Measures the model sizes called `names` on the device that `choice` asks for; see [`crate::bench::run`].
-///
-/// # Errors
-/// When the device is not available or does not compute in `precision`, or the built-in world's tokenizer cannot be trained.
-pub fn bench(
-    choice: DeviceChoice,
-    names: &[&str],
-    repetitions: usize,
-    precision: Precision,
-    each: impl FnMut(&str),
-) -> Result<BenchReport> {
-    let (device, report) = choose(choice)?;
-    let shape = Measured { names, repetitions, precision, device: report.device };
-    match device {
-        Device::Cpu(device) => crate::bench::run::<Autodiff<burn::backend::Flex>>(&shape, &device, each),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => crate::bench::run::<Autodiff<burn::backend::Cuda>>(&shape, &device, each),
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(device) => crate::bench::run::<Autodiff<burn::backend::Wgpu>>(&shape, &device, each),
-    }
-}
-
-/// Runs the method on the device that the configuration asks for.
-pub fn train_on_device(job: &Job, progress: &mut Progress) -> Result<RunSummary, RunError> {
-    let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
-    Ok(match device {
-        Device::Cpu(device) => method::run::<Autodiff<burn::backend::Flex>>(job, &device, report, progress)?,
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => method::run::<Autodiff<burn::backend::Cuda>>(job, &device, report, progress)?,
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(device) => method::run::<Autodiff<burn::backend::Wgpu>>(job, &device, report, progress)?,
-    })
 }

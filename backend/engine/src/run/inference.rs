@@ -1,17 +1,17 @@
 //! A finished run at work: scoring answers and generating them.
 
 use super::device::{Device, choose};
-use crate::data::world;
+use crate::data::TaskCard;
 use crate::evaluate::answer::{Ask, Route};
-use crate::method::stages::model_file;
+use crate::keep::{model_file, read_config};
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
 use crate::model::store::from_safetensors;
 use crate::model::transformer::Transformer;
-use crate::policy::rollout::judged_answer;
+use crate::policy::rollout::ended_answer;
 use crate::reward::RewardModel;
-use crate::reward::judge::{Calibration, Judge};
+use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::text::Tokenizer;
 use anyhow::{Context, Result, bail};
 use moslim_shared::config::{DeviceChoice, RunConfig};
@@ -49,8 +49,12 @@ fn open(folder: &Path) -> Result<(RunConfig, Vec<Objective>, Tokenizer)> {
     if !folder.is_dir() {
         bail!("there is no run in {}", folder.display());
     }
-    let config = read_json(&folder.join("config.json"))?;
-    let objectives = world::objectives();
+    let file = |name: &str| match std::fs::read(folder.join(name)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    };
+    let config = read_config(file).with_context(|| format!("reading the configuration in {}", folder.display()))?;
+    let objectives = TaskCard::read(folder)?.objectives;
     let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), &objectives)?;
     Ok((config, objectives, tokenizer))
 }
@@ -63,16 +67,16 @@ trait Score: Send {
 }
 
 struct ScoreOn<B: Kernels> {
-    judge: Judge<B>,
+    reward_model: FrozenRewardModel<B>,
     context: usize,
 }
 
 impl<B: Kernels> Score for ScoreOn<B> {
     fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
-        self.judge.distributions(groups)
+        self.reward_model.distributions(groups)
     }
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
-        let c = &self.judge.calibration;
+        let c = &self.reward_model.calibration;
         map_reward(&c.mapping, &c.statistics, distributions, preference)
     }
     fn context(&self) -> usize {
@@ -111,7 +115,7 @@ impl Scorer {
                     let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, classes, loss, 0, $device);
                     models.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
                 }
-                Box::new(ScoreOn { judge: Judge { models, calibration }, context }) as Box<dyn Score>
+                Box::new(ScoreOn { reward_model: FrozenRewardModel { models, calibration }, context }) as Box<dyn Score>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -137,7 +141,7 @@ impl Scorer {
         let mut pairs = Vec::with_capacity(rows.len());
         for (n, (question, answer)) in rows.iter().enumerate() {
             let question = self.tokenizer.untagged_prompt(&self.tokenizer.encode(question)?);
-            let answer = judged_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
+            let answer = ended_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
             let tokens = question.len() + answer.len();
             if tokens > self.inner.context() {
                 bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, tokens, self.inner.context());

@@ -1,80 +1,134 @@
-//! Runs: the device they compute on, the cache of finished stages, checkpoints, and what is left when they end.
+//! Runs: the device they compute on, how they are trained and end, and a finished run at work.
+//!
+//! Here belongs what knows concrete backends and a whole run. Stages are in `method/`, files in `keep/`.
 
-pub mod cache;
-pub mod checkpoint;
-mod device;
+pub mod device;
 mod inference;
 
-pub(crate) use device::free_memory;
-pub use device::{DeviceEntry, bench, devices};
+pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, ScoreLine, Scored, Scorer};
 
-use crate::data::world;
-use crate::progress::{Progress, Stopped, Unfit};
-use moslim_shared::config::RunConfig;
-use moslim_shared::event::EventBody;
+use crate::data::Task;
+use crate::keep::Job;
+use crate::keep::journal::{self, Journal};
+use crate::method;
+use crate::progress::{Progress, Stop, Stopped, Unfit};
+use anyhow::Result;
+use burn::backend::Autodiff;
+use device::{Device, choose};
+use moslim_shared::event::{EventBody, Outcome};
 use moslim_shared::summary::RunSummary;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-
-/// A run to be trained.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Identifier; names the run's folder.
-    pub run: String,
-    pub config: RunConfig,
-    /// Root of everything the lab keeps: `cache/` and `runs/`.
-    pub lab: PathBuf,
-}
-
-impl Job {
-    /// The run's folder.
-    pub fn folder(&self) -> PathBuf {
-        self.lab.join("runs").join(&self.run)
-    }
-}
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a run did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// It was asked to stop, by a person or by the system.
     #[error("the run was stopped; its checkpoint is kept")]
-    Cancelled,
+    Stopped(Outcome),
     #[error("{0}")]
     BadInput(String),
     #[error("{0:#}")]
     Failed(anyhow::Error),
 }
 
-impl From<anyhow::Error> for RunError {
-    fn from(error: anyhow::Error) -> Self {
+impl RunError {
+    fn of(error: anyhow::Error, stop: &Stop) -> Self {
         match error.downcast::<Unfit>() {
             Ok(unfit) => Self::BadInput(unfit.0),
-            Err(error) if error.is::<Stopped>() => Self::Cancelled,
+            Err(error) if error.is::<Stopped>() => Self::Stopped(stop.asked().unwrap_or(Outcome::Interrupted)),
             Err(error) => Self::Failed(error),
         }
     }
 }
 
-/// Most memory that this process has held so far, MiB; 0 where the system does not tell.
-pub fn peak_memory_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
-/// Trains a run from SFT to evaluation, or goes on from its checkpoint. Blocks until it ends or `stop` is set; reports to
-/// `sink`. Leaves `summary.json`, the policy and the frozen reward model in the run's folder.
+/// Trains a run from SFT to evaluation, or goes on from its checkpoint. Blocks until it ends or is asked to stop. Every event,
+/// the end included, is in the run's journal before `sink` is told. Leaves `summary.json`, the policy and the frozen reward
+/// model in the run's folder.
 ///
 /// # Errors
-/// [`RunError::BadInput`] for an invalid configuration or a forced device that is missing; [`RunError::Cancelled`] after
-/// `stop`; [`RunError::Failed`] otherwise.
-pub fn train(job: &Job, stop: &AtomicBool, sink: &mut dyn FnMut(EventBody)) -> Result<RunSummary, RunError> {
-    let problems = job.config.problems(&world::objectives());
+/// [`RunError::BadInput`] for an invalid configuration or a forced device that is missing; [`RunError::Stopped`] after
+/// `stop`; [`RunError::Failed`] otherwise, also when the journal cannot be written.
+pub fn train(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
+    let task = Task::load(&job.config.world).map_err(RunError::Failed)?;
+    train_on(job, task, stop, sink)
+}
+
+/// [`train`] on a task that no configuration names.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
+    let problems = job.config.problems(&task.objectives);
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
         return Err(RunError::BadInput(lines.join("\n")));
     }
-    std::fs::create_dir_all(job.folder())
-        .map_err(|e| RunError::BadInput(format!("the folder {} cannot be written: {e}", job.folder().display())))?;
-    device::train_on_device(job, &mut Progress { sink, stop })
+    let mut journal = Journal::open(job.files.as_ref(), &job.path(journal::FILE))
+        .map_err(|e| RunError::BadInput(format!("the run's folder cannot be written: {e:#}")))?;
+    let mut lost: Option<anyhow::Error> = None;
+    let mut write = |body: EventBody| {
+        match journal.add(&body) {
+            Ok(()) => sink(&body),
+            // What is not in the journal did not happen: the run ends at its next step.
+            Err(error) => {
+                lost.get_or_insert(error);
+                stop.interrupt();
+            }
+        }
+    };
+    let mut progress = Progress { sink: &mut write, stop };
+    let trained = catch_unwind(AssertUnwindSafe(|| train_on_device(job, task, &mut progress)));
+    let mut result = trained.unwrap_or_else(|panic| Err(RunError::Failed(panicked(&*panic))));
+    if let Some(error) = lost.take() {
+        result = Err(RunError::Failed(error.context("its events could not be kept (is the disk full?)")));
+    }
+    let (outcome, message) = match &result {
+        Ok(_) => (Outcome::Finished, String::new()),
+        Err(RunError::Stopped(Outcome::Cancelled)) => (Outcome::Cancelled, "cancelled".into()),
+        Err(RunError::Stopped(_)) => {
+            (Outcome::Interrupted, "it was asked to stop; resume it to go on from its last checkpoint".into())
+        }
+        Err(error) => (Outcome::Failed, error.to_string()),
+    };
+    let ended = EventBody::Ended { outcome, message };
+    match journal.add(&ended) {
+        Ok(()) => sink(&ended),
+        Err(error) if result.is_ok() => result = Err(RunError::Failed(error.context("its end could not be kept"))),
+        Err(_) => {}
+    }
+    result
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    anyhow::anyhow!("internal error: {}", text.unwrap_or("no message"))
+}
+
+/// Runs the method on the device that the configuration asks for.
+fn train_on_device(job: &Job, task: Task, progress: &mut Progress) -> Result<RunSummary, RunError> {
+    let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
+    let stop = progress.stop;
+    let result = match device {
+        Device::Cpu(device) => method::run::<Autodiff<burn::backend::Flex>>(job, task, &device, report, progress),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => method::run::<Autodiff<burn::backend::Cuda>>(job, task, &device, report, progress),
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(device) => method::run::<Autodiff<burn::backend::Wgpu>>(job, task, &device, report, progress),
+    };
+    result.map_err(|error| RunError::of(error, stop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_keep_their_message() {
+        let panics: [Box<dyn Any + Send>; 2] = [Box::new("gone"), Box::new(String::from("gone"))];
+        for panic in panics {
+            assert_eq!(panicked(&*panic).to_string(), "internal error: gone");
+        }
+    }
 }

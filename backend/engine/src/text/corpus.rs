@@ -1,7 +1,6 @@
-//! The world's rows and questions as tokens, ready to be batched.
+//! A task's rows and questions as tokens, ready to be batched.
 
 use super::Tokenizer;
-use crate::data::world::Question;
 use crate::data::{Row, Splits};
 use crate::model::packed::Group;
 use anyhow::Result;
@@ -20,6 +19,11 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// The question's own tokens, without roles.
+    pub fn question(&self) -> &[u32] {
+        &self.tokens[1..self.answer - 1]
+    }
+
     /// Question and answer.
     pub fn group(&self) -> Group<'_> {
         let (prompt, answer) = self.tokens.split_at(self.answer);
@@ -30,7 +34,7 @@ impl Encoded {
 /// A question with its tokens.
 #[derive(Debug, Clone)]
 pub struct EncodedQuestion {
-    pub question: Question,
+    pub text: String,
     pub tokens: Vec<u32>,
 }
 
@@ -49,10 +53,10 @@ impl Corpus {
     /// Encodes all splits.
     pub fn new(splits: &Splits, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = |rows: &[Row]| rows.par_iter().map(|r| encode_row(r, tokenizer)).collect::<Result<Vec<_>>>();
-        let questions = |questions: &[Question]| {
+        let questions = |questions: &[String]| {
             questions
                 .par_iter()
-                .map(|q| Ok(EncodedQuestion { question: q.clone(), tokens: tokenizer.encode(&q.text)? }))
+                .map(|q| Ok(EncodedQuestion { text: q.clone(), tokens: tokenizer.encode(q)? }))
                 .collect::<Result<Vec<_>>>()
         };
         Ok(Self {
@@ -80,7 +84,7 @@ impl Corpus {
 }
 
 fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
-    let mut tokens = tokenizer.untagged_prompt(&tokenizer.encode(&row.question.text)?);
+    let mut tokens = tokenizer.untagged_prompt(&tokenizer.encode(&row.question)?);
     let answer = tokens.len();
     tokens.extend(tokenizer.encode(&row.answer)?);
     tokens.push(tokenizer.eos);

@@ -54,7 +54,7 @@ impl Tokenizer {
             .with_decoder(Some(byte_level))
             .build()
             .map_err(library)?;
-        let texts = splits.train.iter().take(20_000).flat_map(|r| [r.question.text.as_str(), r.answer.as_str()]);
+        let texts = splits.train.iter().take(20_000).flat_map(|r| [r.question.as_str(), r.answer.as_str()]);
         inner.train(&mut trainer, texts.collect::<Vec<_>>().into_iter()).map_err(library)?;
         let json = inner.to_string(false).map_err(library)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(library)?;
@@ -75,6 +75,9 @@ impl Tokenizer {
     }
 
     /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is missing or damaged, or has no tag for a class; the message names the file.
     pub fn load(file: &Path, objectives: &[Objective]) -> Result<Self> {
         let inner =
             tokenizers::Tokenizer::from_file(file).map_err(library).with_context(|| format!("reading {}", file.display()))?;
@@ -145,11 +148,11 @@ impl Tokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{generate, world};
+    use crate::data::{Task, world};
     use moslim_shared::config::WorldConfig;
 
     fn tokenizer() -> (Tokenizer, Splits) {
-        let splits = generate(&WorldConfig { rows: 4_000, ..Default::default() });
+        let splits = Task::load(&WorldConfig { rows: 4_000, ..Default::default() }).unwrap().splits;
         (Tokenizer::train(768, &splits, &world::objectives()).unwrap(), splits)
     }
 

@@ -1,4 +1,4 @@
-//! What the laboratory offers: presets, the world, devices, and checks of configurations.
+//! What the laboratory offers: presets, tasks, devices, and checks of configurations.
 
 use crate::api::Body;
 use crate::api::runs::Proposal;
@@ -8,11 +8,12 @@ use anyhow::{Context, ensure};
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use moslim_engine::data::world::objectives;
-use moslim_shared::config::Problem;
-use moslim_shared::event::{PresetInfo, WorldInfo};
+use moslim_engine::data::Task;
+use moslim_shared::config::{Problem, RunConfig};
+use moslim_shared::event::{PresetInfo, TaskInfo};
 use serde::Serialize;
 use serde_json::Value;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -26,7 +27,9 @@ pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1/health", get(health))
         .route("/api/v1/presets", get(presets))
-        .route("/api/v1/world", get(world))
+        .route("/api/v1/task", get(task).post(task_of))
+        // Its name before tasks were values.
+        .route("/api/v1/world", get(task))
         .route("/api/v1/devices", get(devices))
         .route("/api/v1/validate", post(validate))
 }
@@ -45,8 +48,14 @@ async fn presets() -> Json<Vec<PresetInfo>> {
     Json(moslim_shared::presets::all())
 }
 
-async fn world() -> Json<WorldInfo> {
-    Json(WorldInfo { objectives: objectives() })
+/// The task of a run of which nothing else is said.
+async fn task() -> Result<Json<TaskInfo>, Error> {
+    task_of(Body(Proposal { config: RunConfig::default() })).await
+}
+
+async fn task_of(Body(proposal): Body<Proposal>) -> Result<Json<TaskInfo>, Error> {
+    let task = &proposal.config.world;
+    Ok(Json(TaskInfo { name: Task::name_of(task), objectives: Task::objectives_of(task)? }))
 }
 
 #[derive(Serialize)]
@@ -54,19 +63,19 @@ struct Verdict {
     problems: Vec<Problem>,
 }
 
-async fn validate(Body(proposal): Body<Proposal>) -> Json<Verdict> {
-    Json(Verdict { problems: proposal.config.problems(&objectives()) })
+async fn validate(Body(proposal): Body<Proposal>) -> Result<Json<Verdict>, Error> {
+    let objectives = Task::objectives_of(&proposal.config.world)?;
+    Ok(Json(Verdict { problems: proposal.config.problems(&objectives) }))
 }
 
 async fn devices(State(app): State<Shared>) -> Result<Json<Value>, Error> {
-    let devices = app.devices.get_or_try_init(look_for_devices).await?;
+    let devices = app.devices.get_or_try_init(|| look_for_devices(app.launcher.program())).await?;
     Ok(Json(devices.clone()))
 }
 
 /// Asks a child process (`devices --json`), because looking for a device loads its driver, and a driver that aborts takes
 /// its process with it.
-async fn look_for_devices() -> anyhow::Result<Value> {
-    let program = std::env::current_exe().context("finding this program")?;
+async fn look_for_devices(program: &Path) -> anyhow::Result<Value> {
     let child = Command::new(program).args(["devices", "--json"]).stdin(Stdio::null()).kill_on_drop(true).output();
     let output =
         timeout(DEVICE_TIME, child).await.context("looking for devices took too long")?.context("looking for devices")?;

@@ -6,12 +6,13 @@ use crate::state::Shared;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use moslim_engine::data::world;
+use moslim_engine::data::Task;
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{Event, RunInfo};
+use moslim_shared::event::{About, Event, RunInfo};
 use serde::Deserialize;
+use std::collections::HashSet;
 
 /// Events in one answer: by default, and at most.
 const DEFAULT_EVENTS: usize = 1000;
@@ -25,6 +26,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v1/runs/{id}/events", get(events))
         .route("/api/v1/runs/{id}/cancel", post(cancel))
         .route("/api/v1/runs/{id}/resume", post(resume))
+        .route("/api/v1/runs/{id}/about", put(describe))
 }
 
 /// A request that carries a configuration.
@@ -41,13 +43,23 @@ struct Range {
     limit: Option<usize>,
 }
 
-async fn list(State(app): State<Shared>) -> Result<Json<Vec<RunInfo>>, Error> {
-    Ok(Json(app.store.runs().await?))
+#[derive(Deserialize)]
+struct Search {
+    search: Option<String>,
+}
+
+async fn list(State(app): State<Shared>, search: Result<Query<Search>, QueryRejection>) -> Result<Json<Vec<RunInfo>>, Error> {
+    let Query(Search { search }) = search.map_err(|e| Error::BadRequest(format!("search is a text: {e}")))?;
+    let mut runs = app.follower.runs();
+    if let Some(text) = search.filter(|t| !t.is_empty()) {
+        let found: HashSet<String> = app.index.search(&text).await?.iter().map(ToString::to_string).collect();
+        runs.retain(|run| found.contains(&run.id));
+    }
+    Ok(Json(runs))
 }
 
 async fn one(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
-    let run = app.store.run(&id).await?;
-    run.map(Json).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+    app.follower.run(&id).map(Json).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
 }
 
 async fn events(
@@ -60,16 +72,15 @@ async fn events(
     if !(1..=MOST_EVENTS).contains(&limit) {
         return Err(Error::BadRequest(format!("limit is {limit}; allowed is 1 to {MOST_EVENTS}")));
     }
-    let events = app.store.events(&id, range.after, limit).await?;
-    // Only an empty answer leaves open whether there is such a run.
-    if events.is_empty() && app.store.run(&id).await?.is_none() {
+    if app.follower.run(&id).is_none() {
         return Err(Error::NotFound(format!("there is no run {id}")));
     }
-    Ok(Json(events))
+    let read = move || app.follower.events(&id, range.after, limit);
+    Ok(Json(tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??))
 }
 
 async fn start(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let problems = proposal.config.problems(&world::objectives());
+    let problems = proposal.config.problems(&Task::objectives_of(&proposal.config.world)?);
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
@@ -88,4 +99,12 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
+}
+
+async fn describe(State(app): State<Shared>, Id(id): Id, Body(about): Body<About>) -> Result<Json<RunInfo>, Error> {
+    let problems = about.problems();
+    if !problems.is_empty() {
+        return Err(Error::invalid(problems));
+    }
+    finish(async move { app.supervisor.describe(&id, about).await }).await.map(Json)
 }

@@ -3,13 +3,17 @@
 use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, write_file};
+use crate::launch::Local;
 use crate::study::Study;
 use anyhow::{Context, bail};
+use moslim_engine::bench::on_device as measure;
 use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport};
-use moslim_engine::model::store::write_atomically;
-use moslim_engine::run::bench as measure;
+use moslim_engine::keep::files::Disk;
+use moslim_engine::keep::journal::{self, Journal};
+use moslim_engine::progress::Stop;
 use moslim_shared::config::{DeviceChoice, Precision};
+use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::metrics::ReliabilityBin;
 use moslim_shared::presets;
 use moslim_shared::study::{Axis, StudyConfig};
@@ -20,7 +24,6 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// What a peer does on the same shapes; read by Python from its standard input.
@@ -86,6 +89,9 @@ struct Report {
 /// # Errors
 /// When a size or the peer is unknown, the peer fails, or the result cannot be written out.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    if let Some(events) = args.journal {
+        return journal(events, args.json);
+    }
     if let Some(runs) = args.study {
         return study(usize::from(runs), usize::from(args.repetitions), args.json);
     }
@@ -116,6 +122,38 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if args.json { print_json(&report) } else { print(&report) }
 }
 
+/// How fast a journal takes events.
+#[derive(Debug, Serialize)]
+struct JournalReport {
+    events: u32,
+    events_per_second: f64,
+    /// Bytes of the journal for each event.
+    bytes_per_event: f64,
+}
+
+/// Measures a journal on the disk that holds temporary files: `events` losses, each written and handed to the system by itself.
+fn journal(events: u32, json: bool) -> Result<(), Failure> {
+    let folder = std::env::temp_dir().join(format!("moslim-bench-{}", std::process::id()));
+    let files = Disk(folder.clone());
+    let measured = (|| -> anyhow::Result<JournalReport> {
+        let mut journal = Journal::open(&files, journal::FILE)?;
+        let begun = Instant::now();
+        for step in 0..events as usize {
+            let (stage, part, total) = (Stage::Sft, None, events as usize);
+            journal.add(&EventBody::Loss { stage, part, step, total, loss: 1.5 / (step + 1) as f64, rate: 17.25 })?;
+        }
+        let events_per_second = f64::from(events) / begun.elapsed().as_secs_f64();
+        let bytes = std::fs::metadata(folder.join(journal::FILE))?.len();
+        Ok(JournalReport { events, events_per_second, bytes_per_event: bytes as f64 / f64::from(events.max(1)) })
+    })();
+    let _ = std::fs::remove_dir_all(&folder);
+    let report = measured?;
+    if json {
+        return print_json(&report);
+    }
+    print_line(&format!("{:.0} events a second, {:.0} bytes each", report.events_per_second, report.bytes_per_event))
+}
+
 /// What a study of finished runs takes.
 #[derive(Debug, Serialize)]
 struct StudyReport {
@@ -134,17 +172,18 @@ fn study(runs: usize, repetitions: usize, json: bool) -> Result<(), Failure> {
         let seeds = (1..=runs as u64).collect();
         let base = presets::find("quick").map(|p| p.config).unwrap_or_default();
         let config = StudyConfig { name: "bench".into(), question: String::new(), base, axes: vec![axis], seeds };
+        let launcher = Local::new()?;
         let study = Study::create(&data, config)?;
         let state = study.state()?;
         for (n, run) in state.runs.iter().enumerate() {
             let id = run.run.parse().map_err(|e: String| Failure::Failed(e))?;
             let text = serde_json::to_vec_pretty(&finished(&run.run, n)).map_err(anyhow::Error::from)?;
-            write_atomically(&data.run(&id).join("summary.json"), &text)?;
+            write_file(&data.run(&id).join("summary.json"), &text)?;
         }
         let mut seconds = Vec::new();
         for _ in 0..repetitions {
             let begun = Instant::now();
-            study.run(None, &AtomicBool::new(false), &mut |_| ())?;
+            study.run(None, &launcher, &Stop::default(), &mut |_| ())?;
             seconds.push(begun.elapsed().as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);
@@ -164,7 +203,7 @@ fn finished(run: &str, n: usize) -> RunSummary {
     let matrix = |size: usize| (0..size).map(|r| (0..size).map(|c| figure(r + c)).collect()).collect::<Vec<Vec<f64>>>();
     let head = |i: usize| ControlHead { spearman: figure(i), hit_rate: figure(i + 1), matrix: matrix(5), ..Default::default() };
     let report = ControlReport { heads: (0..4).map(head).collect(), cross_talk: matrix(4), ..Default::default() };
-    let control = ControlSummary { judge: "gold".into(), policy: report.clone(), sft: report };
+    let control = ControlSummary { policy: report.clone(), sft: report, ..Default::default() };
     let bin = |i: usize| ReliabilityBin { confidence: figure(i), accuracy: figure(i + 1), n: i };
     let graded = |i: usize| RewardHeadReport {
         qwk: figure(i),

@@ -3,7 +3,7 @@
 use crate::cli::SampleArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use moslim_engine::data;
+use moslim_engine::data::{Task, world};
 use moslim_shared::config::{RunConfig, WorldConfig};
 
 /// Most rows of a sample; the whole world is what training is for.
@@ -17,19 +17,19 @@ pub fn sample(args: &SampleArgs) -> Result<(), Failure> {
     if !(1..=MOST_ROWS).contains(&args.n) {
         return Err(Failure::field("n", format!("is {}; allowed is 1 to {MOST_ROWS}", args.n)));
     }
-    let world = WorldConfig {
+    let settings = WorldConfig {
         label_noise: args.label_noise,
         missing_labels: args.missing_labels,
         seed: args.seed,
         ..WorldConfig::default()
     };
     // The rules for a world are those for a run's world.
-    let config = RunConfig { world: world.clone(), ..RunConfig::default() };
-    let problems = config.problems(&data::world::objectives());
+    let config = RunConfig { world: settings.clone(), ..RunConfig::default() };
+    let problems = config.problems(&Task::objectives_of(&config.world)?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }
-    let rows = data::sample(&world, args.n, args.seed);
+    let rows = world::sample(&settings, args.n, args.seed);
     if args.json {
         return print_json(&rows);
     }

@@ -4,8 +4,10 @@ mod bench;
 mod data;
 mod devices;
 mod generate;
+mod reindex;
 mod score;
 mod serve;
+mod stop;
 mod study;
 mod train;
 mod worker;
@@ -28,6 +30,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
         Command::Study(args) => study::run(&args),
+        Command::Stop(args) => stop::run(&args),
+        Command::Reindex(args) => reindex::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),

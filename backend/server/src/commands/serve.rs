@@ -4,17 +4,22 @@ use crate::api;
 use crate::cli::ServeArgs;
 use crate::commands::print_line;
 use crate::failure::Failure;
-use crate::folder::{DataFolder, lock_file};
+use crate::folder::DataFolder;
+use crate::follow::Follower;
 use crate::guard::Hosts;
+use crate::index::Index;
+use crate::launch::Local;
+use crate::launch::process::lock_file;
+use crate::legacy::export_database;
 use crate::signals::Signals;
 use crate::state::App;
-use crate::store::Store;
 use anyhow::Context;
 use axum::serve::ListenerExt;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -81,10 +86,17 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
         Failure::field("port", format!("{address} cannot be listened on ({e}); {hint}"))
     })?;
     let bound = listener.local_addr()?;
-    let store = Store::open(&data.database()).await.context("the database in the data folder")?;
-    store.interrupt_running().await?;
+    export_database(&data).await?;
+    let index = Index::open(&data.index()).await.context("the index in the data folder")?;
+    let launcher = Arc::new(Local::new()?);
+    let follower = {
+        let (data, launcher, known) = (data.clone(), launcher.clone(), index.all().await.unwrap_or_default());
+        let opened = tokio::task::spawn_blocking(move || Follower::open(data, launcher, known)).await;
+        opened.map_err(anyhow::Error::from)??
+    };
+    let following = tokio::spawn(follower.clone().follow(index.clone()));
     let (stop, stopping) = watch::channel(false);
-    let app = App::new(store.clone(), data, Hosts::of(bound), stopping.clone());
+    let app = App::new((follower.clone(), index.clone()), launcher, data, Hosts::of(bound), stopping.clone());
 
     // Small frames go out at once instead of waiting to be joined.
     let listener = listener.tap_io(|stream| {
@@ -94,7 +106,7 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     let goodbye = async move {
         let _ = told.wait_for(|stop| *stop).await;
     };
-    let router = api::router(app.clone());
+    let router = api::router(app);
     let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(goodbye).await });
 
     let url = page(bound);
@@ -106,15 +118,15 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     tracing::info!("stopping; once more ends at once");
     tokio::spawn(async move {
         signals.next().await;
-        // A worker notices by the end of its input, and a new start of the server by the run's status.
         std::process::exit(i32::from(crate::failure::RUN_FAILED));
     });
     let _ = stop.send(true);
-    // While the worker writes its checkpoint its last events are stored, so the database is closed after it.
-    app.supervisor.close().await;
-    app.studies.close().await;
     let _ = timeout(GOODBYE_TIME, server).await;
-    store.close().await;
+    following.abort();
+    index.close().await;
+    if let Some(run) = follower.training() {
+        eprintln!("Run {} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {}", run.id, run.id);
+    }
     Ok(())
 }
 

@@ -6,14 +6,15 @@ use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::json::{self, JsonError};
+use crate::launch::Local;
 use crate::study::{Study, StudyError, operations};
 use moslim_engine::bench::gemm_peak;
-use moslim_engine::data::world;
+use moslim_engine::data::Task;
+use moslim_engine::progress::Stop;
 use moslim_shared::presets;
 use moslim_shared::study::{METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Share of the peak of matrix products that training reaches, for the estimate before the first run.
 const EFFICIENCY: f64 = 0.3;
@@ -51,7 +52,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
         Some(id) => Study::open(&data, id)?,
         None => {
             let config = choose(args)?;
-            let plan = config.plan(&world::objectives()).map_err(|p| Failure::problems(&p))?;
+            let plan = config.plan(&Task::objectives_of(&config.base.world)?).map_err(|p| Failure::problems(&p))?;
             let hours = operations(&plan) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
             eprintln!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0));
             if args.dry {
@@ -64,14 +65,12 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
             Study::create(&data, config)?
         }
     };
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
-    if args.worker {
-        stop_at_end_of_input(stop.clone());
-    }
+    let launcher = Local::new()?;
     eprintln!("Study {} in {}", study.id, study.file("").display());
     let mut last = String::new();
-    let state = study.run(args.jobs.map(usize::from), &stop, &mut |state| {
+    let state = study.run(args.jobs.map(usize::from), &launcher, &stop, &mut |state| {
         let line = progress(state);
         if line != last {
             eprintln!("{line}");
@@ -126,14 +125,6 @@ fn read(path: &Path) -> Result<StudyConfig, Failure> {
         JsonError::Syntax(message) => Failure::field("config", format!("{}: {message}", path.display())),
         JsonError::Field(p) => Failure::field(&p.field, p.message),
     })
-}
-
-/// The server's hold on a study is this process's input: when it ends, so does the study, at checkpoints.
-fn stop_at_end_of_input(stop: Arc<AtomicBool>) {
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    });
 }
 
 fn duration(seconds: f64) -> String {

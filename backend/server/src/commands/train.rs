@@ -8,16 +8,14 @@ use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::progress::Progress;
 use crate::report;
-use crate::signals::Signals;
-use moslim_engine::data::world;
-use moslim_engine::model::store::write_atomically;
-use moslim_engine::run::{Job, RunError, train};
+use crate::signals::{Signals, Wish};
+use moslim_engine::data::Task;
+use moslim_engine::progress::Stop;
+use moslim_engine::run::{RunError, train};
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::presets;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// What is trained when nothing is said.
 const DEFAULT_PRESET: &str = "quick";
@@ -29,42 +27,43 @@ const DEFAULT_PRESET: &str = "quick";
 pub fn run(args: TrainArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let id = args.run.clone().unwrap_or_else(RunId::fresh);
-    let origin = args.from.as_ref().map(|from| data.config(from));
-    let config = choose(&args, &id, &data.config(&id), origin.as_deref())?;
-    let problems = config.problems(&world::objectives());
+    let stored = |id: &RunId| data.read_config(id).map_err(|e| Failure::field("run", format!("{e:#}")));
+    let own = stored(&id)?;
+    let origin = args.from.as_ref().map(&stored).transpose()?.flatten();
+    let config = choose(&args, &id, own, origin)?;
+    let problems = config.problems(&Task::objectives_of(&config.world)?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }
     data.create().map_err(Failure::BadInput)?;
-    let _lock = data.lock_run(&id, Duration::ZERO).map_err(Failure::BadInput)?;
-    write_atomically(&data.config(&id), &serde_json::to_vec_pretty(&config)?)?;
+    let _lock = data.take_run(&id).map_err(Failure::BadInput)?;
+    let job = data.job(&id, config);
+    job.write_config()?;
 
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
     eprintln!("Run {id} in {}", data.run(&id).display());
-    let job = Job { run: id.to_string(), config, lab: data.root().to_path_buf() };
     let mut progress = Progress::new();
-    let result = train(&job, &stop, &mut |body| progress.observe(&body));
+    let result = train(&job, &stop, &mut |body| progress.observe(body));
     progress.clear();
     match result {
         Ok(summary) if args.json => print_json(&summary),
         Ok(summary) => print_line(report::table(&summary).trim_end()),
         Err(RunError::BadInput(message)) => Err(Failure::BadInput(message)),
-        Err(RunError::Cancelled) => Err(Failure::Failed(format!("stopped; go on with: moslim-lab train --run {id}"))),
+        Err(RunError::Stopped(_)) => Err(Failure::Failed(format!("stopped; go on with: moslim-lab train --run {id}"))),
         Err(RunError::Failed(error)) => Err(Failure::Failed(format!(
             "run {id} failed: {error:#}\nwhat it reached is kept; go on with: moslim-lab train --run {id}"
         ))),
     }
 }
 
-/// The configuration of the run: what is given, else what the run has already, else that of the run it starts `from`, else
-/// the default preset.
-fn choose(args: &TrainArgs, id: &RunId, stored: &Path, from: Option<&Path>) -> Result<RunConfig, Failure> {
-    let stored = if stored.exists() { Some(read("run", stored)?) } else { None };
+/// The configuration of the run: what is given, else what the run has `stored`, else that of the run it starts `from`, else the
+/// default preset.
+fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<RunConfig>) -> Result<RunConfig, Failure> {
     let given = match (&args.config, &args.preset, from) {
         (Some(path), ..) => Some(read("config", path)?),
         (None, Some(preset), _) => Some(preset_config(preset)?),
-        (None, None, Some(from)) if stored.is_none() => Some(read("from", from)?),
+        (None, None, Some(from)) if stored.is_none() => Some(from),
         (None, None, _) => None,
     };
     let mut config = match (&given, &stored) {
@@ -103,20 +102,21 @@ fn preset_config(id: &str) -> Result<RunConfig, Failure> {
     })
 }
 
-/// Reads a configuration; `option` is the one that named the file.
+/// Reads a configuration, TOML or JSON by the name of its file; `option` is the one that named it.
 fn read(option: &str, path: &Path) -> Result<RunConfig, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::field(option, format!("{} cannot be read: {e}", path.display())))?;
-    json::read(&bytes).map_err(|error| match error {
-        JsonError::Syntax(message) => Failure::field(option, format!("{}: {message}", path.display())),
-        JsonError::Field(problem) if problem.field.is_empty() => {
-            Failure::field(option, format!("{}: {}", path.display(), problem.message))
-        }
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|e| Failure::field(option, format!("{shown} cannot be read: {e}")))?;
+    let read = if path.extension().is_some_and(|e| e == "toml") { json::read_toml(&bytes) } else { json::read(&bytes) };
+    read.map_err(|error| match error {
+        JsonError::Syntax(message) => Failure::field(option, format!("{shown}: {message}")),
+        JsonError::Field(problem) if problem.field.is_empty() => Failure::field(option, format!("{shown}: {}", problem.message)),
         JsonError::Field(Problem { field, message }) => Failure::field(&field, message),
     })
 }
 
-/// The first Ctrl-C (or request to end) stops the run at a checkpoint, the second ends the process at once.
-pub fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<(), Failure> {
+/// The first Ctrl-C cancels the run at its next step, the first request of the system to end interrupts it; the second of
+/// either ends the process at once.
+pub fn stop_on_signal(stop: Arc<Stop>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {
@@ -125,8 +125,10 @@ pub fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<(), Failure> {
                 // Then the system's own way to handle them stays, which ends the process.
                 Err(_) => return,
             };
-            signals.next().await;
-            stop.store(true, Ordering::SeqCst);
+            match signals.next().await {
+                Wish::Cancel => stop.cancel(),
+                Wish::End => stop.interrupt(),
+            }
             eprintln!("Stopping at the next checkpoint. Once more ends at once.");
             signals.next().await;
             std::process::exit(i32::from(RUN_FAILED));
@@ -150,26 +152,31 @@ mod tests {
     #[test]
     fn a_configuration_is_chosen_as_documented() {
         let folder = std::env::temp_dir().join(format!("moslim-train-{}", std::process::id()));
-        let (file, stored, missing) = (folder.join("own.json"), folder.join("config.json"), folder.join("missing.json"));
-        write_atomically(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        let (file, table) = (folder.join("own.json"), folder.join("own.toml"));
+        std::fs::write(&file, br#"{"vocabulary": 700, "seed": 9}"#).unwrap();
+        std::fs::write(&table, b"vocabulary = 701\n[policy]\nprompts = 7\n").unwrap();
         let id = RunId::fresh();
-        let choose = |line: &str, stored: &Path| choose(&args(line), &id, stored, None);
+        let choose = |line: &str, stored: Option<RunConfig>| choose(&args(line), &id, stored, None);
 
-        assert_eq!(choose("train", &missing).unwrap().preset, "quick");
-        let config = choose("train --preset smoke --seed 4 --device cpu", &missing).unwrap();
+        assert_eq!(choose("train", None).unwrap().preset, "quick");
+        let config = choose("train --preset smoke --seed 4 --device cpu", None).unwrap();
         assert_eq!((config.preset.as_str(), config.seed), ("smoke", 4));
-        let config = choose(&format!("train --preset smoke --config {}", file.display()), &missing).unwrap();
+        let config = choose(&format!("train --preset smoke --config {}", file.display()), None).unwrap();
         assert_eq!((config.preset.as_str(), config.vocabulary, config.seed), ("custom", 700, 9));
+        let config = choose(&format!("train --config {}", table.display()), None).unwrap();
+        assert_eq!((config.vocabulary, config.policy.prompts), (701, 7));
 
-        let failure = choose("train --preset huge", &missing).unwrap_err();
+        let failure = choose("train --preset huge", None).unwrap_err();
         assert_eq!((failure.code(), failure.to_string().contains("known are smoke, quick, standard")), (2, true));
-        assert!(choose("train --config /nowhere.json", &missing).unwrap_err().to_string().starts_with("config: "));
+        assert!(choose("train --config /nowhere.json", None).unwrap_err().to_string().starts_with("config: "));
+        std::fs::write(&table, b"[policy]\nprompts = \"x\"\n").unwrap();
+        let wrong = choose(&format!("train --config {}", table.display()), None).unwrap_err();
+        assert!(wrong.to_string().starts_with("policy.prompts: "), "{wrong}");
 
-        write_atomically(&stored, br#"{"preset": "smoke", "seed": 2}"#).unwrap();
-        assert_eq!(choose("train --device cpu", &stored).unwrap().seed, 2);
-        assert!(choose("train --seed 3", &stored).unwrap_err().to_string().starts_with("run: "));
-        write_atomically(&stored, br#"{"policy": {"prompts": "x"}}"#).unwrap();
-        assert!(choose("train", &stored).unwrap_err().to_string().starts_with("policy.prompts: "));
+        let stored = RunConfig { preset: "smoke".into(), seed: 2, ..RunConfig::default() };
+        assert_eq!(choose("train --device cpu", Some(stored.clone())).unwrap().seed, 2);
+        assert!(choose("train --seed 3", Some(stored)).unwrap_err().to_string().starts_with("run: "));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

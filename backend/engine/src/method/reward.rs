@@ -1,22 +1,24 @@
 //! Reward models, and the calibration that freezes them.
 
-use super::super::supervised::SupervisedStage;
-use super::{Setting, model_file};
+use super::setting::Setting;
+use super::supervised::SupervisedStage;
+use crate::keep::bundle::sha256;
+use crate::keep::cache::Cache;
+use crate::keep::{Job, model_file};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
-use crate::model::store::{to_safetensors, write_atomically};
+use crate::model::store::to_safetensors;
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
-use crate::reward::judge::{Calibration, Judge, all_outputs};
+use crate::reward::RewardModel;
+use crate::reward::frozen::{Calibration, FrozenRewardModel, all_outputs};
 use crate::reward::loss::Weighing;
-use crate::reward::{RewardModel, train as reward_train};
-use crate::run::Job;
-use crate::run::cache::{Cache, sha256};
+use crate::reward::train as reward_train;
 use crate::text::corpus::{Encoded, siblings};
 use anyhow::Result;
 use burn::module::AutodiffModule;
-use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::event::{EventBody, Part, Stage};
 use moslim_shared::mapping::RewardStatistics;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::RewardModelReport;
@@ -27,41 +29,46 @@ const REFERENCE_ROWS: usize = 2048;
 /// Validation rows on which the reward model is watched while it trains.
 const WATCHED_ROWS: usize = 512;
 
-/// Stage 2: one multi-head model, or a model for each objective, on untagged question and answer. Labels that are missing add
-/// no loss.
+/// What the seed of the held-out reward model differs by.
+const HELD_OUT_SEED: u64 = 0x4E1D;
+
+/// One multi-head model, or a model for each objective, on untagged question and answer. Labels that are missing add no loss.
+/// `stage`: the reward model, or the held-out one, which is the same with another seed. Also returns the seconds.
+///
+/// # Errors
+/// When it is stopped, or a file cannot be read or written.
 pub fn reward_models<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
+    stage: Stage,
     (sft, sft_key): (&Transformer<B>, &str),
     device_name: &str,
-    seed: u64,
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<(Vec<RewardModel<B>>, f64)> {
     let c = &job.config;
+    let seed = if stage == Stage::HeldOutRewardModel { c.seed ^ HELD_OUT_SEED } else { c.seed };
     let all: Vec<usize> = (0..setting.objectives.len()).collect();
     let sets: Vec<Vec<usize>> = if c.reward_model.separate { all.iter().map(|&h| vec![h]).collect() } else { vec![all] };
     let mut models = Vec::new();
     let mut seconds = 0.0;
     for (n, heads) in sets.iter().enumerate() {
-        if sets.len() > 1 {
-            let name = setting.objectives[heads[0]].id.clone();
-            progress.emit(EventBody::Part { stage: Stage::RewardModel, index: n + 1, count: sets.len(), name });
-        }
-        let (model, own) = reward_model(job, setting, heads, sets.len(), (sft, sft_key), device_name, seed, device, progress)?;
+        let name = || setting.objectives[heads[0]].id.clone();
+        let part = (sets.len() > 1).then(|| Part { index: n + 1, count: sets.len(), name: name() });
+        let (model, own) = reward_model(job, setting, (stage, part), heads, (sft, sft_key), device_name, seed, device, progress)?;
         models.push(model);
         seconds += own;
     }
     Ok((models, seconds))
 }
 
-/// One reward model with heads for the objectives at `heads`; one of `count` that share the steps.
+/// One reward model with heads for the objectives at `heads`. The parts of a stage share its steps.
 #[allow(clippy::too_many_arguments)]
 fn reward_model<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
+    (stage, part): (Stage, Option<Part>),
     heads: &[usize],
-    count: usize,
     (sft, sft_key): (&Transformer<B>, &str),
     device_name: &str,
     seed: u64,
@@ -83,17 +90,22 @@ fn reward_model<B: TrainBackend>(
     let head_weights: Vec<f64> = heads.iter().map(|&h| r.head_weights.get(h).copied().unwrap_or(1.0)).collect();
     let origin = c.reward_from_sft.then_some(sft_key);
     let mut schedule = r.schedule();
-    schedule.steps = (schedule.steps / count).max(1);
+    schedule.steps = (schedule.steps / part.as_ref().map_or(1, |p| p.count)).max(1);
     let pairs = r.loss == moslim_shared::ordinal::RewardLoss::BradleyTerry;
     let stage = SupervisedStage {
-        stage: Stage::RewardModel,
+        stage,
+        part,
         config: &schedule,
         rows,
         seed,
-        key: Cache::key("reward", &(&c.world, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name))?,
+        key: Cache::key(
+            "reward",
+            &(&setting.task.fingerprint, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name),
+        )?,
         siblings: pairs.then(|| siblings(rows)),
+        heads: heads.to_vec(),
         cache: &setting.cache,
-        run_folder: &job.folder(),
+        job,
     };
     let watched = &setting.corpus.validation[..WATCHED_ROWS.min(setting.corpus.validation.len())];
     stage.run::<B, _, _>(
@@ -117,17 +129,17 @@ fn reward_model<B: TrainBackend>(
     )
 }
 
-/// Stage 3: a temperature per head on validation data, then mean and deviation per head and class over reference answers;
+/// A temperature per head on validation data, then mean and deviation per head and class over reference answers;
 /// all frozen under one hash.
 pub fn calibrate<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
     trained: &[RewardModel<B>],
     progress: &mut Progress,
-) -> Result<(Judge<B::InnerBackend>, RewardModelReport, f64)> {
+) -> Result<(FrozenRewardModel<B::InnerBackend>, RewardModelReport, f64)> {
     let begun = Instant::now();
     let corpus = &setting.corpus;
-    progress.emit(EventBody::StageBegan { stage: Stage::Calibration, from: 0, total: 3 });
+    progress.emit(EventBody::StageBegan { stage: Stage::Calibration, part: None, from: 0, total: 3 });
     let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
     let heads: Vec<usize> = (0..setting.objectives.len()).collect();
     let mut calibration = fit_calibration(job, setting, &models);
@@ -153,12 +165,12 @@ pub fn calibrate<B: TrainBackend>(
         hash: calibration.hash.clone(),
     });
     for (n, weights) in weights.iter().enumerate() {
-        write_atomically(&job.folder().join(model_file("reward", n)), weights)?;
+        job.write(&model_file("reward", n), weights)?;
     }
-    write_atomically(&job.folder().join("calibration.json"), &serde_json::to_vec_pretty(&calibration)?)?;
+    job.write_json("calibration.json", &calibration)?;
     let seconds = begun.elapsed().as_secs_f64();
-    progress.emit(EventBody::StageEnded { stage: Stage::Calibration, seconds, cached: false });
-    Ok((Judge { models, calibration }, report, seconds))
+    progress.emit(EventBody::StageEnded { stage: Stage::Calibration, part: None, seconds, cached: false });
+    Ok((FrozenRewardModel { models, calibration }, report, seconds))
 }
 
 /// Temperatures (and thresholds) that fit `models` to validation rows; without statistics.
@@ -181,8 +193,12 @@ fn fit_calibration<B: Kernels>(job: &Job, setting: &Setting, models: &[RewardMod
 }
 
 /// The held-out reward model, which only classifies.
-pub fn held_out_judge<B: TrainBackend>(job: &Job, setting: &Setting, trained: &[RewardModel<B>]) -> Judge<B::InnerBackend> {
+pub fn held_out_reward_model<B: TrainBackend>(
+    job: &Job,
+    setting: &Setting,
+    trained: &[RewardModel<B>],
+) -> FrozenRewardModel<B::InnerBackend> {
     let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
     let calibration = fit_calibration(job, setting, &models);
-    Judge { models, calibration }
+    FrozenRewardModel { models, calibration }
 }

@@ -1,40 +1,31 @@
 //! Evaluation of what a method has trained.
 
-use super::{Outcome, Ready, Setting};
+use super::setting::{Ready, Setting, Trained};
 use crate::evaluate::answer::{Answering, Ask, Route};
 use crate::evaluate::control::{Examination, Plan, examine, wordings};
 use crate::evaluate::front::front;
 use crate::evaluate::goals::{choose, trials};
+use crate::evaluate::grader::{Combinations, Grading};
 use crate::model::TrainBackend;
 use crate::model::generate::Sampling;
 use crate::model::transformer::Transformer;
 use crate::policy::targets::pair_positions;
 use crate::progress::Progress;
-use crate::reward::judge::Judge;
-use anyhow::Result;
+use crate::reward::frozen::FrozenRewardModel;
+use anyhow::{Context, Result};
 use moslim_shared::config::{EvaluationSplit, RunConfig};
 use moslim_shared::distribution::argmax;
 use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::method::goal;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ChosenFront, ControlSummary, FrontReport, Work};
+use moslim_shared::summary::{Answerer, ChosenFront, ControlSummary, FrontReport, Grader, Work};
 use std::time::Instant;
-
-/// What a method has trained.
-pub struct Trained<B: TrainBackend> {
-    pub policies: Vec<Transformer<B::InnerBackend>>,
-    pub route: Route,
-    pub outcome: Outcome,
-    /// Policies that were trained, and how many must be kept to answer every trade-off.
-    pub policies_trained: usize,
-    pub policies_kept: usize,
-}
 
 /// Mean class of each objective in answers of `policy`, asked without tags, as the reward model sees it, over some training
 /// questions: `[objective]`. Also returns the work.
 pub fn behaviour<B: TrainBackend>(
     setting: &Setting,
-    judge: &Judge<B::InnerBackend>,
+    reward_model: &FrozenRewardModel<B::InnerBackend>,
     policy: &Transformer<B::InnerBackend>,
     config: &RunConfig,
 ) -> Result<(Vec<f64>, Work)> {
@@ -42,7 +33,7 @@ pub fn behaviour<B: TrainBackend>(
     let x = Answering {
         policies: std::slice::from_ref(policy),
         route: &Route::Untagged,
-        judge,
+        reward_model,
         tokenizer: &setting.tokenizer,
         questions,
         objectives: &setting.objectives,
@@ -56,7 +47,7 @@ pub fn behaviour<B: TrainBackend>(
     let answers = x.answer(&asks, &sampling)?;
     let pairs: Vec<_> = asks.iter().map(|(q, _)| *q).zip(&answers).collect();
     let mut means = vec![0.0; setting.objectives.len()];
-    for heads in x.judged(&pairs) {
+    for heads in x.classified(&pairs) {
         for (mean, p) in means.iter_mut().zip(heads) {
             *mean += argmax(&p) as f64 / n as f64;
         }
@@ -75,8 +66,11 @@ pub struct Evaluated {
     pub seconds: f64,
 }
 
-/// Stage 5: control by the gold judge and by the reward model, for the method and for the SFT baseline; then the method's
-/// front.
+/// Control by the gold grader (without one, by the held-out reward model) and by the reward model, for the method and for the
+/// SFT baseline; then the method's front.
+///
+/// # Errors
+/// When it is stopped, or the tokenizer fails.
 pub fn evaluate<B: TrainBackend>(
     config: &RunConfig,
     setting: &Setting,
@@ -90,9 +84,18 @@ pub fn evaluate<B: TrainBackend>(
         EvaluationSplit::Test => &setting.corpus.test_questions,
         EvaluationSplit::Validation => &setting.corpus.validation_questions,
     };
-    // Evaluation prompts depend on the world alone, so that runs with other seeds answer the same questions.
+    let grading = match (&setting.gold, &ready.held_out) {
+        (Some(gold), _) => Grading::Gold(gold.as_ref()),
+        (None, held_out) => Grading::HeldOut(held_out.as_ref().context("there is no gold grader and no held-out reward model")?),
+    };
+    let rows = match config.evaluation.split {
+        EvaluationSplit::Test => &setting.corpus.test,
+        EvaluationSplit::Validation => &setting.corpus.validation,
+    };
+    let combinations = Combinations::new(setting.gold.as_deref(), rows);
+    // Evaluation prompts depend on the task alone, so that runs with other seeds answer the same questions.
     let seed = config.world.seed;
-    let plan = Plan::new(&config.evaluation, questions, &setting.objectives, &setting.steered, &held_out, seed);
+    let plan = Plan::new(&config.evaluation, questions, &combinations, &setting.objectives, &setting.steered, &held_out, seed);
     let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
     let reads_prompts = !trained.route.wordings().is_empty();
     let per_front = trade_offs * config.evaluation.front;
@@ -100,9 +103,9 @@ pub fn evaluate<B: TrainBackend>(
     let tried = if reads_prompts && per_front > 0 { trials(&setting.objectives, &setting.steered) } else { 0 };
     let fronts = if reads_prompts { 2 } else { 1 };
     let total = 2 * plan.len() + tried + fronts * per_front;
-    progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, from: 0, total });
-    let mut gold = ControlSummary { judge: "gold".into(), ..Default::default() };
-    let mut model = ControlSummary { judge: "reward_model".into(), ..Default::default() };
+    progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, part: None, from: 0, total });
+    let mut graded = ControlSummary { grader: grading.name(), ..Default::default() };
+    let mut model = ControlSummary { grader: Grader::RewardModel, ..Default::default() };
     let max_new_tokens = config.policy.max_new_tokens;
     let sampling = Sampling { temperature: config.evaluation.temperature, top_p: 1.0, max_new_tokens, seed: config.seed };
     // The SFT baseline never learnt tags and is asked without.
@@ -111,28 +114,27 @@ pub fn evaluate<B: TrainBackend>(
     let answering = |(policies, route), questions| Answering {
         policies,
         route,
-        judge: &ready.judge,
+        reward_model: &ready.reward_model,
         tokenizer: &setting.tokenizer,
         questions,
         objectives: &setting.objectives,
         trade_offs: &setting.trade_offs,
     };
     let mut sft: Option<Examination> = None;
-    for (turn, (name, who)) in [("sft", baseline), ("policy", method)].into_iter().enumerate() {
+    for (turn, (policy, who)) in [(Answerer::Sft, baseline), (Answerer::Policy, method)].into_iter().enumerate() {
         let x = answering(who, questions);
-        let answers = examine(&x, &plan, &config.evaluation, max_new_tokens, config.seed, |done| {
+        let answers = examine(&x, &plan, &grading, &config.evaluation, max_new_tokens, config.seed, |done| {
             progress.emit(EventBody::Evaluating { done: turn * plan.len() + done, total });
             progress.check()
         })?;
-        let wordings = wordings(&x, &plan, config.evaluation.paraphrased, &sampling)?;
-        let [mut by_gold, by_model] = answers.reports(&plan, &setting.objectives, sft.as_ref());
-        by_gold.wordings = wordings;
-        for (summary, report) in [(&mut gold, by_gold), (&mut model, by_model)] {
-            progress.emit(EventBody::Control { policy: name.into(), judge: summary.judge.clone(), report: report.clone() });
-            if turn == 0 {
-                summary.sft = report;
-            } else {
-                summary.policy = report;
+        let wordings = wordings(&x, &plan, &grading, config.evaluation.paraphrased, &sampling)?;
+        let [mut by_grader, by_model] = answers.reports(&plan, &setting.objectives, sft.as_ref());
+        by_grader.wordings = wordings;
+        for (summary, report) in [(&mut graded, by_grader), (&mut model, by_model)] {
+            progress.emit(EventBody::Control { policy, grader: summary.grader, report: report.clone() });
+            match policy {
+                Answerer::Sft => summary.sft = report,
+                Answerer::Policy => summary.policy = report,
             }
         }
         sft = Some(answers);
@@ -148,12 +150,12 @@ pub fn evaluate<B: TrainBackend>(
             progress.emit(EventBody::Evaluating { done, total });
             progress.check()
         };
-        report = front(&x, steered, &fixed, each, &sampling, seed, || go_on(progress, each))?;
+        report = front(&x, &grading, steered, &fixed, each, &sampling, seed, || go_on(progress, each))?;
         if reads_prompts {
             let trial = answering(method, &setting.corpus.train_questions);
             let (goals, own) = choose(&trial, steered, &sampling, |answers| go_on(progress, answers))?;
             work = own;
-            let best = front(&x, steered, &goals, each, &sampling, seed, || go_on(progress, each))?;
+            let best = front(&x, &grading, steered, &goals, each, &sampling, seed, || go_on(progress, each))?;
             report.chosen = Some(ChosenFront {
                 points: best.points,
                 hypervolume: best.hypervolume,
@@ -163,6 +165,6 @@ pub fn evaluate<B: TrainBackend>(
         progress.emit(EventBody::Front { report: report.clone() });
     }
     let seconds = begun.elapsed().as_secs_f64();
-    progress.emit(EventBody::StageEnded { stage: Stage::Evaluation, seconds, cached: false });
-    Ok(Evaluated { control: gold, control_reward_model: model, front: report, work, seconds })
+    progress.emit(EventBody::StageEnded { stage: Stage::Evaluation, part: None, seconds, cached: false });
+    Ok(Evaluated { control: graded, control_reward_model: model, front: report, work, seconds })
 }

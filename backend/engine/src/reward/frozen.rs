@@ -65,7 +65,7 @@ impl Calibration {
 
 /// Reward model and calibration together.
 #[derive(Debug)]
-pub struct Judge<B: Kernels> {
+pub struct FrozenRewardModel<B: Kernels> {
     /// One model with all heads, or one model for each objective, in order.
     pub models: Vec<RewardModel<B>>,
     pub calibration: Calibration,
@@ -82,7 +82,7 @@ pub fn all_outputs<B: Kernels>(models: &[RewardModel<B>], groups: &[Group]) -> V
     out
 }
 
-impl<B: Kernels> Judge<B> {
+impl<B: Kernels> FrozenRewardModel<B> {
     /// Calibrated class distributions, `[answer][objective][class]`.
     pub fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
         all_outputs(&self.models, groups).iter().map(|row| self.calibration.distributions(row)).collect()

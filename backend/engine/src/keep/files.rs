@@ -1,0 +1,241 @@
+//! Where files live: on disk, or in memory (tests, and the lab in a browser tab). Paths are relative, with `/`.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A place that keeps files.
+pub trait Files: Send + Sync {
+    /// The whole file, or `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes a file and its folders, so that it holds either all of `bytes` or what it held before, even after a crash.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Opens a file to add lines to it. What follows its last line end, torn by a crash, is cut off.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    fn append(&self, path: &str) -> io::Result<Box<dyn Append>>;
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Names of the files directly in a folder; none for a folder that is missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+
+    /// The path for messages.
+    fn describe(&self, path: &str) -> String;
+}
+
+/// An open file to which lines are added.
+pub trait Append: Send {
+    /// Adds bytes with one write, and hands them to the system at once.
+    ///
+    /// # Errors
+    /// When they cannot be written; nothing of them is left then.
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// Files under a folder on disk.
+#[derive(Debug, Clone)]
+pub struct Disk(pub PathBuf);
+
+/// Writes `bytes` so that `path` holds either all of them or what it held before, even after a crash.
+///
+/// # Errors
+/// When it cannot be written; the temporary file is removed then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Two threads or processes that write the same file do not share a temporary one.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nowhere = || io::Error::new(ErrorKind::InvalidInput, "the path names no file in a folder");
+    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(nowhere)?;
+    std::fs::create_dir_all(folder)?;
+    let unique = u64::from(process_id()) << 32 | COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = folder.join(format!(".{}.{unique:x}.tmp", name.to_string_lossy()));
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        // The folder's entry must reach the disk too.
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A browser has no processes, and no second writer.
+fn process_id() -> u32 {
+    if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
+}
+
+impl Files for Disk {
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(self.0.join(path)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        write_atomically(&self.0.join(path), bytes)
+    }
+
+    fn append(&self, path: &str) -> io::Result<Box<dyn Append>> {
+        let path = self.0.join(path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if let Ok(bytes) = std::fs::read(&path)
+            && !bytes.is_empty()
+            && !bytes.ends_with(b"\n")
+        {
+            let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+            OpenOptions::new().write(true).open(&path)?.set_len(whole as u64)?;
+        }
+        Ok(Box::new(Appending { file: OpenOptions::new().create(true).append(true).open(&path)? }))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.0.join(path)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.0.join(folder)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+
+    fn describe(&self, path: &str) -> String {
+        self.0.join(path).display().to_string()
+    }
+}
+
+struct Appending {
+    file: File,
+}
+
+impl Append for Appending {
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let whole = self.file.metadata()?.len();
+        let added = self.file.write_all(bytes);
+        if added.is_err() {
+            // A full disk may have taken half of it.
+            let _ = self.file.set_len(whole);
+        }
+        added
+    }
+}
+
+/// Files in memory; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl Memory {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Files for Memory {
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.with(|files| files.get(path).cloned()))
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.with(|files| files.insert(path.into(), bytes.to_vec()));
+        Ok(())
+    }
+
+    fn append(&self, path: &str) -> io::Result<Box<dyn Append>> {
+        self.with(|files| {
+            let file = files.entry(path.into()).or_default();
+            let whole = file.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+            file.truncate(whole);
+        });
+        Ok(Box::new(AppendingInMemory { files: self.clone(), path: path.into() }))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.with(|files| files.remove(path));
+        Ok(())
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let inside = format!("{folder}/");
+        let name = |path: &String| path.strip_prefix(&inside).filter(|n| !n.contains('/')).map(String::from);
+        Ok(self.with(|files| files.keys().filter_map(name).collect()))
+    }
+
+    fn describe(&self, path: &str) -> String {
+        format!("{path} (in memory)")
+    }
+}
+
+struct AppendingInMemory {
+    files: Memory,
+    path: String,
+}
+
+impl Append for AppendingInMemory {
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.files.with(|files| files.entry(self.path.clone()).or_default().extend_from_slice(bytes));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What holds for every kind of place.
+    fn check(files: &dyn Files) {
+        assert!(files.read("runs/a/x.json").unwrap().is_none() && files.list("runs/a").unwrap().is_empty());
+        files.write("runs/a/x.json", b"old").unwrap();
+        files.write("runs/a/x.json", b"new").unwrap();
+        assert_eq!(files.read("runs/a/x.json").unwrap().unwrap(), b"new");
+        assert_eq!(files.list("runs/a").unwrap(), ["x.json"], "no temporary file is left");
+        files.write("runs/a/log", b"one\ntwo\nthr").unwrap();
+        let mut log = files.append("runs/a/log").unwrap();
+        log.add(b"three\n").unwrap();
+        assert_eq!(files.read("runs/a/log").unwrap().unwrap(), b"one\ntwo\nthree\n", "a torn line is cut off");
+        files.append("runs/a/fresh").unwrap().add(b"1\n").unwrap();
+        assert_eq!(files.read("runs/a/fresh").unwrap().unwrap(), b"1\n");
+        files.remove("runs/a/x.json").unwrap();
+        files.remove("runs/a/x.json").unwrap();
+        assert!(files.read("runs/a/x.json").unwrap().is_none());
+    }
+
+    #[test]
+    fn disk_and_memory_keep_files_alike() {
+        let folder = std::env::temp_dir().join(format!("moslim-files-{}", std::process::id()));
+        check(&Disk(folder.clone()));
+        std::fs::remove_dir_all(folder).unwrap();
+        check(&Memory::default());
+    }
+}

@@ -1,0 +1,107 @@
+//! A run to be trained, and its folder.
+
+use super::files::Files;
+use anyhow::{Context, Result};
+use moslim_shared::config::RunConfig;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// A run to be trained.
+#[derive(Clone)]
+pub struct Job {
+    /// Identifier; names the run's folder.
+    pub run: String,
+    pub config: RunConfig,
+    /// Everything that the lab keeps: `cache/` and `runs/`.
+    pub files: Arc<dyn Files>,
+}
+
+impl Job {
+    /// A run of the lab that `files` keeps.
+    pub fn new(run: &str, config: RunConfig, files: Arc<dyn Files>) -> Self {
+        Self { run: run.into(), config, files }
+    }
+
+    /// The path of a file in the run's folder.
+    pub fn path(&self, file: &str) -> String {
+        format!("runs/{}/{file}", self.run)
+    }
+
+    /// The path of a file in the run's folder, for messages.
+    pub fn describe(&self, file: &str) -> String {
+        self.files.describe(&self.path(file))
+    }
+
+    /// A file of the run's folder, or `None`.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read; the message names it.
+    pub fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        self.files.read(&self.path(file)).with_context(|| format!("reading {}", self.describe(file)))
+    }
+
+    /// Writes a file of the run's folder, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written; the message names it.
+    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        self.files.write(&self.path(file), bytes).with_context(|| format!("writing {}", self.describe(file)))
+    }
+
+    /// Writes a file of the run's folder as JSON for people.
+    ///
+    /// # Errors
+    /// As [`Job::write`].
+    pub fn write_json(&self, file: &str, value: &impl Serialize) -> Result<()> {
+        self.write(file, &serde_json::to_vec_pretty(value)?)
+    }
+
+    /// Writes the run's configuration, `config.toml`.
+    ///
+    /// # Errors
+    /// As [`Job::write`].
+    pub fn write_config(&self) -> Result<()> {
+        self.write("config.toml", toml::to_string(&self.config)?.as_bytes())
+    }
+}
+
+/// The configuration in a run's folder: `config.toml`, or the `config.json` of older runs. `read` gives a file of the folder.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn read_config(read: impl Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Result<RunConfig> {
+    if let Some(bytes) = read("config.toml").context("reading config.toml")? {
+        return toml::from_str(std::str::from_utf8(&bytes).context("config.toml")?).context("config.toml");
+    }
+    let bytes = read("config.json").context("reading config.json")?.context("there is no config.toml")?;
+    serde_json::from_slice(&bytes).context("config.json")
+}
+
+/// Name of the `n`th file of weights called `name`, from 0.
+pub fn model_file(name: &str, n: usize) -> String {
+    if n == 0 { format!("{name}.safetensors") } else { format!("{name}-{}.safetensors", n + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keep::files::Memory;
+    use moslim_shared::presets;
+
+    #[test]
+    fn configurations_come_back_from_toml_and_from_the_json_of_older_runs() {
+        for preset in presets::all() {
+            let files = Arc::new(Memory::default());
+            let mut config = preset.config;
+            config.policy.kl_target = Some(0.1 + 0.2);
+            config.method.weights = vec![vec![1.0 / 3.0, 2.0 / 3.0, 0.0, 0.0]];
+            let job = Job::new("a", config.clone(), files);
+            job.write_config().unwrap();
+            let read = |file: &str| job.files.read(&job.path(file));
+            assert_eq!(read_config(read).unwrap(), config);
+            let json = serde_json::to_vec(&config).unwrap();
+            assert_eq!(read_config(|f| Ok((f == "config.json").then(|| json.clone()))).unwrap(), config);
+        }
+        assert!(read_config(|_| Ok(None)).unwrap_err().to_string().contains("config.toml"));
+    }
+}

@@ -1,0 +1,13 @@
+//! What a run keeps: its folder, its journal, its checkpoints, and the cache of finished stages that runs share.
+//!
+//! Here belongs everything that decides what a file is called and how it stays whole. What is in a model does not.
+
+pub mod bundle;
+pub mod cache;
+pub mod checkpoint;
+pub mod files;
+mod job;
+pub mod journal;
+
+pub use files::write_atomically;
+pub use job::{Job, model_file, read_config};

@@ -1,0 +1,147 @@
+//! What drives a stage: it goes on from a checkpoint, stops when it is asked to, keeps checkpoints, and says where it is.
+//!
+//! Every stage of steps is a loop `while let Some(step) = driver.next(..)? { .. }`. What a step does is in the stage's file.
+
+use crate::keep::Job;
+use crate::keep::checkpoint::{self, Header, Parts};
+use crate::progress::{Progress, Stopped};
+use anyhow::Result;
+use moslim_shared::event::{EventBody, Part, Stage};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
+
+/// A stage under way, or one part of it.
+pub struct Driver<'a, S> {
+    job: &'a Job,
+    stage: Stage,
+    part: Option<Part>,
+    key: String,
+    total: usize,
+    /// Steps between checkpoints.
+    every: usize,
+    /// The next step, from 0, and the first of this process.
+    step: usize,
+    from: usize,
+    began: Instant,
+    /// Seconds that earlier processes spent.
+    before: f64,
+    /// What the stage knows besides its weights.
+    pub state: S,
+}
+
+/// What a stage is: which one, what it is made from, how long it is, and how often it is kept.
+pub struct Plan {
+    pub stage: Stage,
+    pub part: Option<Part>,
+    /// Key of everything that decides its result.
+    pub key: String,
+    pub total: usize,
+    pub checkpoint_every: usize,
+}
+
+impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
+    /// Begins a stage with `fresh` as its state, or goes on from its checkpoint, whose models are returned.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged; the message names it.
+    pub fn begin(job: &'a Job, plan: Plan, fresh: S, progress: &mut Progress) -> Result<(Self, Option<Parts>)> {
+        let Plan { stage, part, key, total, checkpoint_every: every } = plan;
+        let began = Instant::now();
+        let (from, before, state, parts) = match checkpoint::load::<S>(job, stage, &key)? {
+            Some((header, parts)) => (header.step, header.seconds, header.state, Some(parts)),
+            None => (0, 0.0, fresh, None),
+        };
+        progress.emit(EventBody::StageBegan { stage, part: part.clone(), from, total });
+        Ok((Self { job, stage, part, key, total, every: every.max(1), step: from, from, began, before, state }, parts))
+    }
+
+    /// The next step, from 0; `None` when all are done. `parts` gives the models for a checkpoint.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the run was asked to stop, after a checkpoint; or when a checkpoint cannot be written.
+    pub fn next(&mut self, progress: &mut Progress, parts: impl FnOnce() -> Result<Parts>) -> Result<Option<usize>> {
+        let (step, stopped) = (self.step, progress.stopped());
+        let done = step >= self.total;
+        if stopped && !done || step > self.from && step.is_multiple_of(self.every) {
+            let header = Header { step, key: self.key.clone(), seconds: self.seconds(), state: &self.state };
+            checkpoint::save(self.job, self.stage, &header, &parts()?)?;
+            progress.emit(EventBody::Checkpoint { stage: self.stage, part: self.part.clone(), step });
+        }
+        if done {
+            return Ok(None);
+        }
+        if stopped {
+            return Err(Stopped.into());
+        }
+        self.step += 1;
+        Ok(Some(step))
+    }
+
+    /// Seconds spent on the stage so far, those of earlier processes included.
+    pub fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64()
+    }
+
+    /// Steps a second in this process.
+    pub fn rate(&self) -> f64 {
+        (self.step - self.from) as f64 / self.began.elapsed().as_secs_f64()
+    }
+
+    /// Which part of the stage this is.
+    pub fn part(&self) -> Option<Part> {
+        self.part.clone()
+    }
+
+    /// Reports the loss of the step that is done, `step` counting from 1.
+    pub fn report_loss(&self, step: usize, loss: f64, progress: &mut Progress) {
+        let (stage, part, total) = (self.stage, self.part(), self.total);
+        progress.emit(EventBody::Loss { stage, part, step, total, loss, rate: self.rate() });
+    }
+
+    /// The stage is over; what it made is kept by now, so its checkpoint goes. Returns its seconds.
+    pub fn end(self, progress: &mut Progress) -> f64 {
+        let seconds = self.seconds();
+        checkpoint::remove(self.job, self.stage);
+        progress.emit(EventBody::StageEnded { stage: self.stage, part: self.part, seconds, cached: false });
+        seconds
+    }
+}
+
+/// Says that a stage was found in the cache: `replay` reports what was reported when it was made.
+pub fn from_cache(
+    stage: Stage,
+    part: Option<&Part>,
+    total: usize,
+    began: Instant,
+    progress: &mut Progress,
+    replay: impl FnOnce(&mut Progress),
+) -> f64 {
+    progress.emit(EventBody::StageBegan { stage, part: part.cloned(), from: 0, total });
+    replay(progress);
+    let seconds = began.elapsed().as_secs_f64();
+    progress.emit(EventBody::StageEnded { stage, part: part.cloned(), seconds, cached: true });
+    seconds
+}
+
+/// Says when a stage should report: at most every `interval`, and always when asked to.
+pub struct Ticker {
+    interval: Duration,
+    last: Option<Instant>,
+}
+
+impl Ticker {
+    /// A ticker that is due at once.
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, last: None }
+    }
+
+    /// Whether a report is due; if so, the next one is due after the interval.
+    pub fn due(&mut self) -> bool {
+        let due = self.last.is_none_or(|t| t.elapsed() >= self.interval);
+        if due {
+            self.last = Some(Instant::now());
+        }
+        due
+    }
+}

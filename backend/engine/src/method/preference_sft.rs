@@ -1,0 +1,49 @@
+//! Preference SFT: supervised training on answers tagged with the classes that the reward model sees in them, as a start for policy
+//! optimisation. The paper claims that it is not needed.
+
+use super::driver::from_cache;
+use super::scored::{Round, supervise};
+use super::setting::{Ready, Setting};
+use crate::evaluate::answer::Route;
+use crate::keep::Job;
+use crate::keep::cache::{Cache, Entry};
+use crate::model::TrainBackend;
+use crate::model::store::{from_safetensors, to_safetensors};
+use crate::model::transformer::Transformer;
+use crate::progress::Progress;
+use anyhow::Result;
+use moslim_shared::event::Stage;
+use std::time::Instant;
+
+pub use super::scored::Trial;
+
+/// Trains `start`, or takes what came of it from the cache.
+///
+/// # Errors
+/// When it is stopped, or a file cannot be read or written.
+pub fn train<B: TrainBackend>(
+    job: &Job,
+    setting: &Setting,
+    ready: &Ready<B>,
+    start: Transformer<B>,
+    device: &B::Device,
+    progress: &mut Progress,
+) -> Result<(Transformer<B>, Trial)> {
+    let (c, began, stage) = (&job.config, Instant::now(), Stage::PreferenceSft);
+    let rounds = [Round { steps: c.method.preference_sft, learning_rate: c.method.ric.learning_rate }];
+    let training = (&rounds, c.method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
+    let key = Cache::key("preference-sft", &(&ready.reward_model.calibration.hash, &ready.origin, &c.from, training))?;
+    if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
+        && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
+    {
+        let policy = from_safetensors(start, weights)?;
+        from_cache(stage, None, rounds[0].steps, began, progress, |_| {});
+        return Ok((policy, trial));
+    }
+    let (policy, driver) = supervise(job, setting, ready, start, stage, &rounds, &Route::Tags, device, progress)?;
+    let trial = driver.state.trial.clone();
+    let entry = Entry { seconds: trial.seconds, extra: Some(serde_json::to_value(&trial)?), ..Default::default() };
+    setting.cache.save(&key, &entry, &to_safetensors::<B, _>(&policy)?)?;
+    driver.end(progress);
+    Ok((policy, trial))
+}

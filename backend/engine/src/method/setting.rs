@@ -1,0 +1,153 @@
+//! What is there before a method's own work begins: the task as tokens, the models that are ready, and what comes back.
+
+use crate::data::{Gold, Task, TaskCard};
+use crate::evaluate::answer::Route;
+use crate::keep::Job;
+use crate::keep::bundle::sha256;
+use crate::keep::cache::Cache;
+use crate::model::TrainBackend;
+use crate::model::store::from_safetensors;
+use crate::model::transformer::Transformer;
+use crate::progress::Unfit;
+use crate::reward::frozen::FrozenRewardModel;
+use crate::text::Tokenizer;
+use crate::text::corpus::Corpus;
+use anyhow::{Context, Result};
+use moslim_shared::config::RunConfig;
+use moslim_shared::method::{Budget, Method};
+use moslim_shared::objective::Objective;
+use moslim_shared::summary::{KlPoint, PolicySummary, Work};
+use serde::{Deserialize, Serialize};
+
+/// Text, rows and names that all stages share.
+pub struct Setting {
+    pub task: TaskCard,
+    pub objectives: Vec<Objective>,
+    /// Positions of the objectives that are steered.
+    pub steered: Vec<usize>,
+    pub gold: Option<Box<dyn Gold>>,
+    pub tokenizer: Tokenizer,
+    pub corpus: Corpus,
+    pub cache: Cache,
+    /// Which trade-offs every method is asked for: weights over all objectives.
+    pub trade_offs: Vec<Vec<f64>>,
+}
+
+impl Setting {
+    /// Trains the tokenizer of a task and encodes its rows; keeps task and tokenizer with the run.
+    ///
+    /// # Errors
+    /// When they do not fit the configuration, or cannot be written.
+    pub fn prepare(job: &Job, task: Task) -> Result<Self> {
+        let config = &job.config;
+        let card = task.card();
+        let Task { objectives, splits, gold, .. } = task;
+        let tokenizer = Tokenizer::train(config.vocabulary, &splits, &objectives)?;
+        let corpus = Corpus::new(&splits, &tokenizer)?;
+        job.write("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
+        job.write_json("task.json", &card)?;
+        check_lengths(config, &corpus, objectives.len())?;
+        let steered = config.steered(&objectives);
+        let trade_offs = config.method.weight_vectors(&steered, objectives.len());
+        let cache = Cache::new(job.files.clone());
+        Ok(Self { task: card, objectives, steered, gold, tokenizer, corpus, cache, trade_offs })
+    }
+
+    /// Which objectives are better when higher.
+    pub fn higher_is_better(&self) -> Vec<bool> {
+        self.objectives.iter().map(|o| o.higher_is_better).collect()
+    }
+}
+
+/// Everything that a model reads must fit into its context.
+fn check_lengths(config: &RunConfig, corpus: &Corpus, objectives: usize) -> Result<()> {
+    // RiC writes its scores as text, of at most five tokens each.
+    let objectives = if config.method.kind == Method::Ric { 5 * objectives } else { objectives };
+    // <user>, <assistant> and the end of the sequence.
+    let answered = corpus.longest_question() + config.policy.max_new_tokens + 3;
+    for (field, context, what, needed) in [
+        ("model.context", config.model.context, "the longest row", corpus.longest_row()),
+        ("model.context", config.model.context, "the longest tagged prompt with its answer", answered + objectives),
+        ("reward_trunk.context", config.reward_trunk.context, "the longest row", corpus.longest_row()),
+        ("reward_trunk.context", config.reward_trunk.context, "the longest question with its answer", answered),
+    ] {
+        if needed > context {
+            let hint = "a larger vocabulary makes rows shorter";
+            return Err(Unfit(format!("{field}: is {context}; {what} has {needed} tokens ({hint})")).into());
+        }
+    }
+    Ok(())
+}
+
+/// What is there before policy optimisation begins.
+pub struct Ready<B: TrainBackend> {
+    pub reward_model: FrozenRewardModel<B::InnerBackend>,
+    /// A reward model that no policy is optimised for.
+    pub held_out: Option<FrozenRewardModel<B::InnerBackend>>,
+    /// The SFT policy with fresh embeddings of the tags.
+    pub start: Transformer<B>,
+    /// The same, frozen.
+    pub reference: Transformer<B::InnerBackend>,
+    /// Key of the SFT stage that both come from.
+    pub origin: String,
+}
+
+/// The policy of another run, to start from.
+///
+/// # Errors
+/// When there is no such run, it is not finished, or its model has another shape.
+pub fn policy_of<B: TrainBackend>(job: &Job, run: &str, like: Transformer<B>) -> Result<Transformer<B>> {
+    let unfit = |what: String| Unfit(format!("from: {what}"));
+    let other =
+        |file: &str| job.files.read(&format!("runs/{run}/{file}")).with_context(|| format!("reading {file} of run {run}"));
+    let tokenizer = other("tokenizer.json")?.ok_or_else(|| unfit(format!("there is no run {run}")))?;
+    let own = job.read("tokenizer.json")?.context("this run has no tokenizer")?;
+    if sha256(&[&tokenizer]) != sha256(&[&own]) {
+        return Err(unfit(format!("run {run} has another vocabulary; it needs the same task and vocabulary")).into());
+    }
+    let weights = other("policy.safetensors")?.ok_or_else(|| unfit(format!("run {run} has no policy; it must be finished")))?;
+    from_safetensors(like, weights).map_err(|e| unfit(format!("the policy of run {run} has another shape: {e:#}")).into())
+}
+
+/// What a method has trained.
+pub struct Trained<B: TrainBackend> {
+    pub policies: Vec<Transformer<B::InnerBackend>>,
+    pub route: Route,
+    pub outcome: Outcome,
+    /// Policies that were trained, and how many must be kept to answer every trade-off.
+    pub policies_trained: usize,
+    pub policies_kept: usize,
+}
+
+/// What optimising a policy took and reached.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    pub summary: PolicySummary,
+    /// Seconds when it was done.
+    pub seconds: f64,
+    pub work: Work,
+    pub kl_frontier: Vec<KlPoint>,
+}
+
+impl Outcome {
+    /// Adds what another policy of the same method took; what is reached is that of the last, and means of all.
+    pub fn add(&mut self, other: Self, count: usize) {
+        self.summary.samples += other.summary.samples;
+        self.summary.tokens += other.summary.tokens;
+        let share = 1.0 / count as f64;
+        self.summary.kl += share * other.summary.kl;
+        self.summary.reward_first += share * other.summary.reward_first;
+        self.summary.reward_last += share * other.summary.reward_last;
+        self.seconds += other.seconds;
+        self.work += other.work;
+        self.kl_frontier = other.kl_frontier;
+    }
+}
+
+/// Iterations for each of `policies` policies.
+pub fn iterations_each(config: &RunConfig, policies: usize) -> usize {
+    match config.method.budget {
+        Budget::Total => (config.policy.iterations / policies).max(1),
+        Budget::PerPolicy => config.policy.iterations,
+    }
+}

@@ -1,0 +1,483 @@
+//! Follows the journals of all runs in the data folder, whoever writes them, and says what has grown. The journals are the truth;
+//! what is kept here is how far they were read, and what they say of their runs.
+
+use crate::folder::DataFolder;
+use crate::id::RunId;
+use crate::index::{Index, Indexed};
+use crate::launch::{Launcher, Life};
+use anyhow::{Context, Result};
+use moslim_engine::keep::journal::{self, now_ms};
+use moslim_shared::config::RunConfig;
+use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
+use moslim_shared::summary::RunSummary;
+use notify::{RecursiveMode, Watcher};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::sync::{broadcast, mpsc};
+
+/// Announcements kept for a slow listener; one that falls further behind is told so and reads the journal.
+const NEWS: usize = 256;
+/// Lines between two positions that are remembered, so that any event is found without reading a journal from its start.
+const MARK_EVERY: u64 = 256;
+/// Time between two looks at runs that train, and how many of them there are between two looks at all runs: file systems may tell
+/// nothing of changes made on another machine.
+const TICK: Duration = Duration::from_millis(400);
+const TICKS_PER_ROUND: u32 = 10;
+/// Notices of this time are one look.
+const GATHER: Duration = Duration::from_millis(10);
+/// Time that a process has to take its folder after it was started.
+const START_TIME: Duration = Duration::from_secs(15);
+/// Time that a process has to go after its last word, before it is looked at again later.
+const EXIT_TIME: Duration = Duration::from_millis(500);
+/// Lines of a process's log that are shown when it ends without a word.
+const SHOWN_LINES: usize = 10;
+
+/// Says that the journal of a run has grown. It carries no events: a listener reads them from the journal, so there is
+/// one way to get events, live or late, and none can be lost or come twice.
+#[derive(Debug, Clone)]
+pub struct News {
+    pub run: RunId,
+    /// Whether the run's state (status, message, summary) changed too.
+    pub state_changed: bool,
+}
+
+/// What is known of one run.
+struct Followed {
+    info: RunInfo,
+    /// Bytes of the journal's whole lines.
+    bytes: u64,
+    /// Where line `n * MARK_EVERY` begins; empty until the run is read.
+    marks: Vec<u64>,
+    /// When its process was started here, until it says something.
+    started: Option<Instant>,
+    /// How it says that it ended; it has when its process is gone, too.
+    ending: Option<(Outcome, String)>,
+    /// Whether anything changed since it was written to the index.
+    dirty: bool,
+}
+
+/// Follows journals. Clones share what is known.
+#[derive(Clone)]
+pub struct Follower {
+    data: DataFolder,
+    launcher: Arc<dyn Launcher>,
+    runs: Arc<Mutex<HashMap<RunId, Followed>>>,
+    news: broadcast::Sender<News>,
+}
+
+impl Follower {
+    /// Reads how all runs stand: from the index where nothing has changed since, else from their journals.
+    ///
+    /// # Errors
+    /// When the folder of runs cannot be read. A run that cannot be read is left out, and said so.
+    pub fn open(data: DataFolder, launcher: Arc<dyn Launcher>, indexed: HashMap<RunId, Indexed>) -> Result<Self> {
+        let follower = Self { data, launcher, runs: Arc::default(), news: broadcast::channel(NEWS).0 };
+        {
+            let mut runs = follower.lock();
+            for (id, Indexed { info, bytes }) in indexed {
+                // What was training may have gone since.
+                runs.insert(id, Followed { info, bytes, marks: Vec::new(), started: None, ending: None, dirty: false });
+            }
+        }
+        let present = follower.present()?;
+        follower.lock().retain(|id, _| present.contains(id));
+        for id in present {
+            follower.look(&id);
+        }
+        Ok(follower)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Followed>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs that have a folder.
+    fn present(&self) -> Result<HashSet<RunId>> {
+        let folder = self.data.runs();
+        let entries = match std::fs::read_dir(&folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(HashSet::new()),
+            entries => entries.with_context(|| format!("reading {}", folder.display()))?,
+        };
+        Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Announcements from now on.
+    pub fn listen(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// A run, if it exists.
+    pub fn run(&self, id: &RunId) -> Option<RunInfo> {
+        self.lock().get(id).map(|f| f.info.clone())
+    }
+
+    /// All runs, newest first.
+    pub fn runs(&self) -> Vec<RunInfo> {
+        let mut all: Vec<RunInfo> = self.lock().values().map(|f| f.info.clone()).collect();
+        all.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        all
+    }
+
+    /// A run that trains, if one does.
+    pub fn training(&self) -> Option<RunInfo> {
+        self.lock().values().find(|f| f.info.status == RunStatus::Running).map(|f| f.info.clone())
+    }
+
+    /// A process is about to be started for a run: it counts as running from now on.
+    pub fn expect(&self, id: &RunId, config: &RunConfig) {
+        let mut runs = self.lock();
+        let run = runs.entry(id.clone()).or_insert_with(|| Followed::new(id, config, now_ms()));
+        (run.info.status, run.info.message, run.started, run.dirty) =
+            (RunStatus::Running, String::new(), Some(Instant::now()), true);
+        drop(runs);
+        self.announce(id, true);
+    }
+
+    /// A process that was expected could not be started.
+    pub fn unexpect(&self, id: &RunId, message: &str) {
+        if let Some(run) = self.lock().get_mut(id) {
+            (run.info.status, run.info.message, run.started) = (RunStatus::Failed, message.into(), None);
+        }
+        self.announce(id, true);
+    }
+
+    /// Name, note and tags of a run have changed.
+    pub fn describe(&self, id: &RunId, about: About) -> Option<RunInfo> {
+        let info = {
+            let mut runs = self.lock();
+            let run = runs.get_mut(id)?;
+            (run.info.about, run.dirty) = (about, true);
+            run.info.clone()
+        };
+        self.announce(id, true);
+        Some(info)
+    }
+
+    /// At most `limit` events after number `after`, in order; blocks on the disk.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn events(&self, id: &RunId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        let (last, mark) = {
+            let mut runs = self.lock();
+            let Some(run) = runs.get_mut(id) else { return Ok(Vec::new()) };
+            if after >= run.info.last_seq {
+                return Ok(Vec::new());
+            }
+            if run.bytes == 0 {
+                // A run from before there were journals: what its summary tells.
+                let events = said_by_summary(&run.info).into_iter().skip(after as usize).take(limit);
+                return Ok(events.collect());
+            }
+            let at = (after / MARK_EVERY) as usize;
+            // Where a run was taken from the index, its positions are found when they are asked for.
+            let at = at.min(run.marks.len().saturating_sub(1));
+            (run.info.last_seq, (at as u64 * MARK_EVERY, run.marks.get(at).copied().unwrap_or(0)))
+        };
+        let path = self.data.run(id).join(journal::FILE);
+        let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let (mut seq, offset) = mark;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut reader = BufReader::new(file);
+        let (mut line, mut events) = (Vec::new(), Vec::new());
+        while events.len() < limit && seq < last {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 || !line.ends_with(b"\n") {
+                break;
+            }
+            seq += 1;
+            if seq > after {
+                events.push(journal::read_line(seq, &line));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Reads what a journal has grown by, looks whether its process lives, and announces what changed.
+    pub fn look(&self, id: &RunId) {
+        let began = Instant::now();
+        loop {
+            match self.read(id) {
+                Ok(Some(state_changed)) => self.announce(id, state_changed),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("run {id} cannot be read: {error:#}"),
+            }
+            // A process that has said its last word goes within moments, and tells nobody that it has.
+            let going = self.lock().get(id).is_some_and(|f| f.ending.is_some());
+            if !going || began.elapsed() > EXIT_TIME {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `Some` when something changed; whether that is more than events.
+    fn read(&self, id: &RunId) -> Result<Option<bool>> {
+        let folder = self.data.run(id);
+        // Before its journal is read: a process that is gone by now has written all that it will.
+        let life = self.launcher.poll(&folder);
+        let path = folder.join(journal::FILE);
+        let size = std::fs::metadata(&path).map_or(0, |m| m.len());
+        let known = self.lock().get(id).map(|f| f.bytes);
+        if known.is_none() {
+            let Some(config) = self.data.read_config(id)? else { return Ok(None) };
+            let mut fresh = Followed::new(id, &config, created(&folder));
+            fresh.info.about = read_about(&folder);
+            if size == 0 {
+                fresh.read_summary(&folder);
+            }
+            self.lock().entry(id.clone()).or_insert(fresh);
+        }
+        // A journal that became shorter is another one.
+        let from = known.filter(|&bytes| bytes <= size).unwrap_or(0);
+        let mut text = Vec::new();
+        if size > from {
+            let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+            file.seek(SeekFrom::Start(from))?;
+            file.take(size - from).read_to_end(&mut text)?;
+        }
+        let mut runs = self.lock();
+        let Some(run) = runs.get_mut(id) else { return Ok(None) };
+        if run.bytes > size {
+            let about = std::mem::take(&mut run.info.about);
+            *run = Followed::new(id, &run.info.config, run.info.created);
+            run.info.about = about;
+        } else if run.bytes != from {
+            // Somebody else looked meanwhile.
+            return Ok(None);
+        }
+        let state = |run: &Followed| (run.info.status, run.info.message.clone(), run.info.summary.is_some());
+        let before = state(run);
+        let lines = run.take(&text);
+        if let Life::Gone(how) = life {
+            if let Some((outcome, message)) = run.ending.take() {
+                let told = matches!(outcome, Outcome::Failed | Outcome::Interrupted);
+                (run.info.status, run.info.message) = (outcome.into(), if told { message } else { String::new() });
+            } else if run.info.status == RunStatus::Running
+                && run.started.is_none_or(|s| s.elapsed() > START_TIME || how.is_some())
+            {
+                run.lose(how, &folder);
+            }
+        }
+        let state_changed = before != state(run) || known.is_none();
+        if !state_changed && lines == 0 {
+            return Ok(None);
+        }
+        run.dirty = true;
+        Ok(Some(state_changed))
+    }
+
+    fn announce(&self, id: &RunId, state_changed: bool) {
+        // An error says that nobody listens, which is fine.
+        let _ = self.news.send(News { run: id.clone(), state_changed });
+    }
+
+    /// Runs that have changed since this was last asked, for the index.
+    pub fn changed(&self) -> Vec<(RunId, Indexed)> {
+        let mut runs = self.lock();
+        let dirty = runs.iter_mut().filter(|(_, f)| f.dirty);
+        let take = |(id, f): (&RunId, &mut Followed)| {
+            f.dirty = false;
+            (id.clone(), Indexed { info: f.info.clone(), bytes: f.bytes })
+        };
+        dirty.map(take).collect()
+    }
+
+    /// Follows for ever: by notices of the file system, and by looking now and then where there are none. Keeps the index.
+    pub async fn follow(self, index: Index) {
+        let (sender, mut notices) = mpsc::unbounded_channel::<PathBuf>();
+        let told = move |event: notify::Result<notify::Event>| {
+            for path in event.map(|e| e.paths).unwrap_or_default() {
+                let _ = sender.send(path);
+            }
+        };
+        let root = self.data.runs();
+        let watcher = std::fs::create_dir_all(&root).map_err(notify::Error::io).and_then(|()| {
+            let mut watcher = notify::recommended_watcher(told)?;
+            watcher.watch(&root, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        let mut watcher = watcher.inspect_err(|e| tracing::warn!("no notices of new events ({e}); looking instead")).ok();
+        let mut watched: HashSet<RunId> = HashSet::new();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0;
+        loop {
+            let mut touched: HashSet<RunId> = HashSet::new();
+            let mut note = |path: PathBuf| {
+                let name = path.strip_prefix(&root).ok().and_then(|p| p.components().next());
+                touched.extend(name.and_then(|n| n.as_os_str().to_str()?.parse::<RunId>().ok()));
+            };
+            tokio::select! {
+                Some(path) = notices.recv() => {
+                    note(path);
+                    tokio::time::sleep(GATHER).await;
+                    while let Ok(path) = notices.try_recv() {
+                        note(path);
+                    }
+                }
+                _ = tick.tick() => {
+                    ticks += 1;
+                    let every = ticks % TICKS_PER_ROUND == 0;
+                    let runs = self.lock();
+                    touched.extend(runs.iter().filter(|(_, f)| every || f.info.status == RunStatus::Running || f.ending.is_some()).map(|(id, _)| id.clone()));
+                    drop(runs);
+                    touched.extend(self.present().unwrap_or_default().into_iter().filter(|id| !self.knows(id)));
+                }
+            }
+            let follower = self.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                touched.iter().for_each(|id| follower.look(id));
+                follower.changed()
+            });
+            let Ok(changed) = looked.await else { continue };
+            if let Some(watcher) = &mut watcher {
+                for (id, run) in &changed {
+                    let (folder, runs) = (self.data.run(id), run.info.status == RunStatus::Running);
+                    if runs && watched.insert(id.clone()) {
+                        let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
+                        // What was written before it was watched.
+                        let follower = self.clone();
+                        let id = id.clone();
+                        let _ = tokio::task::spawn_blocking(move || follower.look(&id)).await;
+                    } else if !runs && watched.remove(id) {
+                        let _ = watcher.unwatch(&folder);
+                    }
+                }
+            }
+            if !changed.is_empty()
+                && let Err(error) = index.write(&changed).await
+            {
+                // It can be made anew; no run depends on it.
+                tracing::warn!("the index cannot be written: {error:#}");
+            }
+        }
+    }
+
+    fn knows(&self, id: &RunId) -> bool {
+        self.lock().contains_key(id)
+    }
+}
+
+impl Followed {
+    fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
+        let info = RunInfo {
+            id: id.to_string(),
+            name: config.name.clone(),
+            preset: config.preset.clone(),
+            seed: config.seed,
+            status: RunStatus::Interrupted,
+            created,
+            last_seq: 0,
+            message: "it has not begun; resume it to begin".into(),
+            config: config.clone(),
+            summary: None,
+            about: About::default(),
+        };
+        Self { info, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+    }
+
+    /// A run that has no journal, from before there were some, is known by its summary.
+    fn read_summary(&mut self, folder: &Path) {
+        let bytes = std::fs::read(folder.join("summary.json")).ok();
+        self.info.summary = bytes.and_then(|b| serde_json::from_slice::<RunSummary>(&b).ok());
+        if self.info.summary.is_some() {
+            (self.info.status, self.info.message) = (RunStatus::Finished, String::new());
+            self.info.last_seq = said_by_summary(&self.info).len() as u64;
+        } else {
+            self.info.message = "it did not finish; resume it to go on from its last checkpoint".into();
+        }
+    }
+
+    /// Takes in what a journal has grown by; returns the number of whole lines.
+    fn take(&mut self, text: &[u8]) -> u64 {
+        let mut lines = 0;
+        if self.bytes == 0 && !text.is_empty() {
+            self.info.last_seq = 0;
+        }
+        for line in text.split_inclusive(|&b| b == b'\n').filter(|l| l.ends_with(b"\n")) {
+            if !self.marks.is_empty() && self.info.last_seq.is_multiple_of(MARK_EVERY) {
+                self.marks.truncate((self.info.last_seq / MARK_EVERY) as usize);
+                self.marks.push(self.bytes);
+            }
+            self.bytes += line.len() as u64;
+            self.info.last_seq += 1;
+            lines += 1;
+            self.hear(line);
+        }
+        lines
+    }
+
+    /// What a line says of the run. Most lines are read by nobody but the page.
+    fn hear(&mut self, line: &[u8]) {
+        // A line is {"time":N,"body":{"kind":...; its kind is near its start.
+        let head = String::from_utf8_lossy(&line[..line.len().min(64)]);
+        let is = |kind: &str| head.contains(kind);
+        if is("\"body\":{\"started\"") {
+            let event = journal::read_line(self.info.last_seq, line);
+            if let EventBody::Started { config, .. } = event.body {
+                (self.info.name, self.info.preset, self.info.seed) = (config.name.clone(), config.preset.clone(), config.seed);
+                self.info.config = config;
+                if self.info.last_seq == 1 {
+                    self.info.created = event.time;
+                }
+            }
+            (self.info.status, self.info.message, self.started) = (RunStatus::Running, String::new(), None);
+            self.ending = None;
+        } else if is("\"body\":{\"summary\"") {
+            if let EventBody::Summary { summary } = journal::read_line(self.info.last_seq, line).body {
+                self.info.summary = Some(summary);
+            }
+        } else if is("\"body\":{\"ended\"")
+            && let EventBody::Ended { outcome, message } = journal::read_line(self.info.last_seq, line).body
+        {
+            self.ending = Some((outcome, message));
+        } else if self.info.last_seq == 1 {
+            self.info.status = RunStatus::Running;
+        }
+    }
+
+    /// The process of a run that has not ended is gone.
+    fn lose(&mut self, how: Option<String>, folder: &Path) {
+        // How it went is a failure; that nobody knows is what the end of a machine leaves.
+        self.info.status = if how.is_some() { RunStatus::Failed } else { RunStatus::Interrupted };
+        let how = how.unwrap_or_else(|| "its process went away without a word".into());
+        let mut message = format!("{how}; its last checkpoint is kept, resume the run to go on");
+        let log = std::fs::read(folder.join(crate::launch::LOG)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(8 << 10)..]).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        for (n, line) in lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().enumerate() {
+            message.push_str(if n == 0 { "\nThe last it said:\n" } else { "\n" });
+            message.extend(line.chars().take(500));
+        }
+        self.info.message = message;
+        self.started = None;
+    }
+}
+
+/// When a run was made, as far as its folder tells, milliseconds since the Unix epoch.
+fn created(folder: &Path) -> u64 {
+    let made = |file: &str| std::fs::metadata(folder.join(file)).and_then(|m| m.modified()).ok();
+    let time = made("config.toml").or_else(|| made("config.json")).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Name, note and tags that a person gave a run.
+fn read_about(folder: &Path) -> About {
+    let read = std::fs::read(folder.join("about.json")).ok();
+    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// What a run without a journal would have said at its end.
+fn said_by_summary(info: &RunInfo) -> Vec<Event> {
+    let Some(summary) = &info.summary else { return Vec::new() };
+    crate::legacy::events_of(&info.config, summary)
+        .into_iter()
+        .zip(1..)
+        .map(|(body, seq)| Event { seq, time: info.created, body })
+        .collect()
+}

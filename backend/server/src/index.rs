@@ -1,0 +1,130 @@
+//! The index of runs: a database for search, and so that a start of the server need not read every journal. It decides nothing, can
+//! be thrown away, and is made anew from the folders (`moslim-lab reindex`).
+
+use crate::id::RunId;
+use anyhow::{Context, Result};
+use moslim_shared::event::RunInfo;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, SqlitePool};
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// What the index knows of a run.
+#[derive(Debug, Clone)]
+pub struct Indexed {
+    pub info: RunInfo,
+    /// Bytes of its journal that this was read from.
+    pub bytes: u64,
+}
+
+/// The index. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Index {
+    pool: SqlitePool,
+}
+
+/// Raised when what is indexed changes; an index of another version is thrown away.
+const VERSION: i64 = 1;
+
+impl Index {
+    /// Opens the index; one that is damaged or of another version is thrown away and begun anew.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub async fn open(path: &Path) -> Result<Self> {
+        match Self::connect(path).await {
+            Ok(index) => Ok(index),
+            Err(error) => {
+                tracing::warn!("the index is made anew: {error:#}");
+                Self::remove(path)?;
+                Self::connect(path).await
+            }
+        }
+    }
+
+    /// Removes an index.
+    ///
+    /// # Errors
+    /// When a file of it is there and cannot be removed.
+    pub fn remove(path: &Path) -> Result<()> {
+        for end in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(end);
+            match std::fs::remove_file(&file) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("removing {}", Path::new(&file).display()))?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Off)
+            .busy_timeout(Duration::from_secs(2));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.context("opening the index")?;
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await?;
+        if version != VERSION {
+            anyhow::ensure!(version == 0, "it is of version {version}");
+            sqlx::raw_sql(include_str!("index.sql")).execute(&pool).await.context("preparing the index")?;
+        }
+        Ok(Self { pool })
+    }
+
+    /// Everything in the index. What cannot be read is left out, and read from its folder again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn all(&self) -> Result<HashMap<RunId, Indexed>> {
+        let rows = sqlx::query("SELECT id, bytes, info FROM runs").fetch_all(&self.pool).await?;
+        let read = |row: &sqlx::sqlite::SqliteRow| -> Option<(RunId, Indexed)> {
+            let id = row.try_get::<String, _>("id").ok()?.parse().ok()?;
+            let info = serde_json::from_str(row.try_get("info").ok()?).ok()?;
+            Some((id, Indexed { info, bytes: u64::try_from(row.try_get::<i64, _>("bytes").ok()?).ok()? }))
+        };
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Writes what has changed.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is written then.
+    pub async fn write(&self, runs: &[(RunId, Indexed)]) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        for (id, Indexed { info, bytes }) in runs {
+            let words =
+                format!("{} {} {} {} {}", info.id, info.name, info.about.name, info.about.note, info.about.tags.join(" "));
+            sqlx::query("INSERT OR REPLACE INTO runs (id, bytes, info, words) VALUES (?, ?, ?, ?)")
+                .bind(id.as_str())
+                .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
+                .bind(serde_json::to_string(info)?)
+                .bind(words)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Runs whose id, name, note or tags contain `text`, whatever its case.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn search(&self, text: &str) -> Result<Vec<RunId>> {
+        let escaped: String = text.chars().flat_map(|c| if "%_\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
+        let rows = sqlx::query_scalar::<_, String>("SELECT id FROM runs WHERE words LIKE ? ESCAPE '\\'")
+            .bind(format!("%{escaped}%"))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// Closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

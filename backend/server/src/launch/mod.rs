@@ -1,0 +1,60 @@
+//! How processes of the lab are started, stopped and asked whether they live. A process writes its own folder and is known by
+//! it: who started it does not matter, and it outlives who did.
+//!
+//! Here belongs what starts processes, one file for each way. What they do is a command's business, what they wrote `follow.rs`'s.
+
+mod local;
+pub mod process;
+
+pub use local::{LOG, Local};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// A process to be started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Arguments of `moslim-lab`.
+    pub args: Vec<OsString>,
+    /// The folder that it writes and is known by.
+    pub folder: PathBuf,
+    /// Threads that it may compute with; as many as there are cores when not given.
+    pub threads: Option<usize>,
+}
+
+/// How a process is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A person does not want it any more: it ends at its next step.
+    Cancel,
+    /// It has to go, and will be resumed: it ends at its next step.
+    Interrupt,
+    /// At once.
+    Kill,
+}
+
+/// Whether the process of a folder lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    Running,
+    /// It is gone; how, where that is known.
+    Gone(Option<String>),
+}
+
+/// A way to run processes: on this machine, or on a cluster.
+pub trait Launcher: Send + Sync {
+    /// Starts a process; it goes on when the caller ends.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn start(&self, launch: &Launch) -> anyhow::Result<()>;
+
+    /// Tells the process of a folder to end; false when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn stop(&self, folder: &Path, ending: Ending) -> anyhow::Result<bool>;
+
+    /// Whether the process of a folder lives.
+    fn poll(&self, folder: &Path) -> Life;
+}
