@@ -10,8 +10,8 @@ fn start(data: &Path, more: &[&str]) -> Process {
     Process::lab(&args)
 }
 
-/// Waits for the checkpoint of a stage (1 is SFT, 4 is policy optimisation) and kills the process.
-async fn kill_at_checkpoint(mut process: Process, data: &Path, stage: usize) {
+/// Waits for the checkpoint of a stage and kills the process.
+async fn kill_at_checkpoint(mut process: Process, data: &Path, stage: &str) {
     let file = data.join("runs").join("victim").join(format!("checkpoint-{stage}.bin"));
     wait_until("a checkpoint", || {
         assert!(process.running(), "the run ended before it could be killed; make it longer\n{}", process.stderr());
@@ -31,11 +31,11 @@ async fn a_killed_run_ends_like_an_undisturbed_one() {
     let mut undisturbed = start(folders[0].path(), &["--config", text(&file)]);
 
     let data = folders[1].path();
-    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, 1).await;
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, "sft").await;
     assert!(!data.join("cache").exists(), "no stage was finished");
 
     let resumed = start(data, &[]);
-    kill_at_checkpoint(resumed, data, 4).await;
+    kill_at_checkpoint(resumed, data, "policy").await;
 
     // The third process is asked to stop, and does so at a checkpoint.
     let mut resumed = start(data, &[]);
@@ -87,7 +87,7 @@ async fn a_run_with_preference_sft_resumes_in_either_part() {
     let mut undisturbed = start(folders[0].path(), &["--config", text(&file)]);
 
     let data = folders[1].path();
-    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, 4).await;
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, "preference-sft").await;
     let mut resumed = start(data, &[]);
     let kept = |data: &Path| {
         let entries = std::fs::read_dir(data.join("cache")).ok()?;
@@ -100,7 +100,7 @@ async fn a_run_with_preference_sft_resumes_in_either_part() {
     wait_until("a checkpoint of policy optimisation", || {
         assert!(resumed.running(), "the run ended before it could be killed; make it longer\n{}", resumed.stderr());
         let finished = changed(&kept(data)?)?;
-        (changed(&data.join("runs/victim/checkpoint-4.bin"))? > finished).then_some(())
+        (changed(&data.join("runs/victim/checkpoint-policy.bin"))? > finished).then_some(())
     })
     .await;
     resumed.kill();

@@ -4,11 +4,13 @@
 //!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
+//!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
 //!     cargo lab page                                            build the page into dist/
 
 mod page;
 mod profile;
 mod system;
+mod tidy;
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -139,11 +141,13 @@ fn main() -> Result<()> {
         Some("bench") => bench(options(args.skip(1))?),
         Some("flamegraph") => profile::flamegraph(&options(args.skip(1))?.rest),
         Some("page") => page::build(),
+        Some("tidy") => tidy::tidy(),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
+            println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use wasm_bindgen_cli_support::Bindgen;
 
-const TARGET: &str = "wasm32-unknown-unknown";
+pub const TARGET: &str = "wasm32-unknown-unknown";
 /// The page's modules; the first is loaded at a first visit.
 const MODULES: [&str; 2] = ["moslim", "workbench"];
 
 /// Makes sure that the compiler can build for the browser.
-fn ensure_target() -> Result<()> {
+pub fn ensure_target() -> Result<()> {
     let output = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", TARGET])
         .current_dir(root())

@@ -5,6 +5,7 @@ pub mod kernels;
 pub mod memory;
 pub mod optimizer;
 pub mod packed;
+pub mod span;
 pub mod store;
 pub mod transformer;
 

@@ -1,7 +1,8 @@
 //! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU.
 
 use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
-use super::packed::{Packed, Span};
+use super::packed::Packed;
+use super::span::Span;
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::{ModelConfig, Precision};
