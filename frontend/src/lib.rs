@@ -5,7 +5,6 @@
 
 mod api;
 mod app;
-mod charts;
 mod derived;
 mod json;
 mod pages;

@@ -1,7 +1,6 @@
 //! A chart on the page: title, hint, legend, canvas, and a table of the last values.
 
 use crate::app::Theme;
-use crate::charts::{LinePlot, Over, Plot, band, line, ramp};
 use crate::derived;
 use crate::parts::canvas::{observe, surface};
 use crate::parts::format;
@@ -9,6 +8,7 @@ use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::{LinePlot, Over, Plot, band, line, ramp};
 use plotters::prelude::IntoDrawingArea;
 use web_sys::HtmlCanvasElement;
 
@@ -158,7 +158,7 @@ fn entries(plot: &Plot) -> Vec<Entry> {
 /// The style sheet's colour of a class; the same mixture as on the canvas.
 pub fn class_color(objective: usize, class: usize, classes: usize) -> String {
     let share = ramp(class, classes) * 100.0;
-    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % crate::charts::INKS)
+    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % moslim_charts::INKS)
 }
 
 /// Label and last value of every line or class.

@@ -109,7 +109,7 @@ fn card(state: &RunState, objective: &Objective, index: usize, judge: &str) -> A
     view! {
         <article class="card" data-control=objective.id.clone()>
             <h3>
-                <span class="swatch bold" style:background=crate::charts::Ink::Objective(index).css()></span>
+                <span class="swatch bold" style:background=moslim_charts::Ink::Objective(index).css()></span>
                 {objective.name.clone()}
             </h3>
             <p class="hint">{objective.description.clone()}</p>

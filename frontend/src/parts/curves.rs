@@ -1,10 +1,10 @@
 //! Charts of a run, as functions from its state: the supervised stages, the classes of the answers, and how lines are made.
 
-use crate::charts::{BandPlot, Ink, LinePlot, Plot, Series};
 use crate::parts::chart::chart;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
+use moslim_charts::{BandPlot, Ink, LinePlot, Plot, Series};
 use moslim_shared::event::{PolicyStep, Stage};
 
 /// Loss curves of the supervised stages and the reward model's agreement with labels.

@@ -1,8 +1,8 @@
 //! The mapping by hand: move class probabilities, ask for classes, and watch the scalar.
 
-use crate::charts::Ink;
 use crate::parts::format;
 use leptos::prelude::*;
+use moslim_charts::Ink;
 use moslim_shared::mapping::{MappingConfig, MappingFunction, RewardStatistics, map_reward};
 use moslim_shared::preference::Preference;
 

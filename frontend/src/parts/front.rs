@@ -1,7 +1,6 @@
 //! The trade-offs that a study found, in two objectives that the reader chooses.
 
 use crate::app::Theme;
-use crate::charts::front::{self as drawing, FrontPlot};
 use crate::derived;
 use crate::pages::study::{Study, setting};
 use crate::parts::canvas::{observe, surface};
@@ -11,6 +10,7 @@ use crate::parts::region::region;
 use crate::router::Address;
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::front::{self as drawing, FrontPlot};
 use moslim_shared::study::StudyResults;
 use plotters::prelude::IntoDrawingArea;
 

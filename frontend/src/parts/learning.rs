@@ -1,12 +1,12 @@
 //! The curves of policy optimisation. What a method or an optimiser does not report has no chart.
 
-use crate::charts::{Ink, LinePlot, Over, Plot};
 use crate::parts::chart::chart;
 use crate::parts::curves::{line, lines, loss};
 use crate::parts::settings::kl_penalty;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
+use moslim_charts::{Ink, LinePlot, Over, Plot};
 use moslim_shared::config::KlPlacement;
 use moslim_shared::event::Stage;
 use moslim_shared::method::Method;

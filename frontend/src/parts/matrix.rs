@@ -1,8 +1,8 @@
 //! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
 
-use crate::charts::INKS;
 use crate::parts::format;
 use leptos::prelude::*;
+use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
 
 /// Share of the hue in a cell of value 1; more would make its number hard to read.

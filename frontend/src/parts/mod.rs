@@ -1,5 +1,6 @@
 //! Small shared pieces of pages.
 
+mod backend;
 pub mod canvas;
 pub mod chart;
 pub mod comparison;

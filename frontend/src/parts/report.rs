@@ -1,6 +1,5 @@
 //! The reward model's report, the calibration, and the summary at the end.
 
-use crate::charts::Ink;
 use crate::parts::format;
 use crate::parts::matrix::between;
 use crate::parts::table::table;
@@ -8,6 +7,7 @@ use crate::parts::trade_offs::{name, trade_offs};
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
+use moslim_charts::Ink;
 use moslim_shared::event::Stage;
 use moslim_shared::objective::index_of;
 use moslim_shared::summary::{ComputeReport, RewardHeadReport, RewardModelReport, RunSummary};

@@ -1,11 +1,11 @@
 //! Fresh answers, with everything that their reward is made of.
 
-use crate::charts::{INKS, Ink};
 use crate::derived;
 use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
+use moslim_charts::{INKS, Ink};
 use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::Sample;
 use moslim_shared::objective::Objective;

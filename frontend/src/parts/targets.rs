@@ -1,10 +1,10 @@
 //! Editors of what prompts may ask for: objectives, and pairs of targets kept out of training.
 
-use crate::charts::Ink;
 use crate::derived;
 use crate::json;
 use crate::pages::configure::Form;
 use leptos::prelude::*;
+use moslim_charts::Ink;
 use moslim_shared::config::Target;
 use moslim_shared::objective::Objective;
 use serde_json::Value;

@@ -1,8 +1,9 @@
 //! Stacked bands: how the mass of ordered classes moves over steps.
 
-use super::frame::Frame;
-use super::line::short;
-use super::{BandPlot, Palette};
+use crate::frame::Frame;
+use crate::line::short;
+use crate::palette::Palette;
+use crate::plot::BandPlot;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -59,7 +60,7 @@ fn columns(plot: &BandPlot, limit: usize, x1: f64) -> Vec<(f64, Vec<f64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charts::tests::{Recorder, palette};
+    use crate::recorder::{Recorder, palette};
 
     fn drawn(rows: Vec<(f64, Vec<f64>)>) -> Recorder {
         let plot = BandPlot { objective: 0, classes: vec!["low".into(), "mid".into(), "high".into()], rows };

@@ -1,7 +1,8 @@
 //! Line charts over steps or KL.
 
-use super::frame::Frame;
-use super::{LinePlot, Over, Palette};
+use crate::frame::Frame;
+use crate::palette::Palette;
+use crate::plot::{LinePlot, Over};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -122,8 +123,9 @@ pub fn short(value: f64, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charts::tests::{Recorder, palette};
-    use crate::charts::{Ink, Series};
+    use crate::palette::Ink;
+    use crate::plot::Series;
+    use crate::recorder::{Recorder, palette};
 
     fn plot(points: Vec<(f64, f64)>) -> LinePlot {
         let series = Series { label: "reward".into(), ink: Ink::Strong, bold: true, points };

@@ -1,6 +1,6 @@
 //! Axes, labels and margins that all charts share.
 
-use super::Palette;
+use crate::palette::Palette;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;

@@ -1,8 +1,8 @@
 //! Pareto fronts: what groups of runs reach in two objectives at once.
 
-use super::frame::Chart;
-use super::line::short;
-use super::{INKS, Ink, Palette};
+use crate::frame::Chart;
+use crate::line::short;
+use crate::palette::{INKS, Ink, Palette};
 use moslim_shared::pareto;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -149,16 +149,34 @@ fn mark<DB: DrawingBackend>(
     Ok(())
 }
 
+/// Draws on `area` what the markers stand for, one name below the other; the page writes its legends as text instead.
+pub fn legend<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, names: &[String], palette: &Palette) -> DrawResult<(), DB> {
+    let label = TextStyle::from((FontFamily::SansSerif, f64::from(palette.px(13.0)))).color(&palette.text);
+    let (size, line) = (palette.px(SIZE), palette.px(26.0));
+    for (group, name) in names.iter().enumerate() {
+        let (x, y) = (palette.px(14.0), line * (group as i32 + 1));
+        let around = |outline: &[(f64, f64)]| {
+            let pixel = |from: i32, by: f64| from + (by * f64::from(size)).round() as i32;
+            outline.iter().map(|(dx, dy)| (pixel(x, *dx), pixel(y, -dy))).collect::<Vec<_>>()
+        };
+        let color = palette.ink(ink(group));
+        let stroke = color.stroke_width(palette.px(2.0) as u32);
+        match MARKERS[group % MARKERS.len()].1 {
+            Shape::Circle(filled) => area.draw(&Circle::new((x, y), size, if filled { color.filled() } else { stroke }))?,
+            Shape::Area(outline) => area.draw(&Polygon::new(around(outline), color.filled()))?,
+            Shape::Line(outline) => area.draw(&PathElement::new(around(outline), stroke))?,
+        }
+        area.draw(&Text::new(name.clone(), (x + palette.px(14.0), y - palette.px(7.0)), label.clone()))?;
+    }
+    Ok(())
+}
+
 /// Positions of the points that no other one dominates, from left to right.
 pub fn front(points: &[(f64, f64)]) -> Vec<usize> {
     let vectors: Vec<Vec<f64>> = points.iter().map(|p| vec![p.0, p.1]).collect();
-    let mut sorted: Vec<usize> = Vec::new();
-    // A few points are sorted as they come; the library's sort would be larger than the rest of this file.
-    for p in pareto::front(&vectors) {
-        let before = sorted.iter().take_while(|s| points[**s].0 < points[p].0).count();
-        sorted.insert(before, p);
-    }
-    sorted
+    let mut best = pareto::front(&vectors);
+    best.sort_by(|a, b| points[*a].0.total_cmp(&points[*b].0));
+    best
 }
 
 /// The edge of what a group dominates, from the left of the picture to its bottom; `front` as [`front`] gives it. Between two
@@ -179,7 +197,7 @@ pub fn steps(points: &[(f64, f64)], front: &[usize], floor: (f64, f64)) -> Vec<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::charts::tests::{Recorder, palette};
+    use crate::recorder::{Recorder, palette};
 
     fn drawn(groups: Vec<Vec<(f64, f64)>>) -> Recorder {
         let plot = FrontPlot { x: "helpfulness".into(), y: "honesty".into(), floor: (0.0, 0.0), groups };
@@ -214,6 +232,15 @@ mod tests {
             assert!(looks[..n].iter().all(|(s, i)| s != sign && i != ink), "group {n}");
         }
         assert_eq!(sign(MARKERS.len()), sign(0));
+    }
+
+    #[test]
+    fn a_legend_has_a_marker_and_a_name_for_every_group() {
+        let mut recorder = Recorder::default();
+        let area = (&mut recorder).into_drawing_area();
+        assert!(legend(&area, &["one".into(), "two".into(), "three".into()], &palette()).is_ok());
+        drop(area);
+        assert_eq!((recorder.texts, recorder.polygons, recorder.paths), (3, 1, 1), "a circle is neither");
     }
 
     #[test]
