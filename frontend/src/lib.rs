@@ -6,7 +6,6 @@
 mod api;
 mod app;
 mod derived;
-mod json;
 mod pages;
 mod parts;
 mod progress;

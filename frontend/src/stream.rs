@@ -1,10 +1,10 @@
 //! The live connection to a run: a websocket that resumes where it was, and the store that it fills.
 
 use crate::derived;
-use crate::json;
 use crate::state::{RunState, Topic};
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
+use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -191,14 +191,14 @@ fn connect(inner: &Rc<Inner>) {
     let open = Closure::<dyn FnMut()>::new(move || {
         let Some(inner) = opened.upgrade() else { return };
         let hello = Hello { run: inner.id.clone(), after: inner.run.read(|s| s.last_seq()) };
-        let _ = writer.send_with_str(&json::to_text(&hello));
+        let _ = writer.send_with_str(&json!(hello).to_string());
     });
 
     let heard = Rc::downgrade(inner);
     let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
         let Some(inner) = heard.upgrade() else { return };
         let Some(text) = event.data().as_string() else { return };
-        let frame = json::from_text::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
+        let frame = serde_json::from_str::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
             message: format!("A message was not understood (\"{error}\"). Reload the page."),
         });
         deliver(&inner, frame);

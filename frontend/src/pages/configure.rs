@@ -2,19 +2,20 @@
 
 use crate::api::{self, DeviceInfo, Failure};
 use crate::derived;
-use crate::json;
 use crate::pages::fields::{self, Field, element_id};
 use crate::parts::field::field;
 use crate::parts::settings::{SECTIONS, TARGETS};
 use crate::parts::targets;
 use crate::router::Address;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{PresetInfo, WorldInfo};
 use moslim_shared::objective::Objective;
 use moslim_shared::presets;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What the form holds and knows.
 struct Data {
@@ -42,7 +43,7 @@ impl Data {
 
     /// Reads and checks the configuration.
     fn check(&mut self) {
-        self.parsed = json::from_value(&self.value).ok();
+        self.parsed = RunConfig::deserialize(&self.value).ok();
         self.problems.clear();
         for (field, message) in &self.bad {
             self.problems.push(Problem { field: field.to_string(), message: message.clone() });
@@ -85,7 +86,7 @@ pub struct Form {
 impl Form {
     fn new(config: RunConfig) -> Self {
         let mut data = Data {
-            value: json::to_value(&config),
+            value: json!(config),
             bad: Vec::new(),
             base: config,
             world: None,
@@ -116,7 +117,7 @@ impl Form {
 
     fn load(self, config: RunConfig) {
         self.change(|d| {
-            d.value = json::to_value(&config);
+            d.value = json!(config);
             d.bad.clear();
             d.refused = None;
             d.base = config;
@@ -138,7 +139,7 @@ impl Form {
 
     /// The value at a path; a default where there is none of this type.
     pub fn get<T: DeserializeOwned + Default>(self, path: &str) -> T {
-        self.read(|d| fields::get(&d.value, path).and_then(|v| json::from_value(v).ok())).unwrap_or_default()
+        self.read(|d| fields::get(&d.value, path).and_then(|v| T::deserialize(v).ok())).unwrap_or_default()
     }
 
     /// Puts a value at a path.
@@ -173,8 +174,12 @@ impl Form {
     }
 
     fn fetch(self) {
-        api::world(move |answer| self.change(|d| d.world = Some(answer)));
-        api::devices(move |answer| {
+        spawn_local(async move {
+            let answer = api::world().await;
+            self.change(|d| d.world = Some(answer));
+        });
+        spawn_local(async move {
+            let answer = api::devices().await;
             if let Ok(list) = answer {
                 self.change(|d| d.devices = list);
             }
@@ -313,7 +318,8 @@ fn aside(form: Form, address: Address) -> AnyView {
         }
         form.starting.set(true);
         form.change(|d| d.refused = None);
-        api::start(&config, move |answer| {
+        spawn_local(async move {
+            let answer = api::start(&config).await;
             let _ = form.starting.try_set(false);
             match answer {
                 Ok(id) => address.go(&format!("/runs/{id}")),
@@ -350,7 +356,7 @@ fn aside(form: Form, address: Address) -> AnyView {
             <details class="card">
                 <summary>"The configuration (JSON)"</summary>
                 <pre id="config-json" tabindex="0">
-                    {move || form.read(|d| d.parsed.as_ref().map(|c| json::pretty(&json::to_text(c))).unwrap_or_default())}
+                    {move || form.read(|d| d.parsed.as_ref().map(|c| serde_json::to_string_pretty(c).unwrap_or_default()).unwrap_or_default())}
                 </pre>
             </details>
         </aside>

@@ -1,11 +1,10 @@
 //! The fields of a run's configuration: how each is named, shown, read and compared. Which there are is in
 //! [`crate::parts::settings`].
 
-use crate::json;
 use moslim_shared::config::{PolicyOptimizer, RunConfig};
 use moslim_shared::method::Method;
 use serde::Serialize;
-use serde_json::{Number as JsonNumber, Value};
+use serde_json::{Number as JsonNumber, Value, json};
 
 /// How a field is edited.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +60,7 @@ pub fn options(kind: Kind) -> Vec<(String, &'static str)> {
 
 /// What JSON calls a variant.
 fn variant<T: Serialize>(value: &T) -> String {
-    json::to_text(value).trim_matches('"').to_string()
+    json!(value).as_str().unwrap_or_default().to_string()
 }
 
 /// The element that edits `path`; a problem inside of a list leads to the list.
@@ -116,28 +115,16 @@ pub fn read(kind: Kind, typed: &str) -> Result<Value, String> {
     }
 }
 
-/// Reads a decimal number, also one that JSON wants written otherwise, such as `.5`. The standard library could do this, but
-/// would bring another reader with large tables into the module.
+/// Reads a decimal number, also one that JSON wants written otherwise, such as `.5`.
 fn decimal(typed: &str) -> Option<Value> {
-    let (sign, digits) = match typed.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", typed.strip_prefix('+').unwrap_or(typed)),
-    };
-    let starts = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-    if !starts(digits.strip_prefix('.').unwrap_or(digits)) {
-        return None;
-    }
-    let digits = digits.trim_start_matches('0');
-    let digits = digits.strip_suffix('.').unwrap_or(digits);
-    let zero = if starts(digits) { "" } else { "0" };
-    let number = json::parse(&format!("{sign}{zero}{digits}"))?.as_f64()?;
-    JsonNumber::from_f64(number).map(Value::Number)
+    // What is not finite has no form in JSON.
+    JsonNumber::from_f64(typed.parse().ok()?).map(Value::Number)
 }
 
 /// Paths whose values differ, with both values as text.
 pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
-    compare("", &json::to_value(old), &json::to_value(new), &mut found);
+    compare("", &json!(old), &json!(new), &mut found);
     found
 }
 

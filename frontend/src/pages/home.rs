@@ -5,6 +5,7 @@ use crate::parts::demo::demo;
 use crate::parts::runs::runs;
 use crate::router::Address;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::presets;
 
 /// The stages in a few words: name, what happens, what it needs and gives.
@@ -45,7 +46,8 @@ pub fn home(address: Address) -> AnyView {
         }
         starting.set(true);
         failure.set(String::new());
-        api::start(&preset.config, move |answer| {
+        spawn_local(async move {
+            let answer = api::start(&preset.config).await;
             let _ = starting.try_set(false);
             match answer {
                 Ok(id) => address.go(&format!("/runs/{id}")),

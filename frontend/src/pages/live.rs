@@ -5,6 +5,7 @@ use crate::parts::{control, curves, format, learning, report, sample, stage};
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::event::RunStatus;
 
 /// Where the section links lead.
@@ -36,7 +37,8 @@ impl Actions {
         }
         self.busy.set(true);
         self.failed.set(String::new());
-        api::act(&self.id.get_value(), action, move |answer| {
+        spawn_local(async move {
+            let answer = api::act(&self.id.get_value(), action).await;
             let _ = self.busy.try_set(false);
             if let Err(failure) = answer {
                 let _ = self.failed.try_set(failure.message);

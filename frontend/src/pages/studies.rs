@@ -8,6 +8,7 @@ use crate::parts::pick::pick;
 use crate::parts::region::region;
 use crate::router::Address;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::presets;
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyRunStatus, StudyState};
 use std::time::Duration;
@@ -59,7 +60,8 @@ impl Studies {
     }
 
     fn offer(self) {
-        api::study_presets(move |answer| {
+        spawn_local(async move {
+            let answer = api::study_presets().await;
             let first = answer.as_ref().ok().and_then(|presets| presets.first()).map(|p| p.id.clone());
             if self.data.try_update_value(|d| d.presets = Some(answer)).is_some() {
                 let _ = self.preset.try_update(|p| *p = first.unwrap_or_default());
@@ -69,7 +71,8 @@ impl Studies {
     }
 
     fn list(self) {
-        api::studies(move |answer| {
+        spawn_local(async move {
+            let answer = api::studies().await;
             let next = Some(answer);
             let changed = self.data.try_update_value(|d| {
                 let changed = d.studies != next;
@@ -92,7 +95,8 @@ impl Studies {
         self.starting.set(true);
         self.refused.set(String::new());
         let request = StudyRequest { preset, base: self.base.get_untracked(), seeds };
-        api::start_study(&request, move |answer| {
+        spawn_local(async move {
+            let answer = api::start_study(&request).await;
             let _ = self.starting.try_set(false);
             match answer {
                 Ok(state) => address.go(&format!("/studies/{}", state.id)),

@@ -8,6 +8,7 @@ use crate::parts::front::front;
 use crate::parts::region::region;
 use crate::router::Address;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::study::{StudyResults, StudyRunState, StudyRunStatus, StudyState};
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ impl Study {
     }
 
     fn load(self) {
-        api::study(&self.id(), move |answer| {
+        spawn_local(async move {
+            let answer = api::study(&self.id()).await;
             let changed = self.data.try_update_value(|d| match answer {
                 Ok(state) => d.learn(state),
                 Err(failure) => std::mem::replace(&mut d.failure, failure.message.clone()) != failure.message,
@@ -86,7 +88,8 @@ impl Study {
             return;
         }
         self.busy.set(true);
-        api::act_on_study(&self.id(), action, move |answer| {
+        spawn_local(async move {
+            let answer = api::act_on_study(&self.id(), action).await;
             let _ = self.busy.try_set(false);
             let changed = self.data.try_update_value(|d| {
                 d.refused = answer.as_ref().err().map(|f| f.message.clone()).unwrap_or_default();
@@ -119,7 +122,8 @@ impl Study {
         if wanted != Some(true) {
             return;
         }
-        api::study_results(&self.id(), move |answer| {
+        spawn_local(async move {
+            let answer = api::study_results(&self.id()).await;
             let heard = self.data.try_update_value(|d| {
                 d.asking = false;
                 match answer {
@@ -357,9 +361,7 @@ pub fn setting(labels: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
     use moslim_shared::study::StudyRunStatus::{Failed, Finished, Running, Waiting};
-    use moslim_shared::study::{Spread, StudyGroup, StudyRow};
 
     fn state(active: bool, statuses: &[StudyRunStatus]) -> StudyState {
         let run = |status: &StudyRunStatus| StudyRunState {
@@ -398,21 +400,6 @@ mod tests {
         study.active = false;
         assert!(!progress(&study).contains("left"));
         assert_eq!(progress(&state(true, &[Waiting])), "0 of 1 runs finished");
-    }
-
-    #[test]
-    fn what_the_server_says_is_read_as_serde_json_reads_it() {
-        let mut told = state(true, &[Finished, Running, Failed, Waiting]);
-        told.seconds_left = Some(1.5);
-        assert_eq!(json::from_text(&serde_json::to_string(&told).unwrap()), Ok(told.clone()));
-        told.seconds_left = None;
-        assert_eq!(json::from_text(&serde_json::to_string(&[&told]).unwrap()), Ok(vec![told.clone()]));
-        let spread = Spread { mean: 0.5, low: 0.25, high: 1.0 };
-        let group =
-            StudyGroup { labels: vec!["a".into()], seeds: vec![1, 2], metrics: vec![spread], front: vec![vec![0.5, 1.0]] };
-        let row = StudyRow { hypervolume_interval: [0.25, 0.75], metrics: vec![7.0], ..Default::default() };
-        let results = StudyResults { groups: vec![group], runs: vec![row], reference: vec![0.0, 0.0], ..Default::default() };
-        assert_eq!(json::from_text(&serde_json::to_string(&results).unwrap()), Ok(results.clone()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::api::{self, Failure};
 use crate::parts::format;
 use crate::parts::region::region;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use moslim_shared::event::RunInfo;
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ pub fn runs() -> AnyView {
 }
 
 fn load(known: Known) {
-    api::runs(move |answer| {
+    spawn_local(async move {
+        let answer = api::runs().await;
         let next = Some(answer);
         let changed = known.loaded.try_update_value(|now| {
             let changed = *now != next;

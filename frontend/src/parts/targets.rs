@@ -1,13 +1,12 @@
 //! Editors of what prompts may ask for: objectives, and pairs of targets kept out of training.
 
 use crate::derived;
-use crate::json;
 use crate::pages::configure::Form;
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::config::Target;
 use moslim_shared::objective::Objective;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const OBJECTIVES: &str = "targets.objectives";
 const HELD_OUT: &str = "targets.held_out";
@@ -22,7 +21,7 @@ fn pairs(form: Form) -> Vec<[Target; 2]> {
 }
 
 fn put_pairs(form: Form, pairs: &[[Target; 2]]) {
-    form.put(HELD_OUT, json::to_value(pairs));
+    form.put(HELD_OUT, json!(pairs));
 }
 
 /// One box per objective, with its classes.
