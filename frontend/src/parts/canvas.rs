@@ -1,6 +1,5 @@
 //! A canvas whose picture has as many pixels as the screen shows of it.
 
-use crate::derived;
 use crate::parts::backend::CanvasBackend;
 use leptos::html;
 use leptos::prelude::*;
@@ -10,13 +9,14 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
 
-/// Lets `resized` grow when the size of the element changes.
-pub fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
+/// Grows when the size of the element changes.
+pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
+    let (count, grow) = signal(0u64);
     let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
-    derived::effect(move || {
+    Effect::new(move |_| {
         let Some(element) = canvas.get() else { return };
         let changed = Closure::<dyn FnMut()>::new(move || {
-            let _ = resized.try_update(|n| *n = n.wrapping_add(1));
+            let _ = grow.try_update(|n| *n += 1);
         });
         if let Ok(observer) = ResizeObserver::new(changed.as_ref().unchecked_ref()) {
             observer.observe(&element);
@@ -30,6 +30,7 @@ pub fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
             }
         });
     });
+    count
 }
 
 /// An empty picture in device pixels, and the colours of the page; none while the canvas is hidden or too small.
