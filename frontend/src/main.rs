@@ -10,11 +10,17 @@ mod parts;
 mod state;
 mod stream;
 
+use leptos::prelude::{document, window};
+
 fn main() {
     console_error_panic_hook::set_once();
     // What stood there while this module was loading.
-    if let Some(boot) = leptos::prelude::document().get_element_by_id("boot") {
+    if let Some(boot) = document().get_element_by_id("boot") {
         boot.remove();
     }
     leptos::mount::mount_to_body(app::App);
+    // For the browser's tools, and for the test that says how long this may take.
+    if let Some(performance) = window().performance() {
+        let _ = performance.mark("interactive");
+    }
 }

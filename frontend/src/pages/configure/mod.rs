@@ -1,4 +1,6 @@
 //! The page on which a run is configured and started.
+//!
+//! Inputs and what they do to the configuration belong here; what a valid configuration is does not: `moslim-shared` knows that.
 
 mod field;
 mod fields;

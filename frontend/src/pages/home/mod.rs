@@ -1,4 +1,6 @@
 //! The first page: what this is, a button that starts it, the idea in five steps, an example to play with, all runs.
+//!
+//! What a visitor sees before there is a run belongs here; what a run shows does not.
 
 mod demo;
 mod runs;

@@ -1,4 +1,7 @@
 //! A run while it lives, and what it came to.
+//!
+//! A file a section of the page. What the sections show belongs here; what the events of a run mean is in `state`, how a chart is
+//! drawn in `moslim-charts`.
 
 mod control;
 mod curves;

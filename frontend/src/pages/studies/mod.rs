@@ -1,4 +1,4 @@
-//! All studies, and the form that starts one.
+//! All studies, and the form that starts one. What one study found is on a page of its own.
 
 mod form;
 

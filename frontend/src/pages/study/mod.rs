@@ -1,4 +1,6 @@
 //! A study: how far it is, its runs, and what it found.
+//!
+//! Its sections belong here. How figures of several runs are put together does not: `moslim-shared` knows that.
 
 mod comparison;
 mod front;
