@@ -78,6 +78,7 @@ pub struct Form {
 }
 
 impl Form {
+    /// A form that holds `config`, and shows differences against it.
     pub fn new(config: RunConfig) -> Self {
         let mut data = Data {
             value: json!(config),
@@ -99,6 +100,7 @@ impl Form {
         self.data.with_value(f)
     }
 
+    /// Changes what the form holds, and checks it.
     pub fn change(self, f: impl FnOnce(&mut Data)) {
         let changed = self.data.try_update_value(|data| {
             f(data);
@@ -109,6 +111,7 @@ impl Form {
         }
     }
 
+    /// Takes another configuration in place of everything that was typed.
     pub fn load(self, config: RunConfig) {
         self.change(|d| {
             d.value = json!(config);
@@ -172,6 +175,7 @@ impl Form {
         self.data.with_value(|d| fields::text(fields::get(&d.value, field.path)))
     }
 
+    /// Asks for the world and the devices.
     pub fn fetch(self) {
         spawn_local(async move {
             let answer = api::world().await;
