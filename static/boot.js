@@ -4,11 +4,8 @@ try {
   if (theme === 'light' || theme === 'dark') document.documentElement.dataset.theme = theme;
 } catch { /* storage may be switched off; the theme then follows the system */ }
 
-// The page comes as two modules: the lab (home, runs) and the workbench (configuration, studies).
-const name = /^\/(configure|studies)(\/|$)/.test(location.pathname) ? 'workbench' : 'moslim';
-
-import(`./${name}.js`).then(({ default: init }) => {
-  return init({ module_or_path: new URL(`./${name}_bg.wasm`, import.meta.url) });
+import('./moslim.js').then(({ default: init }) => {
+  return init({ module_or_path: new URL('./moslim_bg.wasm', import.meta.url) });
 }).catch((error) => {
   const box = document.getElementById('boot');
   if (!box) return;

@@ -1,14 +1,14 @@
-//! Requests to the server.
+//! Requests to the server: a function for each, and why one came to nothing.
+//!
+//! Paths and forms of requests belong here. What a page does with an answer does not.
 
-use crate::json;
+use gloo_net::http::{Method, RequestBuilder};
 use moslim_shared::config::{Problem, RunConfig};
-use moslim_shared::event::{ApiError, RunInfo, WorldInfo};
+use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use wasm_bindgen::JsCast;
-use wasm_bindgen::closure::Closure;
-use web_sys::XmlHttpRequest;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,10 +20,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(message: String) -> Self {
-        Self { message, problems: Vec::new() }
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), problems: Vec::new() }
     }
 }
+
+/// What comes back, sooner or later.
+type Answer<T> = Result<T, Failure>;
 
 /// A device that the server could compute on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,99 +42,87 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-/// What is done with an answer; it is called once.
-type Done = Box<dyn FnOnce(Result<String, Failure>)>;
-
 /// All runs, as the server orders them.
-pub fn runs(done: impl FnOnce(Result<Vec<RunInfo>, Failure>) + 'static) {
-    ask("GET", "/api/v1/runs", None, parsed(done));
+pub async fn runs() -> Answer<Vec<RunInfo>> {
+    get("/api/v1/runs").await
 }
 
 /// The built-in world.
-pub fn world(done: impl FnOnce(Result<WorldInfo, Failure>) + 'static) {
-    ask("GET", "/api/v1/world", None, parsed(done));
+pub async fn task() -> Answer<TaskInfo> {
+    get("/api/v1/task").await
 }
 
 /// The devices and why one is chosen.
-pub fn devices(done: impl FnOnce(Result<Vec<DeviceInfo>, Failure>) + 'static) {
-    ask("GET", "/api/v1/devices", None, parsed(done));
+pub async fn devices() -> Answer<Vec<DeviceInfo>> {
+    get("/api/v1/devices").await
 }
 
 /// Starts a run; the answer is its id.
-pub fn start(config: &RunConfig, done: impl FnOnce(Result<String, Failure>) + 'static) {
-    let body = format!("{{\"config\":{}}}", json::to_text(config));
-    ask("POST", "/api/v1/runs", Some(&body), parsed(move |answer: Result<RunInfo, Failure>| done(answer.map(|info| info.id))));
+pub async fn start(config: &RunConfig) -> Answer<String> {
+    let info: RunInfo = post("/api/v1/runs", &json!({ "config": config })).await?;
+    Ok(info.id)
 }
 
 /// Asks a run to `cancel` or `resume`.
-pub fn act(run: &str, action: &str, done: impl FnOnce(Result<(), Failure>) + 'static) {
-    let path = format!("/api/v1/runs/{run}/{action}");
-    ask("POST", &path, Some("{}"), Box::new(move |answer| done(answer.map(|_| ()))));
+pub async fn act(run: &str, action: &str) -> Answer<()> {
+    let _: IgnoredAny = post(&format!("/api/v1/runs/{run}/{action}"), &json!({})).await?;
+    Ok(())
 }
 
 /// What can be studied.
-pub fn study_presets(done: impl FnOnce(Result<Vec<StudyPreset>, Failure>) + 'static) {
-    ask("GET", "/api/v1/study-presets", None, parsed(done));
+pub async fn study_presets() -> Answer<Vec<StudyPreset>> {
+    get("/api/v1/study-presets").await
 }
 
 /// All studies, newest first.
-pub fn studies(done: impl FnOnce(Result<Vec<StudyState>, Failure>) + 'static) {
-    ask("GET", "/api/v1/studies", None, parsed(done));
+pub async fn studies() -> Answer<Vec<StudyState>> {
+    get("/api/v1/studies").await
 }
 
 /// Starts a study.
-pub fn start_study(request: &StudyRequest, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
-    ask("POST", "/api/v1/studies", Some(&json::to_text(request)), parsed(done));
+pub async fn start_study(request: &StudyRequest) -> Answer<StudyState> {
+    post("/api/v1/studies", request).await
 }
 
 /// How a study stands.
-pub fn study(id: &str, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
-    ask("GET", &format!("/api/v1/studies/{id}"), None, parsed(done));
+pub async fn study(id: &str) -> Answer<StudyState> {
+    get(&format!("/api/v1/studies/{id}")).await
 }
 
 /// What a study found; there is nothing before its first run is finished.
-pub fn study_results(id: &str, done: impl FnOnce(Result<StudyResults, Failure>) + 'static) {
-    ask("GET", &format!("/api/v1/studies/{id}/results"), None, parsed(done));
+pub async fn study_results(id: &str) -> Answer<StudyResults> {
+    get(&format!("/api/v1/studies/{id}/results")).await
 }
 
 /// Asks a study to `cancel` or `resume`.
-pub fn act_on_study(id: &str, action: &str, done: impl FnOnce(Result<StudyState, Failure>) + 'static) {
-    ask("POST", &format!("/api/v1/studies/{id}/{action}"), Some("{}"), parsed(done));
+pub async fn act_on_study(id: &str, action: &str) -> Answer<StudyState> {
+    post(&format!("/api/v1/studies/{id}/{action}"), &json!({})).await
 }
 
-/// Reads an answer before it is passed on.
-fn parsed<T: DeserializeOwned>(done: impl FnOnce(Result<T, Failure>) + 'static) -> Done {
-    Box::new(move |answer| {
-        done(answer.and_then(|text| {
-            json::from_text(&text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
-        }));
-    })
+async fn get<T: DeserializeOwned>(path: &str) -> Answer<T> {
+    ask::<(), T>(Method::GET, path, None).await
 }
 
-/// Sends a request; `done` is called when there is an answer or none can come any more.
-fn ask(method: &str, path: &str, body: Option<&str>, done: Done) {
-    let Ok(request) = XmlHttpRequest::new() else { return };
-    let asked = request.clone();
-    let ended = Closure::<dyn FnMut()>::once_into_js(move || done(outcome(&asked)));
-    request.set_onloadend(Some(ended.unchecked_ref()));
-    let _ = request.open(method, path);
-    if body.is_some() {
-        let _ = request.set_request_header("content-type", "application/json");
-    }
-    let _ = request.send_with_opt_str(body);
+async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(path: &str, body: &B) -> Answer<T> {
+    ask(Method::POST, path, Some(body)).await
 }
 
-fn outcome(request: &XmlHttpRequest) -> Result<String, Failure> {
-    let status = request.status().unwrap_or(0);
-    if status == 0 {
-        return Err(Failure::new("The server did not answer. Is moslim-lab still running?".into()));
+async fn ask<B: Serialize + ?Sized, T: DeserializeOwned>(method: Method, path: &str, body: Option<&B>) -> Answer<T> {
+    let silent = |_| Failure::new("The server did not answer. Is moslim-lab still running?");
+    let request = RequestBuilder::new(path).method(method);
+    let request = match body {
+        Some(body) => request.json(body),
+        None => request.build(),
+    };
+    let response = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await;
+    let response = response.map_err(silent)?;
+    let text = response.text().await.map_err(silent)?;
+    if response.ok() {
+        return serde_json::from_str(&text)
+            .map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")));
     }
-    let text = request.response_text().ok().flatten().unwrap_or_default();
-    if (200..300).contains(&status) {
-        return Ok(text);
-    }
-    Err(match json::from_text::<ApiError>(&text) {
+    Err(match serde_json::from_str::<ApiError>(&text) {
         Ok(error) => Failure { message: error.error, problems: error.problems },
-        Err(_) => Failure::new(format!("The server answered with status {status}.")),
+        Err(_) => Failure::new(format!("The server answered with status {}.", response.status())),
     })
 }

@@ -1,10 +1,11 @@
 //! The live connection to a run: a websocket that resumes where it was, and the store that it fills.
+//!
+//! How frames come belongs here; what they mean is in `state`.
 
-use crate::derived;
-use crate::json;
 use crate::state::{RunState, Topic};
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
+use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,54 +40,52 @@ impl Connection {
     }
 }
 
-/// What the page knows of one run. The data is outside the reactive system; `version` says that it changed.
+/// What the page knows of one run. The signal tells of new events at most twenty times a second, however many come.
 #[derive(Clone, Copy)]
-pub struct Run {
-    state: StoredValue<RunState>,
-    version: RwSignal<u64>,
-}
+pub struct Run(RwSignal<RunState>);
 
 impl Run {
     /// A run of which nothing is known yet.
     pub fn new() -> Self {
-        Self { state: StoredValue::new(RunState::default()), version: RwSignal::new(0) }
+        Self(RwSignal::new(RunState::default()))
     }
 
     /// Reads the state; not reactive by itself.
     pub fn read<R>(self, f: impl FnOnce(&RunState) -> R) -> R {
-        let mut f = Some(f);
-        let mut out = None;
-        self.visit(&mut |state| out = f.take().map(|f| f(state)));
-        out.expect("the state is always visited")
+        self.0.with_untracked(f)
     }
 
-    #[inline(never)]
-    fn visit(self, f: &mut dyn FnMut(&RunState)) {
-        match self.state.try_read_value() {
-            Some(state) => f(&state),
-            None => f(&RunState::default()),
-        }
+    /// A value that follows the state.
+    pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
+        Memo::new(move |_| self.0.with(&f))
     }
 
     /// Changes when what `topic` shows has changed, and only then.
-    pub fn on(self, topic: Topic) -> Memo<u64> {
-        derived::count(move || self.now(|s| s.revision(topic)))
+    pub fn revision(self, topic: Topic) -> Memo<u64> {
+        self.memo(move |s| s.revision(topic))
     }
 
-    /// A text derived from the state.
-    pub fn text(self, f: impl Fn(&RunState) -> String + Send + Sync + 'static) -> Memo<String> {
-        derived::text(move || self.now(&f))
+    /// A value that is made anew when what `topic` shows has changed, and only then.
+    pub fn on<T: PartialEq + Send + Sync + 'static>(
+        self,
+        topic: Topic,
+        f: impl Fn(&RunState) -> T + Send + Sync + 'static,
+    ) -> Memo<T> {
+        let revision = self.revision(topic);
+        Memo::new(move |_| {
+            revision.track();
+            self.read(&f)
+        })
     }
 
-    /// A condition derived from the state.
-    pub fn flag(self, f: fn(&RunState) -> bool) -> Memo<bool> {
-        derived::flag(move || self.now(f))
+    /// Folds a frame in without telling anyone yet.
+    fn receive(self, frame: Frame) {
+        let _ = self.0.try_update_untracked(|s| s.receive(frame));
     }
 
-    /// Reads the state, and again when it has changed.
-    fn now<R>(self, f: impl FnOnce(&RunState) -> R) -> R {
-        self.version.track();
-        self.read(f)
+    /// What the stream needs to know; a default once the page is left.
+    fn ask<R: Default>(self, f: impl FnOnce(&RunState) -> R) -> R {
+        self.0.try_with_untracked(f).unwrap_or_default()
     }
 }
 
@@ -110,8 +109,8 @@ struct Inner {
     id: String,
     run: Run,
     connection: Cell<Connection>,
-    /// Its name, for the page.
-    shown: RwSignal<String>,
+    /// The same for the page.
+    shown: RwSignal<Connection>,
     socket: RefCell<Option<Socket>>,
     timer: Cell<Option<TimeoutHandle>>,
     attempts: Cell<i32>,
@@ -126,7 +125,7 @@ pub struct Stream(Rc<Inner>);
 
 impl Stream {
     /// Connects to run `id`, and says in `shown` how the connection is.
-    pub fn open(id: String, run: Run, shown: RwSignal<String>) -> Self {
+    pub fn open(id: String, run: Run, shown: RwSignal<Connection>) -> Self {
         let inner = Rc::new(Inner {
             id,
             run,
@@ -163,7 +162,7 @@ impl Stream {
 
 fn say(inner: &Inner, connection: Connection) {
     if inner.connection.replace(connection) != connection {
-        inner.shown.try_set(connection.name().to_string());
+        let _ = inner.shown.try_set(connection);
     }
 }
 
@@ -190,15 +189,15 @@ fn connect(inner: &Rc<Inner>) {
     let writer = socket.clone();
     let open = Closure::<dyn FnMut()>::new(move || {
         let Some(inner) = opened.upgrade() else { return };
-        let hello = Hello { run: inner.id.clone(), after: inner.run.read(|s| s.last_seq()) };
-        let _ = writer.send_with_str(&json::to_text(&hello));
+        let hello = Hello { run: inner.id.clone(), after: inner.run.ask(|s| s.last_seq()) };
+        let _ = writer.send_with_str(&json!(hello).to_string());
     });
 
     let heard = Rc::downgrade(inner);
     let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
         let Some(inner) = heard.upgrade() else { return };
         let Some(text) = event.data().as_string() else { return };
-        let frame = json::from_text::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
+        let frame = serde_json::from_str::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
             message: format!("A message was not understood (\"{error}\"). Reload the page."),
         });
         deliver(&inner, frame);
@@ -223,14 +222,14 @@ fn retry(inner: &Rc<Inner>) {
     if inner.stopped.get() {
         return;
     }
-    let over = inner.run.read(|s| s.info().is_some_and(|i| i.status != RunStatus::Running));
+    let over = inner.run.ask(|s| s.info().is_some_and(|i| i.status != RunStatus::Running));
     if over {
         say(inner, Connection::Ended);
         return;
     }
     let attempts = inner.attempts.get();
     inner.attempts.set(attempts + 1);
-    let first = attempts == 0 && inner.run.read(|s| s.info().is_none());
+    let first = attempts == 0 && inner.run.ask(|s| s.info().is_none());
     say(inner, if first { Connection::Connecting } else { Connection::Reconnecting });
     let longest = (BACKOFF_MS.0 * 2f64.powi(attempts.min(10))).min(BACKOFF_MS.1);
     let wait = longest * (0.5 + 0.5 * js_sys::Math::random());
@@ -253,7 +252,7 @@ fn deliver(inner: &Rc<Inner>, frame: Frame) {
         inner.attempts.set(0);
         say(inner, Connection::Live);
     }
-    let _ = inner.run.state.try_update_value(|s| s.receive(frame));
+    inner.run.receive(frame);
     if inner.pending.replace(true) {
         return;
     }
@@ -264,7 +263,7 @@ fn deliver(inner: &Rc<Inner>, frame: Frame) {
             if let Some(inner) = later.upgrade() {
                 inner.pending.set(false);
                 inner.flushed.set(js_sys::Date::now());
-                let _ = inner.run.version.try_update(|v| *v += 1);
+                inner.run.0.notify();
             }
         },
         Duration::from_millis(wait as u64),

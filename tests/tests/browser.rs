@@ -112,8 +112,8 @@ async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> 
     let run = lab.wait_for_finish(&id).await;
     let summary = run.summary.context("a summary")?;
     compare_all(&browser, &summary.control).await?;
-    browser.click("#judge-reward-model").await?;
-    browser.wait("document.querySelector('#judge-reward-model').getAttribute('aria-pressed') === 'true'").await?;
+    browser.click("#grader-reward-model").await?;
+    browser.wait("document.querySelector('#grader-reward-model').getAttribute('aria-pressed') === 'true'").await?;
     compare_all(&browser, &summary.control_reward_model).await?;
     for chart in ["learning", "kl", "reward", "sft", "classes-helpfulness", "classes-verbosity"] {
         wait_for_chart(&browser, &format!("chart-{chart}")).await?;
@@ -219,11 +219,14 @@ async fn a_study_is_started_watched_and_compared() -> Result<()> {
     let lab = Lab::start().await;
     let origin = lab.origin();
     let browser = Browser::open().await?;
-    // From the home page by the navigation, which loads the other module.
+    // From the home page by the navigation, which loads nothing anew.
     browser.goto(&format!("{origin}/")).await?;
     browser.wait("document.querySelector(\"nav a[href='/studies']\") !== null").await?;
+    browser.js("window.kept = true").await?;
     browser.click("nav a[href='/studies']").await?;
     browser.wait("location.pathname === '/studies' && document.querySelector('#start-study')").await?;
+    assert_eq!(browser.js("window.kept").await?, true, "it is still the same document");
+    assert_eq!(browser.js("document.querySelector('nav a[aria-current]').textContent").await?, "Studies");
     browser.wait("document.querySelector(\"[data-study-preset='optimisers']\") !== null").await?;
     browser.click("[data-study-preset='optimisers']").await?;
     browser.fill("#study-seeds", "1, 1").await?;
@@ -266,5 +269,66 @@ async fn a_study_is_started_watched_and_compared() -> Result<()> {
     ];
     check_phone(&browser, &pages).await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn every_address_can_be_opened_and_left_again() -> Result<()> {
+    const MISSING: &str = "document.querySelector('#not-found') !== null";
+    let lab = Lab::start().await;
+    let origin = lab.origin();
+    let browser = Browser::open().await?;
+    for (path, there) in [
+        ("/", "document.querySelector('#start-demo') !== null"),
+        ("/configure", "document.querySelector('#start-run') !== null"),
+        ("/configure/", "document.querySelector('#start-run') !== null"),
+        ("/studies", "document.querySelector('#start-study') !== null"),
+        ("/studies/", "document.querySelector('#start-study') !== null"),
+        ("/runs/a-1", "document.querySelector('.live')?.dataset.run === 'a-1'"),
+        ("/studies/a-1", "document.querySelector('.study-page')?.dataset.study === 'a-1'"),
+        ("/nothing", MISSING),
+        ("/runs", MISSING),
+        ("/runs/", MISSING),
+        ("/runs/a/b", MISSING),
+        ("/studies/a/b", MISSING),
+    ] {
+        browser.goto(&format!("{origin}{path}")).await?;
+        browser.wait(there).await.with_context(|| path.to_string())?;
+    }
+
+    // From page to page and back within one document, each whole and alone.
+    browser.goto(&format!("{origin}/")).await?;
+    browser.wait("document.querySelector('#start-demo') !== null").await?;
+    browser.js("window.kept = true").await?;
+    browser.click("nav a[href='/configure']").await?;
+    browser.wait("document.querySelector('#start-run') !== null && !document.querySelector('#start-demo')").await?;
+    browser.click("nav a[href='/studies']").await?;
+    browser.wait("document.querySelector('#start-study') !== null && !document.querySelector('#start-run')").await?;
+    browser.js("history.back()").await?;
+    browser.wait("location.pathname === '/configure' && document.querySelector('#start-run') !== null").await?;
+    // A link within the page leads there, and leaves the page as it is.
+    browser.click("nav.sections a[href='#section-policy']").await?;
+    browser.wait("location.hash === '#section-policy' && scrollY > 0").await?;
+    browser.js("history.back()").await?;
+    browser.wait("location.hash === ''").await?;
+    browser.click(".brand").await?;
+    browser.wait("location.pathname === '/' && document.querySelector('#start-demo') !== null").await?;
+    assert_eq!(browser.js("window.kept").await?, true, "it is still the same document");
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn the_page_can_be_used_within_half_a_second() -> Result<()> {
+    let lab = Lab::start().await;
+    let browser = Browser::open().await?;
+    let mut times = Vec::new();
+    // Other tests run beside this one, so the fastest of a few counts.
+    for _ in 0..5 {
+        browser.goto(&format!("{}/", lab.origin())).await?;
+        let time = browser.wait("performance.getEntriesByName('interactive')[0]?.startTime").await?;
+        times.push(time.as_f64().context("milliseconds")?);
+    }
+    let best = times.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(best < 500.0, "milliseconds from the address to a page that can be used: {times:?}");
     browser.quit().await
 }

@@ -101,7 +101,7 @@ fn a_run_prints_one_summary_with_every_figure_and_the_same_for_the_same_seed() {
     assert!(seconds.iter().all(|s| *s > 0.0), "{seconds:?}");
     assert!(number(&summary["seconds"], "total") >= seconds.iter().sum::<f64>() - 1e-6);
     check_reward_model(&summary["reward_model"]);
-    assert_eq!(summary["control"]["judge"], "gold");
+    assert_eq!(summary["control"]["grader"], "gold");
     check_control(&summary["control"]["policy"]);
     check_control(&summary["control"]["sft"]);
     let config = smoke().policy;

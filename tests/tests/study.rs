@@ -81,7 +81,7 @@ fn every_method_and_every_optimiser_trains_and_is_compared() {
         assert_eq!((s.front.points.len(), s.front.reference.as_slice()), (2, &[0.0; 4][..]));
         let [low, high] = s.front.interval;
         assert!(low <= high && s.front.hypervolume >= 0.0);
-        // Shared by all: the same reward model judges every method.
+        // Shared by all: the same reward model grades every method.
         assert_eq!(s.reward_hash, found.runs[0].reward_hash);
         let trained = match s.method {
             Method::Moslim | Method::Ric | Method::RicClass => 1,

@@ -9,8 +9,8 @@ use std::process::Command;
 use wasm_bindgen_cli_support::Bindgen;
 
 pub const TARGET: &str = "wasm32-unknown-unknown";
-/// The page's modules; the first is loaded at a first visit.
-const MODULES: [&str; 2] = ["moslim", "workbench"];
+/// The page's module.
+const MODULE: &str = "moslim";
 
 /// Makes sure that the compiler can build for the browser.
 pub fn ensure_target() -> Result<()> {
@@ -55,17 +55,17 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(writer.finish()?)
 }
 
-/// Binds a module to JavaScript, unless it is the one that was bound last. Returns the folder with the result.
-fn bind(target: &Path, name: &str) -> Result<PathBuf> {
-    let wasm = target.join(TARGET).join("wasm").join(format!("{name}.wasm"));
+/// Binds the module to JavaScript, unless it is the one that was bound last. Returns the folder with the result.
+fn bind(target: &Path) -> Result<PathBuf> {
+    let wasm = target.join(TARGET).join("wasm").join(format!("{MODULE}.wasm"));
     let module = std::fs::read(&wasm).with_context(|| format!("reading {}", wasm.display()))?;
-    let staging = target.join("page").join(name);
+    let staging = target.join("page").join(MODULE);
     let bound = staging.join("bound.wasm");
     if !std::fs::read(&bound).is_ok_and(|old| old == module) {
         let _ = std::fs::remove_dir_all(&staging);
         Bindgen::new()
             .input_path(&wasm)
-            .out_name(name)
+            .out_name(MODULE)
             .web(true)?
             .typescript(false)
             .remove_producers_section(true)
@@ -80,16 +80,13 @@ fn bind(target: &Path, name: &str) -> Result<PathBuf> {
 /// Builds the page into `dist/`.
 pub fn build() -> Result<()> {
     ensure_target()?;
-    run(cargo(&["build", "--package", "moslim-frontend", "--bins", "--target", TARGET, "--profile", "wasm"]))?;
+    run(cargo(&["build", "--package", "moslim-frontend", "--target", TARGET, "--profile", "wasm"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let dist = root().join("dist");
     std::fs::create_dir_all(&dist).with_context(|| format!("creating {}", dist.display()))?;
 
-    let mut files: Vec<PathBuf> = Vec::new();
-    for name in MODULES {
-        let staging = bind(&target, name)?;
-        files.extend([staging.join(format!("{name}.js")), staging.join(format!("{name}_bg.wasm"))]);
-    }
+    let staging = bind(&target)?;
+    let mut files = vec![staging.join(format!("{MODULE}.js")), staging.join(format!("{MODULE}_bg.wasm"))];
     let statics = root().join("static");
     for entry in std::fs::read_dir(&statics).with_context(|| format!("reading {}", statics.display()))? {
         let path = entry?.path();
@@ -98,21 +95,17 @@ pub fn build() -> Result<()> {
         }
     }
     let mut expected = BTreeSet::new();
-    let (mut shell, mut all) = (0, 0);
+    let mut sent = 0;
     for file in files {
         let name = file.file_name().context("a file name")?.to_string_lossy().into_owned();
         let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        let packed = dist.join(format!("{name}.gz"));
+        let packed = dist.join(format!("{name}.br"));
         if write_if_changed(&dist.join(&name), &bytes)? || !packed.exists() {
-            write_if_changed(&dist.join(format!("{name}.br")), &brotli(&bytes)?)?;
-            write_if_changed(&packed, &gzip(&bytes)?)?;
+            write_if_changed(&packed, &brotli(&bytes)?)?;
+            write_if_changed(&dist.join(format!("{name}.gz")), &gzip(&bytes)?)?;
         }
         if !name.ends_with(".png") {
-            let size = std::fs::metadata(&packed)?.len() as usize;
-            all += size;
-            if !MODULES[1..].iter().any(|m| name.starts_with(m)) {
-                shell += size;
-            }
+            sent += std::fs::metadata(&packed)?.len();
         }
         expected.extend([name.clone(), format!("{name}.br"), format!("{name}.gz")]);
     }
@@ -122,7 +115,6 @@ pub fn build() -> Result<()> {
             std::fs::remove_file(entry.path())?;
         }
     }
-    let kib = |bytes: usize| bytes as f64 / 1024.0;
-    eprintln!("The page's shell is {:.1} KiB gzip, all its pages {:.1}.", kib(shell), kib(all));
+    eprintln!("The page is {:.1} KB as sent (brotli).", sent as f64 / 1000.0);
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! One file a page.
+//! The pages, each with the pieces that only it has. A page imports parts and `state`, never another page; what two pages
+//! need is a part.
 
 pub mod configure;
-pub mod fields;
 pub mod home;
-pub mod live;
 pub mod not_found;
+pub mod run;
 pub mod studies;
 pub mod study;

@@ -1,21 +1,22 @@
 //! A canvas whose picture has as many pixels as the screen shows of it.
 
-use crate::charts::Palette;
-use crate::charts::backend::CanvasBackend;
-use crate::derived;
+use crate::parts::backend::CanvasBackend;
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::{INKS, Palette};
+use plotters::style::RGBColor;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
 
-/// Lets `resized` grow when the size of the element changes.
-pub fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
+/// Grows when the size of the element changes.
+pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
+    let (count, grow) = signal(0u64);
     let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
-    derived::effect(move || {
+    Effect::new(move |_| {
         let Some(element) = canvas.get() else { return };
         let changed = Closure::<dyn FnMut()>::new(move || {
-            let _ = resized.try_update(|n| *n = n.wrapping_add(1));
+            let _ = grow.try_update(|n| *n += 1);
         });
         if let Ok(observer) = ResizeObserver::new(changed.as_ref().unchecked_ref()) {
             observer.observe(&element);
@@ -29,6 +30,7 @@ pub fn observe(canvas: NodeRef<html::Canvas>, resized: RwSignal<u64>) {
             }
         });
     });
+    count
 }
 
 /// An empty picture in device pixels, and the colours of the page; none while the canvas is hidden or too small.
@@ -47,5 +49,44 @@ pub fn surface(canvas: &HtmlCanvasElement) -> Option<(CanvasBackend, Palette)> {
         canvas.set_height(height);
     }
     let context = canvas.get_context("2d").ok().flatten()?.dyn_into::<CanvasRenderingContext2d>().ok()?;
-    Some((CanvasBackend::new(context, width, height), Palette::from_page(ratio)))
+    Some((CanvasBackend::new(context, width, height), palette(ratio)))
+}
+
+/// Reads the style sheet's variables, which depend on the theme.
+fn palette(ratio: f64) -> Palette {
+    let style = document().document_element().and_then(|root| window().get_computed_style(&root).ok().flatten());
+    let read = |name: &str| {
+        style.as_ref().and_then(|s| s.get_property_value(name).ok()).and_then(|t| parse(&t)).unwrap_or(RGBColor(120, 120, 120))
+    };
+    let mut objectives = [RGBColor(0, 0, 0); INKS];
+    for (i, color) in objectives.iter_mut().enumerate() {
+        *color = read(&format!("--obj-{i}"));
+    }
+    Palette {
+        text: read("--chart-text"),
+        grid: read("--chart-grid"),
+        surface: read("--surface"),
+        strong: read("--chart-strong"),
+        accent: read("--chart-accent"),
+        objectives,
+        ratio,
+    }
+}
+
+/// Reads `#rrggbb`.
+fn parse(text: &str) -> Option<RGBColor> {
+    let hex = text.trim().strip_prefix('#')?;
+    let part = |from: usize| u8::from_str_radix(hex.get(from..from + 2)?, 16).ok();
+    Some(RGBColor(part(0)?, part(2)?, part(4)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_read() {
+        assert_eq!(parse(" #0a14ff "), Some(RGBColor(10, 20, 255)));
+        assert_eq!(parse("red"), None);
+    }
 }

@@ -1,50 +1,13 @@
 //! A chart on the page: title, hint, legend, canvas, and a table of the last values.
 
-use crate::app::Theme;
-use crate::charts::{LinePlot, Over, Plot, band, line, ramp};
-use crate::derived;
-use crate::parts::canvas::{observe, surface};
+use crate::parts::canvas::{resized, surface};
 use crate::parts::format;
-use crate::state::{RunState, Topic};
-use crate::stream::Run;
+use crate::parts::theme::Theme;
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::{INKS, LinePlot, Over, Plot, band, line, ramp};
 use plotters::prelude::IntoDrawingArea;
 use web_sys::HtmlCanvasElement;
-
-/// Makes a chart's data from the state of a run.
-pub type PlotFn = Box<dyn Fn(&RunState) -> Plot + Send + Sync>;
-
-/// A chart's data. It is outside of the reactive system; `revision` grows when it changes.
-#[derive(Clone, Copy)]
-struct Data {
-    plot: StoredValue<Plot>,
-    revision: Memo<u64>,
-}
-
-impl Data {
-    fn new(run: Run, topic: Topic, make: PlotFn) -> Self {
-        let plot = StoredValue::new(Plot::Lines(LinePlot::default()));
-        let moved = run.on(topic);
-        let revision = derived::changes(move || {
-            let _ = moved.get();
-            let new = run.read(&make);
-            let changed = plot.try_update_value(|old| {
-                let changed = *old != new;
-                *old = new;
-                changed
-            });
-            changed == Some(true)
-        });
-        Self { plot, revision }
-    }
-
-    /// Reads the data, and again when it has changed.
-    fn with<R>(self, f: impl FnOnce(&Plot) -> R) -> R {
-        let _ = self.revision.get();
-        self.plot.with_value(f)
-    }
-}
 
 /// An entry of a legend.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,26 +17,31 @@ struct Entry {
     bold: bool,
 }
 
-/// A chart card of `run`. The canvas is drawn anew when `topic` moves and the data changes, or size or theme do. `texts` are
-/// the hint, and what is said while there is no data.
-pub fn chart(run: Run, topic: Topic, id: String, title: String, texts: (&'static str, &'static str), plot: PlotFn) -> AnyView {
-    let (hint, empty) = texts;
+/// A chart card. The canvas is drawn anew when the data changes, or size or theme do.
+#[component]
+pub fn Chart(
+    #[prop(into)] id: String,
+    #[prop(into)] title: String,
+    /// What is shown, in a sentence or two.
+    hint: &'static str,
+    /// What is said while there is no data.
+    #[prop(default = "")]
+    empty: &'static str,
+    plot: Memo<Plot>,
+) -> impl IntoView {
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = expect_context::<Theme>().revision;
-    let resized = RwSignal::new(0u64);
-    let table = RwSignal::new(false);
-    observe(canvas, resized);
-
-    let data = Data::new(run, topic, plot);
-    derived::effect(move || {
+    let resized = resized(canvas);
+    Effect::new(move |_| {
         theme.track();
         resized.track();
         if let Some(element) = canvas.get() {
-            data.with(|plot| draw(&element, plot));
+            plot.with(|plot| draw(&element, plot));
         }
     });
-    let legend = derived::text(move || data.with(|plot| entries(plot).into_iter().map(|e| e.label + &e.color).collect()));
-    let has_data = derived::flag(move || data.with(|plot| !plot.is_empty()));
+    let table = RwSignal::new(false);
+    let legend = Memo::new(move |_| plot.with(entries));
+    let has_data = Memo::new(move |_| plot.with(|plot| !plot.is_empty()));
     let heading = title.clone();
 
     view! {
@@ -83,17 +51,14 @@ pub fn chart(run: Run, topic: Topic, id: String, title: String, texts: (&'static
                 <p class="hint">{hint}</p>
             </figcaption>
             <ul class="legend">
-                {move || {
-                    let _ = legend.get();
-                    data.plot.with_value(|plot| entries(plot).into_iter().map(legend_entry).collect::<Vec<_>>().into_any())
-                }}
+                {move || legend.get().into_iter().map(legend_entry).collect_view()}
             </ul>
             <div class="plot">
                 <canvas
                     node_ref=canvas
                     role="img"
                     tabindex="0"
-                    aria-label=move || data.with(|plot| sentence(&heading, plot))
+                    aria-label=move || plot.with(|plot| sentence(&heading, plot))
                     class:gone=move || !has_data.get()
                 ></canvas>
                 <p class="empty" class:gone=move || has_data.get()>{empty}</p>
@@ -105,25 +70,20 @@ pub fn chart(run: Run, topic: Topic, id: String, title: String, texts: (&'static
                 aria-pressed=move || table.get().to_string()
                 on:click=move |_| table.update(|t| *t = !*t)
             >
-                {move || {
-                    let text = if table.get() { "Hide the last values" } else { "Show the last values as a table" };
-                    text.to_string()
-                }}
+                {move || if table.get() { "Hide the last values" } else { "Show the last values as a table" }}
             </button>
-            {move || if table.get() { data.with(last_values) } else { ().into_any() }}
+            {move || table.get().then(|| plot.with(last_values))}
         </figure>
     }
-    .into_any()
 }
 
-fn legend_entry(entry: Entry) -> AnyView {
+fn legend_entry(entry: Entry) -> impl IntoView {
     view! {
         <li>
             <span class="swatch" class:bold=entry.bold style:background=entry.color></span>
             {entry.label}
         </li>
     }
-    .into_any()
 }
 
 /// Draws into the canvas in device pixels.
@@ -158,7 +118,7 @@ fn entries(plot: &Plot) -> Vec<Entry> {
 /// The style sheet's colour of a class; the same mixture as on the canvas.
 pub fn class_color(objective: usize, class: usize, classes: usize) -> String {
     let share = ramp(class, classes) * 100.0;
-    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % crate::charts::INKS)
+    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % INKS)
 }
 
 /// Label and last value of every line or class.
@@ -201,16 +161,15 @@ fn sentence(title: &str, plot: &Plot) -> String {
     format!("{title} {}: {}.", place(plot), values.join(", "))
 }
 
-fn last_values(plot: &Plot) -> AnyView {
-    let rows: Vec<AnyView> = last(plot)
+fn last_values(plot: &Plot) -> impl IntoView + use<> {
+    let rows = last(plot)
         .into_iter()
-        .map(|(label, value)| view! { <tr><th scope="row">{label}</th><td>{value}</td></tr> }.into_any())
-        .collect();
+        .map(|(label, value)| view! { <tr><th scope="row">{label}</th><td>{value}</td></tr> })
+        .collect_view();
     view! {
         <table class="values">
             <caption>{place(plot)}</caption>
             <tbody>{rows}</tbody>
         </table>
     }
-    .into_any()
 }

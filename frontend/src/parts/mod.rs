@@ -1,23 +1,11 @@
-//! Small shared pieces of pages.
+//! Small pieces that several pages share. They know what they are given, the theme and the browser; they know no page, no
+//! request and no run.
 
+mod backend;
 pub mod canvas;
 pub mod chart;
-pub mod comparison;
-pub mod control;
-pub mod curves;
-pub mod demo;
-pub mod field;
+pub mod every;
 pub mod format;
-pub mod front;
-pub mod learning;
-pub mod matrix;
 pub mod pick;
-pub mod region;
-pub mod report;
-pub mod runs;
-pub mod sample;
-pub mod settings;
-pub mod stage;
 pub mod table;
-pub mod targets;
-pub mod trade_offs;
+pub mod theme;

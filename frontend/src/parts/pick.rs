@@ -2,28 +2,33 @@
 
 use leptos::prelude::*;
 
-/// A labelled list to choose from. `options`: value and text; `chosen` says which one is shown, and `choose` is told of another.
-pub fn pick(
+/// A labelled list to choose from.
+#[component]
+pub fn Pick(
     id: &'static str,
     label: &'static str,
+    /// Value and text of each.
     options: Vec<(String, String)>,
-    chosen: Memo<String>,
-    choose: Box<dyn Fn(String) + Send + Sync>,
-) -> AnyView {
-    let options: Vec<AnyView> = options
+    /// The value that is shown.
+    #[prop(into)]
+    chosen: Signal<String>,
+    /// Is told of another.
+    #[prop(into)]
+    choose: Callback<String>,
+) -> impl IntoView {
+    let options = options
         .into_iter()
         .map(|(value, text)| {
             let own = value.clone();
-            view! { <option value=value prop:selected=move || chosen.with(|c| *c == own)>{text}</option> }.into_any()
+            view! { <option value=value prop:selected=move || chosen.with(|c| *c == own)>{text}</option> }
         })
-        .collect();
+        .collect_view();
     view! {
         <div class="field">
             <label for=id>{label}</label>
-            <select id=id on:change=move |ev| choose(event_target_value(&ev))>
+            <select id=id on:change=move |ev| choose.run(event_target_value(&ev))>
                 {options}
             </select>
         </div>
     }
-    .into_any()
 }

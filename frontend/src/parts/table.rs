@@ -2,11 +2,18 @@
 
 use leptos::prelude::*;
 
-/// A table whose rows begin with their name. `heads` names the columns, or is empty; a table with the class `wide` scrolls by
-/// itself where the page is too narrow for it.
-pub fn table(class: &'static str, caption: String, heads: Vec<String>, rows: Vec<Vec<String>>) -> AnyView {
-    let heads: Vec<AnyView> = heads.into_iter().map(|h| view! { <th scope="col">{h}</th> }.into_any()).collect();
-    let rows: Vec<AnyView> = rows.into_iter().map(row).collect();
+/// A table whose rows begin with their name. One with the class `wide` scrolls by itself where the page is too narrow for it.
+#[component]
+pub fn Table(
+    class: &'static str,
+    #[prop(into)] caption: String,
+    /// Names of the columns, or nothing.
+    #[prop(optional)]
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+) -> impl IntoView {
+    let heads = heads.into_iter().map(|h| view! { <th scope="col">{h}</th> }).collect_view();
+    let rows = rows.into_iter().map(row).collect_view();
     view! {
         <div class="scroll">
             <table class=class>
@@ -16,16 +23,13 @@ pub fn table(class: &'static str, caption: String, heads: Vec<String>, rows: Vec
             </table>
         </div>
     }
-    .into_any()
 }
 
-fn row(cells: Vec<String>) -> AnyView {
-    let cells: Vec<AnyView> = cells.into_iter().enumerate().map(|(n, text)| cell(n == 0, text)).collect();
-    view! { <tr>{cells}</tr> }.into_any()
-}
-
-fn cell(name: bool, text: String) -> AnyView {
-    if name { view! { <th scope="row">{text}</th> }.into_any() } else { view! { <td>{text}</td> }.into_any() }
+fn row(cells: Vec<String>) -> impl IntoView {
+    let mut cells = cells.into_iter();
+    let name = cells.next().map(|text| view! { <th scope="row">{text}</th> });
+    let values = cells.map(|text| view! { <td>{text}</td> }).collect_view();
+    view! { <tr>{name}{values}</tr> }
 }
 
 /// Heads of a table that compares the SFT policy with the method.

@@ -108,17 +108,21 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
     }
 }
 
-/// Says that a stage was found in the cache: `replay` reports what was reported when it was made.
+/// Says that a stage was found in the cache. `replay` reports what was reported when it was made; without it, what this run
+/// may have reported earlier stays good.
 pub fn from_cache(
     stage: Stage,
     part: Option<&Part>,
     total: usize,
     began: Instant,
     progress: &mut Progress,
-    replay: impl FnOnce(&mut Progress),
+    replay: Option<&dyn Fn(&mut Progress)>,
 ) -> f64 {
-    progress.emit(EventBody::StageBegan { stage, part: part.cloned(), from: 0, total });
-    replay(progress);
+    let from = if replay.is_some() { 0 } else { total };
+    progress.emit(EventBody::StageBegan { stage, part: part.cloned(), from, total });
+    if let Some(replay) = replay {
+        replay(progress);
+    }
     let seconds = began.elapsed().as_secs_f64();
     progress.emit(EventBody::StageEnded { stage, part: part.cloned(), seconds, cached: true });
     seconds

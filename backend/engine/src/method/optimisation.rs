@@ -120,7 +120,7 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
             && let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok())
         {
             let model = from_safetensors(start, weights)?;
-            from_cache(stage, task.part.as_ref(), total, began, progress, |_| {});
+            from_cache(stage, task.part.as_ref(), total, began, progress, None);
             return Ok(Self::Cached(model, outcome));
         }
         let plan = Plan { stage, part: task.part.clone(), key: key.clone(), total, checkpoint_every: c.checkpoint_every };

@@ -37,7 +37,7 @@ pub fn train<B: TrainBackend>(
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {
         let policy = from_safetensors(start, weights)?;
-        from_cache(stage, None, rounds[0].steps, began, progress, |_| {});
+        from_cache(stage, None, rounds[0].steps, began, progress, None);
         return Ok((policy, trial));
     }
     let (policy, driver) = supervise(job, setting, ready, start, stage, &rounds, &Route::Tags, device, progress)?;

@@ -107,7 +107,7 @@ impl SupervisedStage<'_> {
         let began = Instant::now();
         if let Some((entry, weights)) = self.cache.load_sound(&self.key, progress)? {
             let model = from_safetensors(model, weights)?;
-            let seconds = from_cache(stage, self.part.as_ref(), total, began, progress, |p| self.replay(&entry, p));
+            let seconds = from_cache(stage, self.part.as_ref(), total, began, progress, Some(&|p| self.replay(&entry, p)));
             return Ok((model, seconds));
         }
         let plan =

@@ -1,0 +1,93 @@
+//! Stacked bands: how the mass of ordered classes moves over steps.
+
+use crate::frame::Frame;
+use crate::line::short;
+use crate::palette::Palette;
+use crate::plot::BandPlot;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// Draws `plot` on `area`: the lowest class at the bottom, each class in its shade.
+pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &BandPlot, palette: &Palette) -> DrawResult<(), DB> {
+    let (Some(first), Some(last)) = (plot.rows.first(), plot.rows.last()) else { return Ok(()) };
+    let (x0, x1) = (first.0, if last.0 > first.0 { last.0 } else { first.0 + 1.0 });
+    let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
+    let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_x: &|v| short(*v, 0), format_y: &format_y };
+    let mut chart = frame.draw(area, palette)?;
+
+    let (width, _) = chart.plotting_area().dim_in_pixel();
+    let columns = columns(plot, ((f64::from(width) / palette.ratio) as usize).max(8), x1);
+    let classes = plot.classes.len();
+    // From the highest class down, each from the ground up: what is drawn later covers, so no seams show.
+    for class in (0..classes).rev() {
+        let mut outline: Vec<(f64, f64)> = columns.iter().map(|(x, sums)| (*x, sums[class])).collect();
+        outline.push((x1, 0.0));
+        outline.push((x0, 0.0));
+        let color = palette.class(plot.objective, class, classes);
+        chart.draw_series(std::iter::once(Polygon::new(outline, color.filled())))?;
+    }
+    Ok(())
+}
+
+/// Cumulative shares at no more than `limit` steps; a lone step becomes a column up to `x1`.
+fn columns(plot: &BandPlot, limit: usize, x1: f64) -> Vec<(f64, Vec<f64>)> {
+    let stride = plot.rows.len().div_ceil(limit).max(1);
+    let last = plot.rows.len() - 1;
+    let mut columns: Vec<(f64, Vec<f64>)> = plot
+        .rows
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| i % stride == 0 || *i == last)
+        .map(|(_, (x, shares))| {
+            let total: f64 = shares.iter().sum();
+            let mut sum = 0.0;
+            let sums = (0..plot.classes.len())
+                .map(|c| {
+                    sum += shares.get(c).copied().unwrap_or(0.0);
+                    if total > 0.0 { (sum / total).clamp(0.0, 1.0) } else { 0.0 }
+                })
+                .collect();
+            (*x, sums)
+        })
+        .collect();
+    if columns.len() == 1 {
+        let sums = columns[0].1.clone();
+        columns.push((x1, sums));
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::{Recorder, palette};
+
+    fn drawn(rows: Vec<(f64, Vec<f64>)>) -> Recorder {
+        let plot = BandPlot { objective: 0, classes: vec!["low".into(), "mid".into(), "high".into()], rows };
+        let mut recorder = Recorder::default();
+        let area = (&mut recorder).into_drawing_area();
+        assert!(draw(&area, &plot, &palette()).is_ok());
+        drop(area);
+        recorder
+    }
+
+    #[test]
+    fn one_polygon_per_class() {
+        assert_eq!(drawn(vec![]).polygons, 0);
+        assert_eq!(drawn(vec![(1.0, vec![0.2, 0.3, 0.5])]).polygons, 3);
+        assert_eq!(drawn((1..900).map(|i| (f64::from(i), vec![0.2, 0.3, 0.5])).collect()).polygons, 3);
+    }
+
+    #[test]
+    fn shares_are_cumulative_and_end_at_one() {
+        let plot = BandPlot {
+            objective: 0,
+            classes: vec!["a".into(), "b".into()],
+            rows: (0..100).map(|i| (f64::from(i), vec![1.0, 3.0])).collect(),
+        };
+        let columns = columns(&plot, 10, 99.0);
+        assert_eq!(columns[0].1, [0.25, 1.0]);
+        assert_eq!(columns[columns.len() - 1].0, 99.0);
+        assert!(columns.len() <= 11);
+    }
+}

@@ -1,0 +1,63 @@
+//! What charts are drawn from: plain data.
+
+use crate::palette::Ink;
+
+/// One line of a chart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    pub label: String,
+    pub ink: Ink,
+    pub bold: bool,
+    /// (x, y); over steps in ascending order.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines over steps, or over KL.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LinePlot {
+    pub series: Vec<Series>,
+    /// Fixed range of y; from the data when absent.
+    pub range: Option<(f64, f64)>,
+    /// Draws a line at zero and keeps it in sight.
+    pub zero: bool,
+    /// Labels y in per cent.
+    pub percent: bool,
+    pub over: Over,
+}
+
+/// What a line chart has on its x axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over {
+    #[default]
+    Steps,
+    /// KL from the SFT policy, nats per answer. It goes up and down, so points are not joined.
+    Kl,
+}
+
+/// Shares of ordered classes over steps, stacked to one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BandPlot {
+    /// Position of the objective, for the hue.
+    pub objective: usize,
+    /// Labels, lowest class first.
+    pub classes: Vec<String>,
+    /// (step, share per class).
+    pub rows: Vec<(f64, Vec<f64>)>,
+}
+
+/// A chart's data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plot {
+    Lines(LinePlot),
+    Bands(BandPlot),
+}
+
+impl Plot {
+    /// Whether there is nothing to draw.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Lines(p) => p.series.iter().all(|s| s.points.is_empty()),
+            Self::Bands(p) => p.rows.is_empty(),
+        }
+    }
+}

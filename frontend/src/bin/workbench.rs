@@ -1,5 +1,0 @@
-//! The workbench: configuration and studies.
-
-fn main() {
-    moslim_frontend::start(moslim_frontend::workbench);
-}

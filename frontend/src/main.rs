@@ -1,0 +1,26 @@
+//! The lab's page: a client-side rendered Leptos application, in one module.
+//!
+//! Arrows: `app` knows the pages, a page knows the parts, the parts know neither; `stream` and `api` talk to the server,
+//! `state` is what the page makes of what it hears.
+
+mod api;
+mod app;
+mod pages;
+mod parts;
+mod state;
+mod stream;
+
+use leptos::prelude::{document, window};
+
+fn main() {
+    console_error_panic_hook::set_once();
+    // What stood there while this module was loading.
+    if let Some(boot) = document().get_element_by_id("boot") {
+        boot.remove();
+    }
+    leptos::mount::mount_to_body(app::App);
+    // For the browser's tools, and for the test that says how long this may take.
+    if let Some(performance) = window().performance() {
+        let _ = performance.mark("interactive");
+    }
+}

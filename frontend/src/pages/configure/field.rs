@@ -1,0 +1,70 @@
+//! One setting on the form: label, input, help, and what is wrong with it.
+
+use crate::pages::configure::fields::{Field, Kind, element_id, options};
+use crate::pages::configure::form::Form;
+use crate::pages::configure::settings::{remark, unused_by};
+use leptos::prelude::*;
+
+/// The row of `field`. One that the configuration has no use for is faded and says so: it keeps its value, and counts again
+/// when another choice is made.
+pub fn field(form: Form, field: Field) -> AnyView {
+    let id = element_id(field.path);
+    let note = format!("{id}-note");
+    let message = form.message(field.path);
+    let more = form.about(move |config| remark(field.path, config));
+    let unused = form.about(move |config| unused_by(field.path, config).to_string());
+    let faded = Memo::new(move |_| !unused.with(String::is_empty));
+    let mode = if field.kind == Kind::Text { "text" } else { "decimal" };
+    let options = options(field.kind);
+    let input = match field.kind {
+        Kind::Toggle => view! {
+            <input
+                type="checkbox"
+                id=id.clone()
+                aria-describedby=note.clone()
+                prop:checked=move || form.shown(field) == "true"
+                on:change=move |ev| form.edit(field, if event_target_checked(&ev) { "true" } else { "false" })
+            />
+        }
+        .into_any(),
+        _ if options.is_empty() => view! {
+            <input
+                type="text"
+                id=id.clone()
+                class="num"
+                autocomplete="off"
+                spellcheck="false"
+                inputmode=mode
+                aria-describedby=note.clone()
+                aria-invalid=move || (!message.with(String::is_empty)).to_string()
+                prop:value=move || form.shown(field)
+                on:input=move |ev| form.edit(field, &event_target_value(&ev))
+            />
+        }
+        .into_any(),
+        _ => {
+            let options: Vec<AnyView> = options
+                .into_iter()
+                .map(|(value, label)| {
+                    let own = value.clone();
+                    view! { <option value=value prop:selected=move || form.shown(field) == own>{label}</option> }.into_any()
+                })
+                .collect();
+            view! {
+                <select id=id.clone() aria-describedby=note.clone() on:change=move |ev| form.edit(field, &event_target_value(&ev))>
+                    {options}
+                </select>
+            }
+            .into_any()
+        }
+    };
+    view! {
+        <div class="field" class:invalid=move || !message.with(String::is_empty) class:unused=move || faded.get()>
+            <label for=id>{field.label}</label>
+            {input}
+            <p class="hint" id=note>{field.help}" "<b>{move || more.get()}</b></p>
+            <p class="problem" role="status">{move || message.get()}</p>
+        </div>
+    }
+    .into_any()
+}

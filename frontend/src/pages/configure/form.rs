@@ -1,0 +1,191 @@
+//! The form of a run: the same type that the trainer reads, checked while it is edited.
+
+use crate::api::{self, DeviceInfo, Failure};
+use crate::pages::configure::fields::{self, Field};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_shared::config::{Problem, RunConfig};
+use moslim_shared::event::TaskInfo;
+use moslim_shared::objective::Objective;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// What the form holds and knows.
+pub struct Data {
+    /// The configuration as JSON; always of the right shape.
+    value: Value,
+    /// What was typed but cannot be read: path and message.
+    bad: Vec<(&'static str, String)>,
+    /// What differences are shown against.
+    pub base: RunConfig,
+    pub task: Option<Result<TaskInfo, Failure>>,
+    pub devices: Vec<DeviceInfo>,
+    pub refused: Option<Failure>,
+    /// The configuration, when it can be read.
+    pub parsed: Option<RunConfig>,
+    pub problems: Vec<Problem>,
+}
+
+impl Data {
+    fn objectives(&self) -> &[Objective] {
+        match &self.task {
+            Some(Ok(world)) => &world.objectives,
+            _ => &[],
+        }
+    }
+
+    /// Reads and checks the configuration.
+    fn check(&mut self) {
+        self.parsed = RunConfig::deserialize(&self.value).ok();
+        self.problems.clear();
+        for (field, message) in &self.bad {
+            self.problems.push(Problem { field: field.to_string(), message: message.clone() });
+        }
+        match (&self.parsed, &self.task) {
+            (Some(config), Some(Ok(world))) => self.problems.extend(config.problems(&world.objectives)),
+            (None, _) => {
+                self.problems.push(Problem { field: String::new(), message: "the configuration cannot be read".into() });
+            }
+            _ => {}
+        }
+    }
+
+    /// What is wrong with the field at `path`, or with an entry of it.
+    fn message(&self, path: &str) -> String {
+        let own: Vec<&str> = self
+            .problems
+            .iter()
+            .filter(|p| p.field == path || p.field.strip_prefix(path).is_some_and(|rest| rest.starts_with('[')))
+            .map(|p| p.message.as_str())
+            .collect();
+        own.join("; ")
+    }
+
+    pub fn changes(&self) -> Vec<(String, String, String)> {
+        self.parsed.as_ref().map(|config| fields::differences(&self.base, config)).unwrap_or_default()
+    }
+}
+
+/// The form. What it holds is outside of the reactive system; `version` grows when it changes.
+#[derive(Clone, Copy)]
+pub struct Form {
+    data: StoredValue<Data>,
+    version: RwSignal<u64>,
+    /// Grows when inputs must show the configuration anew.
+    loaded: RwSignal<u64>,
+    pub starting: RwSignal<bool>,
+}
+
+impl Form {
+    /// A form that holds `config`, and shows differences against it.
+    pub fn new(config: RunConfig) -> Self {
+        let mut data = Data {
+            value: json!(config),
+            bad: Vec::new(),
+            base: config,
+            task: None,
+            devices: Vec::new(),
+            refused: None,
+            parsed: None,
+            problems: Vec::new(),
+        };
+        data.check();
+        Self { data: StoredValue::new(data), version: RwSignal::new(0), loaded: RwSignal::new(0), starting: RwSignal::new(false) }
+    }
+
+    /// Reads what the form holds, and again when it has changed.
+    pub fn read<R>(self, f: impl FnOnce(&Data) -> R) -> R {
+        self.version.track();
+        self.data.with_value(f)
+    }
+
+    /// Changes what the form holds, and checks it.
+    pub fn change(self, f: impl FnOnce(&mut Data)) {
+        let changed = self.data.try_update_value(|data| {
+            f(data);
+            data.check();
+        });
+        if changed.is_some() {
+            let _ = self.version.try_update(|n| *n += 1);
+        }
+    }
+
+    /// Takes another configuration in place of everything that was typed.
+    pub fn load(self, config: RunConfig) {
+        self.change(|d| {
+            d.value = json!(config);
+            d.bad.clear();
+            d.refused = None;
+            d.base = config;
+        });
+        self.loaded.update(|n| *n += 1);
+    }
+
+    /// The configuration, when it can be read; not reactive.
+    pub fn parsed(self) -> Option<RunConfig> {
+        self.data.with_value(|d| d.parsed.clone())
+    }
+
+    /// Takes what was typed into the input of `field`.
+    pub fn edit(self, field: Field, typed: &str) {
+        self.change(|d| {
+            d.refused = None;
+            d.bad.retain(|(path, _)| *path != field.path);
+            match fields::read(field.kind, typed) {
+                Ok(new) => fields::set(&mut d.value, field.path, new),
+                Err(message) => d.bad.push((field.path, message)),
+            }
+        });
+    }
+
+    /// The value at a path; a default where there is none of this type.
+    pub fn get<T: DeserializeOwned + Default>(self, path: &str) -> T {
+        self.read(|d| fields::get(&d.value, path).and_then(|v| T::deserialize(v).ok())).unwrap_or_default()
+    }
+
+    /// Puts a value at a path.
+    pub fn put(self, path: &str, new: Value) {
+        self.change(|d| fields::set(&mut d.value, path, new));
+    }
+
+    /// The world's objectives, once they are known.
+    pub fn objectives(self) -> Vec<Objective> {
+        self.read(|d| d.objectives().to_vec())
+    }
+
+    /// Changes when the world's objectives do, and only then.
+    pub fn known(self) -> Memo<u64> {
+        Memo::new(move |_| self.read(|d| d.objectives().len() as u64))
+    }
+
+    /// What is wrong with the field at `path`, or with an entry of it.
+    pub fn message(self, path: &'static str) -> Memo<String> {
+        Memo::new(move |_| self.read(|d| d.message(path)))
+    }
+
+    /// A text about the configuration; empty while that cannot be read.
+    pub fn about(self, f: impl Fn(&RunConfig) -> String + Send + Sync + 'static) -> Memo<String> {
+        Memo::new(move |_| self.read(|d| d.parsed.as_ref().map(&f).unwrap_or_default()))
+    }
+
+    /// What the input of `field` shows: not what is being typed, but what was loaded.
+    pub fn shown(self, field: Field) -> String {
+        self.loaded.track();
+        self.data.with_value(|d| fields::text(fields::get(&d.value, field.path)))
+    }
+
+    /// Asks for the world and the devices.
+    pub fn fetch(self) {
+        spawn_local(async move {
+            let answer = api::task().await;
+            self.change(|d| d.task = Some(answer));
+        });
+        spawn_local(async move {
+            let answer = api::devices().await;
+            if let Ok(list) = answer {
+                self.change(|d| d.devices = list);
+            }
+        });
+    }
+}

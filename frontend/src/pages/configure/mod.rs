@@ -1,0 +1,239 @@
+//! The page on which a run is configured and started.
+//!
+//! Inputs and what they do to the configuration belong here; what a valid configuration is does not: `moslim-shared` knows that.
+
+mod field;
+mod fields;
+mod form;
+mod settings;
+mod targets;
+
+use crate::api::{self, Failure};
+use crate::pages::configure::field::field;
+use crate::pages::configure::fields::element_id;
+use crate::pages::configure::form::{Data, Form};
+use crate::pages::configure::settings::{SECTIONS, TARGETS};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::{use_navigate, use_query_map};
+use moslim_shared::config::Problem;
+use moslim_shared::event::PresetInfo;
+use moslim_shared::presets;
+
+/// The page.
+#[component]
+pub fn Configure() -> impl IntoView {
+    let wished = use_query_map().with_untracked(|q| q.get("preset")).unwrap_or_else(|| "quick".into());
+    let config = presets::find(&wished).or_else(|| presets::find("quick")).map(|p| p.config).unwrap_or_default();
+    let form = Form::new(config);
+    form.fetch();
+    let cards: Vec<AnyView> = presets::all().into_iter().map(|p| preset_card(form, p)).collect();
+    let links: Vec<AnyView> =
+        SECTIONS.iter().map(|s| view! { <a href=format!("#section-{}", s.id) rel="external">{s.title}</a> }.into_any()).collect();
+    let sections: Vec<AnyView> = SECTIONS
+        .iter()
+        .map(|s| {
+            let extra = if s.id == "run" { device_notes(form) } else { ().into_any() };
+            section(s.id, s.title, s.intro, s.fields.iter().map(|f| field(form, *f)).collect(), extra)
+        })
+        .collect();
+    let preferences = section(
+        "targets",
+        "Objectives and targets",
+        "Which objectives prompts may ask for, how often, and which combinations are kept out of training to test on.",
+        TARGETS.iter().map(|f| field(form, *f)).collect(),
+        targets::held_out(form),
+    );
+    view! {
+        <h1>"Configure a run"</h1>
+        <p class="muted">"Choose a preset, change what you like, start. Nothing runs before you press Start."</p>
+        <div class="grid three presets" role="group" aria-label="Presets">{cards}</div>
+        <nav class="sections" aria-label="Sections of the form">
+            <a href="#section-targets" rel="external">"Objectives and targets"</a>
+            {links}
+            <a href="#start" rel="external">"Start"</a>
+        </nav>
+        <div class="configure">
+            <div class="form">
+                {world_banner(form)}
+                {targets::objectives(form)}
+                {preferences}
+                {sections}
+            </div>
+            {aside(form)}
+        </div>
+    }
+    .into_any()
+}
+
+fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
+    let id = preset.id.clone();
+    let config = preset.config.clone();
+    view! {
+        <button
+            type="button"
+            class="card preset"
+            data-preset=preset.id.clone()
+            aria-pressed=move || form.read(|d| d.base.preset == id).to_string()
+            on:click=move |_| form.load(config.clone())
+        >
+            <b>{preset.title}</b>
+            <span class="muted">{preset.description}</span>
+        </button>
+    }
+    .into_any()
+}
+
+fn section(id: &'static str, title: &'static str, intro: &'static str, fields: Vec<AnyView>, extra: AnyView) -> AnyView {
+    view! {
+        <section class="card form-section" id=format!("section-{id}") aria-label=title>
+            <h2>{title}</h2>
+            <p class="hint">{intro}</p>
+            <div class="fields">{fields}</div>
+            {extra}
+        </section>
+    }
+    .into_any()
+}
+
+fn device_notes(form: Form) -> AnyView {
+    view! {
+        <ul class="plain">
+            {move || {
+                form.read(|d| d.devices.clone())
+                    .into_iter()
+                    .map(|d| {
+                        let state = if d.chosen { "would be chosen" } else if d.available { "available" } else { "not available" };
+                        view! {
+                            <li class="hint"><b>{d.device}</b>" "{d.name}": "{state}". "{d.reason}</li>
+                        }
+                        .into_any()
+                    })
+                    .collect::<Vec<_>>()
+                    .into_any()
+            }}
+        </ul>
+    }
+    .into_any()
+}
+
+fn world_banner(form: Form) -> AnyView {
+    let failed = Memo::new(move |_| {
+        form.read(|d| match &d.task {
+            Some(Err(failure)) => failure.message.clone(),
+            _ => String::new(),
+        })
+    });
+    view! {
+        {move || {
+            let message = failed.get();
+            if message.is_empty() {
+                return ().into_any();
+            }
+            view! {
+                <div class="card banner error" role="alert">
+                    <p>{message}</p>
+                    <button class="button" type="button" on:click=move |_| form.fetch()>"Try again"</button>
+                </div>
+            }
+            .into_any()
+        }}
+    }
+    .into_any()
+}
+
+/// Problems, Start, differences and the configuration itself.
+fn aside(form: Form) -> AnyView {
+    let navigate = use_navigate();
+    let blocked = Memo::new(move |_| form.read(|d| !d.problems.is_empty()));
+    let start = move |_| {
+        let Some(config) = form.parsed() else { return };
+        if form.starting.get_untracked() {
+            return;
+        }
+        form.starting.set(true);
+        form.change(|d| d.refused = None);
+        let navigate = navigate.clone();
+        spawn_local(async move {
+            let answer = api::start(&config).await;
+            let _ = form.starting.try_set(false);
+            match answer {
+                Ok(id) => navigate(&format!("/runs/{id}"), Default::default()),
+                Err(failure) => form.change(|d| d.refused = Some(failure)),
+            }
+        });
+    };
+    view! {
+        <aside class="aside" id="start" aria-label="Start">
+            <div class="card">
+                <h2>"Start"</h2>
+                {move || form.read(|d| problem_list(&d.problems))}
+                {move || form.read(|d| d.refused.as_ref().map_or_else(|| ().into_any(), refusal))}
+                <p class="actions">
+                    <button
+                        id="start-run"
+                        type="button"
+                        class="button primary"
+                        disabled=move || blocked.get() || form.starting.get()
+                        on:click=start
+                    >
+                        {move || if form.starting.get() { "Starting…".to_string() } else { "Start the run".to_string() }}
+                    </button>
+                </p>
+                <p class="hint" role="status">{move || form.read(reason).to_string()}</p>
+            </div>
+            <div class="card">
+                <h2>"Changed against the preset"</h2>
+                <ul class="plain changes" id="changes">
+                    {move || form.read(Data::changes).into_iter().map(change).collect::<Vec<_>>().into_any()}
+                </ul>
+                <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>"Nothing yet."</p>
+            </div>
+            <details class="card">
+                <summary>"The configuration (JSON)"</summary>
+                <pre id="config-json" tabindex="0">
+                    {move || form.read(|d| d.parsed.as_ref().map(|c| serde_json::to_string_pretty(c).unwrap_or_default()).unwrap_or_default())}
+                </pre>
+            </details>
+        </aside>
+    }
+    .into_any()
+}
+
+/// Whether a run can be started, and why not.
+fn reason(data: &Data) -> &'static str {
+    if !data.problems.is_empty() {
+        "Start is off until the problems above are solved."
+    } else if !matches!(data.task, Some(Ok(_))) {
+        "The objectives are still loading; the server checks the settings in any case."
+    } else {
+        "The settings are valid."
+    }
+}
+
+fn problem_list(problems: &[Problem]) -> AnyView {
+    let items: Vec<AnyView> = problems
+        .iter()
+        .map(|p| {
+            view! {
+                <li><a href=format!("#{}", element_id(&p.field)) rel="external"><code>{p.field.clone()}</code></a>" "{p.message.clone()}</li>
+            }
+            .into_any()
+        })
+        .collect();
+    view! { <ul class="plain problems" id="problems" role="status">{items}</ul> }.into_any()
+}
+
+fn refusal(failure: &Failure) -> AnyView {
+    view! {
+        <div class="banner error" role="alert">
+            <p>{failure.message.clone()}</p>
+            {problem_list(&failure.problems)}
+        </div>
+    }
+    .into_any()
+}
+
+fn change((path, old, new): (String, String, String)) -> AnyView {
+    view! { <li><code>{path}</code><span class="num">{old}" → "<b>{new}</b></span></li> }.into_any()
+}

@@ -1,0 +1,228 @@
+//! The mapping by hand: move class probabilities, ask for classes, and watch the scalar.
+
+use crate::parts::format;
+use leptos::prelude::*;
+use moslim_charts::Ink;
+use moslim_shared::mapping::{MappingConfig, MappingFunction, RewardStatistics, map_reward};
+use moslim_shared::preference::Preference;
+
+/// Two example objectives with three classes each.
+const NAMES: [(&str, [&str; 3]); 2] =
+    [("Helpfulness", ["no help", "some help", "full help"]), ("Verbosity", ["short", "medium", "long"])];
+
+/// The functions that read a value off a distribution.
+const FUNCTIONS: [(MappingFunction, &str); 5] = [
+    (MappingFunction::Moslim, "Probability of the class (paper)"),
+    (MappingFunction::Log, "Its logarithm"),
+    (MappingFunction::Expected, "Distance of the expected class"),
+    (MappingFunction::RankedProbability, "Ranked probability score"),
+    (MappingFunction::Argmax, "Hit or miss"),
+];
+
+type Weights = [[u32; 3]; 2];
+type Asked = [Option<usize>; 2];
+
+/// What can be changed.
+#[derive(Clone, Copy)]
+struct Inputs {
+    weights: [[RwSignal<u32>; 3]; 2],
+    asked: [RwSignal<Option<usize>>; 2],
+    function: RwSignal<usize>,
+}
+
+impl Inputs {
+    fn weights(&self) -> Weights {
+        self.weights.map(|row| row.map(|w| w.get()))
+    }
+
+    fn asked(&self) -> Asked {
+        self.asked.map(|a| a.get())
+    }
+}
+
+/// Distributions of a few other answers, which the example's mean and deviation come from.
+fn others() -> Vec<Vec<Vec<f64>>> {
+    [
+        [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]],
+        [[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]],
+        [[0.1, 0.3, 0.6], [0.1, 0.3, 0.6]],
+        [[0.3, 0.4, 0.3], [0.3, 0.4, 0.3]],
+    ]
+    .iter()
+    .map(|answer| answer.iter().map(|p| p.to_vec()).collect())
+    .collect()
+}
+
+fn distributions(weights: &Weights) -> Vec<Vec<f64>> {
+    weights
+        .iter()
+        .map(|w| {
+            let total: u32 = w.iter().sum();
+            w.iter().map(|&x| if total == 0 { 1.0 / 3.0 } else { f64::from(x) / f64::from(total) }).collect()
+        })
+        .collect()
+}
+
+/// The interactive example.
+#[component]
+pub fn Demo() -> impl IntoView {
+    let inputs = Inputs {
+        weights: [[10, 30, 60], [50, 35, 15]].map(|row| row.map(RwSignal::new)),
+        asked: [Some(2), Some(0)].map(RwSignal::new),
+        function: RwSignal::new(0),
+    };
+    let objectives = (0..2).map(|index| view! { <ObjectiveInputs index=index inputs=inputs/> }).collect_view();
+    let options = FUNCTIONS
+        .iter()
+        .enumerate()
+        .map(|(i, (_, label))| view! { <option value=i.to_string()>{*label}</option> })
+        .collect_view();
+    view! {
+        <section id="try" class="section" aria-labelledby="try-title">
+            <h2 id="try-title">"How class probabilities become one reward"</h2>
+            <p class="muted">
+                "The reward model says how probable each class is for an answer. The tags in the prompt say which classes are wanted. "
+                "Change either: the reward follows, and no reward model has to be trained again."
+            </p>
+            <div class="card demo">
+                <div class="demo-inputs">
+                    {objectives}
+                    <label class="field">
+                        <span class="label">"What is read off the probabilities"</span>
+                        <select
+                            id="demo-function"
+                            on:change=move |ev| inputs.function.set(event_target_value(&ev).parse().unwrap_or(0))
+                        >
+                            {options}
+                        </select>
+                    </label>
+                </div>
+                <div class="demo-result" aria-live="polite">
+                    <p class="label">"The prompt that the policy sees"</p>
+                    <p class="prompt"><code>{move || prompt(&inputs.asked())}</code></p>
+                    {move || outcome(&inputs.weights(), &inputs.asked(), inputs.function.get())}
+                    <p class="hint">"Example numbers, not measured: mean and deviation come from four made-up answers."</p>
+                </div>
+            </div>
+        </section>
+    }
+}
+
+fn prompt(asked: &Asked) -> String {
+    let tags: String =
+        asked.iter().zip(NAMES).filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_ascii_lowercase()))).collect();
+    format!("{tags} How do I keep bread fresh?")
+}
+
+/// Sliders of one objective, and the class that is asked for.
+#[component]
+fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
+    let (name, classes) = NAMES[index];
+    let sliders = classes
+        .iter()
+        .enumerate()
+        .map(|(c, label)| {
+            let id = format!("demo-{index}-{c}");
+            let weight = inputs.weights[index][c];
+            view! {
+                <div class="slider">
+                    <label for=id.clone()>{format!("{c} {label}")}</label>
+                    <input
+                        type="range"
+                        id=id
+                        min="0"
+                        max="100"
+                        prop:value=weight.get_untracked().to_string()
+                        on:input=move |ev| weight.set(event_target_value(&ev).parse().unwrap_or(0))
+                    />
+                    <output class="num">{move || format::percent(distributions(&inputs.weights())[index][c])}</output>
+                </div>
+            }
+        })
+        .collect_view();
+    let asked = inputs.asked[index];
+    let choice = move |value: Option<usize>, text: String| {
+        view! {
+            <button
+                type="button"
+                aria-pressed=move || (asked.get() == value).to_string()
+                on:click=move |_| asked.set(value)
+            >
+                {text}
+            </button>
+        }
+    };
+    let mut choices = vec![choice(None, "not asked".into())];
+    choices.extend((0..classes.len()).map(|c| choice(Some(c), c.to_string())));
+    view! {
+        <fieldset>
+            <legend><span class="swatch bold" style:background=Ink::Objective(index * 3).css()></span>{name}</legend>
+            <p class="label">"How probable is each class for this answer?"</p>
+            {sliders}
+            <p class="label">"Which class does the prompt ask for?"</p>
+            <div class="segments" role="group" aria-label=format!("Class of {name} asked for")>{choices}</div>
+        </fieldset>
+    }
+}
+
+fn outcome(weights: &Weights, asked: &Asked, function: usize) -> impl IntoView + use<> {
+    let config = MappingConfig { function: FUNCTIONS[function.min(FUNCTIONS.len() - 1)].0, ..Default::default() };
+    let statistics = RewardStatistics::over(&config, &others());
+    let shares = distributions(weights);
+    let preference = Preference(asked.to_vec());
+    let mapped = map_reward(&config, &statistics, &shares, &preference);
+    let lines = preference
+        .asked()
+        .map(|(i, t)| {
+            let value = config.function.value(&shares[i], t);
+            let text = format!(
+                "({} − mean {}) / deviation {}",
+                format::number(value, 2),
+                format::number(statistics.mean[i][t], 2),
+                format::number(statistics.std[i][t].max(config.std_floor), 2),
+            );
+            view! {
+                <tr>
+                    <th scope="row"><span class="swatch" style:background=Ink::Objective(i * 3).css()></span>{NAMES[i].0}</th>
+                    <td>{text}</td>
+                    <td><b>{format::signed(mapped.contributions[i], 2)}</b></td>
+                </tr>
+            }
+        })
+        .collect_view();
+    let note = match preference.active() {
+        0 => "Nothing is asked for: the reward is 0 whatever the answer.".to_string(),
+        1 => "One objective is asked for; the other is masked and adds nothing.".to_string(),
+        n => format!("Each z-score is divided by the {n} objectives asked for, then they are added."),
+    };
+    view! {
+        <table class="values">
+            <thead><tr><th scope="col">"Objective"</th><th scope="col">"z-score"</th><th scope="col">"adds"</th></tr></thead>
+            <tbody>{lines}</tbody>
+        </table>
+        <p class="reward" id="demo-reward">
+            <span class="hint">"reward"</span>
+            <b class="num">{format::signed(mapped.scalar, 2)}</b>
+        </p>
+        <p class="hint">{note}</p>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_sum_to_one_even_when_all_sliders_are_down() {
+        for weights in [[[0, 0, 0], [1, 1, 2]], [[100, 0, 0], [3, 3, 3]]] {
+            for p in distributions(&weights) {
+                assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn the_prompt_writes_only_what_is_asked() {
+        assert_eq!(prompt(&[Some(2), None]), "<helpfulness=2> How do I keep bread fresh?");
+    }
+}

@@ -1,0 +1,121 @@
+//! The first page: what this is, a button that starts it, the idea in five steps, an example to play with, all runs.
+//!
+//! What a visitor sees before there is a run belongs here; what a run shows does not.
+
+mod demo;
+mod runs;
+
+use crate::api;
+use crate::pages::home::demo::Demo;
+use crate::pages::home::runs::Runs;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::{use_navigate, use_query_map};
+use moslim_shared::presets;
+
+/// The stages in a few words: name, what happens, what it needs and gives.
+const STEPS: [(&str, &str, &str); 5] = [
+    ("SFT", "A tiny policy learns to answer questions. It is told nothing about preferences.", "questions → answers"),
+    (
+        "Reward model",
+        "One model with one head per objective learns to grade answers into ordered classes.",
+        "answer → class probabilities",
+    ),
+    (
+        "Calibration",
+        "Its confidence is made honest, and the mean and spread of its grades are frozen.",
+        "temperatures, statistics",
+    ),
+    (
+        "Policy optimisation",
+        "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO, or another optimiser, does the rest.",
+        "tags + grades → reward",
+    ),
+    (
+        "Evaluation",
+        "Held-out questions, every class asked for: does the answer have the class that was asked for?",
+        "asked × achieved",
+    ),
+];
+
+/// The page.
+#[component]
+pub fn Home() -> impl IntoView {
+    let (query, navigate) = (use_query_map(), use_navigate());
+    let wished = Memo::new(move |_| query.with(|q| q.get("preset")).unwrap_or_else(|| "quick".to_string()));
+    let starting = RwSignal::new(false);
+    let failure = RwSignal::new(String::new());
+    let start = move |_| {
+        let Some(preset) = presets::find(&wished.get_untracked()).or_else(|| presets::find("quick")) else { return };
+        if starting.get_untracked() {
+            return;
+        }
+        starting.set(true);
+        failure.set(String::new());
+        let navigate = navigate.clone();
+        spawn_local(async move {
+            let answer = api::start(&preset.config).await;
+            let _ = starting.try_set(false);
+            match answer {
+                Ok(id) => navigate(&format!("/runs/{id}"), Default::default()),
+                Err(error) => {
+                    let _ = failure.try_set(error.message);
+                }
+            }
+        });
+    };
+    let steps = STEPS
+        .iter()
+        .enumerate()
+        .map(|(i, (name, text, flow))| {
+            view! {
+                <li class="step">
+                    <span class="stage-number">{(i + 1).to_string()}</span>
+                    <h3>{*name}</h3>
+                    <p>{*text}</p>
+                    <p class="flow">{*flow}</p>
+                </li>
+            }
+        })
+        .collect_view();
+
+    view! {
+        <section class="hero" aria-labelledby="hero-title">
+            <h1 id="hero-title">"Teach a language model to obey preference tags, and watch it learn."</h1>
+            <p class="lead">
+                "One reward model grades answers per objective; the prompt says which grades are wanted; one policy learns to deliver them. "
+                "It all happens on this machine, live, in minutes."
+            </p>
+            <p class="actions">
+                <button
+                    id="start-demo"
+                    class="button primary"
+                    type="button"
+                    disabled=move || starting.get()
+                    on:click=start
+                >
+                    {move || if starting.get() { "Starting…" } else { "Start the demo" }}
+                </button>
+                <a class="button" href="/configure">"Configure a run"</a>
+            </p>
+            <p class="hint" id="demo-preset">
+                {move || {
+                    let preset = presets::find(&wished.get()).or_else(|| presets::find("quick"));
+                    preset.map(|p| format!("Preset {}: {}", p.id, p.description)).unwrap_or_default()
+                }}
+            </p>
+            <p class="note" class:gone=move || presets::find(&wished.get()).is_some()>
+                {move || format!("There is no preset called \"{}\"; the button starts quick.", wished.get())}
+            </p>
+            <div class="card banner error" role="alert" class:gone=move || failure.with(String::is_empty)>
+                <p>{move || failure.get()}</p>
+            </div>
+        </section>
+        <section class="section" aria-labelledby="idea-title">
+            <h2 id="idea-title">"Five stages"</h2>
+            <ol class="steps">{steps}</ol>
+        </section>
+        <Demo/>
+        <Runs/>
+    }
+}

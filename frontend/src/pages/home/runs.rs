@@ -1,0 +1,79 @@
+//! The list of runs.
+
+use crate::api::{self, Failure};
+use crate::parts::every::every;
+use crate::parts::format;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_shared::event::RunInfo;
+use std::time::Duration;
+
+/// Time between two looks at the list.
+const REFRESH: Duration = Duration::from_secs(4);
+
+/// Nothing before the first answer.
+type Known = Option<Result<Vec<RunInfo>, Failure>>;
+
+/// All runs, newest as the server orders them, kept fresh.
+#[component]
+pub fn Runs() -> impl IntoView {
+    let known = RwSignal::new(None);
+    load(known);
+    every(REFRESH, move || load(known));
+    view! {
+        <section id="runs" class="section" aria-labelledby="runs-title">
+            <h2 id="runs-title">"Runs"</h2>
+            {move || known.with(|k| list(k, known))}
+        </section>
+    }
+}
+
+fn load(known: RwSignal<Known>) {
+    spawn_local(async move {
+        let answer = Some(api::runs().await);
+        // Nothing is drawn again when nothing changed.
+        let _ = known.try_maybe_update(|now| {
+            let changed = *now != answer;
+            *now = answer;
+            (changed, ())
+        });
+    });
+}
+
+fn list(state: &Known, known: RwSignal<Known>) -> AnyView {
+    match state {
+        None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
+        Some(Err(failure)) => view! {
+            <div class="card banner error" role="alert">
+                <p>{failure.message.clone()}</p>
+                <button class="button" type="button" on:click=move |_| load(known)>"Try again"</button>
+            </div>
+        }
+        .into_any(),
+        Some(Ok(runs)) if runs.is_empty() => view! {
+            <p class="card empty" role="status">"No run yet. Start the demo above: it appears here, and stays when the page is closed."</p>
+        }
+        .into_any(),
+        Some(Ok(runs)) => {
+            let rows = runs.iter().map(row).collect_view();
+            view! { <ul class="runs">{rows}</ul> }.into_any()
+        }
+    }
+}
+
+fn row(run: &RunInfo) -> impl IntoView + use<> {
+    let name = if run.name.is_empty() { format!("Run {}", run.id) } else { run.name.clone() };
+    let hits = run.summary.as_ref().map_or("–".to_string(), |s| format::percent(s.control.policy.mean_hit_rate()));
+    let status = format::status(run.status);
+    view! {
+        <li>
+            <a class="run" href=format!("/runs/{}", run.id) data-run=run.id.clone()>
+                <span class="run-name"><b>{name}</b><span class="hint">{run.preset.clone()}</span></span>
+                <span class=format!("status {status}")>{status}</span>
+                <span class="run-figure"><span class="hint">"seed"</span>{run.seed.to_string()}</span>
+                <span class="run-figure"><span class="hint">"mean hit rate"</span>{hits}</span>
+                <span class="run-figure"><span class="hint">"started"</span>{format::ago(run.created, js_sys::Date::now())}</span>
+            </a>
+        </li>
+    }
+}

@@ -1,0 +1,95 @@
+//! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
+
+use crate::parts::format;
+use leptos::prelude::*;
+use moslim_charts::INKS;
+use moslim_shared::objective::Objective;
+
+/// Share of the hue in a cell of value 1; more would make its number hard to read.
+const HEAT: f64 = 55.0;
+
+/// A heat-map as a table; every row is a class asked for. `who` is `sft`, `policy` or `rollouts`.
+pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[Vec<f64>]) -> impl IntoView + use<> {
+    let heads = objective
+        .classes
+        .iter()
+        .enumerate()
+        .map(|(c, label)| view! { <th scope="col" title=label.clone()>{c.to_string()}</th> })
+        .collect_view();
+    let rows = values
+        .iter()
+        .enumerate()
+        .map(|(asked, row)| {
+            let label = objective.classes.get(asked).cloned().unwrap_or_default();
+            let nothing = row.iter().all(|v| *v == 0.0);
+            let cells =
+                row.iter().enumerate().map(|(achieved, value)| cell(index, asked, achieved, *value, nothing)).collect_view();
+            view! {
+                <tr>
+                    <th scope="row"><b>{asked.to_string()}</b>" "<span>{label}</span></th>
+                    {cells}
+                </tr>
+            }
+        })
+        .collect_view();
+    view! {
+        <div class="scroll">
+            <table class="matrix" data-objective=objective.id.clone() data-who=who>
+                <thead>
+                    <tr>
+                        <th scope="col" class="corner">"asked ↓ achieved →"</th>
+                        {heads}
+                    </tr>
+                </thead>
+                <tbody>{rows}</tbody>
+            </table>
+        </div>
+    }
+}
+
+fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) -> impl IntoView {
+    let share = (value.clamp(0.0, 1.0)) * HEAT;
+    let color = format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", index % INKS);
+    let text = if nothing { "·".to_string() } else { format!("{:.0}", value * 100.0) };
+    let spoken =
+        if nothing { "no answer".to_string() } else { format!("asked {asked}, achieved {achieved}: {}", format::percent(value)) };
+    view! {
+        <td
+            class:diagonal={asked == achieved}
+            data-asked=asked.to_string()
+            data-achieved=achieved.to_string()
+            data-value=format!("{value:.4}")
+            title=spoken
+            style:background=color
+        >
+            {text}
+        </td>
+    }
+}
+
+/// Numbers between objectives, about -1 to 1: one hue above 0, another below, paler towards it. `of` names the rows.
+pub fn between(of: &'static str, names: &[String], values: &[Vec<f64>]) -> impl IntoView + use<> {
+    let heads = names.iter().map(|name| view! { <th scope="col">{name.clone()}</th> }).collect_view();
+    let rows = names
+        .iter()
+        .zip(values)
+        .map(|(name, row)| {
+            let cells = row.iter().map(|value| number(*value)).collect_view();
+            view! { <tr><th scope="row"><b>{name.clone()}</b></th>{cells}</tr> }
+        })
+        .collect_view();
+    view! {
+        <div class="scroll">
+            <table class="matrix">
+                <thead><tr><th scope="col" class="corner">{of}</th>{heads}</tr></thead>
+                <tbody>{rows}</tbody>
+            </table>
+        </div>
+    }
+}
+
+fn number(value: f64) -> impl IntoView {
+    let (hue, share) = (u8::from(value < 0.0), value.abs().min(1.0) * HEAT);
+    let color = format!("color-mix(in srgb, var(--obj-{hue}) {share:.1}%, var(--surface))");
+    view! { <td style:background=color>{format::number(value, 2)}</td> }
+}

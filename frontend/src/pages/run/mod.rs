@@ -1,0 +1,311 @@
+//! A run while it lives, and what it came to.
+//!
+//! A file a section of the page. What the sections show belongs here; what the events of a run mean is in `state`, how a chart is
+//! drawn in `moslim-charts`.
+
+mod control;
+mod curves;
+mod learning;
+mod matrix;
+mod report;
+mod sample;
+mod stage;
+mod trade_offs;
+
+use crate::api;
+use crate::pages::run::control::Control;
+use crate::pages::run::curves::{Distributions, Training};
+use crate::pages::run::learning::Learning;
+use crate::pages::run::report::{RewardModel, Summary};
+use crate::pages::run::sample::Samples;
+use crate::pages::run::stage::Stages;
+use crate::parts::format;
+use crate::state::{RunState, Topic};
+use crate::stream::{Connection, Run, Stream};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_params_map;
+use moslim_shared::event::RunStatus;
+
+/// Where the section links lead.
+const LINKS: [(&str, &str); 8] = [
+    ("#stages", "Stages"),
+    ("#learning", "Learning"),
+    ("#control", "Control"),
+    ("#samples", "Answers"),
+    ("#classes", "Classes"),
+    ("#training", "Supervised"),
+    ("#reward-model", "Reward model"),
+    ("#summary", "Result"),
+];
+
+/// Most notes on the page.
+const NOTES: usize = 5;
+
+/// What buttons need.
+#[derive(Clone, Copy)]
+struct Actions {
+    id: StoredValue<String>,
+    stream: StoredValue<Option<Stream>, LocalStorage>,
+    busy: RwSignal<bool>,
+    /// Why the last request came to nothing; empty when it did not.
+    failed: RwSignal<String>,
+}
+
+impl Actions {
+    fn ask(self, action: &'static str) {
+        if self.busy.get_untracked() {
+            return;
+        }
+        self.busy.set(true);
+        self.failed.set(String::new());
+        spawn_local(async move {
+            let answer = api::act(&self.id.get_value(), action).await;
+            let _ = self.busy.try_set(false);
+            if let Err(failure) = answer {
+                let _ = self.failed.try_set(failure.message);
+            }
+            let _ = self.stream.try_with_value(|s| {
+                if let Some(stream) = s {
+                    stream.reconnect();
+                }
+            });
+        });
+    }
+}
+
+/// The page of the run that the address names; made anew for another one.
+#[component]
+pub fn RunPage() -> impl IntoView {
+    let params = use_params_map();
+    let id = Memo::new(move |_| params.with(|p| p.get("id")));
+    view! {
+        <For each=move || id.get() key=String::clone let:id>
+            <Live id=id/>
+        </For>
+    }
+}
+
+#[component]
+fn Live(id: String) -> impl IntoView {
+    let run = Run::new();
+    let connection = RwSignal::new(Connection::Connecting);
+    let stream = StoredValue::new_local(Some(Stream::open(id.clone(), run, connection)));
+    on_cleanup(move || {
+        let _ = stream.try_update_value(|s| {
+            if let Some(stream) = s.take() {
+                stream.stop();
+            }
+        });
+    });
+    let actions =
+        Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(String::new()) };
+    // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
+    let links = LINKS.into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
+    let own = id.clone();
+    view! {
+        <div class="live" data-run=own>
+            <Header run=run id=id connection=connection actions=actions/>
+            <Banner run=run actions=actions/>
+            <nav class="sections" aria-label="Sections of the run">{links}</nav>
+            <section id="stages" aria-label="Stages">
+                <Stages run=run/>
+                <Notes run=run/>
+            </section>
+            <Learning run=run/>
+            <Control run=run/>
+            <Samples run=run/>
+            <Distributions run=run/>
+            <Training run=run/>
+            <RewardModel run=run/>
+            <Summary run=run/>
+        </div>
+    }
+}
+
+/// Name, status, connection, facts, and what can be done.
+#[component]
+fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actions) -> impl IntoView {
+    let revision = run.revision(Topic::Head);
+    // Nothing until the server has said it.
+    let status = run.memo(|s| s.info().map(|i| i.status));
+    let named = move |unknown: &'static str| status.get().map_or(unknown, format::status);
+    let fallback = id.clone();
+    let name = run.memo(move |s| match s.info() {
+        Some(info) if !info.name.is_empty() => info.name.clone(),
+        _ => format!("Run {fallback}"),
+    });
+    view! {
+        <header class="run-head">
+            <div class="run-title">
+                <h1 id="run-name">{move || name.get()}</h1>
+                <p class="chips">
+                    <span
+                        id="run-status"
+                        class=move || format!("status {}", named("unknown"))
+                        data-status=move || named("unknown")
+                    >
+                        {move || named("waiting for the server")}
+                    </span>
+                    <span
+                        id="connection"
+                        class="pill"
+                        role="status"
+                        data-connection=move || connection.get().name()
+                    >
+                        {move || connection.get().name()}
+                    </span>
+                    <code class="hint">{id}</code>
+                </p>
+            </div>
+            <div class="actions">
+                <button
+                    id="cancel"
+                    type="button"
+                    class="button danger"
+                    class:gone=move || status.get() != Some(RunStatus::Running)
+                    disabled=move || actions.busy.get()
+                    on:click=move |_| actions.ask("cancel")
+                >
+                    "Cancel"
+                </button>
+                <button
+                    id="resume"
+                    type="button"
+                    class="button primary"
+                    class:gone=move || !status.get().is_some_and(resumable)
+                    disabled=move || actions.busy.get()
+                    on:click=move |_| actions.ask("resume")
+                >
+                    "Resume"
+                </button>
+            </div>
+            <dl class="facts">
+                {move || {
+                    revision.track();
+                    run.read(facts)
+                }}
+            </dl>
+        </header>
+    }
+}
+
+fn resumable(status: RunStatus) -> bool {
+    matches!(status, RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted)
+}
+
+fn facts(state: &RunState) -> impl IntoView + use<> {
+    let mut list: Vec<(&'static str, String)> = Vec::new();
+    if let Some(info) = state.info() {
+        list.push(("Preset", info.preset.clone()));
+        list.push(("Seed", info.seed.to_string()));
+    }
+    if let Some(config) = &state.config {
+        list.push(("Method", config.method.kind.title().to_string()));
+        if state.optimises() {
+            list.push(("Optimiser", config.policy.optimizer.title().to_string()));
+        }
+        if let Some(run) = &config.from {
+            list.push(("Starts from the policy of", run.clone()));
+        }
+    }
+    if let Some(device) = &state.device {
+        list.push(("Device", format!("{} ({})", device.device, device.name)));
+        list.push(("Why this device", device.reason.clone()));
+    }
+    if let Some(model) = &state.model {
+        let (policy, reward) = (format::count(model.policy_parameters), format::count(model.reward_parameters));
+        list.push(("Parameters", format!("{policy} policy, {reward} reward model")));
+        let [train, validation, test] = model.rows.map(|r| format::count(r as u64));
+        list.push(("Rows", format!("{train} train, {validation} validation, {test} test")));
+    }
+    if let Some((stage, step)) = state.checkpoint {
+        list.push(("Last checkpoint", format!("{} at step {step}", stage.title())));
+    }
+    list.into_iter().map(|(k, v)| view! { <div><dt>{k}</dt><dd>{v}</dd></div> }).collect_view()
+}
+
+/// What went wrong, and what to do about it.
+#[component]
+fn Banner(run: Run, actions: Actions) -> impl IntoView {
+    let known = run.memo(trouble);
+    view! {
+        <div aria-live="polite">
+            {move || known.get().map(|(kind, text, resume)| view! {
+                <div class=format!("card banner {kind}") role="alert" id="banner">
+                    <p>{text}</p>
+                    <button
+                        type="button"
+                        class="button"
+                        class:gone=!resume
+                        disabled=move || actions.busy.get()
+                        on:click=move |_| actions.ask("resume")
+                    >
+                        "Resume from the last checkpoint"
+                    </button>
+                </div>
+            })}
+            <Show when=move || !actions.failed.with(String::is_empty)>
+                <div class="card banner error" role="alert"><p>{move || actions.failed.get()}</p></div>
+            </Show>
+        </div>
+    }
+}
+
+/// Kind of banner, text, and whether resuming helps.
+fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
+    if let Some(error) = &state.error {
+        return Some(("error", error.clone(), false));
+    }
+    let info = state.info()?;
+    let said = state.ended.as_ref().map_or(info.message.as_str(), |e| e.1.as_str());
+    let why = if said.is_empty() { "No reason was given.".to_string() } else { said.to_string() };
+    match info.status {
+        RunStatus::Failed => Some(("error", format!("The run failed. {why}"), true)),
+        RunStatus::Interrupted => Some(("warning", format!("The run was interrupted. {why}"), true)),
+        RunStatus::Cancelled => Some(("warning", "The run was cancelled. It keeps what it has learnt.".into(), true)),
+        RunStatus::Running | RunStatus::Finished => None,
+    }
+}
+
+/// The newest notes first.
+#[component]
+fn Notes(run: Run) -> impl IntoView {
+    let notes = run.memo(|s| s.notes.iter().rev().take(NOTES).cloned().collect::<Vec<_>>());
+    view! {
+        <ul class="plain notes" aria-label="Notes of the run">
+            {move || notes.get().into_iter().map(|n| view! { <li class="hint">{n}</li> }).collect_view()}
+        </ul>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::config::RunConfig;
+    use moslim_shared::event::{Event, EventBody, Frame, Outcome, RunInfo};
+
+    #[test]
+    fn a_failed_run_says_why_and_can_be_resumed() {
+        let mut state = RunState::default();
+        assert_eq!(trouble(&state), None);
+        let info = RunInfo {
+            id: "r".into(),
+            name: String::new(),
+            preset: "smoke".into(),
+            seed: 1,
+            status: RunStatus::Running,
+            created: 0,
+            last_seq: 0,
+            message: String::new(),
+            config: RunConfig::default(),
+            summary: None,
+            about: Default::default(),
+        };
+        state.receive(Frame::Snapshot { info });
+        assert_eq!(trouble(&state), None);
+        let body = EventBody::Ended { outcome: Outcome::Failed, message: "out of memory".into() };
+        state.apply(Event { seq: 1, time: 0, body });
+        assert_eq!(trouble(&state), Some(("error", "The run failed. out of memory".to_string(), true)));
+    }
+}

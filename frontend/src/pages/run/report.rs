@@ -1,0 +1,235 @@
+//! The reward model's report, the calibration, and the summary at the end.
+
+use crate::pages::run::matrix::between;
+use crate::pages::run::trade_offs::{name, trade_offs};
+use crate::parts::format;
+use crate::parts::table::Table;
+use crate::state::{RunState, Topic};
+use crate::stream::Run;
+use leptos::prelude::*;
+use moslim_charts::Ink;
+use moslim_shared::event::Stage;
+use moslim_shared::objective::index_of;
+use moslim_shared::summary::{ComputeReport, RewardHeadReport, RewardModelReport, RunSummary};
+
+/// How good the reward model is.
+#[component]
+pub fn RewardModel(run: Run) -> impl IntoView {
+    let revision = run.revision(Topic::Reward);
+    view! {
+        <section id="reward-model" class="section" aria-labelledby="reward-model-title">
+            <h2 id="reward-model-title">"Can the reward model be trusted?"</h2>
+            <p class="muted">
+                "Each head on test rows that it never saw, after calibration. A head is worth something when its accuracy is above "
+                "the majority class and its confidence is honest (small calibration error)."
+            </p>
+            {move || {
+                revision.track();
+                run.read(report)
+            }}
+        </section>
+    }
+}
+
+/// A column of the report: head, its long form, and what stands in it.
+type Column = (&'static str, &'static str, fn(&RewardHeadReport) -> String);
+
+static COLUMNS: [Column; 13] = [
+    ("Classes", "", |h| h.classes.to_string()),
+    ("Rows", "Labelled test rows", |h| format::count(h.n as u64)),
+    ("Accuracy", "", |h| format::percent(h.accuracy)),
+    ("Majority", "Accuracy of always guessing the most frequent class", |h| format::percent(h.majority)),
+    ("Macro-F1", "", |h| format::number(h.macro_f1, 2)),
+    ("QWK", "Quadratic weighted kappa", |h| format::number(h.qwk, 2)),
+    ("ECE before", "Expected calibration error before temperature scaling", |h| format::number(h.ece_uncalibrated, 3)),
+    ("ECE after", "Expected calibration error after temperature scaling", |h| format::number(h.ece, 3)),
+    ("T", "Fitted temperature", |h| format::number(h.temperature, 2)),
+    ("Within one", "Share of predictions at most one class away", |h| format::percent(h.within_one)),
+    ("MAE", "Mean absolute error of the expected class, in classes", |h| format::number(h.mae, 2)),
+    ("Pairwise", "Share of pairs of answers to one question that are ordered like their labels", |h| {
+        format::percent(h.pairwise_accuracy)
+    }),
+    ("NLL", "Mean negative log-likelihood, nats", |h| format::number(h.nll, 2)),
+];
+
+/// Columns that runs of earlier versions have, too.
+const OLD_COLUMNS: usize = 9;
+
+fn report(state: &RunState) -> AnyView {
+    let Some(report) = &state.reward_model else {
+        return view! { <p class="card empty">"The report appears when the reward model has been trained and calibrated."</p> }
+            .into_any();
+    };
+    let old = report.heads.iter().all(|h| h.nll == 0.0);
+    let columns = &COLUMNS[..if old { OLD_COLUMNS } else { COLUMNS.len() }];
+    let heads = columns.iter().map(|(head, title, _)| view! { <th scope="col" title={*title}>{*head}</th> }).collect_view();
+    let rows = report
+        .heads
+        .iter()
+        .map(|h| {
+            let index = index_of(&state.objectives, &h.objective).unwrap_or(0);
+            let cells = columns.iter().map(|(_, _, of)| view! { <td>{of(h)}</td> }).collect_view();
+            view! {
+                <tr data-head=h.objective.clone()>
+                    <th scope="row">
+                        <span class="swatch" style:background=Ink::Objective(index).css()></span>
+                        {name(state, &h.objective)}
+                    </th>
+                    {cells}
+                </tr>
+            }
+        })
+        .collect_view();
+    let frozen = match &state.calibrated {
+        Some(c) => {
+            let hash: String = c.hash.chars().take(12).collect();
+            format!(
+                "Reward model, {} temperatures and reward statistics are frozen together under {hash}… before the policy is optimised.",
+                c.temperatures.len()
+            )
+        }
+        None => "Temperatures and statistics are not frozen yet.".to_string(),
+    };
+    view! {
+        <div class="card">
+            <div class="scroll">
+                <table class="values wide" id="reward-report">
+                    <thead><tr><th scope="col">"Head"</th>{heads}</tr></thead>
+                    <tbody>{rows}</tbody>
+                </table>
+            </div>
+            <p class="hint">{frozen}</p>
+        </div>
+        {gradients(state, report)}
+    }
+    .into_any()
+}
+
+/// Whether the heads get on with each other.
+fn gradients(state: &RunState, report: &RewardModelReport) -> Option<impl IntoView + use<>> {
+    if report.gradient_cosines.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = report.heads.iter().map(|h| name(state, &h.objective)).collect();
+    Some(view! {
+        <div class="card" id="gradients">
+            <h3>"Do the heads agree?"</h3>
+            <p class="hint">
+                "Cosine between the gradients of two heads' losses on the shared trunk. Negative: the heads pull the trunk apart."
+            </p>
+            {between("cosine", &names, &report.gradient_cosines)}
+        </div>
+    })
+}
+
+/// What the run came to.
+#[component]
+pub fn Summary(run: Run) -> impl IntoView {
+    let revision = run.revision(Topic::Summary);
+    view! {
+        <section id="summary" class="section" aria-labelledby="summary-title">
+            <h2 id="summary-title">"Result"</h2>
+            {move || {
+                revision.track();
+                run.read(|s| {
+                    let figures = match &s.summary {
+                        Some(summary) => result(summary).into_any(),
+                        None => view! { <p class="card empty">"The result appears when the evaluation is over."</p> }.into_any(),
+                    };
+                    (figures, trade_offs(s))
+                })
+            }}
+        </section>
+    }
+}
+
+fn tile(id: &'static str, label: &'static str, value: String, note: String) -> impl IntoView + use<> {
+    view! {
+        <div class="tile" data-figure=id>
+            <span class="tile-label">{label}</span>
+            <b class="tile-value">{value}</b>
+            <span class="hint">{note}</span>
+        </div>
+    }
+}
+
+fn result(summary: &RunSummary) -> impl IntoView + use<> {
+    let (policy, sft) = (&summary.control.policy, &summary.control.sft);
+    let was = |value: f64| format!("was {} after SFT", format::percent(value));
+    let tiles = vec![
+        tile("hit_rate", "Exact hits, one objective", format::percent(policy.mean_hit_rate()), was(sft.mean_hit_rate())),
+        tile(
+            "spearman",
+            "Rank correlation",
+            format::number(policy.mean_spearman(), 2),
+            format!("was {}", format::number(sft.mean_spearman(), 2)),
+        ),
+        tile("joint_hit_rate", "All tags met together", format::percent(policy.joint_hit_rate), was(sft.joint_hit_rate)),
+        tile(
+            "trained_hit_rate",
+            "Combinations seen in training",
+            format::percent(policy.trained_hit_rate),
+            was(sft.trained_hit_rate),
+        ),
+        tile(
+            "held_out_hit_rate",
+            "Combinations never trained",
+            format::percent(policy.held_out_hit_rate),
+            was(sft.held_out_hit_rate),
+        ),
+        tile("fluency", "Fluent answers", format::percent(policy.fluency), was(sft.fluency)),
+        tile("kl", "KL from the SFT model", format::number(summary.policy.kl, 2), "nats per answer".into()),
+        tile(
+            "samples",
+            "Answers sampled",
+            format::count(summary.policy.samples),
+            format!("{} tokens", format::count(summary.policy.tokens)),
+        ),
+    ];
+    let seconds = &summary.seconds;
+    let stages = [
+        (Stage::Sft.title(), seconds.sft),
+        (Stage::RewardModel.title(), seconds.reward_model),
+        (Stage::Calibration.title(), seconds.calibration),
+        (Stage::Policy.title(), seconds.policy),
+        (Stage::Evaluation.title(), seconds.evaluation),
+        ("Total", seconds.total),
+    ];
+    let rows = stages.into_iter().map(|(name, s)| vec![name.to_string(), format::duration(s)]).collect();
+    view! {
+        <div class="tiles">{tiles}</div>
+        <div class="card split">
+            <Table class="values" caption="Wall time per stage" rows=rows/>
+            {compute(&summary.compute)}
+            <div>
+                <p class="hint">
+                    "Measured with gold rules on held-out questions. The file holds every figure, and the settings to compute them again."
+                </p>
+                <p>
+                    <a class="button" rel="external" download=format!("{}.json", summary.run) href=format!("/api/v1/runs/{}", summary.run)>
+                        "Download the summary (JSON)"
+                    </a>
+                </p>
+            </div>
+        </div>
+    }
+}
+
+/// What the method cost. Runs of earlier versions did not count it.
+fn compute(report: &ComputeReport) -> Option<impl IntoView + use<>> {
+    if report.models_trained == 0 {
+        return None;
+    }
+    let row = |name: &str, value: String| vec![name.to_string(), value];
+    let mut rows = vec![
+        row("Token passes, millions", format::number(report.policy.passes() / 1e6, 1)),
+        row("Policy optimisation", format::duration(report.policy_seconds)),
+        row("Models trained", report.models_trained.to_string()),
+        row("Policies kept for every trade-off", report.models_kept.to_string()),
+    ];
+    if report.peak_memory_mib > 0 {
+        rows.push(row("Most memory", format!("{} MiB", format::count(report.peak_memory_mib))));
+    }
+    let caption = "Compute: token passes are forward + 3 × training";
+    Some(view! { <Table class="values" caption=caption rows=rows/> })
+}

@@ -1,0 +1,206 @@
+//! Fresh answers, with everything that their reward is made of.
+
+use crate::parts::format;
+use crate::state::{RunState, Topic};
+use crate::stream::Run;
+use leptos::prelude::*;
+use moslim_charts::{INKS, Ink};
+use moslim_shared::config::{KlPlacement, PolicyOptimizer};
+use moslim_shared::event::Sample;
+use moslim_shared::objective::Objective;
+
+/// Most cards on the page.
+const SHOWN: usize = 8;
+
+/// The section with the newest samples.
+#[component]
+pub fn Samples(run: Run) -> impl IntoView {
+    let revision = run.revision(Topic::Samples);
+    // While held, the revision that is shown stays what it was.
+    let held = RwSignal::new(None::<u64>);
+    let shown = Memo::new(move |_| held.get().unwrap_or_else(|| revision.get()));
+    let any = run.memo(|s| s.samples.is_some());
+    view! {
+        <section id="samples" class="section" aria-labelledby="samples-title">
+            <div class="section-head">
+                <div>
+                    <h2 id="samples-title">"What does it write?"</h2>
+                    <p class="muted">
+                        "Fresh answers of the latest iteration. Bars are the reward model's class probabilities; the class asked for is marked ◆."
+                    </p>
+                </div>
+                <button
+                    type="button"
+                    class="button quiet small"
+                    class:gone=move || !any.get()
+                    aria-pressed=move || held.get().is_some().to_string()
+                    on:click=move |_| held.set(if held.get_untracked().is_some() { None } else { Some(revision.get_untracked()) })
+                >
+                    {move || if held.get().is_some() { "Follow the newest" } else { "Hold these" }}
+                </button>
+            </div>
+            {move || {
+                shown.track();
+                run.read(cards)
+            }}
+        </section>
+    }
+}
+
+fn cards(state: &RunState) -> AnyView {
+    let Some((step, samples)) = &state.samples else {
+        let text = if state.optimises() {
+            "Answers appear here with the first iteration of policy optimisation."
+        } else {
+            "This method shows no answers while it trains."
+        };
+        return view! { <p class="card empty">{text}</p> }.into_any();
+    };
+    let update = (state.optimizer(), state.kl_coefficient(*step));
+    let cards = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, update)).collect_view();
+    view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
+}
+
+/// Who updates the policy, and the KL coefficient as far as it is known.
+type Update = (PolicyOptimizer, Option<f64>);
+
+fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) -> impl IntoView + use<> {
+    let chips = sample
+        .preference
+        .asked()
+        .filter_map(|(i, t)| Some((i, objectives.get(i)?.tag(t))))
+        .map(|(i, tag)| {
+            view! {
+                <span class="chip">
+                    <span class="swatch" style:background=Ink::Objective(i).css()></span>
+                    <code>{tag}</code>
+                </span>
+            }
+        })
+        .collect_view();
+    let bars = objectives
+        .iter()
+        .enumerate()
+        .filter_map(|(i, o)| {
+            let shares = sample.distributions.get(i)?;
+            Some(class_bars(&o.name, i, shares, &o.classes, sample.preference.0.get(i).copied().flatten()))
+        })
+        .collect_view();
+    view! {
+        <article class="card sample">
+            <header>
+                <span class="hint num">{format!("step {step}")}</span>
+                <span class="chips">{chips}</span>
+            </header>
+            <p class="question">{sample.question.clone()}</p>
+            <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
+            <div class="bars">{bars}</div>
+            <p class="arithmetic num">{arithmetic(sample, objectives, update)}</p>
+        </article>
+    }
+}
+
+/// One row of columns: the probability of each class, the class asked for marked.
+fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], asked: Option<usize>) -> impl IntoView + use<> {
+    let columns = shares
+        .iter()
+        .enumerate()
+        .map(|(c, share)| {
+            let label = classes.get(c).cloned().unwrap_or_default();
+            let title = format!("{c} {label}: {}", format::percent(*share));
+            let height = format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
+            view! {
+                <span class="column" class:asked={asked == Some(c)} title=title>
+                    <span class="tube">
+                        <span class="fill" style:height=height style:background=format!("var(--obj-{})", index % INKS)></span>
+                    </span>
+                    <span class="tick">{if asked == Some(c) { format!("◆{c}") } else { c.to_string() }}</span>
+                </span>
+            }
+        })
+        .collect_view();
+    let said = shares.iter().enumerate().map(|(c, p)| format!("{c}: {}", format::percent(*p))).collect::<Vec<_>>().join(", ");
+    let wish = asked.map(|t| format!(", asked for {t}")).unwrap_or_default();
+    view! {
+        <div class="bar-row" class:masked=asked.is_none() role="img" aria-label=format!("{name}: {said}{wish}")>
+            <span class="bar-name">{name.to_string()}</span>
+            <span class="columns">{columns}</span>
+        </div>
+    }
+}
+
+/// The reward as the optimiser got it, term by term.
+fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, beta): Update) -> String {
+    // A method that weighs objectives asks for none of them, and still adds them up.
+    let counts = |i: usize, c: f64| c != 0.0 || sample.preference.0.get(i).is_some_and(Option::is_some);
+    let parts: Vec<String> = objectives
+        .iter()
+        .zip(&sample.contributions)
+        .enumerate()
+        .filter(|(i, (_, c))| counts(*i, **c))
+        .map(|(_, (o, c))| format!("{} {}", o.name, format::signed(*c, 2)))
+        .collect();
+    let mut text = if parts.is_empty() { "nothing asked".to_string() } else { parts.join("  ") };
+    if sample.penalty != 0.0 {
+        text += &format!("  cut off {}", format::signed(sample.penalty, 2));
+    }
+    let (score, kl) = (format::signed(sample.score, 2), format::number(sample.kl, 2));
+    text += &format!("  =  score {score}.  ");
+    text += &match optimizer.kl_placement() {
+        KlPlacement::Reward => {
+            let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
+            format!("Score − {beta} × KL {kl}  =  reward {}.  ", format::signed(sample.reward, 2))
+        }
+        _ => format!("KL {kl}, not part of the reward.  "),
+    };
+    text + &verdict(sample.advantage, optimizer)
+}
+
+/// What the optimiser makes of a sample.
+fn verdict(advantage: f64, optimizer: PolicyOptimizer) -> String {
+    let title = optimizer.title();
+    if optimizer.kl_placement() != KlPlacement::Implicit {
+        return format!("{title} advantage {}.", format::signed(advantage, 2));
+    }
+    // Of all answers to a prompt the best and the worst make a pair.
+    let role = if advantage > 0.0 {
+        "the preferred answer of its pair"
+    } else if advantage < 0.0 {
+        "the rejected answer of its pair"
+    } else {
+        "in no pair"
+    };
+    format!("{title}: {role}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::preference::Preference;
+
+    fn told(optimizer: PolicyOptimizer, asked: Option<usize>) -> String {
+        let sample = Sample {
+            question: String::new(),
+            preference: Preference(vec![asked, None]),
+            answer: String::new(),
+            distributions: Vec::new(),
+            contributions: vec![0.5, 0.0],
+            penalty: -1.0,
+            score: -0.5,
+            kl: 2.0,
+            reward: -0.6,
+            advantage: 0.25,
+        };
+        let objectives = [Objective::new("a", "A", "", &["0", "1"]), Objective::new("b", "B", "", &["0", "1"])];
+        arithmetic(&sample, &objectives, (optimizer, Some(0.05)))
+    }
+
+    #[test]
+    fn the_arithmetic_is_that_of_the_optimiser() {
+        let rloo = "A +0.50  cut off −1.00  =  score −0.50.  Score − 0.05 × KL 2.00  =  reward −0.60.  RLOO advantage +0.25.";
+        assert_eq!(told(PolicyOptimizer::Rloo, Some(1)), rloo);
+        assert_eq!(told(PolicyOptimizer::Rloo, None), rloo, "a weighted sum asks for nothing and adds up the same");
+        assert!(told(PolicyOptimizer::Grpo, Some(1)).ends_with("KL 2.00, not part of the reward.  GRPO advantage +0.25."));
+        assert!(told(PolicyOptimizer::OnlineDpo, Some(1)).ends_with("Online DPO: the preferred answer of its pair."));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a method reaches over its trade-offs between the objectives.
+
+use crate::parts::format;
+use crate::parts::table::Table;
+use crate::state::RunState;
+use leptos::prelude::*;
+use moslim_shared::objective::index_of;
+use moslim_shared::pareto;
+use moslim_shared::preference::Preference;
+use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport};
+
+/// The points, as tables, and their hypervolume.
+pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
+    let report = state.front.as_ref().or(state.summary.as_ref().map(|s| &s.front));
+    // Runs without a front, and those from before there was one, report no points.
+    let report = report.filter(|r| !r.points.is_empty())?;
+    let chosen = report.chosen.as_ref().map(|chosen| {
+        view! {
+            <p class="hint">
+                "Below, what the prompt asks for was chosen on training questions with the reward model: of all combinations of "
+                "high classes, the one whose answers had the highest weighted utility."
+            </p>
+            {points(state, report, &chosen.points, "One row for every trade-off, with chosen prompts")}
+            <p class="hint">{served(chosen)}</p>
+        }
+    });
+    Some(view! {
+        <div class="card" id="trade-offs">
+            <h3>"Trade-offs"</h3>
+            <p class="hint">
+                "Mean utility of each objective, from 0 (worst class) to 1 (best), by gold rules on held-out questions. "
+                "Weights are in the order of the columns."
+            </p>
+            {points(state, report, &report.points, "One row for every trade-off that was asked for")}
+            <p class="hint">{volume(report)}</p>
+            {chosen}
+        </div>
+    })
+}
+
+/// The table of `list`, which are points of `report`.
+fn points(state: &RunState, report: &FrontReport, list: &[FrontPoint], caption: &'static str) -> impl IntoView + use<> {
+    let mut heads = vec!["Weights".to_string()];
+    if list.iter().any(|p| p.asked.is_some()) {
+        heads.push("Asked for".to_string());
+    }
+    heads.extend(report.objectives.iter().map(|id| name(state, id)));
+    heads.extend(["Fluent".to_string(), "On the front".to_string()]);
+    let rows = rows(state, report, list);
+    view! { <Table class="values wide" caption=caption heads=heads rows=rows/> }
+}
+
+/// Name for people of an objective.
+pub fn name(state: &RunState, id: &str) -> String {
+    index_of(&state.objectives, id).map_or(id.to_string(), |i| state.objectives[i].name.clone())
+}
+
+fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<String>> {
+    let utilities: Vec<Vec<f64>> = list.iter().map(|p| p.utility.clone()).collect();
+    let best = pareto::front(&utilities);
+    // Weights are of all objectives, utilities of those that are steered.
+    let steered: Vec<usize> = report.objectives.iter().filter_map(|id| index_of(&state.objectives, id)).collect();
+    list.iter()
+        .enumerate()
+        .map(|(n, point)| {
+            let weights = steered.iter().filter_map(|&i| point.weights.get(i));
+            let mut row = vec![weights.map(|w| format::number(*w, 2)).collect::<Vec<_>>().join(" / ")];
+            if let Some(asked) = &point.asked {
+                row.push(classes(state, asked));
+            }
+            row.extend(point.utility.iter().map(|u| format::number(*u, 2)));
+            row.push(format::percent(point.fluency));
+            row.push(if best.contains(&n) { "yes" } else { "dominated" }.to_string());
+            row
+        })
+        .collect()
+}
+
+/// The classes of a preference, in words.
+fn classes(state: &RunState, asked: &Preference) -> String {
+    let named = asked.asked().filter_map(|(i, c)| state.objectives.get(i)?.classes.get(c).cloned());
+    let text = named.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "nothing".into() } else { text }
+}
+
+fn volume(report: &FrontReport) -> String {
+    let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
+    let utility = report.expected_utility.map_or(String::new(), |u| {
+        format!(" Expected utility {}: the mean over the rows of the weighted utility.", format::number(u, 3))
+    });
+    format!(
+        "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
+         the worst class of every objective.{utility}",
+        format::number(report.hypervolume, 3),
+        format::number(report.interval[0], 3),
+        format::number(report.interval[1], 3),
+        reference.join(", "),
+    )
+}
+
+/// What the chosen prompts reach.
+fn served(chosen: &ChosenFront) -> String {
+    let [utility, volume] = [chosen.expected_utility, chosen.hypervolume].map(|x| format::number(x, 3));
+    format!("Expected utility {utility}, hypervolume {volume}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::objective::Objective;
+
+    #[test]
+    fn rows_show_the_weights_of_what_is_steered_and_who_is_dominated() {
+        let mut state = RunState::default();
+        state.objectives = ["a", "b", "c"].map(|id| Objective::new(id, id, "", &["0", "1"])).to_vec();
+        let point = |weights: [f64; 3], utility: [f64; 2]| FrontPoint {
+            weights: weights.to_vec(),
+            asked: None,
+            utility: utility.to_vec(),
+            fluency: 0.5,
+        };
+        let mut report = FrontReport {
+            objectives: vec!["a".into(), "c".into()],
+            points: vec![point([1.0, 0.0, 0.0], [0.9, 0.2]), point([0.5, 0.0, 0.5], [0.5, 0.1])],
+            reference: vec![0.0, 0.0],
+            hypervolume: 0.25,
+            interval: [0.125, 0.5],
+            ..Default::default()
+        };
+        assert_eq!(
+            rows(&state, &report, &report.points),
+            [["1.00 / 0.00", "0.90", "0.20", "50 %", "yes"], ["0.50 / 0.50", "0.50", "0.10", "50 %", "dominated"]]
+        );
+        assert!(volume(&report).starts_with("Hypervolume 0.250 (95 % interval 0.125 to 0.500)"), "{}", volume(&report));
+        assert!(!volume(&report).contains("Expected"), "a run from before it was measured");
+        report.expected_utility = Some(0.6);
+        assert!(volume(&report).contains("Expected utility 0.600"), "{}", volume(&report));
+        report.points[0].asked = Some(Preference(vec![Some(1), None, Some(0)]));
+        report.points[1].asked = Some(Preference::none(3));
+        let asked: Vec<String> = rows(&state, &report, &report.points).into_iter().map(|row| row[1].clone()).collect();
+        assert_eq!(asked, ["1, 0", "nothing"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The form that starts a study.
+
+use crate::api::{self, Failure};
+use crate::parts::pick::Pick;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_navigate;
+use moslim_shared::presets;
+use moslim_shared::study::{StudyPreset, StudyRequest};
+
+/// What the field of the seeds holds at first.
+const SEEDS: &str = "1, 2, 3";
+/// Larger seeds could not be shown exactly; a run refuses them.
+const LARGEST_SEED: u64 = 1 << 53;
+
+/// Nothing before the first answer.
+type Offer = Option<Result<Vec<StudyPreset>, Failure>>;
+
+/// What is studied, on which runs, with which seeds.
+#[component]
+pub fn StudyForm() -> impl IntoView {
+    let offered = RwSignal::new(None);
+    let preset = RwSignal::new(String::new());
+    let base = RwSignal::new("quick".to_string());
+    let seeds = RwSignal::new(SEEDS.to_string());
+    let starting = RwSignal::new(false);
+    let refused = RwSignal::new(String::new());
+    load(offered, preset);
+    let problem = Memo::new(move |_| seeds.with(|text| read_seeds(text).err().unwrap_or_default()));
+    let blocked = move || starting.get() || !problem.with(String::is_empty) || preset.with(String::is_empty);
+    let bases: Vec<(String, String)> =
+        presets::all().into_iter().map(|p| (p.id, format!("{}: {}", p.title, p.description))).collect();
+    let navigate = use_navigate();
+    let start = move |_| {
+        let Ok(seeds) = seeds.with_untracked(|text| read_seeds(text)) else { return };
+        let request = StudyRequest { preset: preset.get_untracked(), base: base.get_untracked(), seeds };
+        if request.preset.is_empty() || starting.get_untracked() {
+            return;
+        }
+        starting.set(true);
+        refused.set(String::new());
+        let navigate = navigate.clone();
+        spawn_local(async move {
+            let answer = api::start_study(&request).await;
+            let _ = starting.try_set(false);
+            match answer {
+                Ok(state) => navigate(&format!("/studies/{}", state.id), Default::default()),
+                Err(failure) => {
+                    let _ = refused.try_set(told(&failure));
+                }
+            }
+        });
+    };
+    view! {
+        <section class="section" aria-labelledby="new-title">
+            <h2 id="new-title">"A new study"</h2>
+            <div class="grid three presets" role="group" aria-label="What is studied">
+                {move || offered.with(|known| offer(known, offered, preset))}
+            </div>
+            <div class="card form-section study-form">
+                <div class="fields">
+                    <Pick id="study-base" label="Preset of the runs" options=bases chosen=base choose=move |id| base.set(id)/>
+                    <div class="field" class:invalid=move || !problem.with(String::is_empty)>
+                        <label for="study-seeds">"Seeds"</label>
+                        <input
+                            type="text"
+                            id="study-seeds"
+                            class="num"
+                            autocomplete="off"
+                            spellcheck="false"
+                            aria-describedby="study-seeds-note"
+                            value=SEEDS
+                            on:input=move |ev| seeds.set(event_target_value(&ev))
+                        />
+                        <p class="hint" id="study-seeds-note">"Every setting is trained once with each. Three show whether a difference can be luck."</p>
+                        <p class="problem" role="status">{move || problem.get()}</p>
+                    </div>
+                </div>
+                <p class="actions">
+                    <button
+                        id="start-study"
+                        class="button primary"
+                        type="button"
+                        disabled=blocked
+                        on:click=start
+                    >
+                        "Start the study"
+                    </button>
+                </p>
+                <Show when=move || !refused.with(String::is_empty)>
+                    <div class="banner error" role="alert"><p>{move || refused.get()}</p></div>
+                </Show>
+            </div>
+        </section>
+    }
+}
+
+fn load(offered: RwSignal<Offer>, preset: RwSignal<String>) {
+    spawn_local(async move {
+        let answer = api::study_presets().await;
+        let first = answer.as_ref().ok().and_then(|presets| presets.first()).map(|p| p.id.clone());
+        let _ = preset.try_set(first.unwrap_or_default());
+        let _ = offered.try_set(Some(answer));
+    });
+}
+
+/// What can be studied, as cards.
+fn offer(known: &Offer, offered: RwSignal<Offer>, chosen: RwSignal<String>) -> AnyView {
+    match known {
+        None => view! { <p class="hint" role="status">"Loading what can be studied…"</p> }.into_any(),
+        Some(Err(failure)) => view! {
+            <div class="card banner error" role="alert">
+                <p>{failure.message.clone()}</p>
+                <button class="button" type="button" on:click=move |_| load(offered, chosen)>"Try again"</button>
+            </div>
+        }
+        .into_any(),
+        Some(Ok(presets)) => presets.iter().map(|p| card(p, chosen)).collect_view().into_any(),
+    }
+}
+
+fn card(preset: &StudyPreset, chosen: RwSignal<String>) -> impl IntoView + use<> {
+    let id = preset.id.clone();
+    let own = id.clone();
+    view! {
+        <button
+            type="button"
+            class="card preset"
+            data-study-preset=preset.id.clone()
+            aria-pressed=move || chosen.with(|chosen| *chosen == own).to_string()
+            on:click=move |_| chosen.set(id.clone())
+        >
+            <b>{preset.id.clone()}</b>
+            <span class="muted">{preset.question.clone()}</span>
+        </button>
+    }
+}
+
+/// Reads seeds that are separated by commas or spaces.
+///
+/// # Errors
+/// What is wrong with the first one that cannot be taken.
+fn read_seeds(text: &str) -> Result<Vec<u64>, String> {
+    let mut seeds: Vec<u64> = Vec::new();
+    for word in text.split([',', ' ']).filter(|word| !word.is_empty()) {
+        let seed = word.parse::<u64>().ok().filter(|seed| *seed <= LARGEST_SEED);
+        let Some(seed) = seed else {
+            return Err(format!("\"{word}\" is no seed; seeds are whole numbers from 0 to 2^53, such as {SEEDS}"));
+        };
+        if seeds.contains(&seed) {
+            return Err(format!("{seed} is named twice; a second run with it would be the same"));
+        }
+        seeds.push(seed);
+    }
+    if seeds.is_empty() { Err(format!("name at least one seed, such as {SEEDS}")) } else { Ok(seeds) }
+}
+
+/// A failure in one text.
+fn told(failure: &Failure) -> String {
+    let mut text = failure.message.clone();
+    // The message of a single problem is the problem.
+    if failure.problems.len() > 1 {
+        for problem in &failure.problems {
+            text += &format!("; {}: {}", problem.field, problem.message);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::config::Problem;
+
+    #[test]
+    fn seeds_are_read_or_the_wrong_one_is_named() {
+        assert_eq!(read_seeds(SEEDS), Ok(vec![1, 2, 3]));
+        assert_eq!(read_seeds("7"), Ok(vec![7]));
+        assert_eq!(read_seeds(" 3,1 2, "), Ok(vec![3, 1, 2]));
+        assert_eq!(read_seeds("9007199254740992"), Ok(vec![LARGEST_SEED]));
+        let refuse = |text: &str, part: &str| {
+            let message = read_seeds(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        };
+        refuse("", "at least one");
+        refuse(" , ", "at least one");
+        refuse("1, two", "\"two\"");
+        refuse("1, -2", "\"-2\"");
+        refuse("1.5", "\"1.5\"");
+        refuse("9007199254740993", "\"9007199254740993\"");
+        refuse("4, 5, 4", "4 is named twice");
+    }
+
+    #[test]
+    fn problems_are_told_when_the_message_does_not_name_them() {
+        let problem = |field: &str| Problem { field: field.into(), message: "is wrong".into() };
+        let mut failure = Failure { message: "a: is wrong".into(), problems: vec![problem("a")] };
+        assert_eq!(told(&failure), "a: is wrong");
+        failure = Failure { message: "there are 2 problems".into(), problems: vec![problem("a"), problem("b")] };
+        assert_eq!(told(&failure), "there are 2 problems; a: is wrong; b: is wrong");
+    }
+}

@@ -1,0 +1,11 @@
+//! What the page knows: a fold over the events of a run, and how studies stand.
+//!
+//! Here belongs what can be tested without a browser: no signal, no view, no request.
+
+pub mod progress;
+mod reading;
+mod run;
+pub mod study;
+
+pub use reading::{MATRIX_WINDOW, optimises};
+pub use run::{RunState, Topic};
