@@ -349,6 +349,14 @@ pub struct RunInfo {
     pub about: About,
 }
 
+impl RunInfo {
+    /// What it is called: by a person, else by its configuration, else by its id.
+    pub fn title(&self) -> String {
+        let names = [&self.about.name, &self.name];
+        names.into_iter().find(|n| !n.is_empty()).cloned().unwrap_or_else(|| format!("Run {}", self.id))
+    }
+}
+
 /// What a person says of a run; kept in its folder as `about.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,6 +1,6 @@
 //! Shipped presets: from a test of seconds to a run worth reporting.
 
-use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, WorldConfig};
+use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, TaskConfig};
 use crate::event::PresetInfo;
 use crate::mapping::{MappingConfig, MappingFunction};
 
@@ -26,7 +26,7 @@ fn smoke() -> PresetInfo {
         "Smoke",
         "Seconds. Every stage runs, nothing is learnt: for tests.",
         RunConfig {
-            world: WorldConfig { rows: 2_000, ..Default::default() },
+            task: TaskConfig { rows: 2_000, ..Default::default() },
             vocabulary: 512,
             model: model.clone(),
             reward_trunk: model,

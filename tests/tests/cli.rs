@@ -304,7 +304,7 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
         ),
         (vec!["bench", "--bf16", "--sizes", "0.16M"], vec!["precision: cpu does not compute in bf16"]),
         (vec!["data", "sample", "--n", "0"], vec!["n: is 0"]),
-        (vec!["data", "sample", "--label-noise", "0.9"], vec!["world.label_noise: is 0.9"]),
+        (vec!["data", "sample", "--label-noise", "0.9"], vec!["task.label_noise: is 0.9"]),
         (vec!["serve", "--port", "0", "--host", "0.0.0.0", "--data", fresh], vec!["host: ", "--allow-remote"]),
     ];
     let devices = document(&lab(&["devices", "--json"]).stdout);

@@ -24,7 +24,7 @@ use anyhow::{Result, ensure};
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
-use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, WorldConfig};
+use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
@@ -380,7 +380,7 @@ pub fn on_device(
 
 /// Whole RLOO iterations on the built-in world: prompts, samples, reference, reward model, update.
 fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Device, meter: &Meter) -> Result<Figure> {
-    let Task { objectives, splits, .. } = Task::load(&WorldConfig { rows: 4_000, ..Default::default() })?;
+    let Task { objectives, splits, .. } = Task::load(&TaskConfig { rows: 4_000, ..Default::default() })?;
     let classes: Vec<usize> = objectives.iter().map(|o| o.class_count()).collect();
     let tokenizer = Tokenizer::train(size.vocabulary, &splits, &objectives)?;
     let corpus = Corpus::new(&splits, &tokenizer)?;

@@ -55,7 +55,7 @@ impl Study {
     /// # Errors
     /// When it is not, or cannot be written.
     pub fn create(data: &DataFolder, config: StudyConfig) -> Result<Self, StudyError> {
-        let plan = config.plan(&Task::objectives_of(&config.base.world)?).map_err(StudyError::Invalid)?;
+        let plan = config.plan(&Task::objectives_of(&config.base.task)?).map_err(StudyError::Invalid)?;
         let study = Self { id: RunId::fresh(), config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
         write_file(&study.file("study.json"), &text)?;
@@ -165,7 +165,7 @@ impl Study {
         stop: &Stop,
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<StudyState, StudyError> {
-        let plan = self.config.plan(&Task::objectives_of(&self.config.base.world)?).map_err(StudyError::Invalid)?;
+        let plan = self.config.plan(&Task::objectives_of(&self.config.base.task)?).map_err(StudyError::Invalid)?;
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
@@ -391,7 +391,7 @@ impl Running {
 fn shared_stages(run: &PlannedRun) -> Result<String> {
     let c = &run.config;
     Ok(serde_json::to_string(&(
-        &c.world,
+        &c.task,
         c.vocabulary,
         &c.model,
         &c.reward_trunk,
@@ -430,7 +430,7 @@ pub fn operations(plan: &[PlannedRun]) -> f64 {
         let policies = match c.method.budget {
             moslim_shared::method::Budget::Total => 1,
             moslim_shared::method::Budget::PerPolicy => {
-                let steered = Task::objectives_of(&c.world).map_or(0, |o| c.steered(&o).len());
+                let steered = Task::objectives_of(&c.task).map_or(0, |o| c.steered(&o).len());
                 c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
             }
         };

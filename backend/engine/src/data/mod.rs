@@ -5,7 +5,7 @@
 pub mod world;
 
 use anyhow::{Context, Result};
-use moslim_shared::config::WorldConfig as TaskConfig;
+use moslim_shared::config::TaskConfig;
 use moslim_shared::objective::Objective;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};

@@ -94,7 +94,7 @@ pub fn evaluate<B: TrainBackend>(
     };
     let combinations = Combinations::new(setting.gold.as_deref(), rows);
     // Evaluation prompts depend on the task alone, so that runs with other seeds answer the same questions.
-    let seed = config.world.seed;
+    let seed = config.task.seed;
     let plan = Plan::new(&config.evaluation, questions, &combinations, &setting.objectives, &setting.steered, &held_out, seed);
     let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
     let reads_prompts = !trained.route.wordings().is_empty();

@@ -149,10 +149,10 @@ impl Tokenizer {
 mod tests {
     use super::*;
     use crate::data::{Task, world};
-    use moslim_shared::config::WorldConfig;
+    use moslim_shared::config::TaskConfig;
 
     fn tokenizer() -> (Tokenizer, Splits) {
-        let splits = Task::load(&WorldConfig { rows: 4_000, ..Default::default() }).unwrap().splits;
+        let splits = Task::load(&TaskConfig { rows: 4_000, ..Default::default() }).unwrap().splits;
         (Tokenizer::train(768, &splits, &world::objectives()).unwrap(), splits)
     }
 

@@ -54,7 +54,7 @@ async fn task() -> Result<Json<TaskInfo>, Error> {
 }
 
 async fn task_of(Body(proposal): Body<Proposal>) -> Result<Json<TaskInfo>, Error> {
-    let task = &proposal.config.world;
+    let task = &proposal.config.task;
     Ok(Json(TaskInfo { name: Task::name_of(task), objectives: Task::objectives_of(task)? }))
 }
 
@@ -64,7 +64,7 @@ struct Verdict {
 }
 
 async fn validate(Body(proposal): Body<Proposal>) -> Result<Json<Verdict>, Error> {
-    let objectives = Task::objectives_of(&proposal.config.world)?;
+    let objectives = Task::objectives_of(&proposal.config.task)?;
     Ok(Json(Verdict { problems: proposal.config.problems(&objectives) }))
 }
 

@@ -80,7 +80,7 @@ async fn events(
 }
 
 async fn start(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let problems = proposal.config.problems(&Task::objectives_of(&proposal.config.world)?);
+    let problems = proposal.config.problems(&Task::objectives_of(&proposal.config.task)?);
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }

@@ -4,7 +4,7 @@ use crate::cli::SampleArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use moslim_engine::data::{Task, world};
-use moslim_shared::config::{RunConfig, WorldConfig};
+use moslim_shared::config::{RunConfig, TaskConfig};
 
 /// Most rows of a sample; the whole world is what training is for.
 const MOST_ROWS: usize = 10_000;
@@ -17,15 +17,15 @@ pub fn sample(args: &SampleArgs) -> Result<(), Failure> {
     if !(1..=MOST_ROWS).contains(&args.n) {
         return Err(Failure::field("n", format!("is {}; allowed is 1 to {MOST_ROWS}", args.n)));
     }
-    let settings = WorldConfig {
+    let settings = TaskConfig {
         label_noise: args.label_noise,
         missing_labels: args.missing_labels,
         seed: args.seed,
-        ..WorldConfig::default()
+        ..TaskConfig::default()
     };
     // The rules for a world are those for a run's world.
-    let config = RunConfig { world: settings.clone(), ..RunConfig::default() };
-    let problems = config.problems(&Task::objectives_of(&config.world)?);
+    let config = RunConfig { task: settings.clone(), ..RunConfig::default() };
+    let problems = config.problems(&Task::objectives_of(&config.task)?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }

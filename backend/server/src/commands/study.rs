@@ -52,7 +52,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
         Some(id) => Study::open(&data, id)?,
         None => {
             let config = choose(args)?;
-            let plan = config.plan(&Task::objectives_of(&config.base.world)?).map_err(|p| Failure::problems(&p))?;
+            let plan = config.plan(&Task::objectives_of(&config.base.task)?).map_err(|p| Failure::problems(&p))?;
             let hours = operations(&plan) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
             eprintln!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0));
             if args.dry {

@@ -31,7 +31,7 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     let own = stored(&id)?;
     let origin = args.from.as_ref().map(&stored).transpose()?.flatten();
     let config = choose(&args, &id, own, origin)?;
-    let problems = config.problems(&Task::objectives_of(&config.world)?);
+    let problems = config.problems(&Task::objectives_of(&config.task)?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }

@@ -62,7 +62,7 @@ fn list(state: &Known, known: RwSignal<Known>) -> AnyView {
 }
 
 fn row(run: &RunInfo) -> impl IntoView + use<> {
-    let name = if run.name.is_empty() { format!("Run {}", run.id) } else { run.name.clone() };
+    let name = run.title();
     let hits = run.summary.as_ref().map_or("–".to_string(), |s| format::percent(s.control.policy.mean_hit_rate()));
     let status = format::status(run.status);
     view! {

@@ -132,8 +132,8 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
     let named = move |unknown: &'static str| status.get().map_or(unknown, format::status);
     let fallback = id.clone();
     let name = run.memo(move |s| match s.info() {
-        Some(info) if !info.name.is_empty() => info.name.clone(),
-        _ => format!("Run {fallback}"),
+        Some(info) => info.title(),
+        None => format!("Run {fallback}"),
     });
     view! {
         <header class="run-head">

@@ -11,7 +11,7 @@ pub use generator::{Kind, Question, questions};
 
 use super::{Gold, Grades, Row, SampleRow, Splits, Task};
 use gold::Sentences;
-use moslim_shared::config::WorldConfig as TaskConfig;
+use moslim_shared::config::TaskConfig;
 use moslim_shared::objective::Objective;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;

@@ -1,0 +1,294 @@
+//! Rules between the fields of a configuration. What one field may be by itself is in the table of settings.
+
+use super::models::{ClassWeights, ModelConfig};
+use super::policy::{Aggregation, PolicyOptimizer};
+use super::run::{Problem, RunConfig};
+use super::settings;
+use crate::mapping::Pooling;
+use crate::method::Method;
+use crate::objective::{Objective, index_of};
+use crate::ordinal::RewardLoss;
+
+/// Collects problems with their field paths.
+struct Checker {
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn require(&mut self, ok: bool, field: &str, message: impl Into<String>) {
+        if !ok {
+            self.problems.push(Problem { field: field.into(), message: message.into() });
+        }
+    }
+
+    fn model(&mut self, path: &str, model: &ModelConfig) {
+        let f = |name: &str| format!("{path}.{name}");
+        if model.heads > 0 && model.kv_heads > 0 {
+            let divides = model.d_model.is_multiple_of(model.heads) && (model.d_model / model.heads).is_multiple_of(2);
+            self.require(
+                divides,
+                &f("heads"),
+                format!("d_model ({}) must be an even multiple of heads ({})", model.d_model, model.heads),
+            );
+            self.require(
+                model.heads.is_multiple_of(model.kv_heads),
+                &f("kv_heads"),
+                format!("must divide heads ({}), is {}", model.heads, model.kv_heads),
+            );
+        }
+    }
+
+    /// A list of one number for each objective, or none.
+    fn per_objective(&mut self, field: &str, values: &[f64], objectives: usize) {
+        let fits = values.is_empty() || values.len() == objectives;
+        self.require(fits, field, format!("has {} numbers; one for each of the {objectives} objectives, or none", values.len()));
+        let good = values.iter().all(|w| w.is_finite() && *w >= 0.0) && (values.is_empty() || values.iter().any(|w| *w > 0.0));
+        self.require(good, field, "must not be negative, nor all 0");
+    }
+
+    fn reward_model(&mut self, c: &RunConfig, objectives: usize) {
+        let r = &c.reward_model;
+        self.require(
+            r.label_smoothing == 0.0 || r.loss == RewardLoss::CrossEntropy,
+            "reward_model.label_smoothing",
+            "is used by the cross-entropy alone; it must be 0 with another loss",
+        );
+        self.per_objective("reward_model.head_weights", &r.head_weights, objectives);
+        self.require(
+            !r.learned_head_weights || r.head_weights.is_empty(),
+            "reward_model.learned_head_weights",
+            "cannot be on when head_weights are given",
+        );
+        self.require(
+            r.loss != RewardLoss::BradleyTerry || r.batch.is_multiple_of(2),
+            "reward_model.batch",
+            "must be even for pairs",
+        );
+        self.require(
+            r.class_weights == ClassWeights::Equal || matches!(r.loss, RewardLoss::CrossEntropy | RewardLoss::SquaredEmd),
+            "reward_model.class_weights",
+            "are used by cross_entropy and squared_emd alone",
+        );
+        self.require(
+            !r.separate || r.steps >= objectives,
+            "reward_model.steps",
+            format!("is {}; separate models need at least one step for each of the {objectives} objectives", r.steps),
+        );
+    }
+
+    fn method(&mut self, c: &RunConfig, objectives: &[Objective]) {
+        let m = &c.method;
+        let steered = c.steered(objectives).len();
+        self.require(m.weights.len() <= 200, "method.weights", "has more than 200 weight vectors");
+        for (n, weights) in m.weights.iter().enumerate() {
+            let field = format!("method.weights[{n}]");
+            let fits = weights.len() == steered;
+            self.require(
+                fits,
+                &field,
+                format!("has {} numbers; one for each of the {steered} steered objectives", weights.len()),
+            );
+            let sum: f64 = weights.iter().sum();
+            let good = weights.iter().all(|w| w.is_finite() && *w >= 0.0) && (sum - 1.0).abs() < 1e-6;
+            self.require(good, &field, format!("must not be negative and sum to 1; the sum is {sum}"));
+        }
+        self.require(
+            m.preference_sft == 0 || m.kind == Method::Moslim,
+            "method.preference_sft",
+            "is a stage of moslim alone; RiC has its own",
+        );
+        self.require(
+            m.kind == Method::Moslim || c.from.is_none(),
+            "from",
+            "is for moslim alone; the other methods start several policies, or none",
+        );
+        if let Some(from) = &c.from {
+            let named = !from.is_empty()
+                && from.len() <= 64
+                && from.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            self.require(named, "from", "is not the name of a run: lower-case letters, digits and -");
+        }
+        let policies = m.kind.policies(steered, m.weight_vectors(&c.steered(objectives), objectives.len()).len());
+        self.require(
+            m.budget == crate::method::Budget::PerPolicy || policies <= c.policy.iterations.max(1),
+            "policy.iterations",
+            format!("is {}; {policies} policies share them and need at least one each", c.policy.iterations),
+        );
+    }
+
+    fn optimizer(&mut self, c: &RunConfig) {
+        let p = &c.policy;
+        self.require(
+            p.samples_per_prompt != 1 || !p.optimizer.compares_samples(),
+            "policy.samples_per_prompt",
+            format!("is {}; {} compares the samples of a prompt and needs at least 2", p.samples_per_prompt, p.optimizer.title()),
+        );
+        let groups = matches!(p.optimizer, PolicyOptimizer::Grpo | PolicyOptimizer::DrGrpo | PolicyOptimizer::Dapo);
+        self.require(
+            p.aggregation == Aggregation::SumThenNormalise || groups,
+            "policy.aggregation",
+            "normalise_then_sum is for grpo, dr_grpo and dapo",
+        );
+        self.require(
+            c.mapping.pooling != Pooling::Group || p.samples_per_prompt >= 2,
+            "mapping.pooling",
+            "group needs at least 2 samples per prompt",
+        );
+    }
+}
+
+impl RunConfig {
+    /// Every problem of this configuration for a task with `objectives`; empty when it is valid.
+    pub fn problems(&self, objectives: &[Objective]) -> Vec<Problem> {
+        let mut c = Checker { problems: settings::problems(self) };
+        c.require(self.name.chars().count() <= 120, "name", "is longer than 120 characters");
+        c.require(!self.name.chars().any(char::is_control), "name", "contains control characters");
+        c.model("model", &self.model);
+        c.model("reward_trunk", &self.reward_trunk);
+        c.require(
+            !self.reward_from_sft || self.model == self.reward_trunk,
+            "reward_from_sft",
+            "needs reward_trunk to have the sizes of model; make them equal or switch it off",
+        );
+        c.require(self.sft.label_smoothing == 0.0, "sft.label_smoothing", "is used by the reward model alone; it must be 0 here");
+        c.reward_model(self, objectives.len());
+        c.method(self, objectives);
+        c.optimizer(self);
+
+        c.per_objective("mapping.weights", &self.mapping.weights, objectives.len());
+
+        let targets = &self.targets;
+        let known = || objectives.iter().map(|o| o.id.as_str()).collect::<Vec<_>>().join(", ");
+        for (n, id) in targets.objectives.iter().enumerate() {
+            let field = format!("targets.objectives[{n}]");
+            c.require(index_of(objectives, id).is_some(), &field, format!("unknown objective \"{id}\"; known are {}", known()));
+            c.require(!targets.objectives[..n].contains(id), &field, format!("\"{id}\" is named twice"));
+        }
+        c.require(targets.active_probability > 0.0, "targets.active_probability", "must be larger than 0");
+        c.require(targets.held_out.len() <= 32, "targets.held_out", "has more than 32 pairs");
+        for (n, pair) in targets.held_out.iter().enumerate() {
+            for (m, target) in pair.iter().enumerate() {
+                let field = format!("targets.held_out[{n}][{m}]");
+                match index_of(objectives, &target.objective) {
+                    None => {
+                        c.require(false, &field, format!("unknown objective \"{}\"; known are {}", target.objective, known()))
+                    }
+                    Some(i) => {
+                        let (class, most) = (target.class, objectives[i].class_count() - 1);
+                        c.require(class <= most, &format!("{field}.class"), format!("is {class}; allowed is 0 to {most}"));
+                    }
+                }
+            }
+            c.require(
+                pair[0].objective != pair[1].objective,
+                &format!("targets.held_out[{n}]"),
+                "names one objective twice; a pair needs two objectives",
+            );
+        }
+
+        let policy = &self.policy;
+        c.require(
+            policy.minibatches <= policy.prompts.max(1),
+            "policy.minibatches",
+            "is larger than the number of prompts; samples of one prompt stay together",
+        );
+        c.require(
+            policy.kl_target.is_none() || policy.kl_coefficient > 0.0,
+            "policy.kl_coefficient",
+            "must be larger than 0 for policy.kl_target to move it",
+        );
+        c.require(
+            policy.max_new_tokens + 40 <= self.model.context,
+            "policy.max_new_tokens",
+            format!("plus 40 tokens of prompt must fit into model.context ({})", self.model.context),
+        );
+        c.require(
+            policy.max_new_tokens + 40 <= self.reward_trunk.context,
+            "policy.max_new_tokens",
+            format!("plus 40 tokens of prompt must fit into reward_trunk.context ({})", self.reward_trunk.context),
+        );
+
+        c.problems
+    }
+
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    fn objectives() -> Vec<Objective> {
+        vec![
+            Objective::new("helpfulness", "", "", &["0", "1", "2", "3", "4"]),
+            Objective::new("harmlessness", "", "", &["0", "1", "2", "3"]),
+            Objective::new("honesty", "", "", &["0", "1", "2"]),
+            Objective::new("verbosity", "", "", &["0", "1", "2", "3", "4"]),
+        ]
+    }
+
+    /// Changes a valid configuration and expects exactly one problem, at `field`.
+    fn check(change: impl Fn(&mut RunConfig), field: &str) {
+        let mut config = RunConfig::default();
+        change(&mut config);
+        let problems = config.problems(&objectives());
+        assert_eq!(problems.iter().map(|p| p.field.as_str()).collect::<Vec<_>>(), [field], "{problems:?}");
+    }
+
+    #[test]
+    fn presets_are_valid_and_survive_serialisation() {
+        for preset in presets::all() {
+            assert_eq!(preset.config.problems(&objectives()), [], "{}", preset.id);
+            let text = serde_json::to_string(&preset.config).unwrap();
+            assert_eq!(serde_json::from_str::<RunConfig>(&text).unwrap(), preset.config);
+        }
+    }
+
+    #[test]
+    fn problems_name_their_field() {
+        check(|c| c.policy.samples_per_prompt = 1, "policy.samples_per_prompt");
+        check(|c| (c.model.d_model, c.reward_from_sft) = (90, false), "model.heads");
+        check(|c| (c.model.kv_heads, c.reward_from_sft) = (3, false), "model.kv_heads");
+        check(|c| c.reward_trunk.layers = 3, "reward_from_sft");
+        check(|c| c.task.label_noise = f64::NAN, "task.label_noise");
+        check(|c| c.sft.learning_rate = -1.0, "sft.learning_rate");
+        check(|c| c.targets.objectives = vec!["kindness".into()], "targets.objectives[0]");
+        check(|c| c.targets.held_out[0][1].class = 9, "targets.held_out[0][1].class");
+
+        check(|c| c.evaluation.temperature = 9.0, "evaluation.temperature");
+        check(|c| (c.policy.optimizer, c.policy.samples_per_prompt) = (PolicyOptimizer::Grpo, 1), "policy.samples_per_prompt");
+        check(|c| c.method.weights = vec![vec![0.5, 0.5, 0.0, 0.0], vec![0.5, 0.6, 0.0, 0.0]], "method.weights[1]");
+        check(|c| c.method.weights = vec![vec![1.0]], "method.weights[0]");
+        check(|c| (c.method.kind, c.policy.iterations) = (Method::Morlhf, 5), "policy.iterations");
+        check(|c| c.reward_model.head_weights = vec![1.0], "reward_model.head_weights");
+        check(
+            |c| (c.reward_model.loss, c.reward_model.label_smoothing) = (RewardLoss::Corn, 0.1),
+            "reward_model.label_smoothing",
+        );
+        check(|c| c.policy.aggregation = Aggregation::NormaliseThenSum, "policy.aggregation");
+        check(|c| c.mapping.weights = vec![0.0; 4], "mapping.weights");
+        check(|c| c.from = Some("../x".into()), "from");
+    }
+
+    #[test]
+    fn optimisers_that_compare_nothing_take_one_sample() {
+        let mut config = RunConfig::default();
+        config.policy.samples_per_prompt = 1;
+        for optimizer in PolicyOptimizer::ALL {
+            config.policy.optimizer = optimizer;
+            assert_eq!(config.problems(&objectives()).is_empty(), !optimizer.compares_samples(), "{optimizer:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_read_under_its_old_name() {
+        let config: RunConfig = serde_json::from_str(r#"{"world": {"rows": 700}}"#).unwrap();
+        assert_eq!(config.task.rows, 700);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let error = serde_json::from_str::<RunConfig>(r#"{"sead": 1}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `sead`"), "{error}");
+    }
+}

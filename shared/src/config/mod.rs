@@ -1,0 +1,21 @@
+//! What a run can be told: one type for form, file, command line, API and worker.
+//!
+//! Types are in `models`, `policy` and `run`. What every field means, may be, and is used by stands in one table, `settings`, which
+//! form, refusals, documentation and [`RunConfig::problems`] read. Rules between fields are in `checks`. What a stage does with a
+//! setting belongs elsewhere.
+
+mod checks;
+mod difference;
+mod models;
+mod policy;
+mod run;
+pub mod settings;
+
+pub use difference::{Difference, differences};
+pub use models::{
+    ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind,
+};
+pub use policy::{
+    Aggregation, DpoConfig, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target, TargetConfig,
+};
+pub use run::{EvaluationConfig, EvaluationSplit, Problem, RunConfig};

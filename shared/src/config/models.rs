@@ -1,0 +1,195 @@
+//! Where and on what a run trains: devices, tasks, models, and the supervised stages.
+
+use crate::ordinal::RewardLoss;
+use serde::{Deserialize, Serialize};
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// CUDA, else wgpu on a hardware adapter, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+    Wgpu,
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            "wgpu" => Ok(Self::Wgpu),
+            other => Err(format!("unknown device \"{other}\"; allowed are auto, cpu, cuda, wgpu")),
+        }
+    }
+}
+
+/// Kinds of tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// The built-in world.
+    #[default]
+    World,
+}
+
+/// Which task a run is about, and its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskConfig {
+    pub kind: TaskKind,
+    /// Question-answer rows generated, before duplicates are dropped.
+    pub rows: usize,
+    /// Share of labels moved to a neighbouring class, in [0, 0.5].
+    pub label_noise: f64,
+    /// Share of labels removed, in [0, 0.9].
+    pub missing_labels: f64,
+    /// Seed of the generator. It is apart from the run's seed, so that runs share data and cached stages.
+    pub seed: u64,
+}
+
+impl Default for TaskConfig {
+    fn default() -> Self {
+        Self { kind: TaskKind::World, rows: 40_000, label_noise: 0.0, missing_labels: 0.0, seed: 1 }
+    }
+}
+
+/// Sizes of a decoder-only transformer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Decoder layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Query heads; divides `d_model`.
+    pub heads: usize,
+    /// Key and value heads; divides `heads` (grouped-query attention).
+    pub kv_heads: usize,
+    /// Width of the SwiGLU feed-forward block.
+    pub d_ff: usize,
+    /// Longest sequence, tokens.
+    pub context: usize,
+    /// Whether input and output embeddings are one matrix.
+    pub tied_embeddings: bool,
+    /// What activations and weights are multiplied in. Weights, their gradients, norms and softmax are f32 in any case.
+    pub precision: Precision,
+}
+
+/// Numbers in which activations are multiplied with weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// bfloat16, on devices that have it.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in configurations.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            layers: 2,
+            d_model: 96,
+            heads: 4,
+            kv_heads: 2,
+            d_ff: 256,
+            context: 128,
+            tied_embeddings: true,
+            precision: Precision::F32,
+        }
+    }
+}
+
+/// Supervised fine-tuning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisedConfig {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Rows in a batch.
+    pub batch: usize,
+    /// Peak learning rate of AdamW, after a linear warm-up over the first 5 % and before a cosine decay to 10 %.
+    pub learning_rate: f64,
+    /// Read, so that older configurations stay readable, and always 0: only the reward model smooths labels.
+    #[serde(skip_serializing)]
+    pub label_smoothing: f64,
+}
+
+impl Default for SupervisedConfig {
+    fn default() -> Self {
+        Self { steps: 600, batch: 64, learning_rate: 2e-3, label_smoothing: 0.0 }
+    }
+}
+
+/// Weights of classes in the reward model's loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// All 1.
+    #[default]
+    Equal,
+    /// `1 / sqrt(frequency)`, mean 1, between 0.3 and 3. Calibration afterwards is on unweighted data.
+    InverseSqrt,
+}
+
+/// The reward model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardModelConfig {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Rows in a batch; pairs share it, two rows each.
+    pub batch: usize,
+    /// Peak learning rate of AdamW, with the schedule of SFT.
+    pub learning_rate: f64,
+    /// What its heads are trained for.
+    pub loss: RewardLoss,
+    /// Label smoothing of the cross-entropy, in [0, 0.5].
+    pub label_smoothing: f64,
+    pub class_weights: ClassWeights,
+    /// Weight of each head's loss; empty for 1 everywhere.
+    pub head_weights: Vec<f64>,
+    /// Whether the heads' weights are learnt: `exp(-s_i) L_i + s_i` (Kendall et al. 2018).
+    pub learned_head_weights: bool,
+    /// Whether every objective gets a model of its own instead of a head on one shared model. Each is trained for
+    /// `steps / objectives` steps, so that all together cost as much as the shared one.
+    pub separate: bool,
+}
+
+impl Default for RewardModelConfig {
+    fn default() -> Self {
+        Self {
+            steps: 600,
+            batch: 64,
+            learning_rate: 2e-3,
+            loss: RewardLoss::CrossEntropy,
+            label_smoothing: 0.0,
+            class_weights: ClassWeights::Equal,
+            head_weights: Vec::new(),
+            learned_head_weights: false,
+            separate: false,
+        }
+    }
+}
+
+impl RewardModelConfig {
+    /// The steps as those of a supervised stage.
+    pub fn schedule(&self) -> SupervisedConfig {
+        SupervisedConfig { steps: self.steps, batch: self.batch, learning_rate: self.learning_rate, ..Default::default() }
+    }
+}

@@ -1,0 +1,237 @@
+//! Policy optimisation: optimisers, targets, and their settings.
+
+use serde::{Deserialize, Serialize};
+
+/// How a policy is updated from its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyOptimizer {
+    /// REINFORCE leave-one-out.
+    #[default]
+    Rloo,
+    /// Group relative policy optimisation.
+    Grpo,
+    /// GRPO without the division by the group's deviation and by the answer's length.
+    DrGrpo,
+    /// GRPO averaged over tokens, clipped higher upwards, without KL; groups of equal rewards are drawn again.
+    Dapo,
+    /// REINFORCE with a batch-wide baseline and PPO's clipping.
+    ReinforcePlusPlus,
+    /// Proximal policy optimisation with a critic.
+    Ppo,
+    /// Direct preference optimisation on the best and the worst sample of each prompt.
+    OnlineDpo,
+    /// The same with IPO's squared loss.
+    OnlineIpo,
+}
+
+/// Where an optimiser has its KL penalty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KlPlacement {
+    /// k1, summed or per token, is subtracted from the reward.
+    Reward,
+    /// k3 is added to the loss.
+    Loss,
+    /// The loss itself holds the policy near the reference.
+    Implicit,
+    /// There is none.
+    None,
+}
+
+impl PolicyOptimizer {
+    /// All optimisers.
+    pub const ALL: [Self; 8] =
+        [Self::Rloo, Self::Grpo, Self::DrGrpo, Self::Dapo, Self::ReinforcePlusPlus, Self::Ppo, Self::OnlineDpo, Self::OnlineIpo];
+
+    /// Name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Rloo => "RLOO",
+            Self::Grpo => "GRPO",
+            Self::DrGrpo => "Dr. GRPO",
+            Self::Dapo => "DAPO",
+            Self::ReinforcePlusPlus => "REINFORCE++",
+            Self::Ppo => "PPO",
+            Self::OnlineDpo => "Online DPO",
+            Self::OnlineIpo => "Online IPO",
+        }
+    }
+
+    /// Where the KL penalty is, as in the optimiser's source.
+    pub fn kl_placement(self) -> KlPlacement {
+        match self {
+            Self::Rloo | Self::ReinforcePlusPlus | Self::Ppo => KlPlacement::Reward,
+            Self::Grpo | Self::DrGrpo => KlPlacement::Loss,
+            Self::Dapo => KlPlacement::None,
+            Self::OnlineDpo | Self::OnlineIpo => KlPlacement::Implicit,
+        }
+    }
+
+    /// Whether it compares the samples of a prompt and so needs at least two.
+    pub fn compares_samples(self) -> bool {
+        !matches!(self, Self::ReinforcePlusPlus | Self::Ppo)
+    }
+}
+
+/// How rewards of several objectives become one advantage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// The mapping adds the objectives; the optimiser normalises the sum.
+    #[default]
+    SumThenNormalise,
+    /// GDPO: every objective is normalised within its group, then they are added, then the batch is normalised. For GRPO and
+    /// its variants.
+    NormaliseThenSum,
+}
+
+/// What PPO has besides the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PpoConfig {
+    /// Discount of later rewards.
+    pub gamma: f64,
+    /// Lambda of the advantage estimator.
+    pub lambda: f64,
+    /// Learning rate of the critic.
+    pub critic_learning_rate: f64,
+    /// Clipping range of a value around its old one.
+    pub value_clip: f64,
+    /// First iterations in which only the critic learns.
+    pub critic_warm_up: usize,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self { gamma: 1.0, lambda: 0.95, critic_learning_rate: 2e-3, value_clip: 0.5, critic_warm_up: 5 }
+    }
+}
+
+/// What online DPO and IPO have besides the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpoConfig {
+    /// Strength of the pull towards the reference: beta of the loss.
+    pub beta: f64,
+    /// Pairs whose scores differ by less are left out: their order is noise.
+    pub margin: f64,
+    /// Assumed share of wrongly ordered pairs, in [0, 0.5) (conservative DPO).
+    pub label_smoothing: f64,
+}
+
+impl Default for DpoConfig {
+    fn default() -> Self {
+        Self { beta: 0.1, margin: 0.05, label_smoothing: 0.0 }
+    }
+}
+
+/// An (objective, class) pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub objective: String,
+    pub class: usize,
+}
+
+/// How preferences are drawn for training prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetConfig {
+    /// Objectives that prompts may ask for; empty means all.
+    pub objectives: Vec<String>,
+    /// Probability that a prompt asks for an objective; at least one is always asked for. In (0, 1].
+    pub active_probability: f64,
+    /// Share of classes drawn from their frequency in the data instead of uniformly, in [0, 1].
+    pub empirical_share: f64,
+    /// Share of prompts that write the tags in random order, in [0, 1]; the others keep the order of the objectives.
+    pub shuffled_share: f64,
+    /// Pairs of targets that never occur together in training; evaluation measures them apart.
+    pub held_out: Vec<[Target; 2]>,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        let pair = |a: &str, i: usize, b: &str, j: usize| {
+            [Target { objective: a.into(), class: i }, Target { objective: b.into(), class: j }]
+        };
+        Self {
+            objectives: Vec::new(),
+            active_probability: 0.5,
+            empirical_share: 0.0,
+            shuffled_share: 0.5,
+            held_out: vec![
+                pair("helpfulness", 2, "verbosity", 3),
+                pair("helpfulness", 1, "verbosity", 1),
+                pair("honesty", 2, "verbosity", 2),
+            ],
+        }
+    }
+}
+
+/// Policy optimisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// How the policy is updated.
+    pub optimizer: PolicyOptimizer,
+    /// How several objectives become one advantage.
+    pub aggregation: Aggregation,
+    /// Iterations: sample, score, update.
+    pub iterations: usize,
+    /// Prompts (with one preference each) per iteration.
+    pub prompts: usize,
+    /// Samples per prompt `G`; optimisers that compare samples need at least 2.
+    pub samples_per_prompt: usize,
+    /// Learning rate of Adam, constant after ten iterations of warm-up, with a linear decay over the last quarter.
+    pub learning_rate: f64,
+    /// Passes over each batch of samples.
+    pub epochs: usize,
+    /// Minibatches per pass.
+    pub minibatches: usize,
+    /// Clipping range of the probability ratio.
+    pub clip: f64,
+    /// Clipping range upwards where it differs (DAPO advises 0.28).
+    pub clip_high: Option<f64>,
+    /// KL coefficient beta, per nat; DPO and IPO have their own.
+    pub kl_coefficient: f64,
+    /// When set, beta adapts towards this KL (nats per answer).
+    pub kl_target: Option<f64>,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Longest answer, tokens.
+    pub max_new_tokens: usize,
+    /// Subtracted from the score of an answer that was cut off before its end.
+    pub missing_eos_penalty: f64,
+    /// Gradients are scaled down to this norm.
+    pub max_gradient_norm: f64,
+    /// Iterations between checkpoints.
+    pub checkpoint_every: usize,
+    pub ppo: PpoConfig,
+    pub dpo: DpoConfig,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            optimizer: PolicyOptimizer::Rloo,
+            aggregation: Aggregation::SumThenNormalise,
+            iterations: 200,
+            prompts: 32,
+            samples_per_prompt: 8,
+            learning_rate: 1e-3,
+            epochs: 1,
+            minibatches: 1,
+            clip: 0.2,
+            clip_high: None,
+            kl_coefficient: 0.03,
+            kl_target: None,
+            temperature: 1.0,
+            max_new_tokens: 48,
+            missing_eos_penalty: 1.0,
+            max_gradient_norm: 1.0,
+            checkpoint_every: 25,
+            ppo: PpoConfig::default(),
+            dpo: DpoConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Settings as people read and type them.
+
+use super::{Kind, SECTIONS, SETTINGS, Setting, get};
+use crate::config::RunConfig;
+use serde_json::{Number, Value};
+use std::fmt::Write;
+
+/// A value as an input shows it; lists as JSON.
+pub fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(s)) => s.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A value in a few characters.
+pub fn brief(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::Array(list) if list.is_empty() => "none".into(),
+        Value::Array(list) => format!("{} entries", list.len()),
+        Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |x| x.to_string()),
+        other => text(Some(other)),
+    }
+}
+
+/// Reads what was typed; the error is for people.
+///
+/// # Errors
+/// When it is of another type. Whether it is in its range is said by the configuration's problems.
+pub fn read(setting: &Setting, typed: &str) -> Result<Value, String> {
+    let typed = typed.trim();
+    let number = || typed.parse::<f64>().ok().filter(|x| x.is_finite()).and_then(Number::from_f64).map(Value::Number);
+    let list = || serde_json::from_str::<Value>(if typed.is_empty() { "[]" } else { typed }).ok().filter(Value::is_array);
+    match setting.kind {
+        // The name of another run, and the only text that may be left out.
+        Kind::Text { .. } if setting.path == "from" && typed.is_empty() => Ok(Value::Null),
+        Kind::Text { .. } | Kind::Choice(_) | Kind::Methods | Kind::Optimizers => Ok(Value::from(typed)),
+        Kind::Toggle => Ok(Value::from(typed == "true")),
+        Kind::Integer { .. } => {
+            typed.parse::<u64>().map(Value::from).map_err(|_| format!("\"{typed}\" is not a whole number of 0 or more"))
+        }
+        Kind::Optional { .. } if typed.is_empty() => Ok(Value::Null),
+        Kind::Number { .. } | Kind::Optional { .. } => number().ok_or_else(|| format!("\"{typed}\" is not a number")),
+        Kind::PerObjective | Kind::WeightVectors | Kind::Objectives | Kind::Pairs => {
+            list().ok_or_else(|| format!("\"{typed}\" is not a list such as {}", example(setting.kind)))
+        }
+    }
+}
+
+/// A list of a kind, as it is typed.
+fn example(kind: Kind) -> &'static str {
+    match kind {
+        Kind::WeightVectors => "[[1, 0], [0.5, 0.5]]",
+        Kind::Objectives => "[\"helpfulness\"]",
+        Kind::Pairs => r#"[[{"objective": "a", "class": 1}, {"objective": "b", "class": 0}]]"#,
+        _ => "[1, 0.5]",
+    }
+}
+
+/// The documentation of all settings.
+pub fn markdown() -> String {
+    let defaults = serde_json::to_value(RunConfig::default()).unwrap_or_default();
+    let mut out = String::from(
+        "# Settings\n\nEvery field of a run's configuration, as `config.toml` names it. This page is written from the table in \
+         `shared/src/config/settings/`;\n`UPDATE_DOCS=1 cargo test -p moslim-shared` writes it anew. Depth says where the form shows a \
+         field: basic, more, everything.\n",
+    );
+    for section in SECTIONS {
+        let _ = write!(
+            out,
+            "\n## {}\n\n{}\n\n| field | what it is | unit | allowed | default | used by | depth |\n|---|---|---|---|---|---|---|\n",
+            section.title, section.intro
+        );
+        for s in SETTINGS.iter().filter(|s| s.section == section.id) {
+            let default = get(&defaults, s.path).map_or("none".into(), brief);
+            let default = if default.is_empty() { "empty".into() } else { default };
+            let who = [
+                s.methods.iter().map(|m| m.title()).collect::<Vec<_>>().join(", "),
+                s.optimizers.iter().map(|o| o.title()).collect::<Vec<_>>().join(", "),
+                s.losses.iter().map(|l| super::variant(l)).collect::<Vec<_>>().join(", "),
+            ];
+            let who: Vec<String> = who.into_iter().filter(|w| !w.is_empty()).collect();
+            let who = if who.is_empty() { "all".into() } else { who.join("; ") };
+            let _ = writeln!(
+                out,
+                "| `{}` | **{}.** {} | {} | {} | {default} | {who} | {} |",
+                s.path,
+                s.title,
+                s.help,
+                s.unit,
+                s.allowed(),
+                s.depth.title().to_lowercase()
+            );
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::find;
+    use super::*;
+
+    #[test]
+    fn what_is_not_of_its_type_is_refused() {
+        let read = |path: &str, typed: &str| read(find(path).unwrap(), typed);
+        assert!(read("policy.prompts", "-1").is_err() && read("policy.prompts", "1.5").is_err());
+        for typed in ["NaN", "", "inf", "1 2", "0x10", "[1]"] {
+            assert!(read("policy.clip", typed).is_err(), "{typed}");
+        }
+        assert_eq!(read("policy.kl_target", " "), Ok(Value::Null));
+        for (typed, value) in [(".5", 0.5), ("1e-3", 0.001), ("+2", 2.0), ("3.", 3.0)] {
+            assert_eq!(read("policy.clip", typed), Ok(Value::from(value)), "{typed}");
+        }
+        assert_eq!(read("mapping.weights", ""), Ok(serde_json::json!([])));
+        assert!(read("mapping.weights", "1, 2").unwrap_err().contains("[1, 0.5]"));
+        assert_eq!(read("from", ""), Ok(Value::Null));
+    }
+}

@@ -1,0 +1,178 @@
+//! The studies that are shipped, with the settings that suit each method and optimiser, and their budgets.
+
+use super::plan::{Axis, StudyConfig, Variant};
+use super::state::StudyPreset;
+use crate::config::{PolicyConfig, PolicyOptimizer, RunConfig};
+use crate::method::{Budget, Method};
+use crate::presets;
+use serde_json::{Value, json};
+
+/// Ids of the shipped studies.
+pub const PRESETS: [&str; 5] = ["methods", "optimisers", "mappings", "reward-size", "stages"];
+
+/// A shipped study over `base`, if `id` is one of [`PRESETS`].
+pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig> {
+    let variant = |label: &str, field: &str, value: Value| Variant { label: label.into(), set: [(field.into(), value)].into() };
+    let (question, axes) = match id {
+        "methods" => {
+            let mut kinds = Method::ALL.map(|m| Variant { label: m.title().into(), set: suited(m, &base) }).to_vec();
+            kinds.insert(1, after_preference_sft(&base, base.sft.steps));
+            let budgets = [("equal in total", Budget::Total), ("equal per policy", Budget::PerPolicy)];
+            (
+                "Does one tag-steered policy beat the methods that train many, at an equal budget?",
+                vec![
+                    Axis { name: "method".into(), variants: kinds },
+                    Axis {
+                        name: "budget".into(),
+                        variants: budgets.map(|(label, b)| variant(label, "method.budget", json!(b))).to_vec(),
+                    },
+                ],
+            )
+        }
+        "optimisers" => {
+            let variants = PolicyOptimizer::ALL.map(|o| variant(o.title(), "policy", tuned(o, &base.policy)));
+            (
+                "Which policy optimiser gets furthest on the same samples?",
+                vec![Axis { name: "optimiser".into(), variants: variants.to_vec() }],
+            )
+        }
+        "mappings" => {
+            let variants = [
+                ("p[t]", json!({"function": "moslim"})),
+                ("p[t], one deviation a head", json!({"function": "moslim", "pooling": "head"})),
+                ("p[t], running", json!({"function": "moslim", "pooling": "running"})),
+                ("p[t], group", json!({"function": "moslim", "pooling": "group"})),
+                ("p[t], divided by k", json!({"function": "moslim", "divisor": "objectives"})),
+                ("log p[t]", json!({"function": "log"})),
+                ("expected class", json!({"function": "expected"})),
+                ("ranked probability", json!({"function": "ranked_probability"})),
+                ("argmax", json!({"function": "argmax"})),
+            ];
+            let variants = variants.map(|(label, value)| variant(label, "mapping", value));
+            (
+                "How should class distributions become one scalar?",
+                vec![Axis { name: "mapping".into(), variants: variants.to_vec() }],
+            )
+        }
+        "reward-size" => {
+            let sizes = [
+                ("16 wide", 1, 16, 2, 1, 32),
+                ("32 wide", 1, 32, 2, 1, 64),
+                ("64 wide", 2, 64, 4, 2, 172),
+                ("96 wide", 2, 96, 4, 2, 256),
+            ];
+            let variants = sizes.map(|(label, layers, d_model, heads, kv_heads, d_ff)| {
+                let trunk = json!({"layers": layers, "d_model": d_model, "heads": heads, "kv_heads": kv_heads, "d_ff": d_ff});
+                Variant {
+                    label: label.into(),
+                    set: [("reward_from_sft".into(), json!(false)), ("reward_trunk".into(), trunk)].into(),
+                }
+            });
+            (
+                "Does a bigger reward model give a better policy?",
+                vec![Axis { name: "reward model".into(), variants: variants.to_vec() }],
+            )
+        }
+        "stages" => {
+            let steps = base.sft.steps;
+            let variants = [
+                variant("no preference SFT", "method.preference_sft", json!(0)),
+                Variant { label: "preference SFT first".into(), ..after_preference_sft(&base, steps) },
+            ];
+            let rewards = [
+                ("shared classifier", json!({})),
+                ("one model each", json!({"separate": true})),
+                ("regression", json!({"loss": "regression"})),
+            ];
+            let rewards = rewards.map(|(label, value)| variant(label, "reward_model", value));
+            (
+                "Is preference SFT worth its share of the budget, and is one classifying reward model as good as several or as regression?",
+                vec![
+                    Axis { name: "SFT".into(), variants: variants.to_vec() },
+                    Axis { name: "reward model".into(), variants: rewards.to_vec() },
+                ],
+            )
+        }
+        _ => return None,
+    };
+    Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds })
+}
+
+/// MOSLIM after `steps` of preference SFT, for about as many token passes as without.
+fn after_preference_sft(base: &RunConfig, steps: usize) -> Variant {
+    // Fewer steps where the budget is small: two fifths of it are for policy optimisation.
+    let affordable = (0..=steps).rev().find(|&s| 5 * spent(base, s) <= 3 * budget(base, 25)).unwrap_or(0);
+    let set = [
+        ("method.kind", json!(Method::Moslim)),
+        ("method.preference_sft", json!(affordable)),
+        ("policy.iterations", json!(iterations_left(base, affordable))),
+    ];
+    let set = set.map(|(field, value)| (field.to_string(), value)).into();
+    Variant { label: "MOSLIM after preference SFT".into(), set }
+}
+
+/// Token passes of policy optimisation whose answers have this many tokens.
+fn budget(base: &RunConfig, answer: usize) -> usize {
+    let c = &base.policy;
+    c.iterations * c.prompts * (20 + answer * c.samples_per_prompt) * (3 + 3 * c.epochs)
+}
+
+/// Token passes of `steps` of preference SFT, with the reward model's reading of every training row.
+fn spent(base: &RunConfig, steps: usize) -> usize {
+    if steps == 0 { 0 } else { steps * base.method.ric.batch * 45 * 3 + base.task.rows * 4 / 5 * 45 }
+}
+
+/// Iterations that `steps` of preference SFT leave of a budget. Tokens are guesses that fit what `quick` takes: 45 in a row;
+/// answers of 25 in policy optimisation that begins with SFT, of 39 in one that begins with preference SFT.
+fn iterations_left(base: &RunConfig, steps: usize) -> usize {
+    if steps == 0 {
+        return base.policy.iterations;
+    }
+    let left = budget(base, 25).saturating_sub(spent(base, steps));
+    (left * base.policy.iterations / budget(base, 39).max(1)).max(1)
+}
+
+/// What suits a method best at the size of `quick`: of the eight settings that each method was tried with, on validation
+/// questions with seed 4 (`docs/studies/tuning.json`), the one with the highest mean of hit rate and expected utility (with chosen prompts).
+fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String, Value> {
+    let c = &base.policy;
+    let own: Vec<(&str, Value)> = match method {
+        Method::Moslim => vec![("targets.active_probability", json!(0.35))],
+        Method::Morlhf => vec![
+            ("policy.prompts", json!((c.prompts / 2).max(1))),
+            ("policy.iterations", json!(c.iterations * 2)),
+            ("policy.minibatches", json!(c.minibatches.min((c.prompts / 2).max(1)))),
+        ],
+        Method::RewardedSoups => vec![("policy.learning_rate", json!(c.learning_rate / 2.0))],
+        Method::Ric | Method::RicClass => vec![("method.ric.batch", json!((base.method.ric.batch / 2).max(1)))],
+        Method::TaggedSft | Method::BestOfN => Vec::new(),
+    };
+    std::iter::once(("method.kind", json!(method))).chain(own).map(|(field, value)| (field.to_string(), value)).collect()
+}
+
+/// Settings in which an optimiser differs from the base, which was chosen for RLOO: GRPO's advantages are about 2.5 times as
+/// large, and its KL coefficient with them; DAPO has no KL to hold it; the preference losses are steeper, and spend the same
+/// samples on two answers to each of more prompts.
+fn tuned(optimizer: PolicyOptimizer, base: &PolicyConfig) -> Value {
+    use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
+    let prompts = (base.prompts * base.samples_per_prompt / 2).max(1);
+    match optimizer {
+        Rloo => json!({"optimizer": "rloo"}),
+        Grpo => json!({"optimizer": "grpo", "learning_rate": 5e-4, "kl_coefficient": 0.125}),
+        DrGrpo => json!({"optimizer": "dr_grpo", "learning_rate": 5e-4}),
+        Dapo => json!({"optimizer": "dapo", "clip_high": 0.28, "learning_rate": 3e-4}),
+        ReinforcePlusPlus => json!({"optimizer": "reinforce_plus_plus"}),
+        Ppo => json!({"optimizer": "ppo"}),
+        OnlineDpo => json!({
+            "optimizer": "online_dpo", "prompts": prompts, "samples_per_prompt": 2, "learning_rate": 5e-4, "dpo": {"beta": 0.3}
+        }),
+        OnlineIpo => json!({"optimizer": "online_ipo", "prompts": prompts, "samples_per_prompt": 2, "dpo": {"beta": 0.1}}),
+    }
+}
+
+/// Every shipped study, for lists.
+pub fn preset_list() -> Vec<StudyPreset> {
+    let base = presets::find("quick").expect("a shipped preset").config;
+    let studies = PRESETS.iter().filter_map(|id| preset(id, base.clone(), vec![1]));
+    studies.map(|s| StudyPreset { id: s.name, question: s.question }).collect()
+}
