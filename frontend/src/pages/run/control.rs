@@ -45,7 +45,7 @@ pub fn Control(run: Run) -> impl IntoView {
                 </div>
             </div>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 let judge = if gold.get() { "gold" } else { "reward_model" };
                 run.read(|s| panels(s, judge))
             }}

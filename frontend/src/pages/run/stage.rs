@@ -15,7 +15,7 @@ pub fn Stages(run: Run) -> impl IntoView {
     view! {
         <ol class="stages" aria-label="Stages of the run">
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| Stage::ALL.into_iter().map(|stage| card(s, stage)).collect_view())
             }}
         </ol>
