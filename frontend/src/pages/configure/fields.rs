@@ -1,5 +1,5 @@
 //! The fields of a run's configuration: how each is named, shown, read and compared. Which there are is in
-//! [`crate::pages::configure::settings`].
+//! `settings`.
 
 use moslim_shared::config::{PolicyOptimizer, RunConfig};
 use moslim_shared::method::Method;
