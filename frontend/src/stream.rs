@@ -60,7 +60,7 @@ impl Run {
         Memo::new(move |_| self.0.with(&f))
     }
 
-    /// Changes when what `topic` shows has changed, and only then.
+    /// Changes when what `topic` shows has changed, and only then. It has to be read: a memo that is only tracked follows nothing.
     pub fn revision(self, topic: Topic) -> Memo<u64> {
         self.memo(move |s| s.revision(topic))
     }
@@ -73,7 +73,7 @@ impl Run {
     ) -> Memo<T> {
         let revision = self.revision(topic);
         Memo::new(move |_| {
-            revision.track();
+            let _ = revision.get();
             self.read(&f)
         })
     }

@@ -7,5 +7,5 @@ mod reading;
 mod run;
 pub mod study;
 
-pub use reading::{MATRIX_WINDOW, optimises};
+pub use reading::MATRIX_WINDOW;
 pub use run::{RunState, Topic};

@@ -210,7 +210,6 @@ impl RunConfig {
 
         c.problems
     }
-
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ mod tests {
     use crate::objective::Objective;
     use crate::presets;
     use crate::summary::RunSummary;
-    use serde_json::json;
     use crate::summary::{FrontPoint, FrontReport};
+    use serde_json::json;
 
     fn objectives() -> Vec<Objective> {
         ["helpfulness", "harmlessness", "honesty", "verbosity"]

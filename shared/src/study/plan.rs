@@ -65,7 +65,8 @@ pub struct PlannedRun {
 /// Changes one field of a configuration that was written as JSON.
 fn set(config: &mut Value, path: &str, value: &Value) -> Result<(), String> {
     // The task's name before there were other tasks.
-    let modern = path.strip_prefix("world").filter(|rest| rest.is_empty() || rest.starts_with('.')).map(|rest| format!("task{rest}"));
+    let modern =
+        path.strip_prefix("world").filter(|rest| rest.is_empty() || rest.starts_with('.')).map(|rest| format!("task{rest}"));
     let path = modern.as_deref().unwrap_or(path);
     let mut at = config;
     for (depth, part) in path.split('.').enumerate() {

@@ -1,21 +1,24 @@
 //! One setting on the form: label, input, help, and what is wrong with it.
 
-use crate::pages::configure::fields::{Field, Kind, element_id, options};
+use crate::pages::configure::fields::{allowed, element_id, remark};
 use crate::pages::configure::form::Form;
-use crate::pages::configure::settings::{remark, unused_by};
 use leptos::prelude::*;
+use moslim_shared::config::settings::{Kind, Setting};
 
-/// The row of `field`. One that the configuration has no use for is faded and says so: it keeps its value, and counts again
+/// The row of a setting. One that the configuration has no use for is faded and says so: it keeps its value, and counts again
 /// when another choice is made.
-pub fn field(form: Form, field: Field) -> AnyView {
+pub fn field(form: Form, field: &'static Setting) -> AnyView {
     let id = element_id(field.path);
+    let shown = form.shows(field);
+    let allowed = allowed(field);
     let note = format!("{id}-note");
     let message = form.message(field.path);
-    let more = form.about(move |config| remark(field.path, config));
-    let unused = form.about(move |config| unused_by(field.path, config).to_string());
+    let more = form.about(move |config| remark(field, config));
+    let unused = form.about(move |config| field.unused_by(config).unwrap_or_default().to_string());
     let faded = Memo::new(move |_| !unused.with(String::is_empty));
-    let mode = if field.kind == Kind::Text { "text" } else { "decimal" };
-    let options = options(field.kind);
+    let typed = matches!(field.kind, Kind::Integer { .. } | Kind::Number { .. } | Kind::Optional { .. });
+    let mode = if typed { "decimal" } else { "text" };
+    let options = field.options();
     let input = match field.kind {
         Kind::Toggle => view! {
             <input
@@ -59,10 +62,10 @@ pub fn field(form: Form, field: Field) -> AnyView {
         }
     };
     view! {
-        <div class="field" class:invalid=move || !message.with(String::is_empty) class:unused=move || faded.get()>
-            <label for=id>{field.label}</label>
+        <div class="field" class:invalid=move || !message.with(String::is_empty) class:unused=move || faded.get() class:gone=move || !shown.get()>
+            <label for=id>{field.title}</label>
             {input}
-            <p class="hint" id=note>{field.help}" "<b>{move || more.get()}</b></p>
+            <p class="hint" id=note>{field.help}" "<span class="allowed">{allowed}</span>" "<b>{move || more.get()}</b></p>
             <p class="problem" role="status">{move || message.get()}</p>
         </div>
     }

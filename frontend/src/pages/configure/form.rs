@@ -1,10 +1,10 @@
 //! The form of a run: the same type that the trainer reads, checked while it is edited.
 
 use crate::api::{self, DeviceInfo, Failure};
-use crate::pages::configure::fields::{self, Field};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use moslim_shared::config::{Problem, RunConfig};
+use moslim_shared::config::settings::{self, Depth, Setting};
+use moslim_shared::config::{Difference, Problem, RunConfig, differences};
 use moslim_shared::event::TaskInfo;
 use moslim_shared::objective::Objective;
 use serde::Deserialize;
@@ -30,7 +30,7 @@ pub struct Data {
 impl Data {
     fn objectives(&self) -> &[Objective] {
         match &self.task {
-            Some(Ok(world)) => &world.objectives,
+            Some(Ok(task)) => &task.objectives,
             _ => &[],
         }
     }
@@ -43,7 +43,7 @@ impl Data {
             self.problems.push(Problem { field: field.to_string(), message: message.clone() });
         }
         match (&self.parsed, &self.task) {
-            (Some(config), Some(Ok(world))) => self.problems.extend(config.problems(&world.objectives)),
+            (Some(config), Some(Ok(task))) => self.problems.extend(config.problems(&task.objectives)),
             (None, _) => {
                 self.problems.push(Problem { field: String::new(), message: "the configuration cannot be read".into() });
             }
@@ -62,8 +62,8 @@ impl Data {
         own.join("; ")
     }
 
-    pub fn changes(&self) -> Vec<(String, String, String)> {
-        self.parsed.as_ref().map(|config| fields::differences(&self.base, config)).unwrap_or_default()
+    pub fn changes(&self) -> Vec<Difference> {
+        self.parsed.as_ref().map(|config| differences(&self.base, config)).unwrap_or_default()
     }
 }
 
@@ -75,6 +75,8 @@ pub struct Form {
     /// Grows when inputs must show the configuration anew.
     loaded: RwSignal<u64>,
     pub starting: RwSignal<bool>,
+    /// How much of the form is shown.
+    pub depth: RwSignal<Depth>,
 }
 
 impl Form {
@@ -91,7 +93,13 @@ impl Form {
             problems: Vec::new(),
         };
         data.check();
-        Self { data: StoredValue::new(data), version: RwSignal::new(0), loaded: RwSignal::new(0), starting: RwSignal::new(false) }
+        Self {
+            data: StoredValue::new(data),
+            version: RwSignal::new(0),
+            loaded: RwSignal::new(0),
+            starting: RwSignal::new(false),
+            depth: RwSignal::new(Depth::Basic),
+        }
     }
 
     /// Reads what the form holds, and again when it has changed.
@@ -127,34 +135,34 @@ impl Form {
         self.data.with_value(|d| d.parsed.clone())
     }
 
-    /// Takes what was typed into the input of `field`.
-    pub fn edit(self, field: Field, typed: &str) {
+    /// Takes what was typed into the input of a setting.
+    pub fn edit(self, setting: &'static Setting, typed: &str) {
         self.change(|d| {
             d.refused = None;
-            d.bad.retain(|(path, _)| *path != field.path);
-            match fields::read(field.kind, typed) {
-                Ok(new) => fields::set(&mut d.value, field.path, new),
-                Err(message) => d.bad.push((field.path, message)),
+            d.bad.retain(|(path, _)| *path != setting.path);
+            match settings::read(setting, typed) {
+                Ok(new) => settings::set(&mut d.value, setting.path, new),
+                Err(message) => d.bad.push((setting.path, message)),
             }
         });
     }
 
     /// The value at a path; a default where there is none of this type.
     pub fn get<T: DeserializeOwned + Default>(self, path: &str) -> T {
-        self.read(|d| fields::get(&d.value, path).and_then(|v| T::deserialize(v).ok())).unwrap_or_default()
+        self.read(|d| settings::get(&d.value, path).and_then(|v| T::deserialize(v).ok())).unwrap_or_default()
     }
 
     /// Puts a value at a path.
     pub fn put(self, path: &str, new: Value) {
-        self.change(|d| fields::set(&mut d.value, path, new));
+        self.change(|d| settings::set(&mut d.value, path, new));
     }
 
-    /// The world's objectives, once they are known.
+    /// The task's objectives, once they are known.
     pub fn objectives(self) -> Vec<Objective> {
         self.read(|d| d.objectives().to_vec())
     }
 
-    /// Changes when the world's objectives do, and only then.
+    /// Changes when the task's objectives do, and only then.
     pub fn known(self) -> Memo<u64> {
         Memo::new(move |_| self.read(|d| d.objectives().len() as u64))
     }
@@ -169,13 +177,22 @@ impl Form {
         Memo::new(move |_| self.read(|d| d.parsed.as_ref().map(&f).unwrap_or_default()))
     }
 
-    /// What the input of `field` shows: not what is being typed, but what was loaded.
-    pub fn shown(self, field: Field) -> String {
+    /// What the input of a setting shows: not what is being typed, but what was loaded.
+    pub fn shown(self, setting: &'static Setting) -> String {
         self.loaded.track();
-        self.data.with_value(|d| fields::text(fields::get(&d.value, field.path)))
+        self.data.with_value(|d| settings::text(settings::get(&d.value, setting.path)))
     }
 
-    /// Asks for the world and the devices.
+    /// Whether a setting is shown: at the depth that was chosen, and in any case where it is wrong or differs from the preset.
+    pub fn shows(self, setting: &'static Setting) -> Memo<bool> {
+        let base = setting.path;
+        Memo::new(move |_| {
+            setting.depth <= self.depth.get()
+                || self.read(|d| !d.message(base).is_empty() || d.changes().iter().any(|c| c.path == base))
+        })
+    }
+
+    /// Asks for the task and the devices.
     pub fn fetch(self) {
         spawn_local(async move {
             let answer = api::task().await;

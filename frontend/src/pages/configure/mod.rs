@@ -5,18 +5,17 @@
 mod field;
 mod fields;
 mod form;
-mod settings;
 mod targets;
 
 use crate::api::{self, Failure};
 use crate::pages::configure::field::field;
 use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
-use crate::pages::configure::settings::{SECTIONS, TARGETS};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
-use moslim_shared::config::Problem;
+use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
+use moslim_shared::config::{Difference, Problem};
 use moslim_shared::event::PresetInfo;
 use moslim_shared::presets;
 
@@ -33,31 +32,52 @@ pub fn Configure() -> impl IntoView {
     let sections: Vec<AnyView> = SECTIONS
         .iter()
         .map(|s| {
-            let extra = if s.id == "run" { device_notes(form) } else { ().into_any() };
-            section(s.id, s.title, s.intro, s.fields.iter().map(|f| field(form, *f)).collect(), extra)
+            let extra = match s.id {
+                "run" => device_notes(form),
+                "targets" => targets::held_out(form),
+                _ => ().into_any(),
+            };
+            // Objectives and held-out pairs have editors of their own.
+            let own = SETTINGS.iter().filter(|f| f.section == s.id && !matches!(f.kind, Kind::Objectives | Kind::Pairs));
+            let shown: Vec<Memo<bool>> = own.clone().map(|f| form.shows(f)).collect();
+            let editor = s.id == "targets";
+            let any = Memo::new(move |_| editor || shown.iter().any(|s| s.get()));
+            section(s, any, own.map(|f| field(form, f)).collect(), extra)
         })
         .collect();
-    let preferences = section(
-        "targets",
-        "Objectives and targets",
-        "Which objectives prompts may ask for, how often, and which combinations are kept out of training to test on.",
-        TARGETS.iter().map(|f| field(form, *f)).collect(),
-        targets::held_out(form),
-    );
+    let depths: Vec<AnyView> = Depth::ALL
+        .into_iter()
+        .map(|depth| {
+            view! {
+                <button
+                    type="button"
+                    data-depth=depth.title()
+                    aria-pressed=move || (form.depth.get() == depth).to_string()
+                    on:click=move |_| form.depth.set(depth)
+                >
+                    {depth.title()}
+                </button>
+            }
+            .into_any()
+        })
+        .collect();
     view! {
         <h1>"Configure a run"</h1>
         <p class="muted">"Choose a preset, change what you like, start. Nothing runs before you press Start."</p>
         <div class="grid three presets" role="group" aria-label="Presets">{cards}</div>
         <nav class="sections" aria-label="Sections of the form">
-            <a href="#section-targets" rel="external">"Objectives and targets"</a>
             {links}
             <a href="#start" rel="external">"Start"</a>
         </nav>
+        <p class="depths">
+            <span id="depth-label">"Settings shown: "</span>
+            <span class="segments" role="group" aria-labelledby="depth-label">{depths}</span>
+            <span class="hint">" What differs from the preset is always shown."</span>
+        </p>
         <div class="configure">
             <div class="form">
-                {world_banner(form)}
+                {task_banner(form)}
                 {targets::objectives(form)}
-                {preferences}
                 {sections}
             </div>
             {aside(form)}
@@ -84,11 +104,11 @@ fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
     .into_any()
 }
 
-fn section(id: &'static str, title: &'static str, intro: &'static str, fields: Vec<AnyView>, extra: AnyView) -> AnyView {
+fn section(s: &'static Section, shown: Memo<bool>, fields: Vec<AnyView>, extra: AnyView) -> AnyView {
     view! {
-        <section class="card form-section" id=format!("section-{id}") aria-label=title>
-            <h2>{title}</h2>
-            <p class="hint">{intro}</p>
+        <section class="card form-section" class:gone=move || !shown.get() id=format!("section-{}", s.id) aria-label=s.title>
+            <h2>{s.title}</h2>
+            <p class="hint">{s.intro}</p>
             <div class="fields">{fields}</div>
             {extra}
         </section>
@@ -117,7 +137,7 @@ fn device_notes(form: Form) -> AnyView {
     .into_any()
 }
 
-fn world_banner(form: Form) -> AnyView {
+fn task_banner(form: Form) -> AnyView {
     let failed = Memo::new(move |_| {
         form.read(|d| match &d.task {
             Some(Err(failure)) => failure.message.clone(),
@@ -234,6 +254,6 @@ fn refusal(failure: &Failure) -> AnyView {
     .into_any()
 }
 
-fn change((path, old, new): (String, String, String)) -> AnyView {
+fn change(Difference { path, old, new }: Difference) -> AnyView {
     view! { <li><code>{path}</code><span class="num">{old}" → "<b>{new}</b></span></li> }.into_any()
 }

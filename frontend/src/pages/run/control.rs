@@ -33,7 +33,7 @@ pub fn Control(run: Run) -> impl IntoView {
                         on:click=move |_| gold.set(true)
                     >
                         {move || {
-                            revision.track();
+                            let _ = revision.get();
                             run.read(|s| match s.grader() {
                                 Grader::HeldOutRewardModel => "Held-out reward model",
                                 _ => "Gold grader",
@@ -51,7 +51,7 @@ pub fn Control(run: Run) -> impl IntoView {
                 </div>
             </div>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| panels(s, if gold.get() { s.grader() } else { Grader::RewardModel }))
             }}
         </section>

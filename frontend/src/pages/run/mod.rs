@@ -182,7 +182,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
             </div>
             <dl class="facts">
                 {move || {
-                    revision.track();
+                    let _ = revision.get();
                     run.read(facts)
                 }}
             </dl>

@@ -24,7 +24,7 @@ pub fn RewardModel(run: Run) -> impl IntoView {
                 "the majority class and its confidence is honest (small calibration error)."
             </p>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(report)
             }}
         </section>
@@ -130,7 +130,7 @@ pub fn Summary(run: Run) -> impl IntoView {
         <section id="summary" class="section" aria-labelledby="summary-title">
             <h2 id="summary-title">"Result"</h2>
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| {
                     let figures = match &s.summary {
                         Some(summary) => result(summary).into_any(),

@@ -40,7 +40,7 @@ pub fn Samples(run: Run) -> impl IntoView {
                 </button>
             </div>
             {move || {
-                shown.track();
+                let _ = shown.get();
                 run.read(cards)
             }}
         </section>

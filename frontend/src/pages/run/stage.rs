@@ -15,7 +15,7 @@ pub fn Stages(run: Run) -> impl IntoView {
     view! {
         <ol class="stages" aria-label="Stages of the run">
             {move || {
-                revision.track();
+                let _ = revision.get();
                 run.read(|s| s.stage_list().into_iter().enumerate().map(|(n, stage)| card(s, n + 1, stage)).collect_view())
             }}
         </ol>

@@ -18,12 +18,23 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A text of at most this many characters, without control characters.
-    Text { most: usize },
+    Text {
+        most: usize,
+    },
     /// A whole number.
-    Integer { low: u64, high: u64 },
-    Number { low: f64, high: f64 },
+    Integer {
+        low: u64,
+        high: u64,
+    },
+    Number {
+        low: f64,
+        high: f64,
+    },
     /// A number, or nothing.
-    Optional { low: f64, high: f64 },
+    Optional {
+        low: f64,
+        high: f64,
+    },
     Toggle,
     /// (value, label).
     Choice(&'static [(&'static str, &'static str)]),
@@ -261,7 +272,12 @@ mod tests {
             let ends = match s.kind {
                 Kind::Integer { low, high } => vec![(low.into(), true), (high.into(), true), ((high + 1).into(), false)],
                 Kind::Number { low, high } | Kind::Optional { low, high } => {
-                    vec![(low.into(), true), (high.into(), true), ((high * 1.001 + 1e-9).into(), false), ((low - 1e-9).into(), false)]
+                    vec![
+                        (low.into(), true),
+                        (high.into(), true),
+                        ((high * 1.001 + 1e-9).into(), false),
+                        ((low - 1e-9).into(), false),
+                    ]
                 }
                 _ => continue,
             };

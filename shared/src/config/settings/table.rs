@@ -23,7 +23,14 @@ const PAIRWISE: &[PolicyOptimizer] = &[OnlineDpo, OnlineIpo];
 /// Largest number that a page shows exactly.
 const EXACT: u64 = 1 << 53;
 
-const fn row(section: &'static str, path: &'static str, title: &'static str, kind: Kind, depth: Depth, help: &'static str) -> Setting {
+const fn row(
+    section: &'static str,
+    path: &'static str,
+    title: &'static str,
+    kind: Kind,
+    depth: Depth,
+    help: &'static str,
+) -> Setting {
     Setting { path, section, title, help, unit: "", kind, depth, methods: &[], optimizers: &[], losses: &[] }
 }
 
@@ -61,7 +68,11 @@ pub const SECTIONS: &[Section] = &[
         intro: "Which objectives prompts may ask for, how often, and which combinations are kept out of training to test on.",
     },
     Section { id: "method", title: "Method", intro: "How graded answers become a policy that can be steered." },
-    Section { id: "ric", title: "Rewards-in-Context", intro: "Supervised training on prompts that carry what their answer achieved." },
+    Section {
+        id: "ric",
+        title: "Rewards-in-Context",
+        intro: "Supervised training on prompts that carry what their answer achieved.",
+    },
     Section { id: "mapping", title: "Mapping", intro: "How class probabilities and the classes asked for become one scalar." },
     Section { id: "model", title: "Policy: size", intro: "A decoder-only transformer." },
     Section { id: "reward-trunk", title: "Reward model: size", intro: "The trunk that its heads share." },
@@ -71,8 +82,16 @@ pub const SECTIONS: &[Section] = &[
         title: "Reward model",
         intro: "One head per objective learns to grade answers. It never sees the tags.",
     },
-    Section { id: "policy", title: "Policy optimisation", intro: "Sample several answers per prompt, score them, update the policy." },
-    Section { id: "evaluation", title: "Evaluation", intro: "On held-out questions, by the gold grader and by the reward model." },
+    Section {
+        id: "policy",
+        title: "Policy optimisation",
+        intro: "Sample several answers per prompt, score them, update the policy.",
+    },
+    Section {
+        id: "evaluation",
+        title: "Evaluation",
+        intro: "On held-out questions, by the gold grader and by the reward model.",
+    },
     Section { id: "run", title: "Run and data", intro: "The same settings, seed and device give the same figures on the CPU." },
 ];
 
@@ -136,9 +155,16 @@ pub const SETTINGS: &[Setting] = &[
     )
     .unit("steps")
     .methods(&[Moslim]),
-    row("method", "method.best_of", "Best of", int(2, 256), Basic, "Answers to choose from; more is better and costs as many times more.")
-        .unit("answers")
-        .methods(&[BestOfN]),
+    row(
+        "method",
+        "method.best_of",
+        "Best of",
+        int(2, 256),
+        Basic,
+        "Answers to choose from; more is better and costs as many times more.",
+    )
+    .unit("answers")
+    .methods(&[BestOfN]),
     row(
         "method",
         "method.weights",
@@ -147,11 +173,27 @@ pub const SETTINGS: &[Setting] = &[
         All,
         "Weights of the steered objectives at each trade-off; none for two layers of them (corners, and a lattice around the centre).",
     ),
-    row("method", "from", "Start from the policy of", Text { most: 64 }, All, "The id of a finished run with the same model and vocabulary; empty for SFT.")
-        .methods(&[Moslim]),
-    row("ric", "method.ric.batch", "Batch", int(1, 4096), More, "Also of preference SFT.").unit("rows").methods(&[Moslim, Ric, RicClass]),
-    row("ric", "method.ric.learning_rate", "Learning rate", num(1e-7, 0.1), More, "Peak of the offline stage, and of preference SFT.")
+    row(
+        "method",
+        "from",
+        "Start from the policy of",
+        Text { most: 64 },
+        All,
+        "The id of a finished run with the same model and vocabulary; empty for SFT.",
+    )
+    .methods(&[Moslim]),
+    row("ric", "method.ric.batch", "Batch", int(1, 4096), More, "Also of preference SFT.")
+        .unit("rows")
         .methods(&[Moslim, Ric, RicClass]),
+    row(
+        "ric",
+        "method.ric.learning_rate",
+        "Learning rate",
+        num(1e-7, 0.1),
+        More,
+        "Peak of the offline stage, and of preference SFT.",
+    )
+    .methods(&[Moslim, Ric, RicClass]),
     row("ric", "method.ric.online_learning_rate", "Online learning rate", num(1e-7, 0.1), All, "Peak of every online round.")
         .methods(RIC),
     row(
@@ -163,11 +205,25 @@ pub const SETTINGS: &[Setting] = &[
         "In each, answers for near-Pareto goals are sampled, and the best are trained on.",
     )
     .methods(RIC),
-    row("ric", "method.ric.online_share", "Share of the online rounds", num(0.0, 0.9), All, "Of the budget; unused without rounds.")
-        .methods(RIC),
-    row("ric", "method.ric.online_samples", "Prompts sampled in a round", int(64, 1_000_000), All, "More gives more to choose from, and costs part of the round.")
-        .unit("prompts")
-        .methods(RIC),
+    row(
+        "ric",
+        "method.ric.online_share",
+        "Share of the online rounds",
+        num(0.0, 0.9),
+        All,
+        "Of the budget; unused without rounds.",
+    )
+    .methods(RIC),
+    row(
+        "ric",
+        "method.ric.online_samples",
+        "Prompts sampled in a round",
+        int(64, 1_000_000),
+        All,
+        "More gives more to choose from, and costs part of the round.",
+    )
+    .unit("prompts")
+    .methods(RIC),
     row(
         "ric",
         "method.ric.quantile",
@@ -220,8 +276,15 @@ pub const SETTINGS: &[Setting] = &[
     row("mapping", "mapping.z_clip", "Clip of the z-score", num(0.1, 100.0), All, "Either side; smaller tames outliers.")
         .unit("deviations")
         .methods(&[Moslim, Morlhf, RewardedSoups, BestOfN]),
-    row("mapping", "mapping.weights", "Weights of the objectives", PerObjective, All, "In place of 1 for what is asked for; none for 1 everywhere.")
-        .methods(&[Moslim, BestOfN]),
+    row(
+        "mapping",
+        "mapping.weights",
+        "Weights of the objectives",
+        PerObjective,
+        All,
+        "In place of 1 for what is asked for; none for 1 everywhere.",
+    )
+    .methods(&[Moslim, BestOfN]),
     size!("model", "model", "layers", "Layers", int(1, 48), Basic, "Decoder blocks; more learn more and cost more."),
     size!("model", "model", "d_model", "Width", int(8, 4096), Basic, "Of the residual stream; an even multiple of the heads."),
     size!("model", "model", "heads", "Heads", int(1, 64), More, "Query heads."),
@@ -231,19 +294,51 @@ pub const SETTINGS: &[Setting] = &[
     size!("model", "model", "tied_embeddings", "Tied embeddings", Toggle, All, "Input and output embeddings are one matrix."),
     size!("model", "model", "precision", "Precision", PRECISION, All, "bf16 needs a device that has it; the CPU does not."),
     size!("reward-trunk", "reward_trunk", "layers", "Layers", int(1, 48), More, "Decoder blocks."),
-    size!("reward-trunk", "reward_trunk", "d_model", "Width", int(8, 4096), More, "Of the residual stream; an even multiple of the heads."),
+    size!(
+        "reward-trunk",
+        "reward_trunk",
+        "d_model",
+        "Width",
+        int(8, 4096),
+        More,
+        "Of the residual stream; an even multiple of the heads."
+    ),
     size!("reward-trunk", "reward_trunk", "heads", "Heads", int(1, 64), All, "Query heads."),
     size!("reward-trunk", "reward_trunk", "kv_heads", "Key-value heads", int(1, 64), All, "Divides the heads."),
     size!("reward-trunk", "reward_trunk", "d_ff", "Feed-forward width", int(8, 16_384), All, "Of the SwiGLU block."),
     size!("reward-trunk", "reward_trunk", "context", "Context", int(32, 4096), All, "Longest sequence.").unit("tokens"),
-    size!("reward-trunk", "reward_trunk", "tied_embeddings", "Tied embeddings", Toggle, All, "The reward model has no output embedding; this keeps the shape of the policy's."),
-    size!("reward-trunk", "reward_trunk", "precision", "Precision", PRECISION, All, "bf16 needs a device that has it; the CPU does not."),
+    size!(
+        "reward-trunk",
+        "reward_trunk",
+        "tied_embeddings",
+        "Tied embeddings",
+        Toggle,
+        All,
+        "The reward model has no output embedding; this keeps the shape of the policy's."
+    ),
+    size!(
+        "reward-trunk",
+        "reward_trunk",
+        "precision",
+        "Precision",
+        PRECISION,
+        All,
+        "bf16 needs a device that has it; the CPU does not."
+    ),
     row("sft", "sft.steps", "Steps", int(1, 1_000_000), Basic, "Optimiser steps; too few and answers are broken.").unit("steps"),
     row("sft", "sft.batch", "Batch", int(1, 4096), More, "Rows of a step.").unit("rows"),
     row("sft", "sft.learning_rate", "Learning rate", num(1e-7, 0.1), More, "Peak of AdamW; warm-up 5 %, cosine decay to 10 %."),
-    row("reward-model", "reward_model.steps", "Steps", int(1, 1_000_000), Basic, "Optimiser steps; separate models share them.").unit("steps"),
+    row("reward-model", "reward_model.steps", "Steps", int(1, 1_000_000), Basic, "Optimiser steps; separate models share them.")
+        .unit("steps"),
     row("reward-model", "reward_model.batch", "Batch", int(1, 4096), More, "Rows of a step; pairs count two.").unit("rows"),
-    row("reward-model", "reward_model.learning_rate", "Learning rate", num(1e-7, 0.1), More, "Peak of AdamW; warm-up 5 %, cosine decay to 10 %."),
+    row(
+        "reward-model",
+        "reward_model.learning_rate",
+        "Learning rate",
+        num(1e-7, 0.1),
+        More,
+        "Peak of AdamW; warm-up 5 %, cosine decay to 10 %.",
+    ),
     row(
         "reward-model",
         "reward_model.loss",
@@ -259,8 +354,15 @@ pub const SETTINGS: &[Setting] = &[
         Basic,
         "All give class probabilities. Only cross-entropy ignores the order of the classes.",
     ),
-    row("reward-model", "reward_model.label_smoothing", "Label smoothing", num(0.0, 0.5), All, "Larger makes it less sure of its labels.")
-        .losses(&[CrossEntropy]),
+    row(
+        "reward-model",
+        "reward_model.label_smoothing",
+        "Label smoothing",
+        num(0.0, 0.5),
+        All,
+        "Larger makes it less sure of its labels.",
+    )
+    .losses(&[CrossEntropy]),
     row(
         "reward-model",
         "reward_model.class_weights",
@@ -270,11 +372,40 @@ pub const SETTINGS: &[Setting] = &[
         "Whether rare classes count more.",
     )
     .losses(&[CrossEntropy, SquaredEmd]),
-    row("reward-model", "reward_model.head_weights", "Weights of the heads", PerObjective, All, "Of their losses; none for 1 everywhere."),
-    row("reward-model", "reward_model.learned_head_weights", "Learned head weights", Toggle, All, "Each head's loss is weighed by its uncertainty."),
-    row("reward-model", "reward_model.separate", "Separate models", Toggle, More, "A model for each objective instead of a head on a shared trunk."),
-    row("reward-model", "reward_from_sft", "Trunk starts from SFT", Toggle, More, "It then knows the language already; needs a trunk of the policy's sizes."),
-    row("policy", "policy.optimizer", "Optimiser", Optimizers, Basic, "How the policy is updated from its samples.").methods(OPTIMISE),
+    row(
+        "reward-model",
+        "reward_model.head_weights",
+        "Weights of the heads",
+        PerObjective,
+        All,
+        "Of their losses; none for 1 everywhere.",
+    ),
+    row(
+        "reward-model",
+        "reward_model.learned_head_weights",
+        "Learned head weights",
+        Toggle,
+        All,
+        "Each head's loss is weighed by its uncertainty.",
+    ),
+    row(
+        "reward-model",
+        "reward_model.separate",
+        "Separate models",
+        Toggle,
+        More,
+        "A model for each objective instead of a head on a shared trunk.",
+    ),
+    row(
+        "reward-model",
+        "reward_from_sft",
+        "Trunk starts from SFT",
+        Toggle,
+        More,
+        "It then knows the language already; needs a trunk of the policy's sizes.",
+    ),
+    row("policy", "policy.optimizer", "Optimiser", Optimizers, Basic, "How the policy is updated from its samples.")
+        .methods(OPTIMISE),
     row(
         "policy",
         "policy.aggregation",
@@ -288,11 +419,25 @@ pub const SETTINGS: &[Setting] = &[
     )
     .methods(OPTIMISE)
     .optimizers(&[Grpo, DrGrpo, Dapo]),
-    row("policy", "policy.iterations", "Iterations", int(1, 1_000_000), Basic, "Sample, score, update; more is better until the KL runs away.")
-        .methods(TRAIN),
-    row("policy", "policy.prompts", "Prompts per iteration", int(1, 4096), Basic, "Each with one preference; more make the update less noisy.")
-        .unit("prompts")
-        .methods(TRAIN),
+    row(
+        "policy",
+        "policy.iterations",
+        "Iterations",
+        int(1, 1_000_000),
+        Basic,
+        "Sample, score, update; more is better until the KL runs away.",
+    )
+    .methods(TRAIN),
+    row(
+        "policy",
+        "policy.prompts",
+        "Prompts per iteration",
+        int(1, 4096),
+        Basic,
+        "Each with one preference; more make the update less noisy.",
+    )
+    .unit("prompts")
+    .methods(TRAIN),
     row(
         "policy",
         "policy.samples_per_prompt",
@@ -303,11 +448,28 @@ pub const SETTINGS: &[Setting] = &[
     )
     .unit("answers")
     .methods(TRAIN),
-    row("policy", "policy.learning_rate", "Learning rate", num(1e-8, 0.1), Basic, "Of Adam; ten iterations of warm-up, decay over the last quarter.")
-        .methods(OPTIMISE),
+    row(
+        "policy",
+        "policy.learning_rate",
+        "Learning rate",
+        num(1e-8, 0.1),
+        Basic,
+        "Of Adam; ten iterations of warm-up, decay over the last quarter.",
+    )
+    .methods(OPTIMISE),
     row("policy", "policy.epochs", "Passes over a batch", int(1, 16), All, "1 is on-policy.").methods(TRAIN),
-    row("policy", "policy.minibatches", "Minibatches per pass", int(1, 64), More, "1 is on-policy; more steps learn faster and less exactly.").methods(OPTIMISE),
-    row("policy", "policy.clip", "Clip", num(0.01, 10.0), More, "Range of the probability ratio around 1.").methods(OPTIMISE).optimizers(CLIP),
+    row(
+        "policy",
+        "policy.minibatches",
+        "Minibatches per pass",
+        int(1, 64),
+        More,
+        "1 is on-policy; more steps learn faster and less exactly.",
+    )
+    .methods(OPTIMISE),
+    row("policy", "policy.clip", "Clip", num(0.01, 10.0), More, "Range of the probability ratio around 1.")
+        .methods(OPTIMISE)
+        .optimizers(CLIP),
     row(
         "policy",
         "policy.clip_high",
@@ -318,10 +480,17 @@ pub const SETTINGS: &[Setting] = &[
     )
     .methods(OPTIMISE)
     .optimizers(CLIP),
-    row("policy", "policy.kl_coefficient", "KL coefficient β", num(0.0, 10.0), Basic, "Larger stays closer to the reference policy.")
-        .unit("per nat")
-        .methods(OPTIMISE)
-        .optimizers(KL),
+    row(
+        "policy",
+        "policy.kl_coefficient",
+        "KL coefficient β",
+        num(0.0, 10.0),
+        Basic,
+        "Larger stays closer to the reference policy.",
+    )
+    .unit("per nat")
+    .methods(OPTIMISE)
+    .optimizers(KL),
     row(
         "policy",
         "policy.kl_target",
@@ -333,38 +502,103 @@ pub const SETTINGS: &[Setting] = &[
     .unit("nats per answer")
     .methods(OPTIMISE)
     .optimizers(KL),
-    row("policy", "policy.ppo.gamma", "PPO: discount γ", num(0.0, 1.0), All, "Of later rewards.").methods(OPTIMISE).optimizers(&[Ppo]),
-    row("policy", "policy.ppo.lambda", "PPO: λ", num(0.0, 1.0), All, "Of generalised advantage estimation.").methods(OPTIMISE).optimizers(&[Ppo]),
+    row("policy", "policy.ppo.gamma", "PPO: discount γ", num(0.0, 1.0), All, "Of later rewards.")
+        .methods(OPTIMISE)
+        .optimizers(&[Ppo]),
+    row("policy", "policy.ppo.lambda", "PPO: λ", num(0.0, 1.0), All, "Of generalised advantage estimation.")
+        .methods(OPTIMISE)
+        .optimizers(&[Ppo]),
     row("policy", "policy.ppo.critic_learning_rate", "PPO: critic's learning rate", num(1e-8, 0.1), More, "Of Adam.")
         .methods(OPTIMISE)
         .optimizers(&[Ppo]),
     row("policy", "policy.ppo.value_clip", "PPO: value clip", num(0.01, 100.0), All, "Range of a value around its old one.")
         .methods(OPTIMISE)
         .optimizers(&[Ppo]),
-    row("policy", "policy.ppo.critic_warm_up", "PPO: critic warm-up", int(0, 100_000), All, "First iterations in which only the critic learns.")
-        .unit("iterations")
+    row(
+        "policy",
+        "policy.ppo.critic_warm_up",
+        "PPO: critic warm-up",
+        int(0, 100_000),
+        All,
+        "First iterations in which only the critic learns.",
+    )
+    .unit("iterations")
+    .methods(OPTIMISE)
+    .optimizers(&[Ppo]),
+    row("policy", "policy.dpo.beta", "DPO: β", num(1e-4, 100.0), More, "Pull towards the reference policy.")
         .methods(OPTIMISE)
-        .optimizers(&[Ppo]),
-    row("policy", "policy.dpo.beta", "DPO: β", num(1e-4, 100.0), More, "Pull towards the reference policy.").methods(OPTIMISE).optimizers(PAIRWISE),
+        .optimizers(PAIRWISE),
     row("policy", "policy.dpo.margin", "DPO: margin", num(0.0, 100.0), All, "Pairs whose scores differ by less are left out.")
         .methods(OPTIMISE)
         .optimizers(PAIRWISE),
-    row("policy", "policy.dpo.label_smoothing", "DPO: label smoothing", num(0.0, 0.49), All, "Assumed share of wrongly ordered pairs (conservative DPO).")
-        .methods(OPTIMISE)
-        .optimizers(&[OnlineDpo]),
-    row("policy", "policy.temperature", "Sampling temperature", num(0.1, 5.0), More, "1 samples from the policy as it is.").methods(OPTIMISE),
-    row("policy", "policy.max_new_tokens", "Longest answer", int(1, 1024), More, "Evaluation samples answers of this length as well.").unit("tokens"),
-    row("policy", "policy.missing_eos_penalty", "Penalty for a cut answer", num(0.0, 100.0), All, "Subtracted when an answer does not end by itself.")
+    row(
+        "policy",
+        "policy.dpo.label_smoothing",
+        "DPO: label smoothing",
+        num(0.0, 0.49),
+        All,
+        "Assumed share of wrongly ordered pairs (conservative DPO).",
+    )
+    .methods(OPTIMISE)
+    .optimizers(&[OnlineDpo]),
+    row("policy", "policy.temperature", "Sampling temperature", num(0.1, 5.0), More, "1 samples from the policy as it is.")
         .methods(OPTIMISE),
-    row("policy", "policy.max_gradient_norm", "Largest gradient norm", num(1e-3, 1e3), All, "Gradients are scaled down to it.").methods(TRAIN),
+    row(
+        "policy",
+        "policy.max_new_tokens",
+        "Longest answer",
+        int(1, 1024),
+        More,
+        "Evaluation samples answers of this length as well.",
+    )
+    .unit("tokens"),
+    row(
+        "policy",
+        "policy.missing_eos_penalty",
+        "Penalty for a cut answer",
+        num(0.0, 100.0),
+        All,
+        "Subtracted when an answer does not end by itself.",
+    )
+    .methods(OPTIMISE),
+    row("policy", "policy.max_gradient_norm", "Largest gradient norm", num(1e-3, 1e3), All, "Gradients are scaled down to it.")
+        .methods(TRAIN),
     row("policy", "policy.checkpoint_every", "Checkpoint every", int(1, 1_000_000), All, "A run resumes from the last one.")
         .unit("iterations")
         .methods(OPTIMISE),
-    row("evaluation", "evaluation.questions", "Questions per class", int(2, 10_000), Basic, "Each class of each objective is asked for as often."),
+    row(
+        "evaluation",
+        "evaluation.questions",
+        "Questions per class",
+        int(2, 10_000),
+        Basic,
+        "Each class of each objective is asked for as often.",
+    ),
     row("evaluation", "evaluation.joint", "Prompts with several tags", int(0, 100_000), More, "0 skips this part."),
-    row("evaluation", "evaluation.held_out", "Prompts per held-out pair", int(0, 10_000), More, "And as many with a trained pair beside it."),
-    row("evaluation", "evaluation.front", "Questions per trade-off", int(0, 10_000), More, "For the Pareto front; 0 leaves it out."),
-    row("evaluation", "evaluation.paraphrased", "Prompts asked otherwise", int(0, 100_000), All, "With several tags: in reverse order, in words, and without."),
+    row(
+        "evaluation",
+        "evaluation.held_out",
+        "Prompts per held-out pair",
+        int(0, 10_000),
+        More,
+        "And as many with a trained pair beside it.",
+    ),
+    row(
+        "evaluation",
+        "evaluation.front",
+        "Questions per trade-off",
+        int(0, 10_000),
+        More,
+        "For the Pareto front; 0 leaves it out.",
+    ),
+    row(
+        "evaluation",
+        "evaluation.paraphrased",
+        "Prompts asked otherwise",
+        int(0, 100_000),
+        All,
+        "With several tags: in reverse order, in words, and without.",
+    ),
     row(
         "evaluation",
         "evaluation.held_out_reward_model",
@@ -393,9 +627,11 @@ pub const SETTINGS: &[Setting] = &[
         Basic,
         "Where to compute.",
     ),
-    row("run", "vocabulary", "Vocabulary", int(300, 65_536), More, "Entries of the tokenizer before special tokens and tags.").unit("tokens"),
+    row("run", "vocabulary", "Vocabulary", int(300, 65_536), More, "Entries of the tokenizer before special tokens and tags.")
+        .unit("tokens"),
     row("run", "task.kind", "Task", Choice(&[("world", "The built-in world")]), More, "What the run is about."),
-    row("run", "task.rows", "Rows of data", int(500, 2_000_000), More, "Question-answer rows, before duplicates are dropped.").unit("rows"),
+    row("run", "task.rows", "Rows of data", int(500, 2_000_000), More, "Question-answer rows, before duplicates are dropped.")
+        .unit("rows"),
     row("run", "task.seed", "Seed of the data", int(0, EXACT), All, "Runs that share it share data and cached stages."),
     row("run", "task.label_noise", "Label noise", num(0.0, 0.5), More, "Share of labels moved to a neighbouring class."),
     row("run", "task.missing_labels", "Missing labels", num(0.0, 0.9), More, "Share of labels removed."),
