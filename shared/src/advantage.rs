@@ -7,6 +7,13 @@
 ///
 /// All rewards must belong to one prompt with one preference: a mixed group has no common baseline.
 /// A group of fewer than two samples has no baseline and gets zeros.
+///
+/// ```
+/// use moslim_shared::advantage::rloo;
+/// // The others of the first sample earned 0 and 2: one on average.
+/// assert_eq!(rloo(&[4.0, 0.0, 2.0]), [3.0, -3.0, 0.0]);
+/// assert_eq!(rloo(&[4.0]), [0.0]);
+/// ```
 pub fn rloo(rewards: &[f64]) -> Vec<f64> {
     let n = rewards.len() as f64;
     if rewards.len() < 2 {
@@ -28,6 +35,12 @@ fn mean_and_std(values: &[f64]) -> (f64, f64) {
 }
 
 /// GRPO (Shao et al. 2024): distance from the group's mean in deviations of the group.
+///
+/// ```
+/// use moslim_shared::advantage::grpo;
+/// let advantages = grpo(&[0.0, 2.0]);
+/// assert!((advantages[1] - 0.7070).abs() < 1e-4 && advantages[0] == -advantages[1]);
+/// ```
 pub fn grpo(rewards: &[f64]) -> Vec<f64> {
     let (mean, std) = mean_and_std(rewards);
     rewards.iter().map(|r| (r - mean) / (std + EPSILON)).collect()
@@ -35,6 +48,11 @@ pub fn grpo(rewards: &[f64]) -> Vec<f64> {
 
 /// Dr. GRPO (Liu et al. 2025): distance from the group's mean. Dividing by the group's deviation would give questions that
 /// are almost solved, or almost never, more weight than the others.
+///
+/// ```
+/// use moslim_shared::advantage::dr_grpo;
+/// assert_eq!(dr_grpo(&[0.0, 2.0, 4.0]), [-2.0, 0.0, 2.0]);
+/// ```
 pub fn dr_grpo(rewards: &[f64]) -> Vec<f64> {
     let (mean, _) = mean_and_std(rewards);
     rewards.iter().map(|r| r - mean).collect()
@@ -43,6 +61,13 @@ pub fn dr_grpo(rewards: &[f64]) -> Vec<f64> {
 /// The group-wise half of GDPO (2026): every objective is standardised within the group before they are added, so that
 /// different mixtures of rewards keep different advantages. `rewards[sample][objective]`, `None` where an objective is not
 /// asked for. Returns one number a sample; [`standardise`] over the whole batch follows.
+///
+/// ```
+/// use moslim_shared::advantage::gdpo;
+/// // The second objective pays a hundred times as much, and counts as much as the first.
+/// let advantages = gdpo(&[vec![Some(1.0), Some(0.0)], vec![Some(0.0), Some(100.0)]]);
+/// assert!(advantages.iter().all(|a| a.abs() < 1e-3));
+/// ```
 pub fn gdpo(rewards: &[Vec<Option<f64>>]) -> Vec<f64> {
     let mut sums = vec![0.0; rewards.len()];
     let objectives = rewards.first().map_or(0, Vec::len);
@@ -57,12 +82,24 @@ pub fn gdpo(rewards: &[Vec<Option<f64>>]) -> Vec<f64> {
 }
 
 /// Distance from the mean of all `values`, in deviations: GDPO's second half and REINFORCE++'s batch normalisation.
+///
+/// ```
+/// use moslim_shared::advantage::standardise;
+/// let mut values = [1.0, 2.0, 3.0];
+/// standardise(&mut values);
+/// assert!(values[1] == 0.0 && (values[2] - 1.0).abs() < 1e-3);
+/// ```
 pub fn standardise(values: &mut [f64]) {
     let (mean, std) = mean_and_std(values);
     values.iter_mut().for_each(|v| *v = (*v - mean) / (std + EPSILON));
 }
 
 /// Per-token rewards of one answer: `-beta k1_t`, and the score on the last token (the end of sequence where there is one).
+///
+/// ```
+/// use moslim_shared::advantage::token_rewards;
+/// assert_eq!(token_rewards(1.0, &[0.5, -0.5], 0.5), [-0.25, 1.25]);
+/// ```
 pub fn token_rewards(score: f64, log_ratios: &[f64], beta: f64) -> Vec<f64> {
     let mut rewards: Vec<f64> = log_ratios.iter().map(|k1| -beta * k1).collect();
     if let Some(last) = rewards.last_mut() {
@@ -73,6 +110,12 @@ pub fn token_rewards(score: f64, log_ratios: &[f64], beta: f64) -> Vec<f64> {
 
 /// Generalised advantage estimation (Schulman et al. 2016). `values[t]` is read before token `t`; after the last token the
 /// value is 0. Returns advantages and value targets `A_t + V_t`, the latter before any whitening.
+///
+/// ```
+/// use moslim_shared::advantage::gae;
+/// let (advantages, returns) = gae(&[0.0, 1.0], &[0.5, 0.5], 1.0, 1.0);
+/// assert_eq!((advantages, returns), (vec![0.5, 0.5], vec![1.0, 1.0]));
+/// ```
 pub fn gae(rewards: &[f64], values: &[f64], gamma: f64, lambda: f64) -> (Vec<f64>, Vec<f64>) {
     let mut advantages = vec![0.0; rewards.len()];
     let (mut next_value, mut next_advantage) = (0.0, 0.0);
@@ -87,6 +130,11 @@ pub fn gae(rewards: &[f64], values: &[f64], gamma: f64, lambda: f64) -> (Vec<f64
 }
 
 /// Sum of the rewards from each token on, discounted by `gamma`.
+///
+/// ```
+/// use moslim_shared::advantage::reward_to_go;
+/// assert_eq!(reward_to_go(&[1.0, 0.0, 4.0], 0.5), [2.0, 2.0, 4.0]);
+/// ```
 pub fn reward_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
     let mut out = rewards.to_vec();
     for t in (0..out.len().saturating_sub(1)).rev() {
@@ -96,6 +144,13 @@ pub fn reward_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
 }
 
 /// Whitens advantages over all tokens of a batch: mean 0, unbiased variance 1. Fewer than two tokens are left alone.
+///
+/// ```
+/// use moslim_shared::advantage::whiten;
+/// let mut values = [1.0, 3.0];
+/// whiten(&mut values);
+/// assert!((values[1] - 0.5f64.sqrt()).abs() < 1e-6 && values[0] == -values[1]);
+/// ```
 pub fn whiten(values: &mut [f64]) {
     if values.len() < 2 {
         return;

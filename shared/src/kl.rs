@@ -9,17 +9,31 @@ use serde::{Deserialize, Serialize};
 const MAX_LOG_RATIO: f64 = 20.0;
 
 /// `k1 = d`: unbiased, may be negative.
+///
+/// ```
+/// assert_eq!(moslim_shared::kl::k1(-1.0, -1.5), 0.5);
+/// ```
 pub fn k1(log_prob: f64, log_prob_reference: f64) -> f64 {
     log_prob - log_prob_reference
 }
 
 /// `k2 = d^2 / 2`: never negative, biased, with the gradient of the reverse KL.
+///
+/// ```
+/// assert_eq!(moslim_shared::kl::k2(-1.0, -1.5), 0.125);
+/// ```
 pub fn k2(log_prob: f64, log_prob_reference: f64) -> f64 {
     let d = k1(log_prob, log_prob_reference);
     d * d / 2.0
 }
 
 /// `k3 = exp(-d) - 1 + d`: unbiased, never negative, low variance.
+///
+/// ```
+/// use moslim_shared::kl::k3;
+/// assert_eq!(k3(-1.0, -1.0), 0.0);
+/// assert!((k3(-1.0, -1.5) - 0.106531).abs() < 1e-6);
+/// ```
 pub fn k3(log_prob: f64, log_prob_reference: f64) -> f64 {
     let d = k1(log_prob, log_prob_reference).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
     (-d).exp() - 1.0 + d
@@ -38,6 +52,14 @@ pub struct AdaptiveKl {
 
 impl AdaptiveKl {
     /// Moves the coefficient after `samples` sequences whose mean KL was `kl` (nats per sequence).
+    ///
+    /// ```
+    /// use moslim_shared::kl::AdaptiveKl;
+    /// let mut beta = AdaptiveKl { coefficient: 0.1, target: 5.0, horizon: 1000.0 };
+    /// // Twice the target is too far: the coefficient grows, by a fifth of samples / horizon.
+    /// beta.update(10.0, 100);
+    /// assert!((beta.coefficient - 0.102).abs() < 1e-12);
+    /// ```
     pub fn update(&mut self, kl: f64, samples: usize) {
         let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
         self.coefficient *= 1.0 + error * samples as f64 / self.horizon;

@@ -84,6 +84,12 @@ impl Default for MappingConfig {
 
 impl MappingFunction {
     /// Value for distribution `p` (length `C`) and class `t < C`.
+    ///
+    /// ```
+    /// use moslim_shared::mapping::MappingFunction::{Argmax, Expected, Moslim, RankedProbability};
+    /// let p = [0.25, 0.25, 0.5];
+    /// assert_eq!([Moslim, Expected, RankedProbability, Argmax].map(|f| f.value(&p, 2)), [0.5, -0.375, -0.15625, 1.0]);
+    /// ```
     pub fn value(self, p: &[f64], t: usize) -> f64 {
         let span = (p.len().max(2) - 1) as f64;
         match self {
@@ -130,6 +136,13 @@ fn moments(values: &[f64]) -> (f64, f64) {
 
 impl RewardStatistics {
     /// One pass over `rows[answer][objective][class]`. Every objective of every row must have the same class count.
+    ///
+    /// ```
+    /// use moslim_shared::mapping::{MappingConfig, RewardStatistics};
+    /// // Two answers, one objective of two classes.
+    /// let statistics = RewardStatistics::over(&MappingConfig::default(), &[vec![vec![0.25, 0.75]], vec![vec![0.75, 0.25]]]);
+    /// assert_eq!((statistics.mean, statistics.std), (vec![vec![0.5, 0.5]], vec![vec![0.25, 0.25]]));
+    /// ```
     pub fn over(config: &MappingConfig, rows: &[Vec<Vec<f64>>]) -> Self {
         let heads = rows.first().map_or(0, Vec::len);
         let (mut mean, mut std) = (Vec::new(), Vec::new());
@@ -191,6 +204,20 @@ pub struct MappedReward {
 }
 
 /// Maps `distributions[objective][class]` under `preference` to one scalar. No objective asked for gives 0.
+///
+/// ```
+/// use moslim_shared::mapping::{MappingConfig, RewardStatistics, map_reward};
+/// use moslim_shared::preference::Preference;
+/// let statistics = RewardStatistics {
+///     mean: vec![vec![0.5, 0.5], vec![0.5, 0.5]],
+///     std: vec![vec![0.25, 0.25], vec![0.25, 0.25]],
+///     ..Default::default()
+/// };
+/// let answer = [vec![0.25, 0.75], vec![1.0, 0.0]];
+/// // Class 1 of the first objective and nothing of the second: one deviation better than the mean.
+/// let reward = map_reward(&MappingConfig::default(), &statistics, &answer, &Preference(vec![Some(1), None]));
+/// assert_eq!((reward.scalar, reward.contributions), (1.0, vec![1.0, 0.0]));
+/// ```
 pub fn map_reward(
     config: &MappingConfig,
     statistics: &RewardStatistics,
@@ -212,6 +239,15 @@ pub fn map_reward(
 }
 
 /// [`map_reward`] for the samples of one prompt. With [`Pooling::Group`] the statistics are those of the group itself.
+///
+/// ```
+/// use moslim_shared::mapping::{MappingConfig, Pooling, RewardStatistics, map_group};
+/// use moslim_shared::preference::Preference;
+/// let config = MappingConfig { pooling: Pooling::Group, ..Default::default() };
+/// let group = [vec![vec![0.25, 0.75]], vec![vec![0.75, 0.25]]];
+/// let rewards = map_group(&config, &RewardStatistics::default(), &group, &Preference(vec![Some(1)]));
+/// assert_eq!([rewards[0].scalar, rewards[1].scalar], [1.0, -1.0]);
+/// ```
 pub fn map_group(
     config: &MappingConfig,
     statistics: &RewardStatistics,
@@ -225,6 +261,16 @@ pub fn map_group(
 
 /// The scalar of linear scalarisation (MORLHF, Rewarded Soups): `sum_i w_i * s_i * (E_i[c] - mean_i) / std_i`, where `s_i` is -1
 /// for objectives of which less is better. `weights`: one per objective, not negative, sum 1.
+///
+/// ```
+/// use moslim_shared::mapping::{MappingConfig, RewardStatistics, map_weighted};
+/// let rows = [vec![vec![1.0, 0.0], vec![1.0, 0.0]], vec![vec![0.0, 1.0], vec![0.0, 1.0]]];
+/// let (config, better) = (MappingConfig::default(), [true, false]);
+/// let statistics = RewardStatistics::over(&config, &rows);
+/// // The second answer is better in the first objective and worse in the second, by a deviation each.
+/// let reward = map_weighted(&config, &statistics, &rows[1], &[0.75, 0.25], &better);
+/// assert_eq!((reward.scalar, reward.contributions), (0.5, vec![0.75, -0.25]));
+/// ```
 pub fn map_weighted(
     config: &MappingConfig,
     statistics: &RewardStatistics,

@@ -3,6 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// `matrix[truth][prediction]`, counts, for `classes` classes.
+///
+/// ```
+/// use moslim_shared::metrics::confusion;
+/// assert_eq!(confusion(&[0, 1, 1], &[0, 1, 0], 2), [[1, 0], [1, 1]]);
+/// ```
 pub fn confusion(truth: &[usize], predicted: &[usize], classes: usize) -> Vec<Vec<u64>> {
     let mut matrix = vec![vec![0; classes]; classes];
     for (&t, &p) in truth.iter().zip(predicted) {
@@ -12,17 +17,32 @@ pub fn confusion(truth: &[usize], predicted: &[usize], classes: usize) -> Vec<Ve
 }
 
 /// Share of pairs whose difference is at most `distance` classes; 0 for no pairs.
+///
+/// ```
+/// use moslim_shared::metrics::within;
+/// assert_eq!(within(&[0, 1, 4, 4], &[0, 2, 2, 4], 1), 0.75);
+/// ```
 pub fn within(truth: &[usize], predicted: &[usize], distance: usize) -> f64 {
     let hits = truth.iter().zip(predicted).filter(|(t, p)| t.abs_diff(**p) <= distance).count();
     hits as f64 / truth.len().max(1) as f64
 }
 
 /// Share of equal pairs.
+///
+/// ```
+/// assert_eq!(moslim_shared::metrics::accuracy(&[0, 1, 2, 2], &[0, 1, 1, 2]), 0.75);
+/// ```
 pub fn accuracy(truth: &[usize], predicted: &[usize]) -> f64 {
     within(truth, predicted, 0)
 }
 
 /// Unweighted mean of the F1 scores of the classes that occur in either list.
+///
+/// ```
+/// use moslim_shared::metrics::macro_f1;
+/// // Class 0: precision 1/2, recall 1. Class 1: precision 1, recall 1/2.
+/// assert!((macro_f1(&[0, 1, 1], &[0, 1, 0], 2) - 2.0 / 3.0).abs() < 1e-12);
+/// ```
 pub fn macro_f1(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
     let m = confusion(truth, predicted, classes);
     let mut scores = Vec::new();
@@ -38,6 +58,12 @@ pub fn macro_f1(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
 }
 
 /// Quadratic weighted kappa (Cohen 1968): 1 for perfect agreement, 0 for chance. 1 where nothing varies and all agree.
+///
+/// ```
+/// use moslim_shared::metrics::quadratic_weighted_kappa;
+/// assert_eq!(quadratic_weighted_kappa(&[0, 1, 2], &[0, 1, 2], 3), 1.0);
+/// assert_eq!(quadratic_weighted_kappa(&[0, 2], &[2, 0], 3), -1.0);
+/// ```
 pub fn quadratic_weighted_kappa(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
     let m = confusion(truth, predicted, classes);
     let n = truth.len() as f64;
@@ -55,6 +81,10 @@ pub fn quadratic_weighted_kappa(truth: &[usize], predicted: &[usize], classes: u
 }
 
 /// Mean absolute difference, in classes.
+///
+/// ```
+/// assert_eq!(moslim_shared::metrics::mean_absolute_error(&[0.0, 4.0], &[1.0, 2.0]), 1.5);
+/// ```
 pub fn mean_absolute_error(truth: &[f64], predicted: &[f64]) -> f64 {
     truth.iter().zip(predicted).map(|(t, p)| (t - p).abs()).sum::<f64>() / truth.len().max(1) as f64
 }
@@ -71,6 +101,13 @@ pub struct ReliabilityBin {
 }
 
 /// Reliability diagram with `bins` equal-width bins over (0, 1].
+///
+/// ```
+/// use moslim_shared::metrics::reliability;
+/// let bins = reliability(&[0.5, 1.0], &[false, true], 2);
+/// assert_eq!((bins[0].n, bins[0].confidence, bins[0].accuracy), (1, 0.5, 0.0));
+/// assert_eq!((bins[1].n, bins[1].confidence, bins[1].accuracy), (1, 1.0, 1.0));
+/// ```
 pub fn reliability(confidence: &[f64], correct: &[bool], bins: usize) -> Vec<ReliabilityBin> {
     let mut out = vec![ReliabilityBin::default(); bins];
     for (&p, &ok) in confidence.iter().zip(correct) {
@@ -88,6 +125,12 @@ pub fn reliability(confidence: &[f64], correct: &[bool], bins: usize) -> Vec<Rel
 }
 
 /// Expected calibration error (Guo et al. 2017) over `bins` equal-width bins.
+///
+/// ```
+/// use moslim_shared::metrics::expected_calibration_error;
+/// // Sure of itself four times, right three times.
+/// assert_eq!(expected_calibration_error(&[1.0; 4], &[true, true, true, false], 10), 0.25);
+/// ```
 pub fn expected_calibration_error(confidence: &[f64], correct: &[bool], bins: usize) -> f64 {
     let n = confidence.len().max(1) as f64;
     reliability(confidence, correct, bins).iter().map(|b| b.n as f64 / n * (b.accuracy - b.confidence).abs()).sum()
@@ -113,6 +156,12 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 }
 
 /// Spearman's rank correlation; 0 where either side does not vary.
+///
+/// ```
+/// use moslim_shared::metrics::spearman;
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 900.0]), 1.0);
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[5.0, 5.0, 5.0]), 0.0);
+/// ```
 pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let n = a.len() as f64;
@@ -127,6 +176,11 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Wilson's 95 % interval for a share of `n`; `hits` may be half counts. `[0, 1]` for no trial.
+///
+/// ```
+/// let [low, high] = moslim_shared::metrics::wilson(8.0, 10);
+/// assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4);
+/// ```
 pub fn wilson(hits: f64, n: usize) -> [f64; 2] {
     const Z: f64 = 1.959_964;
     if n == 0 {
@@ -140,6 +194,11 @@ pub fn wilson(hits: f64, n: usize) -> [f64; 2] {
 }
 
 /// The middle 95 % of `values`: bounds of a bootstrap. `values` must not be empty.
+///
+/// ```
+/// let values = (0..=1000).map(f64::from).collect();
+/// assert_eq!(moslim_shared::metrics::middle(values), [25.0, 975.0]);
+/// ```
 pub fn middle(mut values: Vec<f64>) -> [f64; 2] {
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
@@ -147,6 +206,10 @@ pub fn middle(mut values: Vec<f64>) -> [f64; 2] {
 }
 
 /// Slope of the least-squares line through `(x, y)`; 0 where `x` does not vary.
+///
+/// ```
+/// assert_eq!(moslim_shared::metrics::slope(&[0.0, 1.0, 2.0], &[1.0, 3.0, 5.0]), 2.0);
+/// ```
 pub fn slope(x: &[f64], y: &[f64]) -> f64 {
     let n = x.len().max(1) as f64;
     let (mx, my) = (x.iter().sum::<f64>() / n, y.iter().sum::<f64>() / n);

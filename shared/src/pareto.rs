@@ -1,11 +1,23 @@
 //! Pareto fronts and their hypervolume. Every coordinate is maximised; there is no slack in what dominates what.
 
 /// Whether `a` is at least as good as `b` in every coordinate and better in one.
+///
+/// ```
+/// use moslim_shared::pareto::dominates;
+/// assert!(dominates(&[2.0, 1.0], &[1.0, 1.0]));
+/// assert!(!dominates(&[1.0, 1.0], &[1.0, 1.0]));
+/// ```
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(a, b)| a >= b) && a.iter().zip(b).any(|(a, b)| a > b)
 }
 
 /// Positions of the points that no other point dominates, in order. Of equal points the first is kept.
+///
+/// ```
+/// use moslim_shared::pareto::front;
+/// let points = [[1.0, 5.0], [2.0, 3.0], [3.0, 4.0]].map(Vec::from);
+/// assert_eq!(front(&points), [0, 2]);
+/// ```
 pub fn front(points: &[Vec<f64>]) -> Vec<usize> {
     (0..points.len())
         .filter(|&i| (0..points.len()).all(|j| j == i || !dominates(&points[j], &points[i]) && (j > i || points[j] != points[i])))
@@ -14,6 +26,13 @@ pub fn front(points: &[Vec<f64>]) -> Vec<usize> {
 
 /// Volume of what `points` dominate and lies above `reference`: exact, by slices along the last coordinate, which costs
 /// `O(n^(d-1) log n)`. Points that are not above `reference` everywhere add nothing. No coordinate may be NaN.
+///
+/// ```
+/// use moslim_shared::pareto::hypervolume;
+/// // Two boxes of 2 by 1, which share a square.
+/// let points = [[2.0, 1.0], [1.0, 2.0]].map(Vec::from);
+/// assert_eq!(hypervolume(&points, &[0.0, 0.0]), 3.0);
+/// ```
 pub fn hypervolume(points: &[Vec<f64>], reference: &[f64]) -> f64 {
     let mut inside: Vec<&[f64]> =
         points.iter().map(Vec::as_slice).filter(|p| p.iter().zip(reference).all(|(p, r)| p > r)).collect();

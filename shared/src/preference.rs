@@ -24,11 +24,21 @@ pub enum PreferenceError {
 
 impl Preference {
     /// The preference that asks for nothing.
+    ///
+    /// ```
+    /// use moslim_shared::preference::Preference;
+    /// assert_eq!(Preference::none(2).active(), 0);
+    /// ```
     pub fn none(objectives: usize) -> Self {
         Self(vec![None; objectives])
     }
 
     /// Asks for one objective only.
+    ///
+    /// ```
+    /// use moslim_shared::preference::Preference;
+    /// assert_eq!(Preference::single(3, 1, 4), Preference(vec![None, Some(4), None]));
+    /// ```
     pub fn single(objectives: usize, objective: usize, class: usize) -> Self {
         let mut preference = Self::none(objectives);
         preference.0[objective] = Some(class);
@@ -36,6 +46,11 @@ impl Preference {
     }
 
     /// The (objective, class) pairs asked for, in objective order.
+    ///
+    /// ```
+    /// use moslim_shared::preference::Preference;
+    /// assert_eq!(Preference(vec![None, Some(4), Some(0)]).asked().collect::<Vec<_>>(), [(1, 4), (2, 0)]);
+    /// ```
     pub fn asked(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.0.iter().enumerate().filter_map(|(i, t)| t.map(|t| (i, t)))
     }
@@ -46,11 +61,32 @@ impl Preference {
     }
 
     /// Prompt tags in objective order, for example `<helpfulness=4><verbosity=0>`.
+    ///
+    /// ```
+    /// use moslim_shared::objective::Objective;
+    /// use moslim_shared::preference::Preference;
+    /// let objectives = [
+    ///     Objective::new("helpfulness", "", "", &["none", "half", "all"]),
+    ///     Objective::new("verbosity", "", "", &["short", "long"]),
+    /// ];
+    /// assert_eq!(Preference(vec![Some(2), Some(0)]).tags(&objectives), "<helpfulness=2><verbosity=0>");
+    /// ```
     pub fn tags(&self, objectives: &[Objective]) -> String {
         self.asked().map(|(i, t)| objectives[i].tag(t)).collect()
     }
 
     /// Reads `helpfulness=4,verbosity=0`. A class may also be given by its label; an empty text asks for nothing.
+    ///
+    /// ```
+    /// use moslim_shared::objective::Objective;
+    /// use moslim_shared::preference::Preference;
+    /// let objectives = [
+    ///     Objective::new("helpfulness", "", "", &["none", "half", "all"]),
+    ///     Objective::new("verbosity", "", "", &["short", "long"]),
+    /// ];
+    /// assert_eq!(Preference::parse("verbosity=long", &objectives), Ok(Preference(vec![None, Some(1)])));
+    /// assert!(Preference::parse("kindness=1", &objectives).is_err());
+    /// ```
     pub fn parse(text: &str, objectives: &[Objective]) -> Result<Self, PreferenceError> {
         let mut preference = Self::none(objectives.len());
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
@@ -79,6 +115,16 @@ impl Preference {
     }
 
     /// Writes what [`Preference::parse`] reads.
+    ///
+    /// ```
+    /// use moslim_shared::objective::Objective;
+    /// use moslim_shared::preference::Preference;
+    /// let objectives = [
+    ///     Objective::new("helpfulness", "", "", &["none", "half", "all"]),
+    ///     Objective::new("verbosity", "", "", &["short", "long"]),
+    /// ];
+    /// assert_eq!(Preference(vec![Some(2), None]).print(&objectives), "helpfulness=2");
+    /// ```
     pub fn print(&self, objectives: &[Objective]) -> String {
         self.asked().map(|(i, t)| format!("{}={}", objectives[i].id, t)).collect::<Vec<_>>().join(",")
     }

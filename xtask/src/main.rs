@@ -4,6 +4,7 @@
 //!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
+//!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
 //!     cargo lab page                                            build the page into dist/
 
@@ -116,6 +117,18 @@ fn test(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// The test that kills the server while a run trains, as often as asked for.
+fn soak(rest: &[String]) -> Result<()> {
+    let kills: u32 = match rest.first() {
+        Some(text) => text.parse().with_context(|| format!("\"{text}\" is no number of kills"))?,
+        None => 50,
+    };
+    let binary = build_server(&[])?;
+    let mut command = cargo(&["test", "--package", "moslim-tests", "--test", "server", "again_and_again", "--", "--nocapture"]);
+    command.env("MOSLIM_LAB_BIN", &binary).env("MOSLIM_SOAK_KILLS", kills.to_string());
+    run(command)
+}
+
 /// Measures how fast this machine trains.
 fn bench(options: Options) -> Result<()> {
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
@@ -141,12 +154,14 @@ fn main() -> Result<()> {
         Some("bench") => bench(options(args.skip(1))?),
         Some("flamegraph") => profile::flamegraph(&options(args.skip(1))?.rest),
         Some("page") => page::build(),
+        Some("soak") => soak(&options(args.skip(1))?.rest),
         Some("tidy") => tidy::tidy(),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
+            println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())

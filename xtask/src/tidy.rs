@@ -124,7 +124,7 @@ fn check_backends(wrong: &mut Vec<String>) -> Result<()> {
         wrong.push(format!("ARCHITECTURE.md: does not say \"{BACKENDS_LISTED} ...\""));
         return Ok(());
     };
-    let list = list.split("\n\n").next().unwrap_or_default();
+    let list = list.split(" alone").next().unwrap_or_default();
     let listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
     let folder = root().join("backend/engine");
     for source in &Krate::read("moslim-engine", &folder)?.sources {

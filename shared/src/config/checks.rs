@@ -192,6 +192,10 @@ impl RunConfig {
             "policy.minibatches",
             "is larger than the number of prompts; samples of one prompt stay together",
         );
+        // JSON, which the table is read against, has nothing in place of these.
+        for (field, value) in [("policy.clip_high", policy.clip_high), ("policy.kl_target", policy.kl_target)] {
+            c.require(value.is_none_or(f64::is_finite), field, "is not a number");
+        }
         c.require(
             policy.kl_target.is_none() || policy.kl_coefficient > 0.0,
             "policy.kl_coefficient",
@@ -251,6 +255,8 @@ mod tests {
         check(|c| c.reward_trunk.layers = 3, "reward_from_sft");
         check(|c| c.task.label_noise = f64::NAN, "task.label_noise");
         check(|c| c.sft.learning_rate = -1.0, "sft.learning_rate");
+        check(|c| c.policy.clip_high = Some(f64::NAN), "policy.clip_high");
+        check(|c| c.policy.kl_target = Some(0.0), "policy.kl_target");
         check(|c| c.targets.objectives = vec!["kindness".into()], "targets.objectives[0]");
         check(|c| c.targets.held_out[0][1].class = 9, "targets.held_out[0][1].class");
 

@@ -1,0 +1,110 @@
+//! A task that the engine does not know: two objectives, its own rules, and no file but this one. Every stage runs on it, with gold
+//! rules and without; the run is kept in memory.
+
+use moslim_engine::data::{Gold, Grades, Row, Splits, Task, TaskCard};
+use moslim_engine::keep::files::{Files, Memory};
+use moslim_engine::keep::{Job, journal};
+use moslim_engine::progress::Stop;
+use moslim_engine::run::train_on;
+use moslim_shared::config::RunConfig;
+use moslim_shared::event::{EventBody, Outcome, Stage};
+use moslim_shared::objective::Objective;
+use moslim_shared::presets;
+use moslim_shared::summary::{Grader, RunSummary};
+use std::sync::Arc;
+
+/// Polite answers say please; long ones have more words.
+struct Rules;
+
+impl Gold for Rules {
+    fn grade(&self, _question: &str, answer: &str) -> Grades {
+        let length = (answer.split_whitespace().count() / 4).min(2);
+        Grades { classes: vec![usize::from(answer.contains("please")), length], fluent: answer.ends_with('.') }
+    }
+}
+
+fn objectives() -> Vec<Objective> {
+    vec![
+        Objective::new("politeness", "Politeness", "Whether it says please.", &["rude", "polite"]),
+        Objective::new("length", "Length", "Words.", &["short", "middle", "long"]).lower_is_better(),
+    ]
+}
+
+fn rows(questions: &[String], answers: usize) -> Vec<Row> {
+    let colours = ["red", "green", "blue", "grey", "pink", "white"];
+    let mut rows = Vec::new();
+    for (q, question) in questions.iter().enumerate() {
+        for a in 0..answers {
+            let words = vec![colours[(q + a) % colours.len()]; 1 + a % 11].join(" ");
+            let answer = if a % 2 == 0 { format!("Take {words}, please.") } else { format!("Take {words}.") };
+            let labels = Rules.grade(question, &answer).classes.into_iter().map(Some).collect();
+            rows.push(Row { question: question.clone(), answer, labels });
+        }
+    }
+    rows
+}
+
+fn task(gold: bool) -> Task {
+    let questions =
+        |from: usize, to: usize| (from..to).map(|n| format!("Which colour suits number {n}?")).collect::<Vec<String>>();
+    let (train, validation, test) = (questions(0, 40), questions(40, 48), questions(48, 56));
+    let splits = Splits {
+        train: rows(&train, 22),
+        validation: rows(&validation, 22),
+        test: rows(&test, 22),
+        train_questions: train,
+        validation_questions: validation,
+        test_questions: test,
+    };
+    Task { name: "colours".into(), objectives: objectives(), splits, gold: gold.then(|| Box::new(Rules) as Box<dyn Gold>) }
+}
+
+fn config() -> RunConfig {
+    let mut config = presets::find("smoke").expect("a shipped preset").config;
+    config.targets.held_out.clear();
+    config
+}
+
+fn run(gold: bool) -> (RunSummary, Vec<EventBody>, Memory) {
+    let files = Memory::default();
+    let job = Job::new("mine", config(), Arc::new(files.clone()));
+    let summary = train_on(&job, task(gold), &Stop::default(), &mut |_| {}).expect("a finished run");
+    let text = files.read("runs/mine/events.jsonl").unwrap().expect("a journal");
+    (summary, journal::events(&text).into_iter().map(|e| e.body).collect(), files)
+}
+
+#[test]
+fn every_stage_runs_on_a_task_of_its_own() {
+    let (summary, events, files) = run(true);
+    let heads: Vec<&str> = summary.control.policy.heads.iter().map(|h| h.objective.as_str()).collect();
+    assert_eq!((summary.control.grader, heads), (Grader::Gold, vec!["politeness", "length"]));
+    assert!(summary.kl_frontier.iter().all(|p| p.gold_hit_rate.is_some()));
+    assert!(matches!(&events[0], EventBody::Started { objectives: own, .. } if *own == objectives()));
+    assert!(matches!(events.last(), Some(EventBody::Ended { outcome: Outcome::Finished, .. })));
+    let began: Vec<Stage> =
+        events.iter().filter_map(|e| if let EventBody::StageBegan { stage, .. } = e { Some(*stage) } else { None }).collect();
+    assert_eq!(began, [Stage::Sft, Stage::RewardModel, Stage::Calibration, Stage::Policy, Stage::Evaluation]);
+    // What is needed to score and show it later lies with the run.
+    let card: TaskCard = serde_json::from_slice(&files.read("runs/mine/task.json").unwrap().unwrap()).unwrap();
+    assert_eq!((card.name.as_str(), card.objectives), ("colours", objectives()));
+    assert_eq!(card.fingerprint, task(true).fingerprint());
+    assert!(!files.list("runs/mine").unwrap().iter().any(|f| f.starts_with("checkpoint-")));
+}
+
+#[test]
+fn without_gold_rules_the_held_out_reward_model_grades_under_its_own_name() {
+    let (summary, events, _) = run(false);
+    assert_eq!(summary.control.grader, Grader::HeldOutRewardModel);
+    assert!(summary.kl_frontier.iter().all(|p| p.gold_hit_rate.is_none() && p.held_out_hit_rate.is_some()));
+    assert!(events.iter().any(|e| matches!(e, EventBody::StageEnded { stage: Stage::HeldOutRewardModel, .. })));
+    let graders: Vec<Grader> =
+        events.iter().filter_map(|e| if let EventBody::Control { grader, .. } = e { Some(*grader) } else { None }).collect();
+    assert_eq!(graders, [Grader::HeldOutRewardModel, Grader::RewardModel, Grader::HeldOutRewardModel, Grader::RewardModel]);
+}
+
+#[test]
+fn another_label_is_another_task() {
+    let mut other = task(true);
+    other.splits.test[0].labels[0] = None;
+    assert_ne!(other.fingerprint(), task(true).fingerprint());
+}
