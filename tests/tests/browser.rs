@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
 use moslim_shared::study::StudyResults;
 use moslim_shared::summary::{ControlReport, ControlSummary};
-use moslim_tests::{Browser, LIMIT, Lab, long_run};
+use moslim_tests::{Browser, LIMIT, Lab, long_run, signal};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -138,15 +138,20 @@ async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> 
     browser.screen(1280, 900, "light").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
 
-    // The server dies while a run goes on; the page waits for it, and goes on with the run.
-    let long = lab.start_run(&long_run(120)).await;
+    // The server dies while a run goes on; the run does not notice, and the page waits for the next one.
+    let long = lab.start_run(&long_run(600)).await;
     browser.goto(&format!("{origin}/runs/{long}")).await?;
     lab.wait_for_policy(&long, 6).await;
     browser.wait("document.querySelectorAll('table.matrix[data-who=rollouts]').length === 4").await?;
     lab.kill();
     browser.wait(&format!("{CONNECTION} === 'reconnecting'")).await?;
     lab.restart().await;
-    browser.wait(&format!("{CONNECTION} === 'live' && {STATUS} === 'interrupted'")).await?;
+    browser.wait(&format!("{CONNECTION} === 'live' && {STATUS} === 'running'")).await?;
+    let workers = lab.workers();
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    // Then its process dies, too, and the page says how to go on.
+    assert!(signal(workers[0], "KILL"));
+    browser.wait(&format!("{STATUS} === 'interrupted'")).await?;
     let banner = browser.wait("document.querySelector('#banner')?.textContent").await?;
     assert!(banner.as_str().is_some_and(|text| text.contains("interrupted") && text.contains("checkpoint")), "{banner}");
     browser.click("#resume").await?;

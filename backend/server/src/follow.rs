@@ -253,6 +253,10 @@ impl Follower {
         let state = |run: &Followed| (run.info.status, run.info.message.clone(), run.info.summary.is_some());
         let before = state(run);
         let lines = run.take(&text);
+        if life == Life::Running && run.ending.is_none() && run.info.status != RunStatus::Running {
+            // It has begun, or goes on, and has not said so yet.
+            (run.info.status, run.info.message) = (RunStatus::Running, String::new());
+        }
         if let Life::Gone(how) = life {
             if let Some((outcome, message)) = run.ending.take() {
                 let told = matches!(outcome, Outcome::Failed | Outcome::Interrupted);
@@ -303,6 +307,15 @@ impl Follower {
         });
         let mut watcher = watcher.inspect_err(|e| tracing::warn!("no notices of new events ({e}); looking instead")).ok();
         let mut watched: HashSet<RunId> = HashSet::new();
+        if let Some(watcher) = &mut watcher {
+            // What trains already when the server starts.
+            let runs = self.lock();
+            for id in runs.iter().filter(|(_, f)| f.info.status == RunStatus::Running).map(|(id, _)| id) {
+                if watcher.watch(&self.data.run(id), RecursiveMode::NonRecursive).is_ok() {
+                    watched.insert(id.clone());
+                }
+            }
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0;

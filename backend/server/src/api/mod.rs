@@ -19,6 +19,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use serde::de::DeserializeOwned;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
 
 /// The whole application: API, websocket and page, behind the guard.
 pub fn router(app: Shared) -> Router {
@@ -35,6 +36,8 @@ pub fn router(app: Shared) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(hosts, guard))
         .layer(from_fn(secure))
+        // Every request and how it was answered: RUST_LOG=tower_http=debug shows them.
+        .layer(TraceLayer::new_for_http())
         .with_state(app)
 }
 
