@@ -73,11 +73,11 @@ async fn export(pool: &SqlitePool, data: &DataFolder) -> Result<usize> {
             write_file(&folder.join("config.json"), row.try_get::<String, _>("config")?.as_bytes())?;
         }
         let mut text = String::new();
-        let mut part = None;
+        let mut known = Known::default();
         let query = sqlx::query("SELECT time, body FROM events WHERE run = ? ORDER BY seq").bind(id.as_str());
         for row in query.fetch_all(pool).await? {
             let body: Value = serde_json::from_str(row.try_get("body")?).unwrap_or(Value::Null);
-            let _ = writeln!(text, "{}", json!({ "time": row.try_get::<i64, _>("time")?, "body": modern(body, &mut part) }));
+            let _ = writeln!(text, "{}", json!({ "time": row.try_get::<i64, _>("time")?, "body": modern(body, &mut known) }));
         }
         write_file(&folder.join("events.jsonl"), text.as_bytes())?;
         count += 1;
@@ -85,9 +85,17 @@ async fn export(pool: &SqlitePool, data: &DataFolder) -> Result<usize> {
     Ok(count)
 }
 
-/// An event as it is written now: which part of a stage it is about was said by an event of its own. `part`: the stage and the
-/// part that the last of those named.
-fn modern(mut body: Value, part: &mut Option<(String, Value)>) -> Value {
+/// What earlier events of a run said.
+#[derive(Default)]
+struct Known {
+    /// The stage and the part of it that trains.
+    part: Option<(String, Value)>,
+    /// Ids of the objectives, in order.
+    objectives: Vec<String>,
+}
+
+/// An event as it is written now: which part of a stage it is about was said by an event of its own.
+fn modern(mut body: Value, known: &mut Known) -> Value {
     let Some((kind, fields)) = body.as_object_mut().and_then(|o| o.iter_mut().next()) else { return body };
     let (kind, Some(fields)) = (kind.clone(), fields.as_object_mut()) else { return body };
     let text = |fields: &Map<String, Value>, key: &str| fields.get(key).and_then(Value::as_str).map(str::to_string);
@@ -96,7 +104,7 @@ fn modern(mut body: Value, part: &mut Option<(String, Value)>) -> Value {
             let stage = text(fields, "stage").unwrap_or_default();
             let name = text(fields, "name").unwrap_or_default();
             fields.remove("stage");
-            *part = Some((stage, Value::Object(fields.clone())));
+            known.part = Some((stage, Value::Object(fields.clone())));
             // Its place is kept, so that numbers stay.
             return json!({ "note": { "text": format!("now: {name}") } });
         }
@@ -105,10 +113,21 @@ fn modern(mut body: Value, part: &mut Option<(String, Value)>) -> Value {
                 "validation" => "reward_model".into(),
                 _ => "policy".into(),
             });
-            if let Some((of, part)) = part.as_ref().filter(|(of, _)| *of == stage) {
-                debug_assert_eq!(of, &stage);
+            if let Some((_, part)) = known.part.as_ref().filter(|(of, _)| *of == stage) {
                 fields.insert("part".into(), part.clone());
+                // A model of its own for each objective was called by the objective.
+                let own = known.objectives.iter().position(|id| part["name"] == json!(id));
+                if kind == "validation"
+                    && let Some(own) = own
+                {
+                    fields.insert("objectives".into(), json!([own]));
+                }
             }
+        }
+        "started" => {
+            let objectives = fields.get("objectives").and_then(Value::as_array);
+            let ids = objectives.into_iter().flatten().filter_map(|o| o["id"].as_str().map(str::to_string));
+            known.objectives = ids.collect();
         }
         _ => {}
     }
@@ -121,20 +140,28 @@ mod tests {
 
     #[test]
     fn events_learn_whose_they_are() {
-        let mut part = None;
-        let note = modern(json!({"part": {"stage": "policy", "index": 2, "count": 4, "name": "honesty"}}), &mut part);
+        let mut known = Known::default();
+        modern(json!({"started": {"objectives": [{"id": "helpfulness"}, {"id": "honesty"}]}}), &mut known);
+        let note = modern(json!({"part": {"stage": "policy", "index": 2, "count": 4, "name": "honesty"}}), &mut known);
         assert_eq!(note["note"]["text"], "now: honesty");
-        let began = modern(json!({"stage_began": {"stage": "policy", "from": 0, "total": 3}}), &mut part);
+        let began = modern(json!({"stage_began": {"stage": "policy", "from": 0, "total": 3}}), &mut known);
         let EventBody::StageBegan { part: Some(p), total: 3, .. } = serde_json::from_value(began).unwrap() else {
             panic!("a stage with a part was expected")
         };
         assert_eq!((p.index, p.count, p.name.as_str()), (2, 4, "honesty"));
-        let other = modern(json!({"stage_began": {"stage": "evaluation", "from": 0, "total": 3}}), &mut part);
+        modern(json!({"part": {"stage": "reward_model", "index": 2, "count": 2, "name": "honesty"}}), &mut known);
+        let EventBody::Validation { objectives, .. } =
+            serde_json::from_value(modern(json!({"validation": {"step": 3, "qwk": [0.5]}}), &mut known)).unwrap()
+        else {
+            panic!("a validation was expected")
+        };
+        assert_eq!(objectives, [1]);
+        let other = modern(json!({"stage_began": {"stage": "evaluation", "from": 0, "total": 3}}), &mut known);
         assert!(other["stage_began"].get("part").is_none());
         let control = json!({"control": {"policy": "sft", "judge": "gold", "report": {"heads": [], "joint_hit_rate": 0.0,
             "held_out_hit_rate": 0.0, "trained_hit_rate": 0.0, "fluency": 0.0}}});
         assert!(matches!(
-            serde_json::from_value(modern(control, &mut part)).unwrap(),
+            serde_json::from_value(modern(control, &mut known)).unwrap(),
             EventBody::Control { policy: Answerer::Sft, .. }
         ));
     }

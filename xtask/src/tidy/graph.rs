@@ -76,7 +76,9 @@ mod tests {
         let modules: BTreeSet<String> = ["a", "b", "c", "d"].map(String::from).into();
         let uses = |pairs: &[(&str, &str)]| {
             let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            pairs.iter().for_each(|(a, b)| drop(out.entry(a.to_string()).or_default().insert(b.to_string())));
+            for (a, b) in pairs {
+                out.entry(a.to_string()).or_default().insert(b.to_string());
+            }
             out
         };
         let circles = |pairs: &[(&str, &str)]| {

@@ -21,8 +21,7 @@ const RESAMPLES: usize = 400;
 /// # Errors
 /// When the tokenizer fails, or `each` stops the evaluation.
 pub fn front<B: Kernels>(
-    x: &Answering<B>,
-    grading: &Grading<B>,
+    (x, grading): (&Answering<B>, &Grading<B>),
     steered: &[usize],
     goals: &[Preference],
     questions: usize,

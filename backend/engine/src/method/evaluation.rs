@@ -150,12 +150,12 @@ pub fn evaluate<B: TrainBackend>(
             progress.emit(EventBody::Evaluating { done, total });
             progress.check()
         };
-        report = front(&x, &grading, steered, &fixed, each, &sampling, seed, || go_on(progress, each))?;
+        report = front((&x, &grading), steered, &fixed, each, &sampling, seed, || go_on(progress, each))?;
         if reads_prompts {
             let trial = answering(method, &setting.corpus.train_questions);
             let (goals, own) = choose(&trial, steered, &sampling, |answers| go_on(progress, answers))?;
             work = own;
-            let best = front(&x, &grading, steered, &goals, each, &sampling, seed, || go_on(progress, each))?;
+            let best = front((&x, &grading), steered, &goals, each, &sampling, seed, || go_on(progress, each))?;
             report.chosen = Some(ChosenFront {
                 points: best.points,
                 hypervolume: best.hypervolume,

@@ -208,11 +208,11 @@ impl<B: TrainBackend> Iterations<'_, B> {
             state.beta = Exact(controller.coefficient);
         }
         progress.emit(EventBody::Policy { part: part.clone(), total, step: report.clone() });
-        if step % (total / 100).max(1) == 0 || step + 1 == total {
+        if step.is_multiple_of((total / 100).max(1)) || step + 1 == total {
             let samples = show(rollouts, prompts, setting)?;
             progress.emit(EventBody::Samples { part: part.clone(), step: step + 1, samples });
         }
-        if self.task.aim == Aim::Preference && ((step + 1) % (total / KL_POINTS).max(1) == 0 || step == 0) {
+        if self.task.aim == Aim::Preference && ((step + 1).is_multiple_of((total / KL_POINTS).max(1)) || step == 0) {
             let point = kl_point(&report, rollouts, prompts, setting, self.ready)?;
             state.kl_frontier.push(point);
             progress.emit(EventBody::KlFrontier { part, point });

@@ -10,7 +10,7 @@ use moslim_shared::config::settings::{Kind, Setting};
 pub fn field(form: Form, field: &'static Setting) -> AnyView {
     let id = element_id(field.path);
     let shown = form.shows(field);
-    let allowed = allowed(field);
+    let allowed = Some(allowed(field)).filter(|a| !a.is_empty()).map(|a| format!("({a})"));
     let note = format!("{id}-note");
     let message = form.message(field.path);
     let more = form.about(move |config| remark(field, config));

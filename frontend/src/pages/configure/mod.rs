@@ -27,24 +27,23 @@ pub fn Configure() -> impl IntoView {
     let form = Form::new(config);
     form.fetch();
     let cards: Vec<AnyView> = presets::all().into_iter().map(|p| preset_card(form, p)).collect();
-    let links: Vec<AnyView> =
-        SECTIONS.iter().map(|s| view! { <a href=format!("#section-{}", s.id) rel="external">{s.title}</a> }.into_any()).collect();
-    let sections: Vec<AnyView> = SECTIONS
-        .iter()
-        .map(|s| {
-            let extra = match s.id {
-                "run" => device_notes(form),
-                "targets" => targets::held_out(form),
-                _ => ().into_any(),
-            };
-            // Objectives and held-out pairs have editors of their own.
-            let own = SETTINGS.iter().filter(|f| f.section == s.id && !matches!(f.kind, Kind::Objectives | Kind::Pairs));
-            let shown: Vec<Memo<bool>> = own.clone().map(|f| form.shows(f)).collect();
-            let editor = s.id == "targets";
-            let any = Memo::new(move |_| editor || shown.iter().any(|s| s.get()));
-            section(s, any, own.map(|f| field(form, f)).collect(), extra)
-        })
-        .collect();
+    let mut links: Vec<AnyView> = Vec::new();
+    let mut sections: Vec<AnyView> = Vec::new();
+    for s in SECTIONS {
+        let extra = match s.id {
+            "run" => device_notes(form),
+            "targets" => targets::held_out(form),
+            _ => ().into_any(),
+        };
+        // Objectives and held-out pairs have editors of their own.
+        let own = SETTINGS.iter().filter(|f| f.section == s.id && !matches!(f.kind, Kind::Objectives | Kind::Pairs));
+        let shown: Vec<Memo<bool>> = own.clone().map(|f| form.shows(f)).collect();
+        let editor = s.id == "targets";
+        let any = Memo::new(move |_| editor || shown.iter().any(|s| s.get()));
+        let link = view! { <a href=format!("#section-{}", s.id) rel="external" class:gone=move || !any.get()>{s.title}</a> };
+        links.push(link.into_any());
+        sections.push(section(s, any, own.map(|f| field(form, f)).collect(), extra));
+    }
     let depths: Vec<AnyView> = Depth::ALL
         .into_iter()
         .map(|depth| {

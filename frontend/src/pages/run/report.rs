@@ -203,7 +203,7 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
             {compute(&summary.compute)}
             <div>
                 <p class="hint">
-                    "Measured with gold rules on held-out questions. The file holds every figure, and the settings to compute them again."
+                    "Graded by rules that also made the reward model's labels, on held-out questions about topics that training has seen. The file holds every figure, and the settings to compute them again."
                 </p>
                 <p>
                     <a class="button" rel="external" download=format!("{}.json", summary.run) href=format!("/api/v1/runs/{}", summary.run)>

@@ -28,7 +28,7 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
         <div class="card" id="trade-offs">
             <h3>"Trade-offs"</h3>
             <p class="hint">
-                "Mean utility of each objective, from 0 (worst class) to 1 (best), by gold rules on held-out questions. "
+                "Mean utility of each objective, from 0 (worst class) to 1 (best), as the grader sees answers to held-out questions. "
                 "Weights are in the order of the columns."
             </p>
             {points(state, report, &report.points, "One row for every trade-off that was asked for")}

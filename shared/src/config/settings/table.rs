@@ -64,8 +64,8 @@ const fn num(low: f64, high: f64) -> Kind {
 pub const SECTIONS: &[Section] = &[
     Section {
         id: "targets",
-        title: "Objectives and targets",
-        intro: "Which objectives prompts may ask for, how often, and which combinations are kept out of training to test on.",
+        title: "Targets",
+        intro: "How often prompts ask for an objective, and which combinations are kept out of training to test on.",
     },
     Section { id: "method", title: "Method", intro: "How graded answers become a policy that can be steered." },
     Section {

@@ -5,11 +5,16 @@ use crate::config::RunConfig;
 use serde_json::{Number, Value};
 use std::fmt::Write;
 
-/// A value as an input shows it; lists as JSON.
+/// A value as an input shows it; lists as JSON, and nothing for an empty one.
 pub fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
+        Some(Value::Array(list)) if list.is_empty() => String::new(),
         Some(Value::String(s)) => s.clone(),
+        Some(Value::Number(n)) => match (n.as_u64(), n.as_f64()) {
+            (None, Some(x)) => x.to_string(),
+            _ => n.to_string(),
+        },
         Some(other) => other.to_string(),
     }
 }
@@ -79,7 +84,7 @@ pub fn markdown() -> String {
             let who = [
                 s.methods.iter().map(|m| m.title()).collect::<Vec<_>>().join(", "),
                 s.optimizers.iter().map(|o| o.title()).collect::<Vec<_>>().join(", "),
-                s.losses.iter().map(|l| super::variant(l)).collect::<Vec<_>>().join(", "),
+                s.losses.iter().map(super::variant).collect::<Vec<_>>().join(", "),
             ];
             let who: Vec<String> = who.into_iter().filter(|w| !w.is_empty()).collect();
             let who = if who.is_empty() { "all".into() } else { who.join("; ") };
