@@ -3,8 +3,8 @@
 use super::sources::Krate;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Modules of a crate that use each other in a circle, each circle by its modules' paths. A module that only says which files lie
-/// in its folder uses none of them; one that re-exports from them does.
+/// Modules of a crate that use each other in a circle, each circle by its modules' paths. That a folder's pieces use what its own
+/// file holds, while that file puts the pieces together, is no circle; everything else is.
 pub fn circles(krate: &Krate) -> Vec<Vec<String>> {
     let name = |module: &[String]| if module.is_empty() { "crate".into() } else { format!("crate::{}", module.join("::")) };
     let modules: BTreeSet<String> = krate.sources.iter().map(|s| name(&s.module)).collect();
@@ -12,13 +12,18 @@ pub fn circles(krate: &Krate) -> Vec<Vec<String>> {
     for source in &krate.sources {
         let own = name(&source.module);
         for (path, _) in &source.paths {
+            // A path may begin with a module of the own folder.
+            let first = path.split("::").next().unwrap_or_default();
+            let path = if modules.contains(&format!("{own}::{first}")) { format!("{own}::{path}") } else { path.clone() };
             // The module of a path is its longest beginning that is one.
             let mut parts: Vec<&str> = path.split("::").collect();
             while !parts.is_empty() && !modules.contains(&parts.join("::")) {
                 parts.pop();
             }
             let used = parts.join("::");
-            if !used.is_empty() && used != own {
+            // The pieces of a room may use what its own file holds, which puts them together.
+            let holds = own.starts_with(&format!("{used}::"));
+            if !used.is_empty() && used != own && !holds {
                 uses.entry(own.clone()).or_default().insert(used);
             }
         }
