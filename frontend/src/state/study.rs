@@ -57,12 +57,13 @@ pub fn setting(labels: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use moslim_shared::study::StudyRunState;
     use moslim_shared::study::StudyRunStatus::{Failed, Finished, Running, Waiting};
 
-    fn state(active: bool, statuses: &[StudyRunStatus]) -> StudyState {
+    /// A study with runs that stand like this.
+    pub fn state(active: bool, statuses: &[StudyRunStatus]) -> StudyState {
         let run = |status: &StudyRunStatus| StudyRunState {
             run: "r".into(),
             labels: vec!["a".into()],

@@ -214,26 +214,8 @@ fn progress(state: &StudyState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::study::tests::state;
     use moslim_shared::study::StudyRunStatus::{Failed, Finished, Running, Waiting};
-
-    fn state(active: bool, statuses: &[StudyRunStatus]) -> StudyState {
-        let run = |status: &StudyRunStatus| StudyRunState {
-            run: "r".into(),
-            labels: vec!["a".into()],
-            seed: 1,
-            status: *status,
-            message: String::new(),
-        };
-        StudyState {
-            id: "s".into(),
-            name: "methods".into(),
-            question: String::new(),
-            created: 0,
-            active,
-            runs: statuses.iter().map(run).collect(),
-            seconds_left: None,
-        }
-    }
 
     #[test]
     fn progress_names_what_there_is() {
