@@ -107,4 +107,8 @@ fn another_label_is_another_task() {
     let mut other = task(true);
     other.splits.test[0].labels[0] = None;
     assert_ne!(other.fingerprint(), task(true).fingerprint());
+    // Policies are optimised on questions, whether or not a row answers them.
+    let mut other = task(true);
+    other.splits.train_questions.push("Which colour suits me?".into());
+    assert_ne!(other.fingerprint(), task(true).fingerprint());
 }

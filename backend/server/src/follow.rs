@@ -1,6 +1,8 @@
 //! Follows the journals of all runs in the data folder, whoever writes them, and says what has grown. The journals are the truth;
 //! what is kept here is how far they were read, and what they say of their runs.
 
+mod run;
+
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
@@ -8,21 +10,19 @@ use crate::launch::{Launcher, Life};
 use anyhow::{Context, Result};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
-use moslim_shared::summary::RunSummary;
+use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
 use notify::{RecursiveMode, Watcher};
+use run::{Followed, MARK_EVERY, created, read_about, said_by_summary};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
 /// Announcements kept for a slow listener; one that falls further behind is told so and reads the journal.
 const NEWS: usize = 256;
-/// Lines between two positions that are remembered, so that any event is found without reading a journal from its start.
-const MARK_EVERY: u64 = 256;
 /// Time between two looks at runs that train, and how many of them there are between two looks at all runs: file systems may tell
 /// nothing of changes made on another machine.
 const TICK: Duration = Duration::from_millis(400);
@@ -33,8 +33,6 @@ const GATHER: Duration = Duration::from_millis(10);
 const START_TIME: Duration = Duration::from_secs(15);
 /// Time that a process has to go after its last word, before it is looked at again later.
 const EXIT_TIME: Duration = Duration::from_millis(500);
-/// Lines of a process's log that are shown when it ends without a word.
-const SHOWN_LINES: usize = 10;
 
 /// Says that the journal of a run has grown. It carries no events: a listener reads them from the journal, so there is
 /// one way to get events, live or late, and none can be lost or come twice.
@@ -43,21 +41,6 @@ pub struct News {
     pub run: RunId,
     /// Whether the run's state (status, message, summary) changed too.
     pub state_changed: bool,
-}
-
-/// What is known of one run.
-struct Followed {
-    info: RunInfo,
-    /// Bytes of the journal's whole lines.
-    bytes: u64,
-    /// Where line `n * MARK_EVERY` begins; empty until the run is read.
-    marks: Vec<u64>,
-    /// When its process was started here, until it says something.
-    started: Option<Instant>,
-    /// How it says that it ended; it has when its process is gone, too.
-    ending: Option<(Outcome, String)>,
-    /// Whether anything changed since it was written to the index.
-    dirty: bool,
 }
 
 /// Follows journals. Clones share what is known.
@@ -162,9 +145,10 @@ impl Follower {
     /// # Errors
     /// When the journal cannot be read.
     pub fn events(&self, id: &RunId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.mark(id)?;
         let (last, mark) = {
-            let mut runs = self.lock();
-            let Some(run) = runs.get_mut(id) else { return Ok(Vec::new()) };
+            let runs = self.lock();
+            let Some(run) = runs.get(id) else { return Ok(Vec::new()) };
             if after >= run.info.last_seq {
                 return Ok(Vec::new());
             }
@@ -173,9 +157,7 @@ impl Follower {
                 let events = said_by_summary(&run.info).into_iter().skip(after as usize).take(limit);
                 return Ok(events.collect());
             }
-            let at = (after / MARK_EVERY) as usize;
-            // Where a run was taken from the index, its positions are found when they are asked for.
-            let at = at.min(run.marks.len().saturating_sub(1));
+            let at = ((after / MARK_EVERY) as usize).min(run.marks.len().saturating_sub(1));
             (run.info.last_seq, (at as u64 * MARK_EVERY, run.marks.get(at).copied().unwrap_or(0)))
         };
         let path = self.data.run(id).join(journal::FILE);
@@ -195,6 +177,27 @@ impl Follower {
             }
         }
         Ok(events)
+    }
+
+    /// Finds the positions of a run that was taken from the index: once, when its events are first asked for.
+    fn mark(&self, id: &RunId) -> Result<()> {
+        let unmarked = |run: &Followed| run.marks.is_empty() && run.bytes > 0;
+        let Some(bytes) = self.lock().get(id).filter(|run| unmarked(run)).map(|run| run.bytes) else { return Ok(()) };
+        let path = self.data.run(id).join(journal::FILE);
+        let mut reader = BufReader::new(File::open(&path).with_context(|| format!("opening {}", path.display()))?).take(bytes);
+        let (mut marks, mut at, mut lines, mut line) = (vec![0], 0, 0u64, Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            (at, lines) = (at + line.len() as u64, lines + 1);
+            if lines.is_multiple_of(MARK_EVERY) {
+                marks.push(at);
+            }
+            line.clear();
+        }
+        // What it grew by meanwhile is found from the last position on.
+        if let Some(run) = self.lock().get_mut(id).filter(|run| unmarked(run) && run.bytes == bytes) {
+            run.marks = marks;
+        }
+        Ok(())
     }
 
     /// Reads what a journal has grown by, looks whether its process lives, and announces what changed.
@@ -374,123 +377,4 @@ impl Follower {
     fn knows(&self, id: &RunId) -> bool {
         self.lock().contains_key(id)
     }
-}
-
-impl Followed {
-    fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
-        let info = RunInfo {
-            id: id.to_string(),
-            name: config.name.clone(),
-            preset: config.preset.clone(),
-            seed: config.seed,
-            status: RunStatus::Interrupted,
-            created,
-            last_seq: 0,
-            message: "it has not begun; resume it to begin".into(),
-            config: config.clone(),
-            summary: None,
-            about: About::default(),
-        };
-        Self { info, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
-    }
-
-    /// A run that has no journal, from before there were some, is known by its summary.
-    fn read_summary(&mut self, folder: &Path) {
-        let bytes = std::fs::read(folder.join("summary.json")).ok();
-        self.info.summary = bytes.and_then(|b| serde_json::from_slice::<RunSummary>(&b).ok());
-        if self.info.summary.is_some() {
-            (self.info.status, self.info.message) = (RunStatus::Finished, String::new());
-            self.info.last_seq = said_by_summary(&self.info).len() as u64;
-        } else {
-            self.info.message = "it did not finish; resume it to go on from its last checkpoint".into();
-        }
-    }
-
-    /// Takes in what a journal has grown by; returns the number of whole lines.
-    fn take(&mut self, text: &[u8]) -> u64 {
-        let mut lines = 0;
-        if self.bytes == 0 && !text.is_empty() {
-            self.info.last_seq = 0;
-        }
-        for line in text.split_inclusive(|&b| b == b'\n').filter(|l| l.ends_with(b"\n")) {
-            if !self.marks.is_empty() && self.info.last_seq.is_multiple_of(MARK_EVERY) {
-                self.marks.truncate((self.info.last_seq / MARK_EVERY) as usize);
-                self.marks.push(self.bytes);
-            }
-            self.bytes += line.len() as u64;
-            self.info.last_seq += 1;
-            lines += 1;
-            self.hear(line);
-        }
-        lines
-    }
-
-    /// What a line says of the run. Most lines are read by nobody but the page.
-    fn hear(&mut self, line: &[u8]) {
-        // A line is {"time":N,"body":{"kind":...; its kind is near its start.
-        let head = String::from_utf8_lossy(&line[..line.len().min(64)]);
-        let is = |kind: &str| head.contains(kind);
-        if is("\"body\":{\"started\"") {
-            let event = journal::read_line(self.info.last_seq, line);
-            if let EventBody::Started { config, .. } = event.body {
-                (self.info.name, self.info.preset, self.info.seed) = (config.name.clone(), config.preset.clone(), config.seed);
-                self.info.config = config;
-                if self.info.last_seq == 1 {
-                    self.info.created = event.time;
-                }
-            }
-            (self.info.status, self.info.message, self.started) = (RunStatus::Running, String::new(), None);
-            self.ending = None;
-        } else if is("\"body\":{\"summary\"") {
-            if let EventBody::Summary { summary } = journal::read_line(self.info.last_seq, line).body {
-                self.info.summary = Some(summary);
-            }
-        } else if is("\"body\":{\"ended\"")
-            && let EventBody::Ended { outcome, message } = journal::read_line(self.info.last_seq, line).body
-        {
-            self.ending = Some((outcome, message));
-        } else if self.info.last_seq == 1 {
-            self.info.status = RunStatus::Running;
-        }
-    }
-
-    /// The process of a run that has not ended is gone.
-    fn lose(&mut self, how: Option<String>, folder: &Path) {
-        // How it went is a failure; that nobody knows is what the end of a machine leaves.
-        self.info.status = if how.is_some() { RunStatus::Failed } else { RunStatus::Interrupted };
-        let how = how.unwrap_or_else(|| "its process went away without a word".into());
-        let mut message = format!("{how}; its last checkpoint is kept, resume the run to go on");
-        let log = std::fs::read(folder.join(crate::launch::LOG)).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(8 << 10)..]).into_owned();
-        let lines: Vec<&str> = log.lines().collect();
-        for (n, line) in lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().enumerate() {
-            message.push_str(if n == 0 { "\nThe last it said:\n" } else { "\n" });
-            message.extend(line.chars().take(500));
-        }
-        self.info.message = message;
-        self.started = None;
-    }
-}
-
-/// When a run was made, as far as its folder tells, milliseconds since the Unix epoch.
-fn created(folder: &Path) -> u64 {
-    let made = |file: &str| std::fs::metadata(folder.join(file)).and_then(|m| m.modified()).ok();
-    let time = made("config.toml").or_else(|| made("config.json")).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Name, note and tags that a person gave a run.
-fn read_about(folder: &Path) -> About {
-    let read = std::fs::read(folder.join("about.json")).ok();
-    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-}
-
-/// What a run without a journal would have said at its end.
-fn said_by_summary(info: &RunInfo) -> Vec<Event> {
-    let Some(summary) = &info.summary else { return Vec::new() };
-    crate::legacy::events_of(&info.config, summary)
-        .into_iter()
-        .zip(1..)
-        .map(|(body, seq)| Event { seq, time: info.created, body })
-        .collect()
 }

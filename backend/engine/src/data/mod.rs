@@ -95,7 +95,7 @@ impl Task {
         TaskCard { name: self.name.clone(), objectives: self.objectives.clone(), fingerprint: self.fingerprint() }
     }
 
-    /// SHA-256 over objectives and all rows: two tasks with the same one are the same to every stage.
+    /// SHA-256 over objectives, questions and all rows: two tasks with the same one are the same to every stage.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         let mut add = |text: &str| {
@@ -107,9 +107,10 @@ impl Task {
             add(if o.higher_is_better { "+" } else { "-" });
             o.classes.iter().for_each(|c| add(c));
         }
-        for (name, rows) in [("train", &self.splits.train), ("validation", &self.splits.validation), ("test", &self.splits.test)]
-        {
-            add(name);
+        let Splits { train, validation, test, train_questions, validation_questions, test_questions } = &self.splits;
+        for (rows, questions) in [(train, train_questions), (validation, validation_questions), (test, test_questions)] {
+            add(&format!("{} questions, {} rows", questions.len(), rows.len()));
+            questions.iter().for_each(|q| add(q));
             for row in rows {
                 add(&row.question);
                 add(&row.answer);

@@ -1,0 +1,148 @@
+//! What is known of one run: a fold over the lines of its journal.
+
+use crate::id::RunId;
+use moslim_engine::keep::journal;
+use moslim_shared::config::RunConfig;
+use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
+use moslim_shared::summary::RunSummary;
+use std::path::Path;
+use std::time::{Instant, UNIX_EPOCH};
+
+/// Lines between two positions that are remembered, so that any event is found without reading a journal from its start.
+pub const MARK_EVERY: u64 = 256;
+/// Lines of a process's log that are shown when it ends without a word.
+const SHOWN_LINES: usize = 10;
+
+/// What is known of one run.
+pub struct Followed {
+    pub info: RunInfo,
+    /// Bytes of the journal's whole lines.
+    pub bytes: u64,
+    /// Where line `n * MARK_EVERY` begins; empty until the run is read.
+    pub marks: Vec<u64>,
+    /// When its process was started here, until it says something.
+    pub started: Option<Instant>,
+    /// How it says that it ended; it has when its process is gone, too.
+    pub ending: Option<(Outcome, String)>,
+    /// Whether anything changed since it was written to the index.
+    pub dirty: bool,
+}
+
+impl Followed {
+    pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
+        let info = RunInfo {
+            id: id.to_string(),
+            name: config.name.clone(),
+            preset: config.preset.clone(),
+            seed: config.seed,
+            status: RunStatus::Interrupted,
+            created,
+            last_seq: 0,
+            message: "it has not begun; resume it to begin".into(),
+            config: config.clone(),
+            summary: None,
+            about: About::default(),
+        };
+        Self { info, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+    }
+
+    /// A run that has no journal, from before there were some, is known by its summary.
+    pub fn read_summary(&mut self, folder: &Path) {
+        let bytes = std::fs::read(folder.join("summary.json")).ok();
+        self.info.summary = bytes.and_then(|b| serde_json::from_slice::<RunSummary>(&b).ok());
+        if self.info.summary.is_some() {
+            (self.info.status, self.info.message) = (RunStatus::Finished, String::new());
+            self.info.last_seq = said_by_summary(&self.info).len() as u64;
+        } else {
+            self.info.message = "it did not finish; resume it to go on from its last checkpoint".into();
+        }
+    }
+
+    /// Takes in what a journal has grown by; returns the number of whole lines.
+    pub fn take(&mut self, text: &[u8]) -> u64 {
+        let mut lines = 0;
+        if self.bytes == 0 && !text.is_empty() {
+            self.info.last_seq = 0;
+        }
+        for line in text.split_inclusive(|&b| b == b'\n').filter(|l| l.ends_with(b"\n")) {
+            if !self.marks.is_empty() && self.info.last_seq.is_multiple_of(MARK_EVERY) {
+                self.marks.truncate((self.info.last_seq / MARK_EVERY) as usize);
+                self.marks.push(self.bytes);
+            }
+            self.bytes += line.len() as u64;
+            self.info.last_seq += 1;
+            lines += 1;
+            self.hear(line);
+        }
+        lines
+    }
+
+    /// What a line says of the run. Most lines are read by nobody but the page.
+    fn hear(&mut self, line: &[u8]) {
+        // A line is {"time":N,"body":{"kind":...; its kind is near its start.
+        let head = String::from_utf8_lossy(&line[..line.len().min(64)]);
+        let is = |kind: &str| head.contains(kind);
+        if is("\"body\":{\"started\"") {
+            let event = journal::read_line(self.info.last_seq, line);
+            if let EventBody::Started { config, .. } = event.body {
+                (self.info.name, self.info.preset, self.info.seed) = (config.name.clone(), config.preset.clone(), config.seed);
+                self.info.config = config;
+                if self.info.last_seq == 1 {
+                    self.info.created = event.time;
+                }
+            }
+            (self.info.status, self.info.message, self.started) = (RunStatus::Running, String::new(), None);
+            self.ending = None;
+        } else if is("\"body\":{\"summary\"") {
+            if let EventBody::Summary { summary } = journal::read_line(self.info.last_seq, line).body {
+                self.info.summary = Some(summary);
+            }
+        } else if is("\"body\":{\"ended\"")
+            && let EventBody::Ended { outcome, message } = journal::read_line(self.info.last_seq, line).body
+        {
+            self.ending = Some((outcome, message));
+        } else if self.info.last_seq == 1 {
+            self.info.status = RunStatus::Running;
+        }
+    }
+
+    /// The process of a run that has not ended is gone.
+    pub fn lose(&mut self, how: Option<String>, folder: &Path) {
+        // How it went is a failure; that nobody knows is what the end of a machine leaves.
+        self.info.status = if how.is_some() { RunStatus::Failed } else { RunStatus::Interrupted };
+        let how = how.unwrap_or_else(|| "its process went away without a word".into());
+        let mut message = format!("{how}; its last checkpoint is kept, resume the run to go on");
+        let log = std::fs::read(folder.join(crate::launch::LOG)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log[log.len().saturating_sub(8 << 10)..]).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        for (n, line) in lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().enumerate() {
+            message.push_str(if n == 0 { "\nThe last it said:\n" } else { "\n" });
+            message.extend(line.chars().take(500));
+        }
+        self.info.message = message;
+        self.started = None;
+    }
+}
+
+/// When a run was made, as far as its folder tells, milliseconds since the Unix epoch.
+pub fn created(folder: &Path) -> u64 {
+    let made = |file: &str| std::fs::metadata(folder.join(file)).and_then(|m| m.modified()).ok();
+    let time = made("config.toml").or_else(|| made("config.json")).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Name, note and tags that a person gave a run.
+pub fn read_about(folder: &Path) -> About {
+    let read = std::fs::read(folder.join("about.json")).ok();
+    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// What a run without a journal would have said at its end.
+pub fn said_by_summary(info: &RunInfo) -> Vec<Event> {
+    let Some(summary) = &info.summary else { return Vec::new() };
+    crate::legacy::events_of(&info.config, summary)
+        .into_iter()
+        .zip(1..)
+        .map(|(body, seq)| Event { seq, time: info.created, body })
+        .collect()
+}
