@@ -202,6 +202,39 @@ mod tests {
     }
 
     #[test]
+    fn discounts_and_decays_are_not_each_other() {
+        // gamma 0.9 and lambda 0.8: their product decays advantages, gamma alone discounts values.
+        let (advantages, returns) = gae(&[1.0, 2.0, 3.0], &[0.5, 1.0, 1.5], 0.9, 0.8);
+        close(&advantages, &[3.8696, 3.43, 1.5]);
+        close(&returns, &[4.3696, 4.43, 3.0]);
+        // With lambda 0 only the next value counts.
+        close(&gae(&[1.0, 2.0], &[0.5, 1.0], 0.9, 0.0).0, &[1.4, 1.0]);
+        assert_eq!(gae(&[], &[], 0.9, 0.8), (vec![], vec![]));
+        assert!(token_rewards(1.0, &[], 0.1).is_empty());
+    }
+
+    #[test]
+    fn batches_are_standardised_with_bessels_correction() {
+        let mut values = [1.0, 2.0, 4.0];
+        standardise(&mut values);
+        for (a, b) in values.iter().zip([-0.872872, -0.218218, 1.091089]) {
+            assert!((a - b).abs() < 2e-4, "{values:?}");
+        }
+        let mut alone = [3.0];
+        whiten(&mut alone);
+        assert_eq!(alone, [3.0]);
+    }
+
+    #[test]
+    fn objectives_that_are_not_asked_for_stay_out_of_gdpo() {
+        let rewards = [vec![Some(1.0), None], vec![Some(3.0), Some(2.0)], vec![Some(5.0), Some(6.0)]];
+        for (a, b) in gdpo(&rewards).iter().zip([-1.0, -0.707107, 1.707107]) {
+            assert!((a - b).abs() < 2e-4, "{a} is not {b}");
+        }
+        assert!(gdpo(&[]).is_empty());
+    }
+
+    #[test]
     fn gdpo_keeps_apart_what_a_sum_would_make_equal() {
         // Three samples earn (1, 0), (0, 1) and (0, 0) in sum-then-normalise: the first two are equal there.
         let rewards = |scale: f64| {

@@ -175,6 +175,9 @@ pub struct PolicyStep {
     /// DPO: share of pairs that the policy, against the reference, orders like the reward.
     #[serde(default)]
     pub preference_accuracy: Option<f64>,
+    /// Share of pairs that were left out because their scores are too close: no order, no lesson.
+    #[serde(default)]
+    pub pairs_left_out: Option<f64>,
     /// Gradient norm before clipping.
     pub gradient_norm: f64,
     /// Answers sampled so far, and their tokens.

@@ -402,6 +402,53 @@ mod tests {
     }
 
     #[test]
+    fn functions_match_the_vectors() {
+        use MappingFunction::*;
+        let p = [0.1, 0.2, 0.3, 0.4];
+        close(Moslim.value(&p, 1), 0.2);
+        close(Log.value(&p, 1), 0.2f64.ln());
+        // A probability of 0 has a logarithm all the same.
+        assert!(Log.value(&[0.0, 1.0], 0).is_finite());
+        // E = 2, one class from 1 and two from 0, of three.
+        close(Expected.value(&p, 1), -1.0 / 3.0);
+        close(Expected.value(&p, 0), -2.0 / 3.0);
+        close(RankedProbability.value(&[0.1, 0.2, 0.4, 0.2, 0.1], 0), -0.35);
+        close(RankedProbability.value(&[0.1, 0.2, 0.4, 0.2, 0.1], 4), -0.35);
+        assert_eq!((Argmax.value(&p, 3), Argmax.value(&p, 2)), (1.0, 0.0));
+    }
+
+    #[test]
+    fn running_statistics_move_by_their_rate() {
+        let config = MappingConfig { pooling: Pooling::Running, ..Default::default() };
+        let mut statistics = RewardStatistics { mean: vec![vec![0.5, 0.5]], std: vec![vec![0.1, 0.1]], ..Default::default() };
+        let (distributions, preference) = (vec![vec![0.9, 0.1]], Preference(vec![Some(0)]));
+        statistics.observe(&config, [(distributions.as_slice(), &preference)].into_iter(), 0.1);
+        close(statistics.mean[0][0], 0.54);
+        close(statistics.std[0][0], 0.025f64.sqrt());
+    }
+
+    #[test]
+    fn heads_of_different_size_are_pooled_by_themselves() {
+        let rows = vec![
+            vec![vec![0.2, 0.8], vec![0.1, 0.2, 0.7]],
+            vec![vec![0.6, 0.4], vec![0.5, 0.2, 0.3]],
+            vec![vec![0.7, 0.3], vec![0.3, 0.6, 0.1]],
+        ];
+        let plain = RewardStatistics::over(&MappingConfig::default(), &rows);
+        let pooled = RewardStatistics::over(&MappingConfig { pooling: Pooling::Head, ..Default::default() }, &rows);
+        assert_eq!(plain.mean, pooled.mean);
+        for head in 0..2 {
+            let squares: f64 = plain.std[head].iter().map(|s| s * s).sum();
+            let want = (squares / plain.std[head].len() as f64).sqrt();
+            assert!(pooled.std[head].iter().all(|s| (s - want).abs() < 1e-12));
+        }
+        // Means of E[c]: 0.5 of 0.8, 0.4, 0.3, and 1.6, 0.8, 0.8.
+        close(plain.expected_mean[0], 0.5);
+        close(plain.expected_mean[1], 3.2 / 3.0);
+        close(plain.expected_std[1], (2.0 * 0.8f64 * 0.8 / 9.0).sqrt());
+    }
+
+    #[test]
     fn statistics_are_those_of_the_reference_answers() {
         let rows = vec![vec![vec![0.2, 0.8]], vec![vec![0.6, 0.4]]];
         let statistics = RewardStatistics::over(&MappingConfig::default(), &rows);

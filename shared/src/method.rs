@@ -1,7 +1,5 @@
 //! Methods of multi-objective alignment, and what a trade-off between objectives means to each.
 
-use crate::objective::Objective;
-use crate::preference::Preference;
 use serde::{Deserialize, Serialize};
 
 /// A method.
@@ -19,6 +17,8 @@ pub enum Method {
     Ric,
     /// The same with MOSLIM's class tags in place of numbers: supervised MOSLIM.
     RicClass,
+    /// ParetoHqD (arXiv 2504.16628): for every weight vector a policy, trained on answers near the Pareto front in its direction.
+    ParetoHqd,
     /// The SFT policy with tags in its prompt, which it never learnt. Nothing is trained.
     TaggedSft,
     /// The best of several answers of the SFT policy under the reward model. Nothing is trained.
@@ -27,8 +27,16 @@ pub enum Method {
 
 impl Method {
     /// All methods, the paper's own first.
-    pub const ALL: [Self; 7] =
-        [Self::Moslim, Self::Morlhf, Self::RewardedSoups, Self::Ric, Self::RicClass, Self::TaggedSft, Self::BestOfN];
+    pub const ALL: [Self; 8] = [
+        Self::Moslim,
+        Self::Morlhf,
+        Self::RewardedSoups,
+        Self::Ric,
+        Self::RicClass,
+        Self::ParetoHqd,
+        Self::TaggedSft,
+        Self::BestOfN,
+    ];
 
     /// Name for people.
     pub fn title(self) -> &'static str {
@@ -38,6 +46,7 @@ impl Method {
             Self::RewardedSoups => "Rewarded Soups",
             Self::Ric => "RiC",
             Self::RicClass => "RiC with class tags",
+            Self::ParetoHqd => "ParetoHqD",
             Self::TaggedSft => "SFT with tags",
             Self::BestOfN => "Best of n",
         }
@@ -47,7 +56,7 @@ impl Method {
     pub fn policies(self, objectives: usize, weights: usize) -> usize {
         match self {
             Self::Moslim | Self::Ric | Self::RicClass => 1,
-            Self::Morlhf => weights,
+            Self::Morlhf | Self::ParetoHqd => weights,
             Self::RewardedSoups => objectives,
             Self::TaggedSft | Self::BestOfN => 0,
         }
@@ -65,7 +74,7 @@ pub enum Budget {
     PerPolicy,
 }
 
-/// Settings of Rewards-in-Context.
+/// Settings of supervised training on scored answers: Rewards-in-Context, ParetoHqD, preference SFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RicConfig {
@@ -81,8 +90,10 @@ pub struct RicConfig {
     pub online_share: f64,
     /// Prompts sampled in each round.
     pub online_samples: usize,
-    /// Samples are kept when at least one objective reaches this quantile, in [0, 1].
+    /// RiC's samples are kept when at least one objective reaches this quantile, in [0, 1].
     pub quantile: f64,
+    /// Share of the rows that ParetoHqD trains each policy on, in (0, 1]: those near the front and nearest to its direction.
+    pub near_share: f64,
 }
 
 impl Default for RicConfig {
@@ -95,6 +106,7 @@ impl Default for RicConfig {
             online_share: 0.3,
             online_samples: 4096,
             quantile: 0.7,
+            near_share: 0.03,
         }
     }
 }
@@ -148,6 +160,34 @@ pub fn default_weights(objectives: usize) -> Vec<Vec<f64>> {
     out
 }
 
+/// Every vector of `objectives` multiples of `1 / h` that sums to 1, for the largest `h` up to 20 that gives at most `most` of them (the
+/// simplex lattice of Das & Dennis 1998).
+///
+/// ```
+/// use moslim_shared::method::lattice;
+/// assert_eq!(lattice(2, 3), [vec![0.0, 1.0], vec![0.5, 0.5], vec![1.0, 0.0]]);
+/// // Sixths of four objectives.
+/// assert_eq!(lattice(4, 90).len(), 84);
+/// ```
+pub fn lattice(objectives: usize, most: usize) -> Vec<Vec<f64>> {
+    fn split(left: usize, parts: usize) -> Vec<Vec<usize>> {
+        if parts == 1 {
+            return vec![vec![left]];
+        }
+        let with = |first: usize| {
+            split(left - first, parts - 1).into_iter().map(move |rest| [vec![first], rest].concat()).collect::<Vec<_>>()
+        };
+        (0..=left).flat_map(with).collect()
+    }
+    if objectives == 0 {
+        return Vec::new();
+    }
+    // Compositions of h into parts: (h + parts - 1 choose parts - 1), found by counting up.
+    let count = |h: usize| (1..objectives).fold(1usize, |n, i| n.saturating_mul(h + i) / i);
+    let h = (1..=20).rev().find(|&h| count(h) <= most).unwrap_or(1);
+    split(h, objectives).into_iter().map(|v| v.into_iter().map(|n| n as f64 / h as f64).collect()).collect()
+}
+
 impl MethodConfig {
     /// The weight vectors over all `objectives`, 0 where an objective is not steered.
     pub fn weight_vectors(&self, steered: &[usize], objectives: usize) -> Vec<Vec<f64>> {
@@ -165,21 +205,6 @@ impl MethodConfig {
     }
 }
 
-/// What a prompt asks for when a user weighs the objectives by `weights`: RiC's map with the maximum norm,
-/// `min(n w_i, 1)` of the way from the worst class to the best, where `n` is the number of objectives; rounded to a class. An
-/// objective without weight is not asked for.
-pub fn goal(weights: &[f64], objectives: &[Objective]) -> Preference {
-    let n = weights.iter().filter(|&&w| w > 0.0).count() as f64;
-    let most = weights.iter().copied().fold(0.0, f64::max);
-    let classes = weights.iter().zip(objectives).map(|(&w, o)| {
-        let way = if w >= most { 1.0 } else { f64::min(n * w, 1.0) };
-        let highest = (o.class_count() - 1) as f64;
-        let class = (way * highest).round();
-        (w > 0.0).then_some(if o.higher_is_better { class } else { highest - class } as usize)
-    });
-    Preference(classes.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,18 +220,5 @@ mod tests {
         assert_eq!(config.weight_vectors(&[1, 3], 4)[0], [0.0, 1.0, 0.0, 0.0]);
         assert_eq!(config.weight_vectors(&[1, 3], 4)[2], [0.0, 0.75, 0.0, 0.25]);
         assert_eq!(default_weights(4)[4], [0.625, 0.125, 0.125, 0.125]);
-    }
-
-    #[test]
-    fn goals_ask_for_the_best_class_of_what_counts() {
-        let objectives = [
-            Objective::new("a", "", "", &["0", "1", "2", "3", "4"]),
-            Objective::new("b", "", "", &["0", "1", "2"]),
-            Objective::new("c", "", "", &["0", "1", "2", "3", "4"]).lower_is_better(),
-        ];
-        assert_eq!(goal(&[1.0, 0.0, 0.0], &objectives).0, [Some(4), None, None]);
-        assert_eq!(goal(&[0.5, 0.0, 0.5], &objectives).0, [Some(4), None, Some(0)]);
-        // Two objectives: 2 * 0.2 of the way to the best class of the lesser one.
-        assert_eq!(goal(&[0.8, 0.0, 0.2], &objectives).0, [Some(4), None, Some(2)]);
     }
 }

@@ -261,6 +261,29 @@ mod tests {
     }
 
     #[test]
+    fn uneven_ties_share_their_ranks() {
+        close(spearman(&[1.0, 1.0, 2.0, 3.0, 3.0, 3.0], &[2.0, 1.0, 2.0, 3.0, 5.0, 4.0]), 0.89237);
+        close(spearman(&[3.0, 1.0, 2.0], &[1.0, 3.0, 2.0]), -1.0);
+        assert_eq!(spearman(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn kappa_weighs_by_the_square_of_the_distance() {
+        // Rows and columns of the confusion matrix differ, so that mixing them up shows: observed 5, expected (4 x 1 + 1 x 5) / 4.
+        let (truth, predicted) = ([0, 0, 0, 2], [0, 1, 2, 2]);
+        let expected = (3.0 * 1.0 * 1.0 + 3.0 * 2.0 * 4.0 + 1.0 * 1.0 * 4.0 + 1.0 * 1.0 * 1.0) / 4.0;
+        close(quadratic_weighted_kappa(&truth, &predicted, 3), 1.0 - 5.0 / expected);
+    }
+
+    #[test]
+    fn reliability_keeps_the_edges() {
+        // 0.5 is the upper edge of the first of two bins; 0 belongs to the first as well.
+        let bins = reliability(&[0.0, 0.5, 0.51, 1.0], &[true, false, true, true], 2);
+        assert_eq!(bins.iter().map(|b| b.n).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!((bins[0].accuracy, bins[1].accuracy, bins[0].confidence), (0.5, 1.0, 0.25));
+    }
+
+    #[test]
     fn kappa_knows_perfection_chance_and_reversal() {
         close(quadratic_weighted_kappa(&[0, 1, 2], &[0, 1, 2], 3), 1.0);
         close(quadratic_weighted_kappa(&[0, 0, 2, 2], &[0, 2, 0, 2], 3), 0.0);

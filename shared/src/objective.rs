@@ -45,6 +45,11 @@ impl Objective {
         if self.higher_is_better { share } else { 1.0 - share }
     }
 
+    /// The class with the highest utility.
+    pub fn best_class(&self) -> usize {
+        if self.higher_is_better { self.class_count() - 1 } else { 0 }
+    }
+
     /// Number of classes `C_i`.
     pub fn class_count(&self) -> usize {
         self.classes.len()

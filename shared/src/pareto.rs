@@ -59,6 +59,38 @@ fn slices(points: &mut [&[f64]], reference: &[f64]) -> f64 {
     volume
 }
 
+/// Positions of at most `count` of `points` that together have a large hypervolume: again and again the one that adds most, the first
+/// on a tie, until none adds anything. (The greedy choice has at least `1 - 1/e` of the largest: hypervolume is submodular.)
+///
+/// ```
+/// use moslim_shared::pareto::widest;
+/// let points = [[3.0, 1.0], [2.0, 2.0], [1.0, 4.0], [1.0, 1.0]].map(Vec::from);
+/// assert_eq!(widest(&points, &[0.0, 0.0], 2), [1, 2]);
+/// assert_eq!(widest(&points, &[0.0, 0.0], 9), [1, 2, 0]);
+/// ```
+pub fn widest(points: &[Vec<f64>], reference: &[f64], count: usize) -> Vec<usize> {
+    let mut chosen: Vec<usize> = Vec::new();
+    let mut volume = 0.0;
+    while chosen.len() < count {
+        let with = |n: usize| {
+            let all: Vec<Vec<f64>> = chosen.iter().chain([&n]).map(|&i| points[i].clone()).collect();
+            hypervolume(&all, reference)
+        };
+        let best = (0..points.len()).map(|n| (n, with(n))).fold(None, |best: Option<(usize, f64)>, (n, v)| match best {
+            Some((_, most)) if v <= most => best,
+            _ => Some((n, v)),
+        });
+        match best {
+            Some((n, most)) if most > volume => {
+                chosen.push(n);
+                volume = most;
+            }
+            _ => break,
+        }
+    }
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

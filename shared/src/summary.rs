@@ -74,6 +74,19 @@ pub struct RewardModelReport {
     /// Cosines between the heads' gradients on the shared trunk; negative ones interfere. Empty for separate models.
     #[serde(default)]
     pub gradient_cosines: Vec<Vec<f64>>,
+    /// Quadratic weighted kappa of each head on parts of the test split that differ in what training knew of them.
+    #[serde(default)]
+    pub parts: Vec<RewardPartReport>,
+}
+
+/// The heads on one part of the test split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RewardPartReport {
+    pub part: String,
+    /// Rows.
+    pub n: usize,
+    /// Quadratic weighted kappa per head.
+    pub qwk: Vec<f64>,
 }
 
 /// Control over one objective: asked for against achieved.
@@ -126,6 +139,41 @@ pub struct ControlReport {
     /// Hit rate on the same prompts with several tags, by how they are asked. Empty for methods whose prompts say nothing.
     #[serde(default)]
     pub wordings: Vec<WordingReport>,
+    /// Of what is claimed in answers to prompts that want to be told something, the share that is about the question; where the
+    /// grader tells.
+    #[serde(default)]
+    pub on_topic: Option<f64>,
+    /// Bounds of 95 % intervals by bootstrap over the questions' topics, the lower ones first.
+    #[serde(default)]
+    pub intervals: Option<[ControlFigures; 2]>,
+    /// The figures on parts of the split that differ in what training knew of them.
+    #[serde(default)]
+    pub parts: Vec<PartReport>,
+}
+
+/// The figures of control in short; see [`ControlReport`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ControlFigures {
+    /// Mean over the objectives of the rank correlation of asked and achieved.
+    pub spearman: f64,
+    /// Mean over the objectives of their hit rates.
+    pub hit_rate: f64,
+    pub joint_hit_rate: f64,
+    pub held_out_hit_rate: f64,
+    pub win_rate: f64,
+    pub fluency: f64,
+    /// Share of answers that no other equals.
+    pub unique: f64,
+    pub on_topic: f64,
+}
+
+/// The figures on one part of the split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartReport {
+    pub part: String,
+    /// Prompts.
+    pub n: usize,
+    pub figures: ControlFigures,
 }
 
 /// How a preference is written into a prompt.
@@ -182,7 +230,7 @@ pub struct Diversity {
 /// One trade-off of a method and what it achieves, by the gold grader.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FrontPoint {
-    /// Weight per objective.
+    /// Weight per objective: of the policy or mixture, or of the trade-off that it serves; empty where a prompt is for none.
     pub weights: Vec<f64>,
     /// What the prompt asked for, for methods that read it there.
     #[serde(default)]
@@ -193,8 +241,13 @@ pub struct FrontPoint {
     pub fluency: f64,
 }
 
-/// What a method reaches over all trade-offs. Methods that read prompts are asked for what a fixed map makes of the weights
-/// ([`crate::method::goal`]).
+/// What a method reaches over all trade-offs, with one set of offers for both figures.
+///
+/// A method has a *menu*: combinations of classes to ask for, policies, or mixtures of policies. All of it is tried on training
+/// questions, as the reward model sees the answers, with the same number of samples for every method. `points` are the offers that
+/// add most to the hypervolume, as many as there are trade-offs at most, and every trade-off is served by the best of them for its
+/// weights; `chosen` has the best of the whole menu for each trade-off. Both are then measured on held-out questions. (In reports
+/// without a menu, `points` were asked for what a fixed map made of the weights.)
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FrontReport {
     /// Objectives of the coordinates, those that are steered.
@@ -203,23 +256,53 @@ pub struct FrontReport {
     /// Reference point of the hypervolume: the worst class everywhere.
     pub reference: Vec<f64>,
     pub hypervolume: f64,
-    /// 95 % interval by bootstrap over the questions.
+    /// 95 % interval by bootstrap over the questions' topics.
     pub interval: [f64; 2],
     /// Mean over the trade-offs of the weighted utility `sum_i w_i u_i`: what a user with these weights gets (the expected
     /// utility metric of Zintgraf et al. 2015, with a finite set of weights). `None` in runs from before it was measured.
     #[serde(default)]
     pub expected_utility: Option<f64>,
-    /// The same for prompts that were chosen on training questions, where the method reads prompts.
+    /// Its 95 % interval, likewise.
+    #[serde(default)]
+    pub utility_interval: [f64; 2],
+    /// The trade-offs: weights of all objectives, and which of `points` serves each.
+    #[serde(default)]
+    pub served: Vec<Served>,
+    /// The best offer for each trade-off.
     #[serde(default)]
     pub chosen: Option<ChosenFront>,
+    /// What was chosen from.
+    #[serde(default)]
+    pub menu: Option<MenuReport>,
 }
 
-/// A front whose prompts were chosen on training questions, with the reward model, for the highest weighted utility.
+/// Which point serves a trade-off.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    pub weights: Vec<f64>,
+    pub point: usize,
+}
+
+/// What a method offers, and how often it was tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct MenuReport {
+    pub offers: usize,
+    /// Training questions on which each was tried.
+    pub questions: usize,
+    /// Work of trying them; about the same for every method, and not part of its budget.
+    pub work: Work,
+}
+
+/// The best offer for each trade-off, by the reward model on training questions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChosenFront {
     pub points: Vec<FrontPoint>,
     pub hypervolume: f64,
+    #[serde(default)]
+    pub interval: [f64; 2],
     pub expected_utility: f64,
+    #[serde(default)]
+    pub utility_interval: [f64; 2],
 }
 
 impl FrontReport {
@@ -229,11 +312,21 @@ impl FrontReport {
     }
 }
 
-/// Mean of `sum_i w_i u_i` over `points`; `weights` of all objectives, `steered` those that utilities are of.
-pub fn expected_utility(points: &[FrontPoint], steered: &[usize]) -> f64 {
-    let weighted =
-        |p: &FrontPoint| steered.iter().zip(&p.utility).map(|(&i, u)| p.weights.get(i).copied().unwrap_or(0.0) * u).sum::<f64>();
-    points.iter().map(weighted).sum::<f64>() / points.len().max(1) as f64
+/// Mean over trade-offs of `sum_i w_i u_i`. `served`: weights of all objectives, and the utilities that serve them, of the
+/// `steered` objectives.
+///
+/// ```
+/// use moslim_shared::summary::expected_utility;
+/// // Objectives 0 and 2 are steered; weights are of all three.
+/// let served = [(&[1.0, 0.0, 0.0][..], &[0.8, 0.1][..]), (&[0.25, 0.0, 0.75], &[0.4, 0.6])];
+/// assert!((expected_utility(&served, &[0, 2]) - (0.8 + 0.55) / 2.0).abs() < 1e-12);
+/// assert_eq!(expected_utility(&[], &[0]), 0.0);
+/// ```
+pub fn expected_utility(served: &[(&[f64], &[f64])], steered: &[usize]) -> f64 {
+    let weighted = |(weights, utility): &(&[f64], &[f64])| {
+        steered.iter().zip(*utility).map(|(&i, u)| weights.get(i).copied().unwrap_or(0.0) * u).sum::<f64>()
+    };
+    served.iter().map(weighted).sum::<f64>() / served.len().max(1) as f64
 }
 
 /// Work of one stage, in tokens that a model read.
@@ -262,7 +355,7 @@ impl std::ops::AddAssign for Work {
 /// What a method cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ComputeReport {
-    /// Work of policy optimisation (for RiC: labelling, both stages of training, sampling), and of choosing prompts for trade-offs.
+    /// Work of policy optimisation (with preference SFT; for RiC: labelling, both stages of training, sampling).
     pub policy: Work,
     /// Seconds of policy optimisation when it was done, also where a part came from the cache.
     pub policy_seconds: f64,
@@ -393,22 +486,4 @@ pub struct RunSummary {
     /// Reward against KL while the (last) policy was trained.
     #[serde(default)]
     pub kl_frontier: Vec<KlPoint>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expected_utility_weighs_what_is_steered() {
-        let point = |weights: &[f64], utility: &[f64]| FrontPoint {
-            weights: weights.to_vec(),
-            utility: utility.to_vec(),
-            ..Default::default()
-        };
-        // Objectives 0 and 2 are steered; weights are of all three.
-        let points = [point(&[1.0, 0.0, 0.0], &[0.8, 0.1]), point(&[0.25, 0.0, 0.75], &[0.4, 0.6])];
-        assert!((expected_utility(&points, &[0, 2]) - (0.8 + 0.55) / 2.0).abs() < 1e-12);
-        assert_eq!(expected_utility(&[], &[0]), 0.0);
-    }
 }

@@ -76,16 +76,18 @@ fn every_method_and_every_optimiser_trains_and_is_compared() {
     assert_eq!((found.axes.as_slice(), found.objectives.len()), (&["what".to_string()][..], 4));
     for row in &found.runs {
         let s = summary(data.path(), &row.run);
-        assert_eq!(row.metrics, METRICS.iter().map(|m| (m.of)(&s)).collect::<Vec<_>>());
-        assert!(row.metrics.iter().all(|x| x.is_finite()), "{row:?}");
-        assert_eq!((s.front.points.len(), s.front.reference.as_slice()), (2, &[0.0; 4][..]));
+        // Numbers went through JSON twice.
+        let close = |(a, b): (&f64, f64)| (*a - b).abs() <= 1e-12 * b.abs();
+        assert!(row.metrics.iter().zip(METRICS.iter().map(|m| (m.of)(&s))).all(close), "{row:?}");
+        assert_eq!((s.front.served.len(), s.front.reference.as_slice()), (2, &[0.0; 4][..]));
+        assert!((1..=2).contains(&s.front.points.len()) && s.front.served.iter().all(|t| t.point < s.front.points.len()));
         let [low, high] = s.front.interval;
         assert!(low <= high && s.front.hypervolume >= 0.0);
         // Shared by all: the same reward model grades every method.
         assert_eq!(s.reward_hash, found.runs[0].reward_hash);
         let trained = match s.method {
             Method::Moslim | Method::Ric | Method::RicClass => 1,
-            Method::Morlhf => 2,
+            Method::Morlhf | Method::ParetoHqd => 2,
             Method::RewardedSoups => 4,
             Method::TaggedSft | Method::BestOfN => 0,
         };
@@ -108,6 +110,25 @@ fn every_method_and_every_optimiser_trains_and_is_compared() {
         assert!(svg.contains("MORLHF") && svg.trim_end().ends_with("</svg>"), "{picture}");
     }
     assert!(state(&folder).unwrap().runs.iter().all(|r| r.status == StudyRunStatus::Finished));
+}
+
+/// The same budget for every method, whatever it spends it on: within the last step or iteration.
+#[test]
+fn a_budget_is_spent_by_every_method() {
+    let data = tempfile::tempdir().unwrap();
+    let mut base = tiny();
+    (base.policy.passes, base.method.ric.batch, base.method.ric.online_samples) = (Some(0.3), 16, 256);
+    let kinds = [Method::Moslim, Method::Morlhf, Method::RewardedSoups, Method::Ric, Method::RicClass, Method::ParetoHqd];
+    let mut variants: Vec<_> = kinds.iter().map(|m| (m.title(), "method.kind", json!(m))).collect();
+    variants.push(("MOSLIM after preference SFT", "method.preference_sft", json!(20)));
+    let axes = vec![axis("method", variants)];
+    let config = StudyConfig { name: "budget".into(), question: String::new(), base, axes, seeds: vec![1] };
+    let found = results(&study(data.path(), &["--config", text(&write(data.path(), &config))]));
+    let passes = METRICS.iter().position(|m| m.id == "mega_passes").unwrap();
+    for group in &found.groups {
+        let spent = group.metrics[passes].mean;
+        assert!((spent - 0.3).abs() < 0.01, "{:?} spent {spent} of 0.3 million", group.labels);
+    }
 }
 
 #[tokio::test]
@@ -175,7 +196,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
     // A plan can be looked at.
     let output = study(data.path(), &["--preset", "methods", "--dry"]);
     assert_eq!(output.code, Some(0));
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&output.stdout).unwrap().len(), 30);
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&output.stdout).unwrap().len(), 36);
     assert!(!data.path().join("studies").exists());
 }
 
@@ -210,7 +231,7 @@ async fn the_api_starts_stops_and_shows_studies() {
     let lab = Lab::start().await;
     let presets = lab.get("/api/v1/study-presets").await;
     let ids: Vec<&str> = presets.body.as_array().unwrap().iter().filter_map(|p| p["id"].as_str()).collect();
-    assert_eq!(ids, ["methods", "optimisers", "mappings", "reward-size", "stages"]);
+    assert_eq!(ids, ["methods", "optimisers", "mappings", "reward-size", "stages", "labels"]);
     assert_eq!(lab.get("/api/v1/studies").await.body, json!([]));
     for (body, field) in [
         (json!({"preset": "nothing", "base": "smoke", "seeds": [1]}), "preset"),

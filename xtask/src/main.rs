@@ -6,10 +6,14 @@
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
+//!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
+//!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
 //!     cargo lab page                                            build the page into dist/
 
+mod mutants;
 mod page;
 mod profile;
+mod results;
 mod system;
 mod tidy;
 
@@ -156,6 +160,8 @@ fn main() -> Result<()> {
         Some("page") => page::build(),
         Some("soak") => soak(&options(args.skip(1))?.rest),
         Some("tidy") => tidy::tidy(),
+        Some("results") => results::results(args.any(|a| a == "--check")),
+        Some("mutants") => mutants::mutants(&options(args.skip(1))?.rest),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
@@ -163,6 +169,8 @@ fn main() -> Result<()> {
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
+            println!("cargo lab results [--check]                               write docs/results.md from the studies' files");
+            println!("cargo lab mutants [CARGO-MUTANTS OPTIONS]                 see whether tests notice wrong formulas");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

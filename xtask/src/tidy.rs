@@ -18,7 +18,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("moslim-server", "backend/server", &["moslim-shared", "moslim-engine", "moslim-charts"]),
     ("moslim-frontend", "frontend", &["moslim-shared", "moslim-charts"]),
     ("moslim-tests", "tests", &["moslim-shared"]),
-    ("xtask", "xtask", &[]),
+    ("xtask", "xtask", &["moslim-shared"]),
 ];
 
 /// What a crate must not name, and why.
@@ -41,7 +41,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
 /// Longest file, lines.
 const MOST_LINES: usize = 500;
 /// Files that are tables of data.
-const DATA: &[&str] = &["backend/engine/src/data/world/lexicon.rs", "shared/src/config/settings"];
+const DATA: &[&str] = &["backend/engine/src/data/world/topics.rs", "shared/src/config/settings"];
 
 /// A concrete backend may be named only in the files that ARCHITECTURE.md lists after these words.
 const BACKENDS_LISTED: &str = "Concrete backends are named in";

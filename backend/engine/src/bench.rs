@@ -412,7 +412,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let mut figure = meter.measure(0, 0.0, || {
         let now = learner.take().expect("put back below");
         let aim = Aim::Preference;
-        let prompts = draw_prompts(c.prompts, &corpus.train_questions, &targets, &tokenizer, &aim, &mut rng);
+        let prompts = draw_prompts(c.prompts, &corpus.train_questions, (&targets, None), &tokenizer, &aim, &mut rng);
         let actors = Actors {
             policy: &now.policy.model.valid(),
             reference: &reference,
@@ -425,7 +425,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
         };
         let (mut rollouts, _) = roll_out(&actors, &prompts, &c, 0.05, 7);
         tokens.push(rollouts.iter().map(|r| r.answer.tokens.len()).sum::<usize>());
-        let update = Update { prompts: &prompts, config: &c, beta: 0.05, learning_rate: 1e-5, iteration: 0 };
+        let update = Update { prompts: &prompts, config: &c, beta: 0.05, learning_rate: 1e-5, iteration: 0, supervised: &[] };
         learner = Some(now.update(&mut rollouts, &update, &mut rng).0);
         wait::<B>(device);
     });

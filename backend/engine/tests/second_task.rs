@@ -1,7 +1,7 @@
 //! A task that the engine does not know: two objectives, its own rules, and no file but this one. Every stage runs on it, with gold
 //! rules and without; the run is kept in memory.
 
-use moslim_engine::data::{Gold, Grades, Row, Splits, Task, TaskCard};
+use moslim_engine::data::{Gold, Grades, Row, Splits, Task, TaskCard, TaskQuestion};
 use moslim_engine::keep::files::{Files, Memory};
 use moslim_engine::keep::{Job, journal};
 use moslim_engine::progress::Stop;
@@ -19,7 +19,11 @@ struct Rules;
 impl Gold for Rules {
     fn grade(&self, _question: &str, answer: &str) -> Grades {
         let length = (answer.split_whitespace().count() / 4).min(2);
-        Grades { classes: vec![usize::from(answer.contains("please")), length], fluent: answer.ends_with('.') }
+        Grades {
+            classes: vec![usize::from(answer.contains("please")), length],
+            fluent: answer.ends_with('.'),
+            ..Default::default()
+        }
     }
 }
 
@@ -30,23 +34,23 @@ fn objectives() -> Vec<Objective> {
     ]
 }
 
-fn rows(questions: &[String], answers: usize) -> Vec<Row> {
+fn rows(questions: &[TaskQuestion], answers: usize) -> Vec<Row> {
     let colours = ["red", "green", "blue", "grey", "pink", "white"];
     let mut rows = Vec::new();
     for (q, question) in questions.iter().enumerate() {
         for a in 0..answers {
             let words = vec![colours[(q + a) % colours.len()]; 1 + a % 11].join(" ");
             let answer = if a % 2 == 0 { format!("Take {words}, please.") } else { format!("Take {words}.") };
-            let labels = Rules.grade(question, &answer).classes.into_iter().map(Some).collect();
-            rows.push(Row { question: question.clone(), answer, labels });
+            let labels = Rules.grade(&question.text, &answer).classes.into_iter().map(Some).collect();
+            rows.push(Row { question: question.text.clone(), answer, labels, part: 0 });
         }
     }
     rows
 }
 
 fn task(gold: bool) -> Task {
-    let questions =
-        |from: usize, to: usize| (from..to).map(|n| format!("Which colour suits number {n}?")).collect::<Vec<String>>();
+    let question = |n: usize| TaskQuestion { text: format!("Which colour suits number {n}?"), topic: n, part: 0 };
+    let questions = |from: usize, to: usize| (from..to).map(question).collect::<Vec<TaskQuestion>>();
     let (train, validation, test) = (questions(0, 40), questions(40, 48), questions(48, 56));
     let splits = Splits {
         train: rows(&train, 22),
@@ -55,6 +59,7 @@ fn task(gold: bool) -> Task {
         train_questions: train,
         validation_questions: validation,
         test_questions: test,
+        ..Default::default()
     };
     Task { name: "colours".into(), objectives: objectives(), splits, gold: gold.then(|| Box::new(Rules) as Box<dyn Gold>) }
 }
@@ -109,6 +114,6 @@ fn another_label_is_another_task() {
     assert_ne!(other.fingerprint(), task(true).fingerprint());
     // Policies are optimised on questions, whether or not a row answers them.
     let mut other = task(true);
-    other.splits.train_questions.push("Which colour suits me?".into());
+    other.splits.train_questions.push(TaskQuestion { text: "Which colour suits me?".into(), topic: 99, part: 0 });
     assert_ne!(other.fingerprint(), task(true).fingerprint());
 }

@@ -24,6 +24,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Train many runs that answer one question, and compare them.
     Study(StudyArgs),
+    /// Compare all methods, optimisers and mappings: tuning first, then the studies that the results are made of
+    Compare(CompareArgs),
     /// End a run or a study that trains in another process.
     Stop(StopArgs),
     /// Make the server's index of runs anew from their folders.
@@ -71,7 +73,7 @@ pub struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Preset to start from: smoke, quick or standard [default: quick].
+    /// Preset to start from: smoke, quick, noisy, sparse, biased, world or standard [default: quick].
     #[arg(long)]
     pub preset: Option<String>,
     /// JSON file with the configuration; it replaces the preset, and fields that it leaves out have their defaults.
@@ -188,7 +190,7 @@ pub struct GenerateArgs {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").args(["preset", "config", "study"]).required(true)))]
 pub struct StudyArgs {
-    /// A shipped study: methods, optimisers, mappings, reward-size, stages.
+    /// A shipped study: methods, optimisers, mappings, reward-size, stages, labels.
     #[arg(long)]
     pub preset: Option<String>,
     /// A study of your own: a JSON file with name, base, axes and seeds.
@@ -214,6 +216,30 @@ pub struct StudyArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Run preset that the studies vary.
+    #[arg(long, default_value = "world")]
+    pub base: String,
+    /// Seeds of the results, separated by commas [default: 1,2,3].
+    #[arg(long, value_delimiter = ',')]
+    pub seeds: Option<Vec<u64>>,
+    /// Seed with which settings are tried.
+    #[arg(long, default_value_t = 4)]
+    pub tuning_seed: u64,
+    /// Only these studies, separated by commas; others count as far as they are done.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Option<Vec<String>>,
+    /// Folder to write plans and results to.
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Runs at a time [default: as many as cores and memory allow].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]

@@ -52,8 +52,15 @@ fn front(out: &mut String, s: &RunSummary) -> std::fmt::Result {
     if let Some(utility) = f.expected_utility {
         writeln!(out, "  expected utility {utility:.4} (mean over the trade-offs of the weighted utility)")?;
     }
+    if let Some(menu) = &f.menu {
+        writeln!(
+            out,
+            "  the widest set of {} offers, each tried on {} training questions with the reward model",
+            menu.offers, menu.questions
+        )?;
+    }
     if let Some(chosen) = &f.chosen {
-        writeln!(out, "\nThe same with prompts that were chosen on training questions")?;
+        writeln!(out, "\nThe best offer for each trade-off, by the reward model on training questions")?;
         points(out, f, &chosen.points)?;
         writeln!(out, "  hypervolume {:.4}\n  expected utility {:.4}", chosen.hypervolume, chosen.expected_utility)?;
     }

@@ -440,7 +440,8 @@ pub fn operations(plan: &[PlannedRun]) -> f64 {
         let supervised = 3.0 * 40.0 * steps as f64;
         let group = 20.0 + 25.0 * c.policy.samples_per_prompt as f64;
         let untrained = c.method.kind.policies(2, 2) == 0;
-        let passes = if untrained { 0.0 } else { group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0 };
+        let iterations = group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0;
+        let passes = if untrained { 0.0 } else { c.policy.passes.map_or(iterations, |p| p * 1e6) };
         parameters(c) * (supervised + passes * policies as f64)
     };
     plan.iter().map(&mut of).sum()

@@ -1,6 +1,6 @@
 //! Numbers, durations and states as people read them.
 
-use moslim_shared::config::{KlPlacement, PolicyOptimizer};
+use moslim_shared::config::{KlPlacement, PolicyConfig};
 use moslim_shared::event::RunStatus;
 
 /// A number with `digits` decimals and a real minus sign; `–` when it is not a number.
@@ -75,12 +75,12 @@ pub fn status(status: RunStatus) -> &'static str {
     }
 }
 
-/// Where an optimiser has its KL penalty, in a sentence.
-pub fn kl_penalty(optimizer: PolicyOptimizer) -> &'static str {
-    match optimizer.kl_placement() {
+/// Where the KL penalty is, in a sentence.
+pub fn kl_penalty(policy: &PolicyConfig) -> &'static str {
+    match policy.kl_placement() {
         KlPlacement::Reward => "Its KL penalty is subtracted from the reward.",
         KlPlacement::Loss => "Its KL penalty is part of the loss.",
-        KlPlacement::Implicit => "It has no KL penalty: the loss itself holds the policy near the SFT model.",
+        KlPlacement::Implicit => "It has no KL penalty: the loss itself holds the policy near what it started from.",
         KlPlacement::None => "It has no KL penalty.",
     }
 }

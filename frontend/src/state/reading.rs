@@ -2,7 +2,7 @@
 
 use crate::state::progress::Phase;
 use crate::state::run::RunState;
-use moslim_shared::config::PolicyOptimizer;
+use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::method::Method;
 use moslim_shared::summary::{Answerer, ControlReport, Grader};
@@ -19,6 +19,11 @@ impl RunState {
     /// The optimiser of its policies.
     pub fn optimizer(&self) -> PolicyOptimizer {
         self.config.as_ref().map(|c| c.policy.optimizer).unwrap_or_default()
+    }
+
+    /// Where their KL penalty is.
+    pub fn kl_placement(&self) -> KlPlacement {
+        self.config.as_ref().map(|c| c.policy.kl_placement()).unwrap_or(self.optimizer().kl_placement())
     }
 
     /// Whether its policies are optimised by sampling; else they are trained on given answers, or not at all.

@@ -93,11 +93,6 @@ impl Checker {
             self.require(good, &field, format!("must not be negative and sum to 1; the sum is {sum}"));
         }
         self.require(
-            m.preference_sft == 0 || m.kind == Method::Moslim,
-            "method.preference_sft",
-            "is a stage of moslim alone; RiC has its own",
-        );
-        self.require(
             m.kind == Method::Moslim || c.from.is_none(),
             "from",
             "is for moslim alone; the other methods start several policies, or none",
@@ -110,7 +105,7 @@ impl Checker {
         }
         let policies = m.kind.policies(steered, m.weight_vectors(&c.steered(objectives), objectives.len()).len());
         self.require(
-            m.budget == crate::method::Budget::PerPolicy || policies <= c.policy.iterations.max(1),
+            m.budget == crate::method::Budget::PerPolicy || c.policy.passes.is_some() || policies <= c.policy.iterations.max(1),
             "policy.iterations",
             format!("is {}; {policies} policies share them and need at least one each", c.policy.iterations),
         );
@@ -118,6 +113,11 @@ impl Checker {
 
     fn optimizer(&mut self, c: &RunConfig) {
         let p = &c.policy;
+        self.require(
+            p.optimizer != PolicyOptimizer::Dapo || p.dapo.overlong_buffer < p.max_new_tokens,
+            "policy.dapo.overlong_buffer",
+            format!("is {}; it must be less than policy.max_new_tokens ({})", p.dapo.overlong_buffer, p.max_new_tokens),
+        );
         self.require(
             p.samples_per_prompt != 1 || !p.optimizer.compares_samples(),
             "policy.samples_per_prompt",
@@ -193,7 +193,9 @@ impl RunConfig {
             "is larger than the number of prompts; samples of one prompt stay together",
         );
         // JSON, which the table is read against, has nothing in place of these.
-        for (field, value) in [("policy.clip_high", policy.clip_high), ("policy.kl_target", policy.kl_target)] {
+        let optional =
+            [("policy.clip_high", policy.clip_high), ("policy.kl_target", policy.kl_target), ("policy.passes", policy.passes)];
+        for (field, value) in optional {
             c.require(value.is_none_or(f64::is_finite), field, "is not a number");
         }
         c.require(

@@ -13,5 +13,8 @@ pub mod settings;
 
 pub use difference::{Difference, differences};
 pub use models::{ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind};
-pub use policy::{Aggregation, DpoConfig, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target, TargetConfig};
+pub use policy::{
+    Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,
+    TargetConfig,
+};
 pub use run::{EvaluationConfig, EvaluationSplit, Problem, RunConfig};

@@ -42,19 +42,23 @@ pub enum TaskKind {
 #[serde(deny_unknown_fields, default)]
 pub struct TaskConfig {
     pub kind: TaskKind,
+    /// Topics of the built-in world that there are questions about, from 22 to 60: the more, the more there is to know.
+    pub topics: usize,
     /// Question-answer rows generated, before duplicates are dropped.
     pub rows: usize,
     /// Share of labels moved to a neighbouring class, in [0, 0.5].
     pub label_noise: f64,
     /// Share of labels removed, in [0, 0.9].
     pub missing_labels: f64,
+    /// Share of long answers whose first objective is labelled one class better than it is: raters who take length for help.
+    pub length_bias: f64,
     /// Seed of the generator. It is apart from the run's seed, so that runs share data and cached stages.
     pub seed: u64,
 }
 
 impl Default for TaskConfig {
     fn default() -> Self {
-        Self { kind: TaskKind::World, rows: 40_000, label_noise: 0.0, missing_labels: 0.0, seed: 1 }
+        Self { kind: TaskKind::World, topics: 60, rows: 60_000, label_noise: 0.0, missing_labels: 0.0, length_bias: 0.0, seed: 1 }
     }
 }
 

@@ -30,7 +30,7 @@ pub enum PolicyOptimizer {
 pub enum KlPlacement {
     /// k1, summed or per token, is subtracted from the reward.
     Reward,
-    /// k3 is added to the loss.
+    /// k2 or k3 is added to the loss.
     Loss,
     /// The loss itself holds the policy near the reference.
     Implicit,
@@ -71,6 +71,31 @@ impl PolicyOptimizer {
     pub fn compares_samples(self) -> bool {
         !matches!(self, Self::ReinforcePlusPlus | Self::Ppo)
     }
+}
+
+/// Which estimate of the KL from the reference an optimiser is penalised by, and where; see [`crate::kl`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlPenalty {
+    /// As in the optimiser's source: k1 in the reward (RLOO, REINFORCE++, PPO), k3 in the loss (GRPO, Dr. GRPO), none (DAPO).
+    #[default]
+    Own,
+    /// k1, subtracted from the reward: the gradient of the reverse KL.
+    K1Reward,
+    /// k2 in the loss: the gradient of the reverse KL, on samples of the policy itself.
+    K2Loss,
+    /// k3 in the loss: its value estimates the reverse KL, its gradient is that of the forward KL.
+    K3Loss,
+    /// k3 times the probability ratio, in the loss: value and gradient of the reverse KL.
+    K3RatioLoss,
+}
+
+/// What is added to the loss of each token for the KL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KlLoss {
+    K2,
+    K3,
+    K3Ratio,
 }
 
 /// How rewards of several objectives become one advantage.
@@ -117,11 +142,31 @@ pub struct DpoConfig {
     pub margin: f64,
     /// Assumed share of wrongly ordered pairs, in [0, 0.5) (conservative DPO).
     pub label_smoothing: f64,
+    /// Whether an answer's log-probability is the mean over its tokens instead of their sum. The papers sum; for IPO the field's
+    /// libraries take means, because the squared loss asks for one fixed distance, however long the answers are.
+    pub mean_log_probs: bool,
 }
 
 impl Default for DpoConfig {
     fn default() -> Self {
-        Self { beta: 0.1, margin: 0.05, label_smoothing: 0.0 }
+        Self { beta: 0.1, margin: 0.05, label_smoothing: 0.0, mean_log_probs: false }
+    }
+}
+
+/// What DAPO has besides the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DapoConfig {
+    /// The last tokens before the longest answer, over which its soft penalty for length rises to 1. Longer answers than the
+    /// rest of the room are punished, so it must leave room for the longest that are asked for.
+    pub overlong_buffer: usize,
+    /// Groups whose scores deviate by less are drawn again: classifying rewards are never exactly equal.
+    pub least_deviation: f64,
+}
+
+impl Default for DapoConfig {
+    fn default() -> Self {
+        Self { overlong_buffer: 6, least_deviation: 0.05 }
     }
 }
 
@@ -145,6 +190,12 @@ pub struct TargetConfig {
     pub empirical_share: f64,
     /// Share of prompts that write the tags in random order, in [0, 1]; the others keep the order of the objectives.
     pub shuffled_share: f64,
+    /// Share of prompts whose target is drawn whatever the question, in [0, 1]. The others get one that an answer to their question
+    /// can meet.
+    pub impossible_share: f64,
+    /// Share of prompts that ask for the best class of every objective but one, in [0, 1]: targets near the front, as RiC draws
+    /// its goals.
+    pub near_front_share: f64,
     /// Pairs of targets that never occur together in training; evaluation measures them apart.
     pub held_out: Vec<[Target; 2]>,
 }
@@ -159,6 +210,8 @@ impl Default for TargetConfig {
             active_probability: 0.5,
             empirical_share: 0.0,
             shuffled_share: 0.5,
+            impossible_share: 0.05,
+            near_front_share: 0.0,
             held_out: vec![
                 pair("helpfulness", 2, "verbosity", 3),
                 pair("helpfulness", 1, "verbosity", 1),
@@ -178,11 +231,14 @@ pub struct PolicyConfig {
     pub aggregation: Aggregation,
     /// Iterations: sample, score, update.
     pub iterations: usize,
+    /// Budget of everything that the method does once the reward model is there, in millions of token passes (tokens read, three
+    /// times where a gradient is computed). When set, iterations end where it is spent, instead of by their number.
+    pub passes: Option<f64>,
     /// Prompts (with one preference each) per iteration.
     pub prompts: usize,
     /// Samples per prompt `G`; optimisers that compare samples need at least 2.
     pub samples_per_prompt: usize,
-    /// Learning rate of Adam, constant after ten iterations of warm-up, with a linear decay over the last quarter.
+    /// Learning rate of Adam: warm-up over the first twentieth, then constant, with a linear decay over the last quarter.
     pub learning_rate: f64,
     /// Passes over each batch of samples.
     pub epochs: usize,
@@ -192,6 +248,8 @@ pub struct PolicyConfig {
     pub clip: f64,
     /// Clipping range upwards where it differs (DAPO advises 0.28).
     pub clip_high: Option<f64>,
+    /// Which KL estimate is penalised, and where.
+    pub kl_penalty: KlPenalty,
     /// KL coefficient beta, per nat; DPO and IPO have their own.
     pub kl_coefficient: f64,
     /// When set, beta adapts towards this KL (nats per answer).
@@ -202,12 +260,44 @@ pub struct PolicyConfig {
     pub max_new_tokens: usize,
     /// Subtracted from the score of an answer that was cut off before its end.
     pub missing_eos_penalty: f64,
+    /// Weight of the log-likelihood of as many of SFT's answers as there are prompts, in every iteration (PPO-ptx, Ouyang et al.
+    /// 2022); 0 leaves them out.
+    pub sft_mix: f64,
+    /// Weight of the log-likelihood of as many rated answers, tagged with their labels; 0 leaves them out. For prompts with tags.
+    pub rated_mix: f64,
+    /// Weight of the log-likelihood of one sample of each prompt, tagged with the classes that it achieved (hindsight
+    /// relabelling, Zhang et al. 2023); 0 leaves them out. For prompts with tags.
+    pub hindsight: f64,
+    /// Share of the iterations, the last ones, whose weights are averaged into the final policy; 0 takes the last weights.
+    pub average: f64,
     /// Gradients are scaled down to this norm.
     pub max_gradient_norm: f64,
     /// Iterations between checkpoints.
     pub checkpoint_every: usize,
     pub ppo: PpoConfig,
     pub dpo: DpoConfig,
+    pub dapo: DapoConfig,
+}
+
+impl PolicyConfig {
+    /// Where the KL penalty is: as chosen, or as in the optimiser's source.
+    pub fn kl_placement(&self) -> KlPlacement {
+        match (self.kl_penalty, self.optimizer.kl_placement()) {
+            (_, KlPlacement::Implicit) => KlPlacement::Implicit,
+            (KlPenalty::Own, own) => own,
+            (KlPenalty::K1Reward, _) => KlPlacement::Reward,
+            _ => KlPlacement::Loss,
+        }
+    }
+
+    /// What is added to the loss of each token, where the penalty is there.
+    pub fn kl_loss(&self) -> Option<KlLoss> {
+        (self.kl_placement() == KlPlacement::Loss).then_some(match self.kl_penalty {
+            KlPenalty::K2Loss => KlLoss::K2,
+            KlPenalty::K3RatioLoss => KlLoss::K3Ratio,
+            _ => KlLoss::K3,
+        })
+    }
 }
 
 impl Default for PolicyConfig {
@@ -216,6 +306,7 @@ impl Default for PolicyConfig {
             optimizer: PolicyOptimizer::Rloo,
             aggregation: Aggregation::SumThenNormalise,
             iterations: 200,
+            passes: None,
             prompts: 32,
             samples_per_prompt: 8,
             learning_rate: 1e-3,
@@ -223,15 +314,21 @@ impl Default for PolicyConfig {
             minibatches: 1,
             clip: 0.2,
             clip_high: None,
+            kl_penalty: KlPenalty::Own,
             kl_coefficient: 0.03,
             kl_target: None,
             temperature: 1.0,
             max_new_tokens: 48,
             missing_eos_penalty: 1.0,
+            sft_mix: 0.0,
+            rated_mix: 0.0,
+            hindsight: 0.0,
+            average: 0.0,
             max_gradient_norm: 1.0,
             checkpoint_every: 25,
             ppo: PpoConfig::default(),
             dpo: DpoConfig::default(),
+            dapo: DapoConfig::default(),
         }
     }
 }

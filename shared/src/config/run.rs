@@ -106,7 +106,7 @@ impl Default for RunConfig {
             device: DeviceChoice::Auto,
             method: MethodConfig::default(),
             from: None,
-            vocabulary: 640,
+            vocabulary: 1_024,
             task: TaskConfig::default(),
             model: ModelConfig::default(),
             reward_trunk: ModelConfig::default(),

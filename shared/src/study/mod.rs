@@ -4,11 +4,13 @@
 //! Here belong plans, the shipped studies, how results are put together, and how a study stands. Running one does not.
 
 mod plan;
+mod programme;
 mod results;
 mod shipped;
 mod state;
 
 pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
+pub use programme::{PROGRAMME, Table, best, study as programme_study};
 pub use results::{METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate};
 pub use shipped::{PRESETS, preset, preset_list};
 pub use state::{StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};
@@ -46,8 +48,8 @@ mod tests {
             let runs = study.plan(&objectives()).unwrap();
             assert!(runs.len() >= 6 && runs.len().is_multiple_of(3), "{id}: {}", runs.len());
         }
-        // Seven methods, one of them in two ways, two planned for both budgets.
-        assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 10);
+        // Eight methods, one of them in two ways, three planned for both budgets.
+        assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 12);
         assert!(preset("everything", base(), vec![1]).is_none());
     }
 

@@ -1,7 +1,8 @@
 //! How the figures of a study's runs are put together.
 
 use super::plan::StudyConfig;
-use crate::summary::RunSummary;
+use crate::metrics::middle;
+use crate::summary::{ChosenFront, ControlFigures, PartReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
 /// A figure of a run.
@@ -11,6 +12,18 @@ pub struct Metric {
     /// Heading in tables.
     pub title: &'static str,
     pub of: fn(&RunSummary) -> f64,
+    /// Its 95 % interval by bootstrap over topics, where it has one.
+    pub interval: fn(&RunSummary) -> Option<[f64; 2]>,
+}
+
+const fn metric(id: &'static str, title: &'static str, of: fn(&RunSummary) -> f64) -> Metric {
+    Metric { id, title, of, interval: |_| None }
+}
+
+impl Metric {
+    const fn within(self, interval: fn(&RunSummary) -> Option<[f64; 2]>) -> Self {
+        Self { interval, ..self }
+    }
 }
 
 /// Mean over the heads of the reward model.
@@ -18,34 +31,121 @@ fn mean_qwk(s: &RunSummary) -> f64 {
     s.reward_model.heads.iter().map(|h| h.qwk).sum::<f64>() / s.reward_model.heads.len().max(1) as f64
 }
 
+/// Bounds of a figure of control.
+fn control(s: &RunSummary, of: fn(&ControlFigures) -> f64) -> Option<[f64; 2]> {
+    s.control.policy.intervals.as_ref().map(|[low, high]| [of(low), of(high)])
+}
+
+/// Figures of the best offers for each trade-off.
+fn chosen<T>(s: &RunSummary, of: fn(&ChosenFront) -> T) -> Option<T> {
+    s.front.chosen.as_ref().map(of)
+}
+
 /// The figures that studies compare, in the order of their tables.
-pub const METRICS: [Metric; 18] = [
-    Metric { id: "hypervolume", title: "hypervolume", of: |s| s.front.hypervolume },
-    Metric { id: "expected_utility", title: "expected utility", of: |s| s.front.expected_utility.unwrap_or(0.0) },
-    Metric { id: "served_utility", title: "expected utility, chosen prompts", of: |s| s.front.served_utility() },
-    Metric { id: "spearman", title: "rank correlation", of: |s| s.control.policy.mean_spearman() },
-    Metric { id: "hit_rate", title: "hit rate", of: |s| s.control.policy.mean_hit_rate() },
-    Metric { id: "joint_hit_rate", title: "all asked met", of: |s| s.control.policy.joint_hit_rate },
-    Metric { id: "held_out_hit_rate", title: "held-out pairs", of: |s| s.control.policy.held_out_hit_rate },
-    Metric { id: "win_rate", title: "win rate over SFT", of: |s| s.control.policy.win_rate },
-    Metric { id: "fluency", title: "fluent", of: |s| s.control.policy.fluency },
-    Metric { id: "unique", title: "unique answers", of: |s| s.control.policy.diversity.unique },
-    Metric { id: "kl", title: "KL, nats", of: |s| s.policy.kl },
-    Metric { id: "qwk", title: "reward model QWK", of: mean_qwk },
-    Metric { id: "policy_seconds", title: "policy seconds", of: |s| s.compute.policy_seconds },
-    Metric { id: "mega_passes", title: "million token passes", of: |s| s.compute.policy.passes() / 1e6 },
-    Metric { id: "samples", title: "samples", of: |s| s.policy.samples as f64 },
-    Metric { id: "models_trained", title: "models trained", of: |s| s.compute.models_trained as f64 },
-    Metric { id: "models_kept", title: "models kept", of: |s| s.compute.models_kept as f64 },
-    Metric { id: "peak_memory_mib", title: "peak memory, MiB", of: |s| s.compute.peak_memory_mib as f64 },
+pub const METRICS: [Metric; 22] = [
+    metric("hypervolume", "hypervolume", |s| s.front.hypervolume).within(|s| Some(s.front.interval)),
+    metric("expected_utility", "expected utility", |s| s.front.expected_utility.unwrap_or(0.0))
+        .within(|s| Some(s.front.utility_interval)),
+    metric("chosen_hypervolume", "hypervolume, best for each", |s| chosen(s, |c| c.hypervolume).unwrap_or(0.0))
+        .within(|s| chosen(s, |c| c.interval)),
+    metric("chosen_utility", "expected utility, best for each", |s| s.front.served_utility())
+        .within(|s| chosen(s, |c| c.utility_interval)),
+    metric("spearman", "rank correlation", |s| s.control.policy.mean_spearman()).within(|s| control(s, |f| f.spearman)),
+    metric("hit_rate", "hit rate", |s| s.control.policy.mean_hit_rate()).within(|s| control(s, |f| f.hit_rate)),
+    metric("joint_hit_rate", "all asked met", |s| s.control.policy.joint_hit_rate).within(|s| control(s, |f| f.joint_hit_rate)),
+    metric("held_out_hit_rate", "held-out pairs", |s| s.control.policy.held_out_hit_rate)
+        .within(|s| control(s, |f| f.held_out_hit_rate)),
+    metric("win_rate", "win rate over SFT", |s| s.control.policy.win_rate).within(|s| control(s, |f| f.win_rate)),
+    metric("on_topic", "on topic", |s| s.control.policy.on_topic.unwrap_or(0.0)).within(|s| control(s, |f| f.on_topic)),
+    metric("fluency", "fluent", |s| s.control.policy.fluency).within(|s| control(s, |f| f.fluency)),
+    metric("unique", "distinct answers", |s| s.control.policy.diversity.unique).within(|s| control(s, |f| f.unique)),
+    metric("sft_hit_rate", "SFT: hit rate", |s| s.control.sft.mean_hit_rate()),
+    metric("sft_fluency", "SFT: fluent", |s| s.control.sft.fluency),
+    metric("kl", "KL, nats", |s| s.policy.kl),
+    metric("qwk", "reward model QWK", mean_qwk),
+    metric("policy_seconds", "policy seconds", |s| s.compute.policy_seconds),
+    metric("mega_passes", "million token passes", |s| s.compute.policy.passes() / 1e6),
+    metric("samples", "samples", |s| s.policy.samples as f64),
+    metric("models_trained", "models trained", |s| s.compute.models_trained as f64),
+    metric("models_kept", "models kept", |s| s.compute.models_kept as f64),
+    metric("peak_memory_mib", "peak memory, MiB", |s| s.compute.peak_memory_mib as f64),
 ];
 
-/// Mean and range over seeds.
+/// Resamples of the bootstrap over seeds.
+const RESAMPLES: usize = 2_000;
+
+/// Mean over seeds, and its 95 % interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub mean: f64,
     pub low: f64,
     pub high: f64,
+}
+
+impl Spread {
+    /// The mean of a figure over `runs`, which differ in their seed, with a 95 % interval by a bootstrap of two levels: runs are drawn
+    /// with replacement, and each value is drawn from a normal distribution as wide as the run's own interval over topics. With few
+    /// seeds it is too narrow, as every bootstrap of few is. `runs`: value and interval of each.
+    ///
+    /// ```
+    /// use moslim_shared::study::Spread;
+    /// let spread = Spread::over(&[(0.2, None), (0.4, None)]);
+    /// assert_eq!((spread.low, spread.high), (0.2, 0.4));
+    /// let one = Spread::over(&[(0.5, Some([0.4, 0.6]))]);
+    /// assert!((one.low - 0.4).abs() < 0.01 && (one.high - 0.6).abs() < 0.01);
+    /// ```
+    pub fn over(runs: &[(f64, Option<[f64; 2]>)]) -> Self {
+        let n = runs.len().max(1);
+        let mean = runs.iter().map(|(v, _)| v).sum::<f64>() / n as f64;
+        if runs.is_empty() || runs.iter().all(|(v, i)| *v == mean && i.is_none()) {
+            return Self { mean, low: mean, high: mean };
+        }
+        let mut rng = Splitmix(0x5EED);
+        let draws = (0..RESAMPLES).map(|_| {
+            let one = |rng: &mut Splitmix| {
+                let (value, interval) = runs[(rng.next() % runs.len() as u64) as usize];
+                value + interval.map_or(0.0, |[low, high]| (high - low) / (2.0 * 1.96) * rng.normal())
+            };
+            (0..n).map(|_| one(&mut rng)).sum::<f64>() / n as f64
+        });
+        let [low, high] = middle(draws.collect());
+        Self { mean, low, high }
+    }
+
+    /// Whether two intervals have nothing in common.
+    ///
+    /// ```
+    /// use moslim_shared::study::Spread;
+    /// let at = |low, high| Spread { mean: 0.0, low, high };
+    /// assert!(at(0.1, 0.2).apart(&at(0.3, 0.4)) && !at(0.1, 0.3).apart(&at(0.3, 0.4)));
+    /// ```
+    pub fn apart(&self, other: &Self) -> bool {
+        self.high < other.low || other.high < self.low
+    }
+}
+
+/// Random numbers that are the same everywhere (Steele et al. 2014).
+struct Splitmix(u64);
+
+impl Splitmix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// In (0, 1).
+    fn uniform(&mut self) -> f64 {
+        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Box and Muller 1958.
+    fn normal(&mut self) -> f64 {
+        let (a, b) = (self.uniform(), self.uniform());
+        (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+    }
 }
 
 /// Runs that differ in their seed alone.
@@ -86,8 +186,12 @@ pub struct StudyRow {
     /// Hash of the frozen reward model.
     pub reward_hash: String,
     pub metrics: Vec<f64>,
-    /// 95 % interval of the hypervolume by bootstrap over questions.
-    pub hypervolume_interval: [f64; 2],
+    /// 95 % interval of each by bootstrap over topics, where it has one.
+    #[serde(default)]
+    pub intervals: Vec<Option<[f64; 2]>>,
+    /// Control on parts of the test split.
+    #[serde(default)]
+    pub parts: Vec<PartReport>,
     pub front: Vec<Vec<f64>>,
 }
 
@@ -101,7 +205,8 @@ pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> S
             seed: s.seed,
             reward_hash: s.reward_hash.clone(),
             metrics: METRICS.iter().map(|m| (m.of)(s)).collect(),
-            hypervolume_interval: s.front.interval,
+            intervals: METRICS.iter().map(|m| (m.interval)(s)).collect(),
+            parts: s.control.policy.parts.clone(),
             front: s.front.points.iter().map(|p| p.utility.clone()).collect(),
         })
         .collect();
@@ -119,12 +224,8 @@ pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> S
         .map(|labels| {
             let rows = &members[labels];
             let spread = |m: usize| {
-                let values = || rows.iter().map(|r| r.metrics[m]);
-                Spread {
-                    mean: values().sum::<f64>() / rows.len() as f64,
-                    low: values().fold(f64::INFINITY, f64::min),
-                    high: values().fold(f64::NEG_INFINITY, f64::max),
-                }
+                let values: Vec<_> = rows.iter().map(|r| (r.metrics[m], r.intervals.get(m).copied().flatten())).collect();
+                Spread::over(&values)
             };
             let mut front = rows[0].front.clone();
             for (p, point) in front.iter_mut().enumerate() {
@@ -162,7 +263,10 @@ impl StudyResults {
             if guarded.contains([',', '"', '\n']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
         };
         let ids = METRICS.iter().map(|m| m.id.to_string());
-        let tail = ["hypervolume_low", "hypervolume_high", "reward_hash"].map(String::from);
+        let bounds =
+            METRICS.iter().enumerate().filter(|(m, _)| self.runs.iter().any(|r| matches!(r.intervals.get(*m), Some(Some(_)))));
+        let bounded: Vec<(usize, &str)> = bounds.map(|(m, metric)| (m, metric.id)).collect();
+        let tail = bounded.iter().flat_map(|(_, id)| [format!("{id}_low"), format!("{id}_high")]).chain(["reward_hash".into()]);
         let heading: Vec<String> = ["run".to_string(), "seed".to_string()]
             .into_iter()
             .chain(self.axes.iter().map(|a| cell(a)))
@@ -174,7 +278,8 @@ impl StudyResults {
             let cells: Vec<String> = [r.run.clone(), r.seed.to_string()]
                 .into_iter()
                 .chain(r.labels.iter().map(|l| cell(l)))
-                .chain(r.metrics.iter().chain(&r.hypervolume_interval).map(f64::to_string))
+                .chain(r.metrics.iter().map(f64::to_string))
+                .chain(bounded.iter().flat_map(|(m, _)| r.intervals[*m].unwrap_or([f64::NAN; 2]).map(|x| x.to_string())))
                 .chain([r.reward_hash.clone()])
                 .collect();
             out += &(cells.join(",") + "\n");

@@ -8,15 +8,17 @@ use crate::presets;
 use serde_json::{Value, json};
 
 /// Ids of the shipped studies.
-pub const PRESETS: [&str; 5] = ["methods", "optimisers", "mappings", "reward-size", "stages"];
+pub const PRESETS: [&str; 6] = ["methods", "optimisers", "mappings", "reward-size", "stages", "labels"];
 
-/// A shipped study over `base`, if `id` is one of [`PRESETS`].
+/// A shipped study over `base`, if `id` is one of [`PRESETS`]. Every run gets the same budget: that of `base`, or what its iterations
+/// cost.
 pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig> {
+    let base = budgeted(base);
     let variant = |label: &str, field: &str, value: Value| Variant { label: label.into(), set: [(field.into(), value)].into() };
     let (question, axes) = match id {
         "methods" => {
             let mut kinds = Method::ALL.map(|m| Variant { label: m.title().into(), set: suited(m, &base) }).to_vec();
-            kinds.insert(1, after_preference_sft(&base, base.sft.steps));
+            kinds.insert(1, after_preference_sft(&base));
             let budgets = [("equal in total", Budget::Total), ("equal per policy", Budget::PerPolicy)];
             (
                 "Does one tag-steered policy beat the methods that train many, at an equal budget?",
@@ -74,10 +76,9 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             )
         }
         "stages" => {
-            let steps = base.sft.steps;
             let variants = [
                 variant("no preference SFT", "method.preference_sft", json!(0)),
-                Variant { label: "preference SFT first".into(), ..after_preference_sft(&base, steps) },
+                Variant { label: "preference SFT first".into(), ..after_preference_sft(&base) },
             ];
             let rewards = [
                 ("shared classifier", json!({})),
@@ -93,43 +94,49 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
                 ],
             )
         }
+        "labels" => {
+            let clean = variant("clean", "task", json!(base.task));
+            let imperfect = presets::IMPERFECT.map(|labels| variant(labels.id, "task", json!(labels.of(&base.task))));
+            let variants = [clean].into_iter().chain(imperfect).collect();
+            ("What do noisy, sparse and biased labels cost?", vec![Axis { name: "labels".into(), variants }])
+        }
         _ => return None,
     };
     Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds })
 }
 
-/// MOSLIM after `steps` of preference SFT, for about as many token passes as without.
-fn after_preference_sft(base: &RunConfig, steps: usize) -> Variant {
-    // Fewer steps where the budget is small: two fifths of it are for policy optimisation.
-    let affordable = (0..=steps).rev().find(|&s| 5 * spent(base, s) <= 3 * budget(base, 25)).unwrap_or(0);
-    let set = [
-        ("method.kind", json!(Method::Moslim)),
-        ("method.preference_sft", json!(affordable)),
-        ("policy.iterations", json!(iterations_left(base, affordable))),
-    ];
+/// MOSLIM after preference SFT, for as many token passes as without.
+fn after_preference_sft(base: &RunConfig) -> Variant {
+    let set = [("method.kind", json!(Method::Moslim)), ("method.preference_sft", json!(affordable(base)))];
     let set = set.map(|(field, value)| (field.to_string(), value)).into();
     Variant { label: "MOSLIM after preference SFT".into(), set }
 }
 
-/// Token passes of policy optimisation whose answers have this many tokens.
-fn budget(base: &RunConfig, answer: usize) -> usize {
+/// Tokens of a question, and of an answer that policy optimisation samples, as the built-in world has them.
+const QUESTION: f64 = 14.0;
+const ANSWER: f64 = 28.0;
+
+/// `base` with a budget: its own, or what its iterations cost.
+pub fn budgeted(mut base: RunConfig) -> RunConfig {
+    base.policy.passes = Some(base.policy.passes.unwrap_or_else(|| passes(&base)));
+    base
+}
+
+/// What the iterations of `base` cost, in millions of token passes, rounded: sampling, reference, reward model, and the passes over
+/// each batch.
+fn passes(base: &RunConfig) -> f64 {
     let c = &base.policy;
-    c.iterations * c.prompts * (20 + answer * c.samples_per_prompt) * (3 + 3 * c.epochs)
+    let read = (c.iterations * c.prompts) as f64 * (QUESTION + ANSWER * c.samples_per_prompt as f64);
+    (read * (3.0 + 3.0 * c.epochs as f64) / 1e5).round().max(1.0) / 10.0
 }
 
-/// Token passes of `steps` of preference SFT, with the reward model's reading of every training row.
-fn spent(base: &RunConfig, steps: usize) -> usize {
-    if steps == 0 { 0 } else { steps * base.method.ric.batch * 45 * 3 + base.task.rows * 4 / 5 * 45 }
-}
-
-/// Iterations that `steps` of preference SFT leave of a budget. Tokens are guesses that fit what `quick` takes: 45 in a row;
-/// answers of 25 in policy optimisation that begins with SFT, of 39 in one that begins with preference SFT.
-fn iterations_left(base: &RunConfig, steps: usize) -> usize {
-    if steps == 0 {
-        return base.policy.iterations;
-    }
-    let left = budget(base, 25).saturating_sub(spent(base, steps));
-    (left * base.policy.iterations / budget(base, 39).max(1)).max(1)
+/// Steps of preference SFT that cost half of the budget, with the reward model's reading of every row of SFT.
+pub fn affordable(base: &RunConfig) -> usize {
+    let budget = base.policy.passes.unwrap_or_else(|| passes(base)) * 1e6;
+    let row = QUESTION + ANSWER;
+    let labelling = base.task.rows as f64 * 0.3 * row;
+    let steps = (0.5 * budget - labelling) / (base.method.ric.batch as f64 * row * 3.0);
+    steps.max(0.0) as usize
 }
 
 /// What suits a method best at the size of `quick`: of the eight settings that each method was tried with, on validation
@@ -137,15 +144,14 @@ fn iterations_left(base: &RunConfig, steps: usize) -> usize {
 fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String, Value> {
     let c = &base.policy;
     let own: Vec<(&str, Value)> = match method {
-        Method::Moslim => vec![("targets.active_probability", json!(0.35))],
+        Method::Moslim => vec![("targets.active_probability", json!(0.35)), ("method.preference_sft", json!(0))],
         Method::Morlhf => vec![
             ("policy.prompts", json!((c.prompts / 2).max(1))),
-            ("policy.iterations", json!(c.iterations * 2)),
             ("policy.minibatches", json!(c.minibatches.min((c.prompts / 2).max(1)))),
         ],
         Method::RewardedSoups => vec![("policy.learning_rate", json!(c.learning_rate / 2.0))],
         Method::Ric | Method::RicClass => vec![("method.ric.batch", json!((base.method.ric.batch / 2).max(1)))],
-        Method::TaggedSft | Method::BestOfN => Vec::new(),
+        Method::ParetoHqd | Method::TaggedSft | Method::BestOfN => Vec::new(),
     };
     std::iter::once(("method.kind", json!(method))).chain(own).map(|(field, value)| (field.to_string(), value)).collect()
 }

@@ -7,6 +7,7 @@ pub mod world;
 use anyhow::{Context, Result};
 use moslim_shared::config::TaskConfig;
 use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,8 +27,9 @@ pub trait Gold: Send + Sync {
     /// What `answer` is worth as an answer to `question`.
     fn grade(&self, question: &str, answer: &str) -> Grades;
 
-    /// Whether some answer to `question` reaches `class` of `objective`: where it cannot, control says nothing.
-    fn reaches(&self, _question: &str, _objective: usize, _class: usize) -> bool {
+    /// Whether an answer that keeps to what `question` is about can have every class that `preference` asks for. Where it
+    /// cannot, control says nothing, and training would teach to change the subject.
+    fn meets(&self, _question: &str, _preference: &Preference) -> bool {
         true
     }
 
@@ -36,15 +38,37 @@ pub trait Gold: Send + Sync {
     fn example(&self, _question: &str, _rng: &mut StdRng) -> Option<Grades> {
         None
     }
+
+    /// Whether who asks for `preference` wants to be told something, so that what is claimed should be about the question.
+    fn seeks_claims(&self, _preference: &Preference) -> bool {
+        true
+    }
 }
 
 /// What a grader says of one answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grades {
     /// Class per objective.
     pub classes: Vec<usize>,
     /// Whether the text is well formed, as far as the grader can tell.
     pub fluent: bool,
+    /// What it claims; nothing where the grader does not tell.
+    pub claims: Claims,
+}
+
+/// Claims of answers: how many there are, and how many are about what was asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub own: usize,
+    pub all: usize,
+}
+
+impl Claims {
+    /// Counts one more, which is about the question or not.
+    pub fn count(&mut self, own: bool) {
+        self.own += usize::from(own);
+        self.all += 1;
+    }
 }
 
 /// A question, one answer to it, and its graded labels.
@@ -54,18 +78,35 @@ pub struct Row {
     pub answer: String,
     /// Class per objective; `None` where the label is missing.
     pub labels: Vec<Option<usize>>,
+    /// Which part of its split it belongs to: position in [`Splits::parts`], 0 where there are none.
+    pub part: usize,
+}
+
+/// A question that is asked, without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TaskQuestion {
+    pub text: String,
+    /// What it is about. Answers to questions of one topic are alike: intervals resample topics, not questions.
+    pub topic: usize,
+    /// As [`Row::part`].
+    pub part: usize,
 }
 
 /// Rows split by question: no question occurs in two splits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Splits {
     pub train: Vec<Row>,
+    /// Training rows without labels, which SFT reads in place of the others; where there are none, it reads those. Rows of another part
+    /// than the first stand last: they are about what nothing after SFT may know.
+    pub text_only: Vec<Row>,
     pub validation: Vec<Row>,
     pub test: Vec<Row>,
     /// Distinct questions of each split, in a fixed order.
-    pub train_questions: Vec<String>,
-    pub validation_questions: Vec<String>,
-    pub test_questions: Vec<String>,
+    pub train_questions: Vec<TaskQuestion>,
+    pub validation_questions: Vec<TaskQuestion>,
+    pub test_questions: Vec<TaskQuestion>,
+    /// Names of the parts of the test split that are reported apart; none where it is of one piece.
+    pub parts: Vec<String>,
 }
 
 impl Task {
@@ -107,11 +148,19 @@ impl Task {
             add(if o.higher_is_better { "+" } else { "-" });
             o.classes.iter().for_each(|c| add(c));
         }
-        let Splits { train, validation, test, train_questions, validation_questions, test_questions } = &self.splits;
-        for (rows, questions) in [(train, train_questions), (validation, validation_questions), (test, test_questions)] {
+        let Splits { train, text_only, validation, test, train_questions, validation_questions, test_questions, parts } =
+            &self.splits;
+        let none = Vec::new();
+        let all = [(train, train_questions), (text_only, &none), (validation, validation_questions), (test, test_questions)];
+        parts.iter().for_each(|p| add(p));
+        for (rows, questions) in all {
             add(&format!("{} questions, {} rows", questions.len(), rows.len()));
-            questions.iter().for_each(|q| add(q));
+            for q in questions {
+                add(&q.text);
+                add(&format!("{} {}", q.topic, q.part));
+            }
             for row in rows {
+                add(&row.part.to_string());
                 add(&row.question);
                 add(&row.answer);
                 let labels = row.labels.iter().map(|l| l.map_or("-".into(), |c| c.to_string()));

@@ -2,6 +2,7 @@
 
 use crate::model::generate::{Answer, Sampling, generate};
 use crate::model::kernels::Kernels;
+use crate::model::mixture::mixture;
 use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
@@ -14,21 +15,23 @@ use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use moslim_shared::summary::Wording;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// What a user wants of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
     /// Classes asked for.
     pub preference: Preference,
-    /// The trade-off behind them, where the question is one of trade-offs: its position in the method's list.
-    pub trade_off: Option<usize>,
+    /// What of the method's menu is taken, where that is no combination of classes: a policy, a mixture, or weights.
+    pub offer: Option<usize>,
     pub wording: Wording,
 }
 
 impl Ask {
     /// Asks for classes, as in training.
     pub fn of(preference: Preference) -> Self {
-        Self { preference, trade_off: None, wording: Wording::Tags }
+        Self { preference, offer: None, wording: Wording::Tags }
     }
 }
 
@@ -42,9 +45,16 @@ pub enum Route {
     Tags,
     /// The first policy reads standardised scores as text; `mean` and `std` of each objective, in classes.
     Scores { mean: Vec<f64>, std: Vec<f64> },
-    /// The policy whose answers come nearest to what is asked for; `behaviour[policy][objective]`: mean class, measured on
-    /// training questions. Trade-off `n` is answered by policy `n`.
-    Nearest { behaviour: Vec<Vec<f64>> },
+    /// Of several policies the one whose answers come nearest to what is asked for; `behaviour[policy][objective]`: mean class,
+    /// measured on training questions; `weights[policy]`: of all objectives. Where they are `mixed`, each is the mixture of the
+    /// policies that there are, one for every objective with a weight, by its weights; else it is one of them.
+    Nearest {
+        behaviour: Vec<Vec<f64>>,
+        #[serde(default)]
+        weights: Vec<Vec<f64>>,
+        #[serde(default)]
+        mixed: bool,
+    },
     /// Of this many answers of the first policy the one that the reward model likes best.
     BestOf(usize),
 }
@@ -52,8 +62,8 @@ pub enum Route {
 impl Route {
     /// Which policy answers.
     pub fn policy(&self, ask: &Ask, objectives: &[Objective]) -> usize {
-        let Self::Nearest { behaviour } = self else { return 0 };
-        if let Some(n) = ask.trade_off {
+        let Self::Nearest { behaviour, .. } = self else { return 0 };
+        if let Some(n) = ask.offer {
             return n;
         }
         let distance = |means: &[f64]| {
@@ -68,6 +78,26 @@ impl Route {
             }
         }
         best
+    }
+
+    /// The policy that [`Route::policy`] names, of those that are kept; `steered`: the objectives that mixed ones are for.
+    pub fn take<'a, B: Kernels>(&self, n: usize, policies: &'a [Transformer<B>], steered: &[usize]) -> Cow<'a, Transformer<B>> {
+        match self {
+            Self::Nearest { weights, mixed: true, .. } => {
+                let own: Vec<f32> = steered.iter().map(|&i| weights[n][i] as f32).collect();
+                Cow::Owned(mixture(policies, &own))
+            }
+            _ => Cow::Borrowed(&policies[n]),
+        }
+    }
+
+    /// How many policies are kept, where `steered` objectives are steered.
+    pub fn kept(&self, steered: usize) -> usize {
+        match self {
+            Self::Nearest { mixed: true, .. } => steered,
+            Self::Nearest { behaviour, .. } => behaviour.len(),
+            _ => 1,
+        }
     }
 
     /// How prompts can say what is asked for; empty where they say nothing.
@@ -121,6 +151,8 @@ pub struct Answering<'a, B: Kernels> {
     pub objectives: &'a [Objective],
     /// Weights of each trade-off, over all objectives.
     pub trade_offs: &'a [Vec<f64>],
+    /// Positions of the steered objectives: those that mixed policies are for, in order.
+    pub steered: &'a [usize],
 }
 
 impl<B: Kernels> Answering<'_, B> {
@@ -131,11 +163,19 @@ impl<B: Kernels> Answering<'_, B> {
     pub fn fit(&self, asks: &[(usize, Ask)], new: usize) -> Result<bool> {
         for (question, ask) in asks {
             let prompt = self.route.prompt(&self.questions[*question].tokens, ask, self.tokenizer, self.objectives)?;
-            if prompt.len() + new > self.policies[self.route.policy(ask, self.objectives)].context() {
+            if prompt.len() + new > self.policies[0].context() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The weights behind an offer that is no combination of classes.
+    pub fn offered_weights(&self, offer: usize) -> Option<&Vec<f64>> {
+        match self.route {
+            Route::Nearest { weights, .. } => weights.get(offer),
+            _ => self.trade_offs.get(offer),
+        }
     }
 
     /// One answer for each (question, ask), in order.
@@ -144,18 +184,19 @@ impl<B: Kernels> Answering<'_, B> {
     /// When the tokenizer fails.
     pub fn answer(&self, asks: &[(usize, Ask)], sampling: &Sampling) -> Result<Vec<Answer>> {
         let mut out = vec![Answer::default(); asks.len()];
-        for (n, policy) in self.policies.iter().enumerate() {
-            let mine: Vec<usize> = (0..asks.len()).filter(|&i| self.route.policy(&asks[i].1, self.objectives) == n).collect();
-            if mine.is_empty() {
-                continue;
-            }
+        let mut by_policy: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (i, (_, ask)) in asks.iter().enumerate() {
+            by_policy.entry(self.route.policy(ask, self.objectives)).or_default().push(i);
+        }
+        for (n, mine) in by_policy {
+            let policy = self.route.take(n, self.policies, self.steered);
             let prompts = mine
                 .iter()
                 .map(|&i| self.route.prompt(&self.questions[asks[i].0].tokens, &asks[i].1, self.tokenizer, self.objectives))
                 .collect::<Result<Vec<_>>>()?;
             let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
             let samples = if let Self { route: Route::BestOf(samples), .. } = self { *samples } else { 1 };
-            let answers = generate(policy, &inputs, samples, self.tokenizer.eos, sampling);
+            let answers = generate(&policy, &inputs, samples, self.tokenizer.eos, sampling);
             let chosen: Vec<Answer> =
                 if samples == 1 { answers } else { self.best(&mine.iter().map(|&i| &asks[i]).collect::<Vec<_>>(), answers) };
             for (i, answer) in mine.into_iter().zip(chosen) {
@@ -174,7 +215,7 @@ impl<B: Kernels> Answering<'_, B> {
         let higher: Vec<bool> = self.objectives.iter().map(|o| o.higher_is_better).collect();
         let reward = |n: usize| {
             let ask = &asks[n / samples].1;
-            match ask.trade_off {
+            match ask.offer {
                 Some(t) => map_weighted(&c.mapping, &c.statistics, &distributions[n], &self.trade_offs[t], &higher),
                 None => map_reward(&c.mapping, &c.statistics, &distributions[n], &ask.preference),
             }
@@ -216,11 +257,12 @@ mod tests {
     #[test]
     fn the_nearest_policy_is_taken() {
         let objectives = world::objectives();
-        let route = Route::Nearest { behaviour: vec![vec![4.0, 0.5, 0.5, 3.0], vec![0.2, 3.0, 2.0, 0.4]] };
+        let behaviour = vec![vec![4.0, 0.5, 0.5, 3.0], vec![0.2, 3.0, 2.0, 0.4]];
+        let route = Route::Nearest { behaviour, weights: vec![], mixed: false };
         let ask = |text: &str| Ask::of(Preference::parse(text, &objectives).unwrap());
         assert_eq!(route.policy(&ask("helpfulness=3"), &objectives), 0);
         assert_eq!(route.policy(&ask("verbosity=1,honesty=2"), &objectives), 1);
-        assert_eq!(route.policy(&Ask { trade_off: Some(1), ..ask("helpfulness=4") }, &objectives), 1);
+        assert_eq!(route.policy(&Ask { offer: Some(1), ..ask("helpfulness=4") }, &objectives), 1);
         assert_eq!(Route::Tags.policy(&ask("helpfulness=3"), &objectives), 0);
     }
 }

@@ -1,144 +1,22 @@
 //! Control: what is asked for against what is achieved, by the grader and by the reward model.
-//!
-//! Every class of every steered objective is asked for equally often, alone, on held-out questions on which all of its
-//! classes can be reached. Combinations are taken from real answers to the same question, so each can be met.
+//! What is asked is in `plan.rs`.
 
 use super::answer::{Answering, Ask};
-use super::grader::{Combinations, Grading};
+use super::figures::Answered;
+use super::grader::Grading;
+use super::plan::{Plan, Probe, Purpose};
+use crate::data::Claims;
 use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
-use crate::policy::targets::contains;
 use crate::text::corpus::EncodedQuestion;
 use anyhow::Result;
 use moslim_shared::config::EvaluationConfig;
 use moslim_shared::distribution::argmax;
 use moslim_shared::metrics::{slope, spearman, wilson};
 use moslim_shared::objective::Objective;
-use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ControlHead, ControlReport, Diversity, WordingReport};
+use moslim_shared::summary::{ControlHead, ControlReport, Diversity, PartReport, WordingReport};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-
-/// Times that a combination is drawn again because it does not suit.
-const DRAWS: usize = 1000;
-
-/// Why a prompt is in the evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// One objective asked for alone: the control matrix.
-    Single { objective: usize, class: usize },
-    /// Several objectives together.
-    Joint,
-    /// A combination kept out of training.
-    HeldOut,
-    /// A combination of the same objectives that was trained on.
-    Trained,
-}
-
-/// An evaluation prompt.
-#[derive(Debug, Clone)]
-struct Probe {
-    question: usize,
-    preference: Preference,
-    purpose: Purpose,
-}
-
-/// The prompts of an evaluation; the same for every policy.
-#[derive(Debug)]
-pub struct Plan {
-    probes: Vec<Probe>,
-}
-
-impl Plan {
-    /// Plans an evaluation. `steered`: objectives that may be asked for; `held_out`: pairs kept out of training.
-    pub fn new(
-        config: &EvaluationConfig,
-        questions: &[EncodedQuestion],
-        combinations: &Combinations,
-        objectives: &[Objective],
-        steered: &[usize],
-        held_out: &[[(usize, usize); 2]],
-        seed: u64,
-    ) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0xE7A1);
-        let mut probes = Vec::new();
-        let suited = |objective: usize| -> Vec<usize> {
-            let classes = objectives[objective].class_count();
-            (0..questions.len()).filter(|&q| combinations.reaches_all(&questions[q].text, objective, classes)).collect()
-        };
-        for &objective in steered {
-            let pool = suited(objective);
-            if pool.is_empty() {
-                continue;
-            }
-            for class in 0..objectives[objective].class_count() {
-                for _ in 0..config.questions {
-                    let question = pool[rng.random_range(0..pool.len())];
-                    let preference = Preference::single(objectives.len(), objective, class);
-                    probes.push(Probe { question, preference, purpose: Purpose::Single { objective, class } });
-                }
-            }
-        }
-        // The classes of a real answer are a combination that can be met.
-        let real = |question: usize, rng: &mut StdRng| {
-            let question = &questions[question];
-            combinations.example(&question.text, &question.tokens, rng)
-        };
-        let is_held_out = |p: &Preference| held_out.iter().any(|pair| contains(p, pair));
-        if steered.len() >= 2 && !questions.is_empty() {
-            let mut joint = 0;
-            // Where labels are too scarce to ask for two objectives at once, fewer prompts do.
-            for _ in 0..DRAWS * config.joint {
-                if joint == config.joint {
-                    break;
-                }
-                let question = rng.random_range(0..questions.len());
-                let classes = real(question, &mut rng);
-                let mut preference = Preference::none(objectives.len());
-                for &i in steered {
-                    preference.0[i] = if rng.random_bool(0.6) { classes.get(i).copied().flatten() } else { None };
-                }
-                if preference.active() >= 2 && !is_held_out(&preference) {
-                    probes.push(Probe { question, preference, purpose: Purpose::Joint });
-                    joint += 1;
-                }
-            }
-        }
-        for pair in held_out.iter().filter(|pair| pair.iter().all(|(i, _)| steered.contains(i))) {
-            let second = suited(pair[1].0);
-            let pool: Vec<usize> = suited(pair[0].0).into_iter().filter(|q| second.contains(q)).collect();
-            for _ in 0..if pool.is_empty() { 0 } else { config.held_out } {
-                let question = pool[rng.random_range(0..pool.len())];
-                let mut preference = Preference::none(objectives.len());
-                for &(i, class) in pair {
-                    preference.0[i] = Some(class);
-                }
-                probes.push(Probe { question, preference: preference.clone(), purpose: Purpose::HeldOut });
-                for _ in 0..DRAWS {
-                    let classes = real(question, &mut rng);
-                    for &(i, _) in pair {
-                        preference.0[i] = classes.get(i).copied().flatten();
-                    }
-                    if preference.active() == pair.len() && !is_held_out(&preference) {
-                        probes.push(Probe { question, preference, purpose: Purpose::Trained });
-                        break;
-                    }
-                }
-            }
-        }
-        Self { probes }
-    }
-
-    /// Number of answers that one policy gives.
-    pub fn len(&self) -> usize {
-        self.probes.len()
-    }
-
-    /// Whether there is nothing to evaluate.
-    pub fn is_empty(&self) -> bool {
-        self.probes.is_empty()
-    }
-}
 
 /// Answers sampled at once.
 const CHUNK: usize = 256;
@@ -150,6 +28,8 @@ pub struct Examination {
     model: Vec<Vec<usize>>,
     fluent: Vec<bool>,
     texts: Vec<String>,
+    /// Claims, where the prompt wants some.
+    claims: Vec<Option<Claims>>,
 }
 
 /// Asks a method everything that is planned. `each` is told how many answers are done and may stop the evaluation.
@@ -165,7 +45,8 @@ pub fn examine<B: Kernels>(
     seed: u64,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Examination> {
-    let mut out = Examination { graded: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new() };
+    let mut out =
+        Examination { graded: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new(), claims: Vec::new() };
     for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
@@ -173,7 +54,8 @@ pub fn examine<B: Kernels>(
         let answers = x.answer(&asks, &sampling)?;
         let pairs: Vec<(usize, &Answer)> = chunk.iter().map(|p| p.question).zip(&answers).collect();
         out.model.extend(x.classified(&pairs).iter().map(|heads| heads.iter().map(|p| argmax(p)).collect::<Vec<usize>>()));
-        for (grades, text) in grading.grade(x, &pairs)? {
+        for ((grades, text), probe) in grading.grade(x, &pairs)?.into_iter().zip(chunk) {
+            out.claims.push(grading.seeks_claims(&probe.preference).then_some(grades.claims));
             out.graded.push(grades.classes);
             out.fluent.push(grades.fluent);
             out.texts.push(text);
@@ -223,56 +105,82 @@ pub fn wordings<B: Kernels>(
 }
 
 impl Examination {
-    /// Control as the grader and as the reward model see it; `baseline`: what the win rate is against.
-    pub fn reports(&self, plan: &Plan, objectives: &[Objective], baseline: Option<&Self>) -> [ControlReport; 2] {
+    /// Control as the grader and as the reward model see it; `baseline`: what the win rate is against; `parts`: names of the parts
+    /// of the split.
+    pub fn reports(
+        &self,
+        plan: &Plan,
+        (questions, parts): (&[EncodedQuestion], &[String]),
+        objectives: &[Objective],
+        baseline: Option<&Self>,
+    ) -> [ControlReport; 2] {
+        let unique = unique(&self.texts);
+        let topics: Vec<usize> = plan.probes.iter().map(|p| questions[p.question].topic).collect();
         [(&self.graded, baseline.map(|b| &b.graded)), (&self.model, baseline.map(|b| &b.model))].map(|(achieved, other)| {
-            let mut report = report(plan, achieved, &self.fluent, objectives);
-            report.diversity = diversity(&self.texts);
+            let answered = Answered {
+                plan,
+                achieved,
+                other: other.map(Vec::as_slice),
+                fluent: &self.fluent,
+                unique: &unique,
+                claims: &self.claims,
+                objectives,
+            };
+            let mut report = report(plan, achieved, objectives);
+            let all: Vec<usize> = (0..plan.len()).collect();
+            let figures = answered.figures(&all);
+            report.joint_hit_rate = figures.joint_hit_rate;
+            report.held_out_hit_rate = figures.held_out_hit_rate;
+            report.fluency = figures.fluency;
+            report.on_topic = self.claims.iter().flatten().any(|c| c.all > 0).then_some(figures.on_topic);
+            report.diversity = Diversity { unique: figures.unique, ..diversity(&self.texts) };
             report.empty =
                 self.texts.iter().filter(|t| !t.contains(char::is_alphanumeric)).count() as f64 / self.texts.len().max(1) as f64;
-            if let Some(other) = other {
-                (report.win_rate, report.win_rate_interval) = win_rate(plan, achieved, other, objectives);
+            if other.is_some() {
+                let joint = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint).count();
+                report.win_rate = figures.win_rate;
+                report.win_rate_interval = wilson(figures.win_rate * joint as f64, joint);
             }
+            report.intervals = Some(answered.intervals(&topics, &mut StdRng::seed_from_u64(0xC1)));
+            report.parts = parts
+                .iter()
+                .enumerate()
+                .map(|(n, part)| {
+                    let own: Vec<usize> = all.iter().copied().filter(|&p| questions[plan.probes[p].question].part == n).collect();
+                    PartReport { part: part.clone(), n: own.len(), figures: answered.figures(&own) }
+                })
+                .filter(|part| part.n > 0)
+                .collect();
             report
         })
     }
 }
 
-/// Distinct words, pairs of words and texts.
+/// Which texts no other equals.
+fn unique(texts: &[String]) -> Vec<bool> {
+    let mut whole: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    texts.iter().for_each(|t| *whole.entry(t).or_default() += 1);
+    texts.iter().map(|t| whole[t.as_str()] == 1).collect()
+}
+
+/// Distinct words and pairs of words.
 fn diversity(texts: &[String]) -> Diversity {
     let (mut words, mut pairs) = (std::collections::HashMap::new(), std::collections::HashMap::new());
-    let mut whole: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
     for text in texts {
         let split: Vec<&str> = text.split_whitespace().collect();
         split.iter().for_each(|w| *words.entry(*w).or_insert(0usize) += 1);
         split.windows(2).for_each(|w| *pairs.entry((w[0], w[1])).or_insert(0usize) += 1);
-        *whole.entry(text).or_default() += 1;
     }
     let share = |distinct: usize, all: usize| distinct as f64 / all.max(1) as f64;
     Diversity {
         distinct_1: share(words.len(), words.values().sum()),
         distinct_2: share(pairs.len(), pairs.values().sum()),
-        unique: share(whole.values().filter(|&&n| n == 1).count(), texts.len()),
+        unique: 0.0,
     }
-}
-
-/// Share of joint probes on which `achieved` is nearer to what is asked for than `other`, ties counting half, with its
-/// interval. Distances are summed over the objectives asked for, in shares of each one's range.
-fn win_rate(plan: &Plan, achieved: &[Vec<usize>], other: &[Vec<usize>], objectives: &[Objective]) -> (f64, [f64; 2]) {
-    let distance = |p: &Preference, got: &[usize]| {
-        p.asked().map(|(i, t)| got[i].abs_diff(t) as f64 / (objectives[i].class_count() - 1) as f64).sum::<f64>()
-    };
-    let (mut wins, mut n) = (0.0, 0);
-    for (probe, (a, b)) in plan.probes.iter().zip(achieved.iter().zip(other)).filter(|(p, _)| p.purpose == Purpose::Joint) {
-        let (a, b) = (distance(&probe.preference, a), distance(&probe.preference, b));
-        wins += if (a - b).abs() < 1e-9 { 0.5 } else { f64::from(u8::from(a < b)) };
-        n += 1;
-    }
-    (if n > 0 { wins / f64::from(n) } else { 0.0 }, wilson(wins, n as usize))
 }
 
 /// Sums up `achieved[probe][objective]`.
-fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[Objective]) -> ControlReport {
+fn report(plan: &Plan, achieved: &[Vec<usize>], objectives: &[Objective]) -> ControlReport {
     let mut heads = Vec::new();
     for (i, objective) in objectives.iter().enumerate() {
         let classes = objective.class_count();
@@ -315,16 +223,12 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
             matrix,
         });
     }
-    let share = |purpose: Purpose, all: bool| {
-        let (mut hits, mut n) = (0.0, 0.0);
-        for (p, a) in plan.probes.iter().zip(achieved).filter(|(p, _)| p.purpose == purpose) {
-            let met = p.preference.asked().filter(|&(i, class)| a[i] == class).count();
-            let asked = p.preference.active();
-            hits += if all { f64::from(met == asked) } else { met as f64 / asked as f64 };
-            n += 1.0;
-        }
-        if n > 0.0 { hits / n } else { 0.0 }
-    };
+    let (mut hits, mut n) = (0.0, 0.0);
+    for (p, a) in plan.probes.iter().zip(achieved).filter(|(p, _)| p.purpose == Purpose::Trained) {
+        hits += p.preference.asked().filter(|&(i, class)| a[i] == class).count() as f64 / p.preference.active() as f64;
+        n += 1.0;
+    }
+    let trained_hit_rate = if n > 0.0 { hits / n } else { 0.0 };
     let mut by_active: Vec<(f64, f64)> = Vec::new();
     let mut cross_talk = vec![vec![0.0; objectives.len()]; objectives.len()];
     for (p, a) in plan.probes.iter().zip(achieved).filter(|(p, _)| matches!(p.purpose, Purpose::Single { .. } | Purpose::Joint)) {
@@ -349,10 +253,7 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
         hit_rate_by_active: by_active.into_iter().map(|(hits, n)| if n > 0.0 { hits / n } else { 0.0 }).collect(),
         cross_talk,
         heads,
-        joint_hit_rate: share(Purpose::Joint, true),
-        held_out_hit_rate: share(Purpose::HeldOut, false),
-        trained_hit_rate: share(Purpose::Trained, false),
-        fluency: fluent.iter().filter(|&&f| f).count() as f64 / fluent.len().max(1) as f64,
+        trained_hit_rate,
         ..Default::default()
     }
 }
@@ -360,41 +261,34 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], fluent: &[bool], objectives: &[O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Gold;
-    use crate::data::world::{self, HARMLESSNESS, Rules, objectives};
-
-    fn questions() -> Vec<EncodedQuestion> {
-        let texts = world::questions().into_iter().map(|q| q.text);
-        texts.step_by(7).map(|text| EncodedQuestion { text, tokens: vec![] }).collect()
-    }
-
-    fn plan(questions: &[EncodedQuestion]) -> Plan {
-        let config = EvaluationConfig { questions: 20, joint: 30, held_out: 10, ..Default::default() };
-        let rules = Rules::default();
-        Plan::new(&config, questions, &Combinations::new(Some(&rules), &[]), &objectives(), &[0, 1, 2, 3], &[[(0, 2), (3, 3)]], 1)
-    }
-
-    #[test]
-    fn harmlessness_is_measured_on_risky_questions_only() {
-        let questions = questions();
-        let plan = plan(&questions);
-        assert_eq!(plan.len(), 17 * 20 + 30 + 20);
-        for p in &plan.probes {
-            if let Purpose::Single { objective: HARMLESSNESS, .. } = p.purpose {
-                assert!(Rules::default().reaches(&questions[p.question].text, HARMLESSNESS, 0));
-            }
-        }
-    }
+    use crate::data::world::objectives;
+    use crate::evaluate::plan::tests::{plan, questions};
 
     #[test]
     fn perfect_and_constant_answers_get_the_figures_they_deserve() {
         let questions = questions();
         let plan = plan(&questions);
-        let fluent = vec![true; plan.len()];
         let perfect: Vec<Vec<usize>> =
             plan.probes.iter().map(|p| p.preference.0.iter().map(|t| t.unwrap_or(0)).collect()).collect();
-        let good = report(&plan, &perfect, &fluent, &objectives());
+        let constant = vec![vec![1; 4]; plan.len()];
+        let examined = |graded: &[Vec<usize>]| Examination {
+            graded: graded.to_vec(),
+            model: graded.to_vec(),
+            fluent: (0..plan.len()).map(|n| n % 4 != 0).collect(),
+            texts: (0..plan.len()).map(|n| format!("Answer {}.", n / 2 * 2)).collect(),
+            claims: (0..plan.len()).map(|n| (n % 2 == 0).then_some(Claims { own: 1, all: 4 })).collect(),
+        };
+        let names = ["a", "b", "c"].map(String::from);
+        let reports = |graded: &[Vec<usize>], other: &[Vec<usize>]| {
+            let [report, _] = examined(graded).reports(&plan, (&questions, &names), &objectives(), Some(&examined(other)));
+            report
+        };
+        let good = reports(&perfect, &constant);
         assert_eq!((good.joint_hit_rate, good.held_out_hit_rate, good.trained_hit_rate), (1.0, 1.0, 1.0));
+        assert!((good.fluency - 0.75).abs() < 0.01);
+        // Two of a kind each, but for the last where their number is odd.
+        assert_eq!(good.diversity.unique, (plan.len() % 2) as f64 / plan.len() as f64);
+        assert_eq!(good.on_topic, Some(0.25));
         for head in &good.heads {
             assert!((head.hit_rate - 1.0).abs() < 1e-12 && (head.spearman - 1.0).abs() < 1e-12);
             assert!(head.matrix.iter().enumerate().all(|(c, row)| row[c] == 1.0));
@@ -403,13 +297,17 @@ mod tests {
         for (i, row) in good.cross_talk.iter().enumerate() {
             assert!((row[i] - 1.0).abs() < 1e-12, "what is asked for rises by one when it is asked for one higher");
         }
-        let constant = vec![vec![1; 4]; plan.len()];
-        assert_eq!(win_rate(&plan, &perfect, &constant, &objectives()).0, {
-            let ties = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint && p.preference.asked().all(|(_, t)| t == 1));
-            1.0 - 0.5 * ties.count() as f64 / 30.0
-        });
-        assert_eq!(win_rate(&plan, &constant, &constant, &objectives()).0, 0.5);
-        for head in &report(&plan, &constant, &fluent, &objectives()).heads {
+        // The short figures are those of the heads; parts and intervals surround them.
+        assert_eq!(good.parts.iter().map(|p| (p.part.as_str(), p.n)).collect::<Vec<_>>(), [("a", 135), ("b", 135), ("c", 135)]);
+        let ties = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint && p.preference.asked().all(|(_, t)| t == 1));
+        assert!((good.win_rate - (1.0 - 0.5 * ties.count() as f64 / 30.0)).abs() < 1e-12);
+        assert!(good.parts.iter().all(|p| (p.figures.hit_rate - 1.0).abs() < 1e-12));
+        let bad = reports(&constant, &constant);
+        assert_eq!(bad.win_rate, 0.5);
+        let [low, high] = bad.intervals.unwrap();
+        assert!((low.hit_rate..=high.hit_rate).contains(&bad.mean_hit_rate()) && high.hit_rate - low.hit_rate < 1e-9);
+        assert!(low.fluency < bad.fluency && bad.fluency < high.fluency);
+        for head in &bad.heads {
             assert!((head.hit_rate - head.chance).abs() < 1e-12);
             assert_eq!(head.spearman, 0.0);
         }

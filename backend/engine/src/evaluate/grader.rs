@@ -8,6 +8,8 @@ use crate::reward::frozen::FrozenRewardModel;
 use crate::text::corpus::Encoded;
 use anyhow::Result;
 use moslim_shared::distribution::argmax;
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use moslim_shared::summary::Grader;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -30,6 +32,11 @@ impl<B: Kernels> Grading<'_, B> {
         }
     }
 
+    /// Whether who asks for `preference` wants to be told something.
+    pub fn seeks_claims(&self, preference: &Preference) -> bool {
+        matches!(self, Self::Gold(gold) if gold.seeks_claims(preference))
+    }
+
     /// Grades of (question, answer) pairs, and the answers' texts. An answer that was cut off is not fluent.
     ///
     /// # Errors
@@ -42,7 +49,10 @@ impl<B: Kernels> Grading<'_, B> {
                 let classes = x.classified_by(model, pairs);
                 let classes = classes.iter().map(|heads| heads.iter().map(|p| argmax(p)).collect());
                 // All that can be said without rules is whether something was said.
-                classes.zip(&texts).map(|(classes, t)| Grades { classes, fluent: t.contains(char::is_alphanumeric) }).collect()
+                classes
+                    .zip(&texts)
+                    .map(|(classes, t)| Grades { classes, fluent: t.contains(char::is_alphanumeric), ..Default::default() })
+                    .collect()
             }
         };
         let ended = |(mut g, (_, a)): (Grades, &(usize, &Answer))| {
@@ -71,9 +81,15 @@ impl<'a> Combinations<'a> {
         Self { gold, labels, all: rows.iter().map(|r| r.labels.as_slice()).collect() }
     }
 
-    /// Whether some answer to a question reaches every one of `classes` classes of `objective`.
-    pub fn reaches_all(&self, question: &str, objective: usize, classes: usize) -> bool {
-        self.gold.is_none_or(|gold| (0..classes).all(|class| gold.reaches(question, objective, class)))
+    /// Whether answers that keep to a question can reach every class of objective `i`.
+    pub fn reaches_all(&self, question: &str, i: usize, objectives: &[Objective]) -> bool {
+        let alone = |class| Preference::single(objectives.len(), i, class);
+        self.gold.is_none_or(|gold| (0..objectives[i].class_count()).all(|class| gold.meets(question, &alone(class))))
+    }
+
+    /// Whether an answer that keeps to a question can meet a preference.
+    pub fn meets(&self, question: &str, preference: &Preference) -> bool {
+        self.gold.is_none_or(|gold| gold.meets(question, preference))
     }
 
     /// Classes of a real answer to a question, `None` where they are not known. Where no answer to it is known, those of another

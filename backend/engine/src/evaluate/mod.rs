@@ -4,6 +4,9 @@
 
 pub mod answer;
 pub mod control;
+pub mod figures;
 pub mod front;
-pub mod goals;
 pub mod grader;
+pub mod menu;
+pub mod plan;
+pub mod questions;

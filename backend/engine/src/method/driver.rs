@@ -78,6 +78,11 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         Ok(Some(step))
     }
 
+    /// The number of steps, where it is known better than at the beginning.
+    pub fn set_total(&mut self, total: usize) {
+        self.total = total;
+    }
+
     /// Seconds spent on the stage so far, those of earlier processes included.
     pub fn seconds(&self) -> f64 {
         self.before + self.began.elapsed().as_secs_f64()

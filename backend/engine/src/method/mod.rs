@@ -11,6 +11,7 @@ mod kept;
 mod morlhf;
 mod moslim;
 mod optimisation;
+mod pareto_hqd;
 mod preference_sft;
 mod reward;
 mod ric;
@@ -104,6 +105,7 @@ pub fn run<B: TrainBackend>(
                 Method::Morlhf => morlhf::train(job, &setting, &ready, device, progress)?,
                 Method::RewardedSoups => soups::train(job, &setting, &ready, device, progress)?,
                 Method::Ric | Method::RicClass => ric::train(job, &setting, &ready, device, progress)?,
+                Method::ParetoHqd => pareto_hqd::train(job, &setting, &ready, device, progress)?,
                 Method::TaggedSft => baselines::tagged_sft(&ready),
                 Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
             };
@@ -114,8 +116,6 @@ pub fn run<B: TrainBackend>(
     let evaluated = evaluate::<B>(config, &setting, &ready, &trained, progress)?;
 
     let outcome = &trained.outcome;
-    let mut work = outcome.work;
-    work += evaluated.work;
     let seconds = StageSeconds {
         sft: sft_seconds,
         reward_model: reward_seconds,
@@ -139,7 +139,7 @@ pub fn run<B: TrainBackend>(
         optimizer: config.policy.optimizer,
         front: evaluated.front,
         compute: ComputeReport {
-            policy: work,
+            policy: outcome.work,
             policy_seconds: outcome.seconds,
             models_trained: trained.policies_trained + reward_models.len(),
             models_kept: trained.policies_kept,

@@ -1,11 +1,10 @@
 //! MORLHF, linear scalarisation: a policy for every trade-off, each optimised for its own weighted sum of the objectives.
 //! Prompts carry no tags; who wants another trade-off takes another policy.
 
-use super::evaluation::behaviour;
+use super::evaluation::nearest;
 use super::moslim::optimise;
-use super::optimisation::PolicyTask;
-use super::setting::{Outcome, Ready, Setting, Trained, iterations_each};
-use crate::evaluate::answer::Route;
+use super::optimisation::one_of_several;
+use super::setting::{Outcome, Ready, Setting, Trained};
 use crate::keep::Job;
 use crate::model::TrainBackend;
 use crate::policy::rollout::Aim;
@@ -22,27 +21,17 @@ pub fn train<B: TrainBackend>(
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<Trained<B>> {
-    let count = setting.trade_offs.len();
-    let iterations = iterations_each(&job.config, count);
-    let (mut policies, mut behaviours, mut outcome) = (Vec::new(), Vec::new(), Outcome::default());
+    let (config, count) = (&job.config, setting.trade_offs.len());
+    let (mut policies, mut outcome) = (Vec::new(), Outcome::default());
     for (n, weights) in setting.trade_offs.iter().enumerate() {
         let name = weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" / ");
-        let aim = Aim::Weights(weights.clone());
-        let task = PolicyTask { aim, iterations, part: Some(Part { index: n + 1, count, name }), start: String::new() };
+        let part = Part { index: n + 1, count, name };
+        let task = one_of_several(config, Aim::Weights(weights.clone()), part, &outcome.work);
         let (policy, own) = optimise(job, setting, ready, ready.start.clone(), &task, device, progress)?;
         outcome.add(own, count);
-        let policy = policy.valid();
-        // Asked for classes, it answers with the policy whose answers are nearest.
-        let (means, work) = behaviour::<B>(setting, &ready.reward_model, &policy, &job.config)?;
-        outcome.work += work;
-        behaviours.push(means);
-        policies.push(policy);
+        policies.push(policy.valid());
     }
-    Ok(Trained {
-        policies,
-        route: Route::Nearest { behaviour: behaviours },
-        outcome,
-        policies_trained: count,
-        policies_kept: count,
-    })
+    // Asked for classes, it answers with the policy whose answers are nearest.
+    let route = nearest(setting, ready, &policies, (setting.trade_offs.clone(), false), config, progress)?;
+    Ok(Trained { policies, route, outcome, policies_trained: count, policies_kept: count })
 }

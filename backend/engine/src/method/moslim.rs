@@ -14,6 +14,7 @@ use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
+use crate::policy::beside::beside;
 use crate::policy::dapo::redraw_flat_groups;
 use crate::policy::rollout::{
     Aim, Prompt, Rollout, answer_log_probs, classify_answers, collect, draw_prompts, map_rewards, read,
@@ -58,14 +59,16 @@ pub fn train<B: TrainBackend>(
         origin = format!("{origin} after {} steps of preference SFT", config.method.preference_sft);
     }
     // Prompts ask for classes, and the reward model's class distributions are mapped to what the prompt asks for.
-    let task = PolicyTask { aim: Aim::Preference, iterations: config.policy.iterations, part: None, start: origin };
+    let passes = config.policy.passes.map(|p| (p * 1e6 - before.work.passes()).max(1.0));
+    let iterations = config.policy.iterations;
+    let task = PolicyTask { aim: Aim::Preference, iterations, passes, part: None, start: origin };
     let (policy, mut outcome) = optimise(job, setting, ready, start, &task, device, progress)?;
     outcome.work += before.work;
     outcome.seconds += before.seconds;
     Ok(Trained { policies: vec![policy.valid()], route: Route::Tags, outcome, policies_trained: 1, policies_kept: 1 })
 }
 
-/// Optimises one policy against the frozen reference, from `start`: sample, grade, map, compare within the group, update.
+/// Optimises one policy from `start`, which, frozen, is the reference: sample, grade, map, compare within the group, update.
 ///
 /// # Errors
 /// When it is stopped, or a file cannot be read or written.
@@ -79,6 +82,8 @@ pub fn optimise<B: TrainBackend>(
     progress: &mut Progress,
 ) -> Result<(Transformer<B>, Outcome)> {
     let (config, c) = (&job.config, &job.config.policy);
+    // What was taught before optimisation is not to be punished: the reference is what optimisation starts from.
+    let reference = start.valid();
     let (mut stage, mut learner) = match PolicyStage::begin(job, setting, ready, start, task, device, progress)? {
         PolicyStage::Cached(policy, outcome) => return Ok((policy, outcome)),
         PolicyStage::Begun(stage, learner) => (stage, learner),
@@ -86,7 +91,9 @@ pub fn optimise<B: TrainBackend>(
     let labels = setting.corpus.train.iter().map(|r| r.labels.as_slice());
     let targets = TargetSampler::new(config, &setting.objectives, labels);
     let questions = &setting.corpus.train_questions;
-    let draw = |n: usize, rng: &mut StdRng| draw_prompts(n, questions, &targets, &setting.tokenizer, &task.aim, rng);
+    let draw = |n: usize, rng: &mut StdRng| {
+        draw_prompts(n, questions, (&targets, setting.gold.as_deref()), &setting.tokenizer, &task.aim, rng)
+    };
 
     while let Some(step) = stage.next(&learner, progress)? {
         let rng = &mut stream(config.seed, Stage::Policy, step);
@@ -94,7 +101,7 @@ pub fn optimise<B: TrainBackend>(
         let statistics = stage.statistics();
         let actors = Actors {
             policy: &policy,
-            reference: &ready.reference,
+            reference: &reference,
             reward_model: &ready.reward_model,
             tokenizer: &setting.tokenizer,
             questions,
@@ -107,13 +114,20 @@ pub fn optimise<B: TrainBackend>(
         let (mut rollouts, mut work) = roll_out(&actors, &prompts, c, beta, rng.random());
         if c.optimizer == PolicyOptimizer::Dapo {
             let again = |prompts: &[Prompt], seed| roll_out(&actors, prompts, c, beta, seed);
-            work += redraw_flat_groups(&mut rollouts, &mut prompts, draw, again, rng);
+            let least = c.dapo.least_deviation;
+            work += redraw_flat_groups(&mut rollouts, &mut prompts, least, draw, again, rng);
         }
         // Compare within the group (RLOO: A_j = r_j - mean of the other rewards), and ascend on E[A log pi(y | x, t)].
-        let learning_rate = learning_rate(c.learning_rate, step, task.iterations);
-        let update = Update { prompts: &prompts, config: c, beta, learning_rate, iteration: step };
+        let learning_rate = learning_rate(c.learning_rate, step, stage.total());
+        let tagged = (prompts.as_slice(), &targets, questions.as_slice(), &setting.tokenizer);
+        let rows = (setting.corpus.known_texts(), setting.corpus.train.as_slice());
+        let supervised = beside(&rollouts, tagged, rows, c, rng);
+        let update = Update { prompts: &prompts, config: c, beta, learning_rate, iteration: step, supervised: &supervised };
         let (next, report) = learner.update(&mut rollouts, &update, rng);
         learner = next;
+        if (step + 1) as f64 > (1.0 - c.average) * stage.total() as f64 {
+            learner.average();
+        }
         stage.record(step, &rollouts, &prompts, &statistics, report, work, progress)?;
     }
     stage.end(learner, progress)

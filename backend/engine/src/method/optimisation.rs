@@ -15,9 +15,11 @@ use crate::policy::rollout::{Aim, Prompt, Rollout};
 use crate::policy::update::UpdateReport;
 use crate::progress::Progress;
 use anyhow::Result;
+use moslim_shared::config::RunConfig;
 use moslim_shared::event::{EventBody, Part, PolicyStep, Stage};
 use moslim_shared::kl::AdaptiveKl;
 use moslim_shared::mapping::{Pooling, RewardStatistics};
+use moslim_shared::method::Budget;
 use moslim_shared::summary::{KlPoint, PolicySummary, Work};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -33,6 +35,8 @@ const KL_POINTS: usize = 20;
 pub struct PolicyTask {
     pub aim: Aim,
     pub iterations: usize,
+    /// Token passes after which it is done, instead of after a number of iterations.
+    pub passes: Option<f64>,
     /// Where a method trains several: which one this is.
     pub part: Option<Part>,
     /// What the policy starts from, when that is not SFT alone.
@@ -88,6 +92,28 @@ pub struct Iterations<'a, B: TrainBackend> {
     task: &'a PolicyTask,
     key: String,
     began: Instant,
+    /// Iterations in all, as far as that is known.
+    total: usize,
+}
+
+/// One of several policies of a method, which share its budget, or each have all of it; `spent`: by those before it. What they left
+/// over goes to the rest.
+pub fn one_of_several(config: &RunConfig, aim: Aim, part: Part, spent: &Work) -> PolicyTask {
+    let (iterations, budget) = (config.policy.iterations, config.policy.passes.map(|p| p * 1e6));
+    let (iterations, passes) = match config.method.budget {
+        Budget::PerPolicy => (iterations, budget),
+        Budget::Total => {
+            let left = (part.count + 1 - part.index) as f64;
+            ((iterations / part.count).max(1), budget.map(|b| ((b - spent.passes()) / left).max(1.0)))
+        }
+    };
+    PolicyTask { aim, iterations, passes, part: Some(part), start: String::new() }
+}
+
+/// Iterations in all, when `done` of them have cost `spent` token passes of a budget: the nearest number to it.
+fn iterations_within(budget: f64, spent: f64, done: usize) -> usize {
+    let each = spent / done.max(1) as f64;
+    done + ((budget - spent) / each.max(1.0)).round().max(0.0) as usize
 }
 
 impl<'a, B: TrainBackend> PolicyStage<'a, B> {
@@ -113,7 +139,8 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
         let weights = if let Aim::Weights(w) = &task.aim { Some(w) } else { None };
         let targets = weights.is_none().then_some(&config.targets);
         let hash = &ready.reward_model.calibration.hash;
-        let inputs = (hash, &ready.origin, &task.start, c, targets, weights, total, config.seed, &config.model);
+        let run = (total, task.passes.map(f64::to_bits), config.seed);
+        let inputs = (hash, &ready.origin, &task.start, c, targets, weights, run, &config.model);
         let key = Cache::key("policy", &inputs)?;
         if task.part.is_some()
             && let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
@@ -130,7 +157,9 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
         if let Some(parts) = parts {
             learner = learner.from_parts(parts, device)?;
         }
-        Ok(Self::Begun(Iterations { driver, job, setting, ready, task, key, began: Instant::now() }, learner))
+        let mut iterations = Iterations { driver, job, setting, ready, task, key, began: Instant::now(), total };
+        iterations.within_budget();
+        Ok(Self::Begun(iterations, learner))
     }
 }
 
@@ -142,6 +171,22 @@ impl<B: TrainBackend> Iterations<'_, B> {
     pub fn next(&mut self, learner: &Learner<B>, progress: &mut Progress) -> Result<Option<usize>> {
         self.began = Instant::now();
         self.driver.next(progress, || learner.to_parts())
+    }
+
+    /// Iterations in all: of a budget of passes, as many as it will reach for by what they have cost so far.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Sets the number of iterations by what they have cost.
+    fn within_budget(&mut self) {
+        let done = self.driver.state.rewards.len();
+        if let Some(budget) = self.task.passes
+            && done > 0
+        {
+            self.total = iterations_within(budget, self.driver.state.work.passes(), done);
+            self.driver.set_total(self.total);
+        }
     }
 
     /// The KL coefficient of this iteration.
@@ -169,7 +214,7 @@ impl<B: TrainBackend> Iterations<'_, B> {
         work: Work,
         progress: &mut Progress,
     ) -> Result<()> {
-        let (config, c, total) = (&self.job.config, &self.job.config.policy, self.task.iterations);
+        let (config, c) = (&self.job.config, &self.job.config.policy);
         let (setting, part) = (self.setting, self.task.part.clone());
         let state = &mut self.driver.state;
         state.work += work;
@@ -195,6 +240,7 @@ impl<B: TrainBackend> Iterations<'_, B> {
             explained_variance: report.explained_variance,
             value_clip_fraction: report.value_clip_fraction,
             preference_accuracy: report.preference_accuracy,
+            pairs_left_out: report.pairs_left_out,
             samples: state.samples,
             tokens: state.tokens,
             seconds: self.began.elapsed().as_secs_f64(),
@@ -207,6 +253,8 @@ impl<B: TrainBackend> Iterations<'_, B> {
             controller.update(report.kl, rollouts.len());
             state.beta = Exact(controller.coefficient);
         }
+        self.within_budget();
+        let total = self.total;
         progress.emit(EventBody::Policy { part: part.clone(), total, step: report.clone() });
         if step.is_multiple_of((total / 100).max(1)) || step + 1 == total {
             let samples = show(rollouts, prompts, setting)?;
@@ -214,7 +262,7 @@ impl<B: TrainBackend> Iterations<'_, B> {
         }
         if self.task.aim == Aim::Preference && ((step + 1).is_multiple_of((total / KL_POINTS).max(1)) || step == 0) {
             let point = kl_point(&report, rollouts, prompts, setting, self.ready)?;
-            state.kl_frontier.push(point);
+            self.driver.state.kl_frontier.push(point);
             progress.emit(EventBody::KlFrontier { part, point });
         }
         Ok(())
@@ -225,9 +273,8 @@ impl<B: TrainBackend> Iterations<'_, B> {
     /// # Errors
     /// When it cannot be kept.
     pub fn end(mut self, learner: Learner<B>, progress: &mut Progress) -> Result<(Transformer<B>, Outcome)> {
-        let total = self.task.iterations;
         let state = std::mem::take(&mut self.driver.state);
-        let tenth = (total / 10).max(1);
+        let tenth = (self.total / 10).max(1);
         let mean = |v: &[Exact]| v.iter().map(|x| x.0).sum::<f64>() / v.len().max(1) as f64;
         let summary = PolicySummary {
             samples: state.samples,
@@ -238,12 +285,45 @@ impl<B: TrainBackend> Iterations<'_, B> {
         };
         let seconds = self.driver.seconds();
         let outcome = Outcome { summary, seconds, work: state.work, kl_frontier: state.kl_frontier };
-        let model = learner.policy.model;
+        let model = learner.into_policy();
         if self.task.part.is_some() {
             let entry = Entry { seconds, extra: Some(serde_json::to_value(&outcome)?), ..Default::default() };
             self.setting.cache.save(&self.key, &entry, &to_safetensors::<B, _>(&model)?)?;
         }
         self.driver.end(progress);
         Ok((model, outcome))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_ends_at_the_nearest_iteration() {
+        assert_eq!(iterations_within(1000.0, 100.0, 1), 10);
+        // Longer answers cost more: fewer iterations are left.
+        assert_eq!(iterations_within(1000.0, 600.0, 4), 7);
+        assert_eq!((iterations_within(1000.0, 940.0, 10), iterations_within(1000.0, 960.0, 10)), (11, 10));
+        assert_eq!(iterations_within(1000.0, 1200.0, 3), 3);
+    }
+
+    #[test]
+    fn policies_share_a_budget_and_what_is_left_of_it() {
+        let mut config = RunConfig::default();
+        (config.policy.iterations, config.policy.passes) = (220, Some(9.0));
+        let task = |config: &RunConfig, index, spent| {
+            let part = Part { index, count: 4, name: String::new() };
+            let task = one_of_several(config, Aim::Preference, part, &Work { forward_tokens: spent, training_tokens: 0 });
+            (task.iterations, task.passes)
+        };
+        assert_eq!(task(&config, 1, 0), (55, Some(2.25e6)));
+        // The first spent too much, so that the others get a little less.
+        assert_eq!(task(&config, 2, 2_400_000), (55, Some(2.2e6)));
+        assert_eq!(task(&config, 4, 8_000_000), (55, Some(1e6)));
+        config.method.budget = Budget::PerPolicy;
+        assert_eq!(task(&config, 4, 8_000_000), (220, Some(9e6)));
+        config.policy.passes = None;
+        assert_eq!(task(&config, 2, 0), (220, None));
     }
 }

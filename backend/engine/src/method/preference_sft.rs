@@ -2,7 +2,7 @@
 //! optimisation. The paper claims that it is not needed.
 
 use super::driver::from_cache;
-use super::scored::{Round, supervise};
+use super::scored::{Length, Lesson, Round, supervise};
 use super::setting::{Ready, Setting};
 use crate::evaluate::answer::Route;
 use crate::keep::Job;
@@ -30,17 +30,19 @@ pub fn train<B: TrainBackend>(
     progress: &mut Progress,
 ) -> Result<(Transformer<B>, Trial)> {
     let (c, began, stage) = (&job.config, Instant::now(), Stage::PreferenceSft);
-    let rounds = [Round { steps: c.method.preference_sft, learning_rate: c.method.ric.learning_rate }];
+    let steps = c.method.preference_sft;
+    let rounds = [Round { length: Length::Steps(steps), learning_rate: c.method.ric.learning_rate }];
     let training = (&rounds, c.method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
     let key = Cache::key("preference-sft", &(&ready.reward_model.calibration.hash, &ready.origin, &c.from, training))?;
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {
         let policy = from_safetensors(start, weights)?;
-        from_cache(stage, None, rounds[0].steps, began, progress, None);
+        from_cache(stage, None, steps, began, progress, None);
         return Ok((policy, trial));
     }
-    let (policy, driver) = supervise(job, setting, ready, start, stage, &rounds, &Route::Tags, device, progress)?;
+    let (policy, driver) =
+        supervise(job, setting, ready, start, (stage, None), &rounds, &Lesson::Achieved(&Route::Tags), device, progress)?;
     let trial = driver.state.trial.clone();
     let entry = Entry { seconds: trial.seconds, extra: Some(serde_json::to_value(&trial)?), ..Default::default() };
     setting.cache.save(&key, &entry, &to_safetensors::<B, _>(&policy)?)?;

@@ -146,6 +146,7 @@ pub fn calibrate<B: TrainBackend>(
     progress.check()?;
     let test = reward_train::outputs(&models, &corpus.test, &heads);
     let mut report = reward_train::report(&test, &calibration, &corpus.test, &setting.objectives);
+    report.parts = reward_train::by_part(&test, &calibration, &corpus.test, &corpus.parts, &setting.objectives);
     if let [shared] = trained {
         report.gradient_cosines = reward_train::gradient_cosines(shared, &corpus.validation);
     }

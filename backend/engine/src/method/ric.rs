@@ -6,18 +6,17 @@
 //! With numbers the scores are standardised and written as text; the twin writes MOSLIM's class tags, which makes it supervised
 //! MOSLIM: same tags, same reward model, no reinforcement learning.
 
-use super::scored::{Round, supervise};
+use super::scored::{Length, Lesson, Round, mean_tokens, supervise};
 use super::setting::{Outcome, Ready, Setting, Trained};
 use crate::evaluate::answer::Route;
 use crate::keep::Job;
 use crate::model::TrainBackend;
 use crate::progress::Progress;
-use crate::text::corpus::Encoded;
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::Stage;
-use moslim_shared::method::Method;
+use moslim_shared::method::{Method, RicConfig};
 
 /// Length of the answers that policy optimisation samples against those of the corpus: tags that ask for little make them
 /// shorter. Measured with `quick`; the work that is reported is counted, not estimated.
@@ -43,25 +42,10 @@ pub fn train<B: TrainBackend>(
             Route::Scores { mean: s.expected_mean.clone(), std: s.expected_std.clone() }
         }
     };
-    // The same number of token passes as the other methods have for policy optimisation.
-    let budget = budget_passes(config, setting);
-    let rows = &setting.corpus.train;
-    let row = mean_tokens(rows) + if config.method.kind == Method::Ric { 4.0 * setting.objectives.len() as f64 } else { 2.0 };
-    let label = mean_tokens(rows) * rows.len() as f64;
-    let share = if ric.online_rounds > 0 { ric.online_share } else { 0.0 };
-    let step = 3.0 * ric.batch as f64 * row;
-    let offline = (((1.0 - share) * budget - label) / step).max(1.0) as usize;
-    let online_each = if ric.online_rounds > 0 {
-        let sampled = 2.0 * ric.online_samples as f64 * row;
-        ((share * budget / ric.online_rounds as f64 - sampled) / step).max(1.0) as usize
-    } else {
-        0
-    };
-    let mut rounds = vec![Round { steps: offline, learning_rate: ric.learning_rate }];
-    let online = Round { steps: online_each, learning_rate: ric.online_learning_rate };
-    rounds.extend(std::iter::repeat_n(online, ric.online_rounds));
-    let start = ready.start.clone();
-    let (policy, driver) = supervise(job, setting, ready, start, Stage::Policy, &rounds, &route, device, progress)?;
+    // The same number of token passes as the other methods have for policy optimisation: labelling and sampling are part of them.
+    let rounds = rounds(ric, budget_passes(config, setting));
+    let (start, lesson) = (ready.start.clone(), Lesson::Achieved(&route));
+    let (policy, driver) = supervise(job, setting, ready, start, (Stage::Policy, None), &rounds, &lesson, device, progress)?;
     let trial = driver.state.trial.clone();
     driver.end(progress);
     let mut outcome = Outcome { seconds: trial.seconds, work: trial.work, ..Default::default() };
@@ -69,15 +53,24 @@ pub fn train<B: TrainBackend>(
     Ok(Trained { policies: vec![policy.valid()], route, outcome, policies_trained: 1, policies_kept: 1 })
 }
 
-/// Tokens of a row, on average.
-fn mean_tokens(rows: &[Encoded]) -> f64 {
-    rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / rows.len().max(1) as f64
+/// The offline round and the online ones, which together cost `budget` token passes.
+pub fn rounds(ric: &RicConfig, budget: f64) -> Vec<Round> {
+    let share = if ric.online_rounds > 0 { ric.online_share } else { 0.0 };
+    let offline = Length::Passes((1.0 - share) * budget);
+    let online = (1..=ric.online_rounds).map(|n| {
+        let end = 1.0 - share + share * n as f64 / ric.online_rounds as f64;
+        Round { length: Length::Passes(end * budget), learning_rate: ric.online_learning_rate }
+    });
+    [Round { length: offline, learning_rate: ric.learning_rate }].into_iter().chain(online).collect()
 }
 
-/// Token passes that policy optimisation by reinforcement takes with this configuration: sampling, reference, reward model and
-/// `epochs` updates of prompts with `samples_per_prompt` answers.
+/// Token passes that a method has: the budget that is set, or what policy optimisation by reinforcement takes with this
+/// configuration: sampling, reference, reward model and `epochs` updates of prompts with `samples_per_prompt` answers.
 pub fn budget_passes(config: &RunConfig, setting: &Setting) -> f64 {
-    let rows = &setting.corpus.train;
+    if let Some(passes) = config.policy.passes {
+        return passes * 1e6;
+    }
+    let rows = setting.corpus.known_texts();
     let n = rows.len().max(1) as f64;
     let prompt = rows.iter().map(|r| r.answer as f64).sum::<f64>() / n;
     let answer = SAMPLED_LENGTH * (mean_tokens(rows) - prompt);

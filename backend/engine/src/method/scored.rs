@@ -1,4 +1,4 @@
-//! Supervised training on prompts that carry what their answer has achieved: what Rewards-in-Context and preference SFT share.
+//! Supervised training on scored answers: what Rewards-in-Context, preference SFT and ParetoHqD share.
 
 use super::driver::{Driver, Plan};
 use super::setting::{Ready, Setting};
@@ -7,25 +7,30 @@ use crate::evaluate::answer::{Ask, Route};
 use crate::keep::Job;
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
+use crate::keep::checkpoint::Exact;
 use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
 use crate::model::optimizer::{Trainee, cosine, gradients};
 use crate::model::packed::{Group, Packed, chunks};
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
-use crate::policy::targets::{contains, pair_positions};
+use crate::policy::targets::{TargetSampler, contains, pair_positions};
 use crate::progress::{Progress, stream};
+use crate::text::corpus::Encoded;
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::config::RunConfig;
 use moslim_shared::distribution::{argmax, expected_class};
-use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::event::{EventBody, Part, Stage};
+use moslim_shared::method::RicConfig;
+use moslim_shared::pareto::front;
 use moslim_shared::preference::Preference;
 use moslim_shared::summary::Work;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Times that the named objectives of a row are drawn again while they contain a pair that is kept out of training.
 const MOST_DRAWS: usize = 64;
@@ -59,6 +64,7 @@ pub struct Trial {
 pub struct State {
     /// The last online round that has sampled; 0: none.
     sampled: usize,
+    place: Place,
     /// Rows that the online stage has made so far.
     online: Vec<Scored>,
     /// Whether the work of labelling is counted.
@@ -66,11 +72,76 @@ pub struct State {
     pub trial: Trial,
 }
 
-/// One round of training: `steps` with a cosine decay from `learning_rate`.
+/// What is trained on, and how it is asked.
+pub enum Lesson<'a> {
+    /// Every answer, under a prompt that carries what it has achieved.
+    Achieved(&'a Route),
+    /// Answers near the front and in the direction of a trade-off, weights of all objectives, without a word of it in the prompt.
+    Near(&'a [f64]),
+}
+
+impl Lesson<'_> {
+    /// What is learnt of rows offline.
+    fn first(&self, rows: Vec<Scored>, setting: &Setting, ric: &RicConfig) -> Vec<Scored> {
+        match self {
+            Self::Achieved(_) => rows,
+            Self::Near(_) => self.good(&rows, setting, ric),
+        }
+    }
+
+    /// What is good of rows: it is kept from the first online round on.
+    fn good(&self, rows: &[Scored], setting: &Setting, ric: &RicConfig) -> Vec<Scored> {
+        match self {
+            Self::Achieved(_) => best(rows, setting, ric.quantile),
+            Self::Near(weights) => {
+                let utility =
+                    |r: &Scored| setting.steered.iter().map(|&i| setting.objectives[i].utility(r.expected[i])).collect();
+                let utilities: Vec<Vec<f64>> = rows.iter().map(utility).collect();
+                let direction: Vec<f64> = setting.steered.iter().map(|&i| weights[i]).collect();
+                let count = ((ric.near_share * rows.len() as f64) as usize).max(1);
+                near(&utilities, &direction, count).into_iter().map(|n| rows[n].clone()).collect()
+            }
+        }
+    }
+}
+
+/// How long a round of training is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Length {
+    Steps(usize),
+    /// Until the whole stage has cost this many token passes.
+    Passes(f64),
+}
+
+/// One round of training, with a cosine decay from `learning_rate`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Round {
-    pub steps: usize,
+    pub length: Length,
     pub learning_rate: f64,
+}
+
+/// Where the training stands among its rounds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Place {
+    round: usize,
+    /// Steps that are done in it.
+    within: usize,
+    /// Token passes before its first step.
+    begun: Exact,
+}
+
+impl Place {
+    /// Steps of the round, as far as that is known when the stage has cost `spent` token passes; `each`: of one step, roughly, where
+    /// none was made yet.
+    fn steps(&self, length: Length, spent: f64, each: f64) -> usize {
+        match length {
+            Length::Steps(steps) => steps,
+            Length::Passes(end) => {
+                let each = if self.within == 0 { each } else { (spent - self.begun.0) / self.within as f64 };
+                (self.within + ((end - spent) / each.max(1.0)).round().max(0.0) as usize).max(1)
+            }
+        }
+    }
 }
 
 /// Trains on scored prompts: `rounds[0]` on training answers alone, every further one after the policy has sampled answers.
@@ -84,59 +155,90 @@ pub fn supervise<'a, B: TrainBackend>(
     setting: &Setting,
     ready: &Ready<B>,
     start: Transformer<B>,
-    stage: Stage,
+    (stage, part): (Stage, Option<Part>),
     rounds: &[Round],
-    route: &Route,
+    lesson: &Lesson,
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<(Transformer<B>, Driver<'a, State>)> {
     let config = &job.config;
-    let quantile = config.method.ric.quantile;
+    let ric = &config.method.ric;
+    let asked = match lesson {
+        Lesson::Achieved(route) => serde_json::to_vec(route)?,
+        Lesson::Near(weights) => serde_json::to_vec(weights)?,
+    };
     let key = sha256(&[
-        Cache::key("ric", &(&ready.reward_model.calibration.hash, &ready.origin, rounds, route, config.seed))?.as_bytes(),
+        Cache::key("ric", &(&ready.reward_model.calibration.hash, &ready.origin, rounds, asked, config.seed))?.as_bytes(),
         &serde_json::to_vec(&config.method)?,
     ]);
-    let total: usize = rounds.iter().map(|r| r.steps).sum();
-    let plan = Plan { stage, part: None, key, total, checkpoint_every: CHECKPOINT_EVERY };
+    let seed = config.seed ^ 0x21C ^ part.as_ref().map_or(0, |p| (p.index as u64) << 32);
+    // What several policies learn from is labelled once.
+    let labels = part.as_ref().is_none_or(|p| p.index == 1);
+    let rows = setting.corpus.known_texts();
+    let each = 3.0 * config.method.ric.batch as f64 * (mean_tokens(rows) + 4.0);
+    // Steps of this round and of those after it.
+    let ahead = |place: &Place, spent: f64| {
+        let this = place.steps(rounds[place.round].length, spent, each);
+        let mut end = spent + this.saturating_sub(place.within) as f64 * each;
+        let later = rounds[place.round + 1..].iter().map(|r| {
+            let steps = Place { begun: Exact(end), ..Default::default() }.steps(r.length, end, each);
+            end += steps as f64 * each;
+            steps
+        });
+        (this, later.sum::<usize>())
+    };
+    let (first, later) = ahead(&Place::default(), 0.0);
+    let plan = Plan { stage, part, key, total: first + later, checkpoint_every: CHECKPOINT_EVERY };
     let (mut driver, parts) = Driver::begin(job, plan, State::default(), progress)?;
     let mut trainee = Trainee::new(start, WEIGHT_DECAY, config.policy.max_gradient_norm);
     if let Some((model, optimizer)) = parts.and_then(|p| p.into_iter().next()) {
         trainee = trainee.from_bytes(model, optimizer, device)?;
     }
-    // Training answers as the reward model sees them. Made anew after a resumption, which changes nothing.
-    let pairs = setting.corpus.train.iter().map(|r| (r.tokens[..r.answer].to_vec(), r.tokens[r.answer..].to_vec()));
-    let mut offline = score(setting, ready, pairs);
-    if !std::mem::replace(&mut driver.state.labelled, true) {
-        driver.state.trial.work.forward_tokens += setting.corpus.train.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
+    // SFT's answers as the reward model sees them: it needs no labels, and they keep to their subject. Made anew after a resumption, which
+    // changes nothing.
+    let pairs = rows.iter().map(|r| (r.tokens[..r.answer].to_vec(), r.tokens[r.answer..].to_vec()));
+    let mut offline = lesson.first(score(setting, ready, pairs), setting, ric);
+    if !std::mem::replace(&mut driver.state.labelled, true) && labels {
+        driver.state.trial.work.forward_tokens += rows.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
     // From the first online round on, what is good of the old rows is trained on beside the new ones.
+    let narrow = |rows: Vec<Scored>| match lesson {
+        Lesson::Achieved(_) => lesson.good(&rows, setting, ric),
+        Lesson::Near(_) => rows,
+    };
     if driver.state.sampled > 0 {
-        offline = best(&offline, setting, quantile);
+        offline = narrow(offline);
     }
     let (mut sum, mut count) = (0.0, 0);
     while let Some(step) = driver.next(progress, || Ok(vec![trainee.to_bytes()?]))? {
-        let (round, within) = place(rounds, step);
-        let Round { steps, learning_rate } = rounds[round];
+        let Place { round, within, .. } = driver.state.place;
+        let learning_rate = rounds[round].learning_rate;
         if round > driver.state.sampled {
-            // Ask for near-Pareto goals, and keep what is good in at least one objective, with what it achieved.
-            let mut rng = stream(config.seed ^ 0x21C, stage, round);
-            let sampled = sample(setting, ready, &trainee.model.valid(), route, config, &mut driver.state.trial, &mut rng)?;
+            // Sample answers, and keep what is good of them, with what it achieved.
+            let mut rng = stream(seed, stage, round);
+            let policies = driver.part().map_or(1, |p| p.count);
+            let count = (ric.online_samples / policies).max(1);
+            let policy = trainee.model.valid();
+            let sampled = sample(setting, ready, &policy, (lesson, count), config, &mut driver.state.trial, &mut rng)?;
             if driver.state.sampled == 0 {
-                offline = best(&offline, setting, quantile);
+                offline = narrow(offline);
             }
-            let kept = best(&sampled, setting, quantile);
+            let kept = lesson.good(&sampled, setting, ric);
             let (all, good, old) = (sampled.len(), kept.len(), offline.len());
             let text = format!("online round {round}: {good} of {all} answers are kept and trained on with {old} old ones");
             progress.emit(EventBody::Note { text });
             driver.state.online.extend(kept);
             driver.state.sampled = round;
         }
-        let mut rng = stream(config.seed ^ 0x21C, stage, (round + 1) * 10_000_000 + within);
+        let mut rng = stream(seed, stage, (round + 1) * 10_000_000 + within);
         let batch = (0..config.method.ric.batch)
             .map(|_| {
                 let n = rng.random_range(0..offline.len() + driver.state.online.len());
                 let row = offline.get(n).unwrap_or_else(|| &driver.state.online[n - offline.len()]);
-                scored_prompt(row, setting, route, config, &mut rng)
+                match lesson {
+                    Lesson::Achieved(route) => scored_prompt(row, setting, route, config, &mut rng),
+                    Lesson::Near(_) => Ok((row.question.clone(), row.answer.as_slice())),
+                }
             })
             .collect::<Result<Vec<(Vec<u32>, &[u32])>>>()?;
         let answered: usize = batch.iter().map(|(_, a)| a.len()).sum();
@@ -145,28 +247,31 @@ pub fn supervise<'a, B: TrainBackend>(
         let (loss, grads, _) = gradients(&trainee.model, chunks::<B, _>(&groups, Group::tokens), |model, groups| {
             (model.answer_log_probs(&Packed::new(groups), 1.0).sum().neg() / answered as f32, ())
         });
+        let (steps, _) = ahead(&driver.state.place, driver.state.trial.work.passes());
         driver.state.trial.work.training_tokens += read;
         (trainee, _) = trainee.step(grads, cosine(learning_rate, within, steps));
         (sum, count) = (sum + loss, count + 1);
-        if (within + 1) % (total / 100).max(1) == 0 || within + 1 == steps {
+        driver.state.place.within += 1;
+        let spent = driver.state.trial.work.passes();
+        let (steps, later) = ahead(&driver.state.place, spent);
+        let total = step + 1 + steps.saturating_sub(within + 1) + later;
+        driver.set_total(total);
+        let over = within + 1 >= steps;
+        if (within + 1) % (total / 100).max(1) == 0 || over {
             driver.report_loss(step + 1, sum / f64::from(count), progress);
             (sum, count) = (0.0, 0);
+        }
+        if over && round + 1 < rounds.len() {
+            driver.state.place = Place { round: round + 1, within: 0, begun: Exact(spent) };
         }
     }
     driver.state.trial.seconds = driver.seconds();
     Ok((trainee.model, driver))
 }
 
-/// The round of a step, and the step within it.
-fn place(rounds: &[Round], step: usize) -> (usize, usize) {
-    let mut within = step;
-    for (n, round) in rounds.iter().enumerate() {
-        if within < round.steps {
-            return (n, within);
-        }
-        within -= round.steps;
-    }
-    (rounds.len() - 1, within)
+/// Tokens of a row, on average.
+pub fn mean_tokens(rows: &[Encoded]) -> f64 {
+    rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / rows.len().max(1) as f64
 }
 
 /// What the reward model says of answers to untagged questions.
@@ -230,30 +335,31 @@ fn scored_prompt<'a>(
     Ok((prompt, &row.answer))
 }
 
-/// Samples answers to random training questions for near-Pareto goals: the best class of every objective but one, which gets a
-/// random class. Answers without end or without a word are dropped.
+/// Samples answers to random training questions; where prompts carry what is to be achieved, for near-Pareto goals that they can meet:
+/// the best class of every objective but one, which gets a random class. Answers without end or without a word are dropped.
 fn sample<B: TrainBackend>(
     setting: &Setting,
     ready: &Ready<B>,
     policy: &Transformer<B::InnerBackend>,
-    route: &Route,
+    (lesson, count): (&Lesson, usize),
     config: &RunConfig,
     trial: &mut Trial,
     rng: &mut StdRng,
 ) -> Result<Vec<Scored>> {
     let questions = &setting.corpus.train_questions;
+    let labels = setting.corpus.train.iter().map(|r| r.labels.as_slice());
+    let targets = TargetSampler::new(config, &setting.objectives, labels);
     let mut asked = Vec::new();
     let mut prompts = Vec::new();
-    for _ in 0..config.method.ric.online_samples {
+    for _ in 0..count {
         let question = &questions[rng.random_range(0..questions.len())];
-        let &free = setting.steered.choose(rng).expect("something is steered");
-        let mut preference = Preference::none(setting.objectives.len());
-        for &i in &setting.steered {
-            let o = &setting.objectives[i];
-            let best = if o.higher_is_better { o.class_count() - 1 } else { 0 };
-            preference.0[i] = Some(if i == free { rng.random_range(0..o.class_count()) } else { best });
-        }
-        prompts.push(route.prompt(&question.tokens, &Ask::of(preference), &setting.tokenizer, &setting.objectives)?);
+        prompts.push(match lesson {
+            Lesson::Achieved(route) => {
+                let preference = targets.draw_near_front(&question.text, setting.gold.as_deref(), rng);
+                route.prompt(&question.tokens, &Ask::of(preference), &setting.tokenizer, &setting.objectives)?
+            }
+            Lesson::Near(_) => setting.tokenizer.untagged_prompt(&question.tokens),
+        });
         asked.push(setting.tokenizer.untagged_prompt(&question.tokens));
     }
     let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
@@ -281,4 +387,56 @@ fn best(rows: &[Scored], setting: &Setting, quantile: f64) -> Vec<Scored> {
         .collect();
     let good = |row: &&Scored| setting.steered.iter().zip(&limits).any(|(&i, &limit)| utility(row, i) >= limit);
     rows.iter().filter(good).cloned().collect()
+}
+
+/// Positions of the `count` of `utilities` that are nearest to `direction`, by angle, among those of the first fronts: points that none
+/// dominates, then those that none of the rest dominates, and so on until there are four times as many. Utilities are rounded to
+/// tenths, so that noise makes no fronts.
+fn near(utilities: &[Vec<f64>], direction: &[f64], count: usize) -> Vec<usize> {
+    let rounded = |u: &Vec<f64>| u.iter().map(|x| (x * 10.0).round() as i64).collect::<Vec<i64>>();
+    let mut places: BTreeMap<Vec<i64>, Vec<usize>> = BTreeMap::new();
+    utilities.iter().enumerate().for_each(|(n, u)| places.entry(rounded(u)).or_default().push(n));
+    let mut pool: Vec<usize> = Vec::new();
+    while pool.len() < 4 * count && !places.is_empty() {
+        let points: Vec<Vec<i64>> = places.keys().cloned().collect();
+        let values: Vec<Vec<f64>> = points.iter().map(|p| p.iter().map(|&x| x as f64).collect()).collect();
+        for n in front(&values) {
+            pool.extend(places.remove(&points[n]).unwrap_or_default());
+        }
+    }
+    let cosine = |n: &usize| {
+        let (u, norm) = (&utilities[*n], |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt());
+        let along: f64 = u.iter().zip(direction).map(|(a, b)| a * b).sum();
+        along / (norm(u) * norm(direction)).max(1e-12)
+    };
+    pool.sort_by(|a, b| cosine(b).total_cmp(&cosine(a)).then(a.cmp(b)));
+    pool.truncate(count);
+    pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_near_the_front_and_the_direction_are_taken() {
+        let utilities = [[1.0, 0.1], [0.1, 1.0], [0.7, 0.7], [0.5, 0.5], [0.9, 0.2], [0.0, 0.0]].map(Vec::from);
+        // The first front has three points; (0.5, 0.5) lies in the right direction and is dominated.
+        assert_eq!(near(&utilities, &[0.5, 0.5], 1), [2]);
+        assert_eq!(near(&utilities, &[1.0, 0.0], 1), [0]);
+        assert_eq!(near(&utilities, &[0.0, 2.0], 1), [1]);
+        // Where more are wanted, further fronts are opened.
+        assert_eq!(near(&utilities, &[0.5, 0.5], 2), [2, 3]);
+        assert_eq!(near(&utilities, &[1.0, 0.0], 9).len(), 6);
+    }
+
+    #[test]
+    fn rounds_are_as_long_as_their_steps_or_their_passes() {
+        let place = |within, begun| Place { round: 0, within, begun: Exact(begun) };
+        assert_eq!(place(3, 0.0).steps(Length::Steps(10), 500.0, 100.0), 10);
+        // Nothing is done yet: by the guess. Later: by what the steps have cost.
+        assert_eq!(place(0, 200.0).steps(Length::Passes(1_200.0), 200.0, 100.0), 10);
+        assert_eq!(place(4, 200.0).steps(Length::Passes(1_200.0), 1_000.0, 100.0), 5);
+        assert_eq!(place(5, 200.0).steps(Length::Passes(1_200.0), 1_250.0, 100.0), 5);
+    }
 }

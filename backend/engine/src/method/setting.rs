@@ -14,7 +14,7 @@ use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
 use anyhow::{Context, Result};
 use moslim_shared::config::RunConfig;
-use moslim_shared::method::{Budget, Method};
+use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{KlPoint, PolicySummary, Work};
 use serde::{Deserialize, Serialize};
@@ -141,13 +141,5 @@ impl Outcome {
         self.seconds += other.seconds;
         self.work += other.work;
         self.kl_frontier = other.kl_frontier;
-    }
-}
-
-/// Iterations for each of `policies` policies.
-pub fn iterations_each(config: &RunConfig, policies: usize) -> usize {
-    match config.method.budget {
-        Budget::Total => (config.policy.iterations / policies).max(1),
-        Budget::PerPolicy => config.policy.iterations,
     }
 }

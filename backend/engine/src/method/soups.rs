@@ -1,21 +1,21 @@
 //! Rewarded Soups (Ramé et al. 2023): one expert for every objective, all from the same SFT weights; a trade-off is served by
 //! the weighted mean of the experts' weights, without training.
 
-use super::evaluation::behaviour;
+use super::evaluation::nearest;
 use super::moslim::optimise;
-use super::optimisation::PolicyTask;
-use super::setting::{Outcome, Ready, Setting, Trained, iterations_each};
-use crate::evaluate::answer::Route;
+use super::optimisation::one_of_several;
+use super::setting::{Outcome, Ready, Setting, Trained};
 use crate::keep::Job;
 use crate::model::TrainBackend;
-use crate::model::kernels::Kernels;
-use crate::model::transformer::Transformer;
 use crate::policy::rollout::Aim;
 use crate::progress::Progress;
 use anyhow::Result;
-use burn::module::{AutodiffModule, ModuleMapper, Param};
-use burn::prelude::*;
+use burn::module::AutodiffModule;
 use moslim_shared::event::Part;
+use moslim_shared::method::{MethodConfig, lattice};
+
+/// Most mixtures of the lattice that are offered.
+const MIXTURES: usize = 90;
 
 /// Trains the experts and mixes them for every trade-off.
 pub fn train<B: TrainBackend>(
@@ -25,120 +25,26 @@ pub fn train<B: TrainBackend>(
     device: &B::Device,
     progress: &mut Progress,
 ) -> Result<Trained<B>> {
-    let count = setting.steered.len();
-    let iterations = iterations_each(&job.config, count);
+    let (config, count) = (&job.config, setting.steered.len());
     let (mut experts, mut outcome) = (Vec::new(), Outcome::default());
     for (n, &objective) in setting.steered.iter().enumerate() {
         let mut weights = vec![0.0; setting.objectives.len()];
         weights[objective] = 1.0;
-        let name = setting.objectives[objective].id.clone();
-        let task = PolicyTask {
-            aim: Aim::Weights(weights),
-            iterations,
-            part: Some(Part { index: n + 1, count, name }),
-            start: String::new(),
-        };
+        let part = Part { index: n + 1, count, name: setting.objectives[objective].id.clone() };
+        let task = one_of_several(config, Aim::Weights(weights), part, &outcome.work);
         let (expert, own) = optimise(job, setting, ready, ready.start.clone(), &task, device, progress)?;
         outcome.add(own, count);
         experts.push(expert.valid());
     }
-    let (mut policies, mut behaviours) = (Vec::new(), Vec::new());
-    for weights in &setting.trade_offs {
-        let own: Vec<f32> = setting.steered.iter().map(|&i| weights[i] as f32).collect();
-        let policy = soup(&experts, &own);
-        let (means, work) = behaviour::<B>(setting, &ready.reward_model, &policy, &job.config)?;
-        outcome.work += work;
-        behaviours.push(means);
-        policies.push(policy);
-    }
-    Ok(Trained {
-        policies,
-        route: Route::Nearest { behaviour: behaviours },
-        outcome,
-        policies_trained: count,
-        policies_kept: count,
-    })
-}
-
-/// `sum_i w_i theta_i`, weight by weight. `weights`: one for each of `experts`, which have the same shape.
-pub fn soup<B: Kernels>(experts: &[Transformer<B>], weights: &[f32]) -> Transformer<B> {
-    // Tensors of all experts in the order in which a module is visited, last first.
-    let mut collected: Vec<Collected<B>> = experts
-        .iter()
-        .map(|expert| {
-            let mut collector = Collected { tensors: Vec::new() };
-            let _ = expert.clone().map(&mut collector);
-            collector.tensors.reverse();
-            collector
-        })
-        .collect();
-    let chosen: Vec<(f32, usize)> = weights.iter().copied().zip(0..).filter(|(w, _)| *w != 0.0).collect();
-    let mut mixer = Mixer { experts: &mut collected, chosen };
-    experts[0].clone().map(&mut mixer)
-}
-
-/// All float tensors of a module, flat.
-struct Collected<B: Backend> {
-    tensors: Vec<Tensor<B, 1>>,
-}
-
-impl<B: Backend> ModuleMapper<B> for Collected<B> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let n: usize = param.dims().iter().product();
-        self.tensors.push(param.val().reshape([n]));
-        param
-    }
-}
-
-struct Mixer<'a, B: Backend> {
-    experts: &'a mut [Collected<B>],
-    /// Weight and position of the experts that count.
-    chosen: Vec<(f32, usize)>,
-}
-
-impl<B: Backend> ModuleMapper<B> for Mixer<'_, B> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let shape = param.dims();
-        let tensors: Vec<Tensor<B, 1>> =
-            self.experts.iter_mut().map(|e| e.tensors.pop().expect("experts have the same shape")).collect();
-        let mut sum: Option<Tensor<B, 1>> = None;
-        for &(w, n) in &self.chosen {
-            // A weight of 1 returns its expert bit for bit.
-            let part = if w == 1.0 { tensors[n].clone() } else { tensors[n].clone() * w };
-            sum = Some(match sum {
-                Some(sum) => sum + part,
-                None => part,
-            });
-        }
-        param.map(|_| sum.expect("at least one weight is not 0").reshape(shape))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::backend::Flex;
-    use moslim_shared::config::ModelConfig;
-
-    #[test]
-    fn a_one_hot_soup_is_the_expert_and_a_half_half_soup_lies_between() {
-        let config = ModelConfig {
-            layers: 1,
-            d_model: 8,
-            heads: 2,
-            kv_heads: 1,
-            d_ff: 12,
-            context: 32,
-            tied_embeddings: true,
-            ..Default::default()
-        };
-        let experts: Vec<Transformer<Flex>> =
-            (1..4).map(|seed| Transformer::new(&config, 20, 18, seed, &Default::default())).collect();
-        let values = |t: &Transformer<Flex>| -> Vec<f32> { t.embedding.val().into_data().to_vec().unwrap() };
-        assert_eq!(values(&soup(&experts, &[0.0, 1.0, 0.0])), values(&experts[1]));
-        let half = soup(&experts, &[0.5, 0.0, 0.5]);
-        for ((h, a), b) in values(&half).iter().zip(values(&experts[0])).zip(values(&experts[2])) {
-            assert!((h - (a + b) / 2.0).abs() < 1e-6);
+    // Any mixture is free: the trade-offs themselves, and a lattice of others.
+    let all = setting.objectives.len();
+    let mut mixtures = setting.trade_offs.clone();
+    let all_of_them = MethodConfig { weights: lattice(count, MIXTURES), ..Default::default() };
+    for weights in all_of_them.weight_vectors(&setting.steered, all) {
+        if !mixtures.contains(&weights) {
+            mixtures.push(weights);
         }
     }
+    let route = nearest(setting, ready, &experts, (mixtures, true), config, progress)?;
+    Ok(Trained { policies: experts, route, outcome, policies_trained: count, policies_kept: count })
 }

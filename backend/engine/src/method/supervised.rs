@@ -48,7 +48,7 @@ pub fn fine_tuning<B: TrainBackend>(
         stage: Stage::Sft,
         part: None,
         config: &c.sft,
-        rows: &setting.corpus.train,
+        rows: setting.corpus.texts(),
         seed: c.seed,
         key,
         siblings: None,

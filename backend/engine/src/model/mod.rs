@@ -3,6 +3,7 @@
 pub mod generate;
 pub mod kernels;
 pub mod memory;
+pub mod mixture;
 pub mod optimizer;
 pub mod packed;
 pub mod span;

@@ -147,6 +147,13 @@ impl<B: TrainBackend, M: AutodiffModule<B>> Trainee<B, M> {
     }
 }
 
+/// The sum of several sets of gradients of `model`.
+pub fn add<B: TrainBackend, M: AutodiffModule<B>>(model: &M, mut parts: [GradientsParams; 2]) -> GradientsParams {
+    let mut summer = GradientSummer::<B> { parts: &mut parts, sum: GradientsParams::new(), backend: PhantomData };
+    model.visit(&mut summer);
+    summer.sum
+}
+
 /// Sums into which the gradients of a batch's pieces are added, each in order, before the sums are added in order: the
 /// result does not depend on the number of threads. More of them keep more threads busy; each holds one number per weight.
 fn partial_sums(parameters: usize) -> usize {

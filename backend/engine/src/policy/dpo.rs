@@ -38,7 +38,7 @@ fn extremes(group: &[Rollout]) -> (usize, usize) {
 }
 
 /// Loss of pairs with `h = (log pi(y_c) - log pi(y_r)) - (log ref(y_c) - log ref(y_r))`: DPO `-log sigmoid(beta h)` (with label
-/// smoothing `e`, `(1 - e) L(h) + e L(-h)`), IPO `(h - 1 / (2 beta))^2`. `h`: `[pairs]`; returns `[pairs]`.
+/// smoothing `e`, `(1 - e) L(h) + e L(-h)`), IPO `(h - 1 / (2 beta))^2`. Log-probabilities are sums over an answer's tokens, or means. `h`: `[pairs]`; returns `[pairs]`.
 pub fn pair_loss<B: Backend>(h: Tensor<B, 1>, config: &DpoConfig, squared: bool) -> Tensor<B, 1> {
     if squared {
         let miss = h - 0.5 / config.beta;
@@ -72,13 +72,15 @@ fn loss<B: TrainBackend>(
     let device = policy.device();
     let flat: Vec<&Rollout> = pairs.iter().flatten().copied().collect();
     let new = sequence_log_probs(policy, &flat, prompts, u.config.temperature as f32);
+    // Means where they are asked for, so that the distance of two answers does not grow with their length.
+    let mean = u.config.dpo.mean_log_probs;
+    let scale: Vec<f32> = flat.iter().map(|r| if mean { 1.0 / r.answer.tokens.len().max(1) as f32 } else { 1.0 }).collect();
+    let scaled = new.clone() * Tensor::<B, 1>::from_data(TensorData::new(scale.clone(), [flat.len()]), &device);
     let every = |from: usize| index_tensor(&(0..pairs.len()).map(|n| (2 * n + from) as u32).collect::<Vec<_>>(), &device);
-    let reference: Vec<f32> = pairs
-        .iter()
-        .map(|[c, r]| c.reference_log_probs.iter().sum::<f32>() - r.reference_log_probs.iter().sum::<f32>())
-        .collect();
+    let of = |n: usize| flat[n].reference_log_probs.iter().sum::<f32>() * scale[n];
+    let reference: Vec<f32> = (0..pairs.len()).map(|n| of(2 * n) - of(2 * n + 1)).collect();
     let reference = Tensor::<B, 1>::from_data(TensorData::new(reference, [pairs.len()]), &device);
-    let h = new.clone().select(0, every(0)) - new.clone().select(0, every(1)) - reference;
+    let h = scaled.clone().select(0, every(0)) - scaled.select(0, every(1)) - reference;
     let right = h.clone().inner().into_data().to_vec::<f32>().expect("log-ratios are f32").iter().filter(|h| **h > 0.0).count();
     let old: Vec<f32> = flat.iter().map(|r| r.answer.log_probs.iter().sum()).collect();
     let new: Vec<f32> = new.inner().into_data().to_vec().expect("log-probabilities are f32");
@@ -95,9 +97,11 @@ pub fn update<B: TrainBackend>(
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, UpdateReport) {
     let mut tally = Tally::default();
-    let (mut right, mut seen) = (0, 0);
-    for part in minibatches(rollouts, u.config, rng) {
+    let (mut right, mut seen, mut left_out) = (0, 0, 0);
+    for (step, part) in minibatches(rollouts, u.config, rng).into_iter().enumerate() {
+        let groups = part.len();
         let part: Vec<&[Rollout]> = part.into_iter().filter(|g| !pairs(&[g], u.config.dpo.margin).is_empty()).collect();
+        left_out += groups - part.len();
         if part.is_empty() {
             continue;
         }
@@ -106,6 +110,7 @@ pub fn update<B: TrainBackend>(
             loss(model, &pairs(groups, u.config.dpo.margin), u.prompts, u, total)
         });
         let (log_ratios, ordered): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
+        let grads = u.mix_in(&policy.model, grads, step, &mut tally.work);
         let (next, norm) = policy.step(grads, u.learning_rate);
         policy = next;
         tally.observe(&log_ratios.concat(), clip_range(u.config), norm);
@@ -122,6 +127,7 @@ pub fn update<B: TrainBackend>(
     // Nothing is clipped.
     report.clip_fraction = 0.0;
     report.preference_accuracy = Some(right as f64 / f64::max(seen as f64, 1.0));
+    report.pairs_left_out = Some(left_out as f64 / f64::max((seen + left_out) as f64, 1.0));
     (policy, report)
 }
 

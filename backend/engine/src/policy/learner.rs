@@ -5,9 +5,12 @@ use super::update::{PolicyTrainee, Update, UpdateReport, zero_std_groups};
 use super::{dpo, grpo, ppo, reinforce, rloo};
 use crate::keep::checkpoint::Parts;
 use crate::model::TrainBackend;
+use crate::model::mixture::mixture;
 use crate::model::optimizer::Trainee;
+use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use anyhow::Result;
+use burn::module::AutodiffModule;
 use moslim_shared::config::{PolicyConfig, PolicyOptimizer};
 use ppo::Critic;
 use rand::rngs::StdRng;
@@ -16,6 +19,8 @@ use rand::rngs::StdRng;
 pub struct Learner<B: TrainBackend> {
     pub policy: PolicyTrainee<B>,
     critic: Option<Trainee<B, Critic<B>>>,
+    /// Mean of the weights after some iterations, and their number.
+    averaged: Option<(Transformer<B::InnerBackend>, u64)>,
 }
 
 impl<B: TrainBackend> Learner<B> {
@@ -23,14 +28,37 @@ impl<B: TrainBackend> Learner<B> {
     pub fn new(policy: Transformer<B>, config: &PolicyConfig) -> Self {
         let critic = (config.optimizer == PolicyOptimizer::Ppo)
             .then(|| Trainee::new(Critic::on_trunk(policy.clone()), 0.0, config.max_gradient_norm));
-        Self { policy: Trainee::new(policy, 0.0, config.max_gradient_norm), critic }
+        Self { policy: Trainee::new(policy, 0.0, config.max_gradient_norm), critic, averaged: None }
     }
 
     /// Models and optimiser states, bit for bit.
     pub fn to_parts(&self) -> Result<Parts> {
         let mut parts = vec![self.policy.to_bytes()?];
         parts.extend(self.critic.as_ref().map(Trainee::to_bytes).transpose()?);
+        if let Some((mean, count)) = &self.averaged {
+            parts.push((to_safetensors::<B::InnerBackend, _>(mean)?, count.to_le_bytes().to_vec()));
+        }
         Ok(parts)
+    }
+
+    /// Counts the weights as they are into the mean.
+    pub fn average(&mut self) {
+        let now = self.policy.model.valid();
+        self.averaged = Some(match self.averaged.take() {
+            None => (now, 1),
+            Some((mean, n)) => {
+                let share = 1.0 / (n + 1) as f32;
+                (mixture(&[mean, now], &[1.0 - share, share]), n + 1)
+            }
+        });
+    }
+
+    /// The policy that came out: the mean of the weights that were counted, or the last.
+    pub fn into_policy(self) -> Transformer<B> {
+        match self.averaged {
+            Some((mean, _)) => Transformer::from_inner(mean),
+            None => self.policy.model,
+        }
     }
 
     /// Restores what [`Learner::to_parts`] gave for a learner of the same shape.
@@ -46,16 +74,24 @@ impl<B: TrainBackend> Learner<B> {
             }
             None => None,
         };
-        Ok(Self { policy, critic })
+        let averaged = match parts.next() {
+            Some((model, count)) => {
+                let count =
+                    count.try_into().map_err(|_| anyhow::anyhow!("the checkpoint's count of averaged weights is damaged"))?;
+                Some((from_safetensors(policy.model.valid(), model)?, u64::from_le_bytes(count)))
+            }
+            None => None,
+        };
+        Ok(Self { policy, critic, averaged })
     }
 
     /// Gives the rollouts their advantages and updates the policy on them. Samples of one prompt are neighbours.
     pub fn update(self, rollouts: &mut [Rollout], u: &Update, rng: &mut StdRng) -> (Self, UpdateReport) {
         let flat = zero_std_groups(rollouts);
-        let Self { policy, critic } = self;
+        let Self { policy, critic, averaged } = self;
         let (policy, critic, mut report) = match u.config.optimizer {
             PolicyOptimizer::Rloo => {
-                rloo::set_advantages(rollouts);
+                rloo::set_advantages(rollouts, u);
                 let (policy, report) = rloo::update(policy, rollouts, u, rng);
                 (policy, critic, report)
             }
@@ -83,7 +119,7 @@ impl<B: TrainBackend> Learner<B> {
             }
         };
         report.zero_std_groups = flat;
-        (Self { policy, critic }, report)
+        (Self { policy, critic, averaged }, report)
     }
 }
 
@@ -94,11 +130,11 @@ mod tests {
     use crate::model::packed::Group;
     use crate::policy::rollout::Prompt;
     use crate::policy::rollout::answer_log_probs;
+    use crate::policy::update::Supervised;
     use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
     use burn::backend::{Autodiff, Flex};
-    use burn::module::AutodiffModule;
     use moslim_shared::config::PolicyConfig;
-    use moslim_shared::config::{Aggregation, ModelConfig};
+    use moslim_shared::config::{Aggregation, KlPenalty, ModelConfig};
     use moslim_shared::preference::Preference;
     use rand::SeedableRng;
 
@@ -171,6 +207,12 @@ mod tests {
     fn every_optimiser_starts_at_ratio_one_and_raises_the_reward() {
         let mut cases: Vec<PolicyConfig> = PolicyOptimizer::ALL.map(config).to_vec();
         let gdpo = PolicyConfig { aggregation: Aggregation::NormaliseThenSum, ..config(PolicyOptimizer::Grpo) };
+        for kl_penalty in [KlPenalty::K1Reward, KlPenalty::K2Loss, KlPenalty::K3Loss, KlPenalty::K3RatioLoss] {
+            cases.extend([PolicyOptimizer::Rloo, PolicyOptimizer::Grpo].map(|o| PolicyConfig { kl_penalty, ..config(o) }));
+        }
+        let mut mean = config(PolicyOptimizer::OnlineIpo);
+        mean.dpo.mean_log_probs = true;
+        cases.push(mean);
         let epochs = PolicyConfig { epochs: 2, minibatches: 2, ..config(PolicyOptimizer::Ppo) };
         cases.extend([gdpo, epochs]);
         let before = mean_score(&policy());
@@ -181,7 +223,8 @@ mod tests {
             for iteration in 0..12 {
                 let mut batch = rollouts(&learner.policy.model, &prompts, 16, iteration as u64);
                 let rate = config.learning_rate;
-                let update = Update { prompts: &prompts, config: &config, beta: 0.01, learning_rate: rate, iteration };
+                let update =
+                    Update { prompts: &prompts, config: &config, beta: 0.01, learning_rate: rate, iteration, supervised: &[] };
                 let (next, report) = learner.update(&mut batch, &update, &mut rng);
                 learner = next;
                 let name = config.optimizer.title();
@@ -203,7 +246,8 @@ mod tests {
         let prompts = prompts();
         let step = |learner: Learner<B>, seed: u64| {
             let mut batch = rollouts(&learner.policy.model, &prompts, 4, seed);
-            let update = Update { prompts: &prompts, config: &config, beta: 0.01, learning_rate: 5e-3, iteration: 9 };
+            let update =
+                Update { prompts: &prompts, config: &config, beta: 0.01, learning_rate: 5e-3, iteration: 9, supervised: &[] };
             learner.update(&mut batch, &update, &mut StdRng::seed_from_u64(seed)).0
         };
         let once = step(Learner::new(policy(), &config), 1);
@@ -220,6 +264,56 @@ mod tests {
         assert!(weights(step(once, 2)) == weights(step(back, 2)));
         let half = Learner::<B>::new(policy(), &config).from_parts(parts[..1].to_vec(), &Default::default());
         assert!(half.is_err_and(|e| e.to_string().contains("too few models")));
+    }
+
+    #[test]
+    fn averaged_weights_are_the_mean_of_what_was_counted_and_come_back() {
+        let config = config(PolicyOptimizer::Rloo);
+        let prompts = prompts();
+        let weights = |model: &Transformer<B>| -> Vec<f32> { model.embedding.val().into_data().to_vec().unwrap() };
+        let mut learner = Learner::<B>::new(policy(), &config);
+        let mut seen = Vec::new();
+        for n in 0..3 {
+            let mut batch = rollouts(&learner.policy.model, &prompts, 4, n);
+            let update =
+                Update { prompts: &prompts, config: &config, beta: 0.0, learning_rate: 5e-3, iteration: 0, supervised: &[] };
+            learner = learner.update(&mut batch, &update, &mut StdRng::seed_from_u64(n)).0;
+            learner.average();
+            seen.push(weights(&learner.policy.model));
+            let parts = learner.to_parts().unwrap();
+            assert_eq!(parts.len(), 2);
+            learner = Learner::new(policy(), &config).from_parts(parts, &Default::default()).unwrap();
+        }
+        let mean = weights(&learner.into_policy());
+        for (i, m) in mean.iter().enumerate() {
+            let want = (seen[0][i] + seen[1][i] + seen[2][i]) / 3.0;
+            assert!((m - want).abs() < 1e-5, "{m} {want}");
+        }
+        assert!(seen[0] != seen[1]);
+    }
+
+    #[test]
+    fn rows_beside_the_samples_become_more_likely() {
+        let config = config(PolicyOptimizer::Rloo);
+        let prompts = prompts();
+        let row = |weight| Supervised { prompt: vec![13, 1, 2], answer: vec![9, 9, EOS], weight };
+        let likelihood = |rows: &[Supervised]| {
+            let mut learner = Learner::<B>::new(policy(), &config);
+            let mut work = 0;
+            for n in 0..6 {
+                let mut batch = rollouts(&learner.policy.model, &prompts, 4, n);
+                let update =
+                    Update { prompts: &prompts, config: &config, beta: 0.0, learning_rate: 5e-3, iteration: 0, supervised: rows };
+                let (next, report) = learner.update(&mut batch, &update, &mut StdRng::seed_from_u64(n));
+                (learner, work) = (next, report.work.training_tokens);
+            }
+            let group = Group { prompt: &[13, 1, 2], answers: vec![&[9, 9, EOS]] };
+            let own = answer_log_probs(&learner.policy.model.valid(), &[group], 1.0);
+            (own[0].iter().sum::<f32>(), work)
+        };
+        let (without, with) = (likelihood(&[]), likelihood(&[row(1.0), row(1.0)]));
+        assert!(with.0 > without.0 + 0.3, "{without:?} {with:?}");
+        assert!(likelihood(&[row(0.0)]).0 < with.0 - 0.3);
     }
 
     #[test]

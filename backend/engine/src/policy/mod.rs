@@ -3,6 +3,7 @@
 //! All optimisers work on the same [`rollout::Rollout`]s. An optimiser's file holds its decisions: where the baseline comes
 //! from, where the KL penalty is, how losses of tokens are averaged. The loop around them is a method's.
 
+pub mod beside;
 pub mod dapo;
 pub mod dpo;
 pub mod grpo;

@@ -76,7 +76,7 @@ pub fn set_advantages<B: TrainBackend>(
         let (own, tail) = rest.split_at(r.answer.tokens.len());
         rest = tail;
         let predicted: Vec<f64> = own.iter().map(|&v| f64::from(v)).collect();
-        let rewards = token_rewards(r.score, &r.log_ratios(), u.beta);
+        let rewards = token_rewards(r.score, &r.log_ratios(), u.reward_beta());
         let (advantages, returns) = gae(&rewards, &predicted, u.config.ppo.gamma, u.config.ppo.lambda);
         all.extend(advantages);
         values.push(Values { old: own.to_vec(), returns: returns.iter().map(|&x| x as f32).collect() });
@@ -119,15 +119,16 @@ pub fn update<B: TrainBackend>(
     // The critic's learning rate follows the policy's schedule.
     let rate = config.critic_learning_rate * u.learning_rate / u.config.learning_rate;
     let (mut tally, mut losses, mut clipped, mut seen) = (Tally::default(), Vec::new(), 0usize, 0usize);
-    for part in minibatches(rollouts, u.config, rng) {
+    for (step, part) in minibatches(rollouts, u.config, rng).into_iter().enumerate() {
         let read = part.iter().map(|g| tokens(g, u.prompts) as u64).sum::<u64>();
         let answered: usize = part.iter().flat_map(|g| g.iter()).map(|r| r.answer.tokens.len()).sum();
         if u.iteration >= config.critic_warm_up {
             let weight = mean_over_tokens(&part);
             let (_, grads, log_ratios) = group_gradients(&policy.model, &part, u.prompts, |model, part| {
                 let rollouts: Vec<&Rollout> = part.iter().flat_map(|g| g.iter()).collect();
-                surrogate::loss(model, &rollouts, u.prompts, u, 0.0, |_| weight)
+                surrogate::loss(model, &rollouts, u.prompts, u, |_| weight)
             });
+            let grads = u.mix_in(&policy.model, grads, step, &mut tally.work);
             let (next, norm) = policy.step(grads, u.learning_rate);
             policy = next;
             tally.observe(&log_ratios.concat(), clip_range(u.config), norm);

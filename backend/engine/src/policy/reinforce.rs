@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 /// Fills in the advantages of all tokens.
 pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
     let mut all: Vec<f64> =
-        rollouts.iter().flat_map(|r| reward_to_go(&token_rewards(r.score, &r.log_ratios(), u.beta), 1.0)).collect();
+        rollouts.iter().flat_map(|r| reward_to_go(&token_rewards(r.score, &r.log_ratios(), u.reward_beta()), 1.0)).collect();
     standardise(&mut all);
     give_tokens(rollouts, &all);
 }
@@ -35,5 +35,5 @@ pub fn update<B: TrainBackend>(
     u: &Update,
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, UpdateReport) {
-    surrogate::update(policy, rollouts, u, 0.0, rng, |part, _| mean_over_tokens(part))
+    surrogate::update(policy, rollouts, u, rng, |part, _| mean_over_tokens(part))
 }

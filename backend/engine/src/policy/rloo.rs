@@ -2,6 +2,7 @@
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
 use super::rollout::{Prompt, Rollout, groups};
+use super::surrogate::kl_estimate;
 use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::packed::Packed;
@@ -9,13 +10,13 @@ use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
 use burn::tensor::IndexingUpdateOp;
 use moslim_shared::advantage::rloo;
-use moslim_shared::config::PolicyConfig;
 use rand::rngs::StdRng;
 
-/// Fills in the advantages: `A_j = r_j - mean of the other rewards of the group`.
-pub fn set_advantages(rollouts: &mut [Rollout]) {
+/// Fills in the advantages: `A_j = r_j - mean of the other rewards of the group`, with `r = score - beta KL` unless the KL penalty is
+/// in the loss.
+pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
     for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
-        let rewards: Vec<f64> = group.iter().map(|r| r.reward).collect();
+        let rewards: Vec<f64> = group.iter().map(|r| r.score - u.reward_beta() * r.kl).collect();
         for (rollout, advantage) in group.iter_mut().zip(rloo(&rewards)) {
             rollout.advantage = advantage;
         }
@@ -29,28 +30,35 @@ pub fn sequence_log_probs<B: TrainBackend>(
     prompts: &[Prompt],
     temperature: f32,
 ) -> Tensor<B, 1> {
-    let device = policy.device();
-    let packed = Packed::new(&groups(rollouts, prompts));
-    let log_probs = policy.answer_log_probs(&packed, temperature);
+    let log_probs = policy.answer_log_probs(&Packed::new(&groups(rollouts, prompts)), temperature);
+    sums(log_probs, rollouts)
+}
+
+/// Sums of one number a token over each rollout: `[tokens]` to `[rollouts]`.
+fn sums<B: TrainBackend>(tokens: Tensor<B, 1>, rollouts: &[&Rollout]) -> Tensor<B, 1> {
+    let device = tokens.device();
     let rows: Vec<u32> =
         rollouts.iter().enumerate().flat_map(|(i, r)| std::iter::repeat_n(i as u32, r.answer.tokens.len())).collect();
     let zeros = Tensor::zeros([rollouts.len()], &device);
-    zeros.select_assign(0, index_tensor(&rows, &device), log_probs, IndexingUpdateOp::Add)
+    zeros.select_assign(0, index_tensor(&rows, &device), tokens, IndexingUpdateOp::Add)
 }
 
 /// `L = - mean_j min(ratio_j A_j, clip(ratio_j, 1 - eps, 1 + eps) A_j)` with `ratio_j = exp(log pi(y_j) - log pi_old(y_j))`
-/// over whole answers. Returns the loss of `rollouts`, divided by `total` samples, and their log-ratios.
+/// over whole answers; where the KL penalty is in the loss, plus `beta` times its estimates, summed over an answer's tokens. Returns
+/// the loss of `rollouts`, divided by `total` samples, and their log-ratios.
 pub fn loss<B: TrainBackend>(
     policy: &Transformer<B>,
     rollouts: &[&Rollout],
-    prompts: &[Prompt],
-    config: &PolicyConfig,
+    u: &Update,
     total: usize,
 ) -> (Tensor<B, 1>, Vec<f32>) {
-    let device = policy.device();
-    let n = rollouts.len();
-    let host = |values: Vec<f32>| Tensor::<B, 1>::from_data(TensorData::new(values, [n]), &device);
-    let new = sequence_log_probs(policy, rollouts, prompts, config.temperature as f32);
+    let (device, config) = (policy.device(), u.config);
+    let host = |values: Vec<f32>| {
+        let n = values.len();
+        Tensor::<B, 1>::from_data(TensorData::new(values, [n]), &device)
+    };
+    let tokens = policy.answer_log_probs(&Packed::new(&groups(rollouts, u.prompts)), config.temperature as f32);
+    let new = sums(tokens.clone(), rollouts);
     let old = host(rollouts.iter().map(|r| r.answer.log_probs.iter().sum()).collect());
     let advantage = host(rollouts.iter().map(|r| r.advantage as f32).collect());
     let (low, high) = clip_range(config);
@@ -58,8 +66,14 @@ pub fn loss<B: TrainBackend>(
     let ratio = log_ratio.clone().exp();
     let clipped = ratio.clone().clamp(1.0 - low, 1.0 + high);
     let surrogate = (ratio * advantage.clone()).min_pair(clipped * advantage);
+    let mut surrogate = surrogate.sum().neg();
+    if let Some((kind, beta)) = u.penalty() {
+        let all = |f: fn(&Rollout) -> &[f32]| host(rollouts.iter().flat_map(|r| f(r)).copied().collect());
+        let ratio = (tokens.clone() - all(|r| &r.answer.log_probs)).clamp(-20.0, 20.0).exp();
+        surrogate = surrogate + kl_estimate(kind, tokens - all(|r| &r.reference_log_probs), ratio).sum() * beta;
+    }
     let log_ratios = log_ratio.inner().into_data().to_vec().expect("ratios are f32");
-    (surrogate.sum().neg() / total as f32, log_ratios)
+    (surrogate / total as f32, log_ratios)
 }
 
 /// Updates the policy on a batch of rollouts.
@@ -70,12 +84,13 @@ pub fn update<B: TrainBackend>(
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, UpdateReport) {
     let mut tally = Tally::default();
-    for part in minibatches(rollouts, u.config, rng) {
+    for (step, part) in minibatches(rollouts, u.config, rng).into_iter().enumerate() {
         let total = part.iter().map(|group| group.len()).sum();
         let (_, grads, log_ratios) = group_gradients(&policy.model, &part, u.prompts, |model, groups| {
             let rollouts: Vec<&Rollout> = groups.iter().flat_map(|group| group.iter()).collect();
-            loss(model, &rollouts, u.prompts, u.config, total)
+            loss(model, &rollouts, u, total)
         });
+        let grads = u.mix_in(&policy.model, grads, step, &mut tally.work);
         let (next, norm) = policy.step(grads, u.learning_rate);
         policy = next;
         tally.observe(&log_ratios.concat(), clip_range(u.config), norm);

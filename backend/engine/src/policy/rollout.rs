@@ -1,6 +1,7 @@
 //! Rollouts: prompts with preferences, sampled answers, and everything that their rewards are made of.
 
 use super::targets::TargetSampler;
+use crate::data::Gold;
 use crate::model::generate::Answer;
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed, chunks, map};
@@ -75,11 +76,11 @@ pub enum Aim {
     Weights(Vec<f64>),
 }
 
-/// Draws `n` prompts, tagged where the aim is what they ask for.
+/// Draws `n` prompts, tagged where the aim is what they ask for. `gold` tells what a question can meet.
 pub fn draw_prompts(
     n: usize,
     questions: &[EncodedQuestion],
-    targets: &TargetSampler,
+    (targets, gold): (&TargetSampler, Option<&dyn Gold>),
     tokenizer: &Tokenizer,
     aim: &Aim,
     rng: &mut StdRng,
@@ -88,7 +89,7 @@ pub fn draw_prompts(
         .map(|_| {
             let question = rng.random_range(0..questions.len());
             let preference = match aim {
-                Aim::Preference => targets.draw(rng),
+                Aim::Preference => targets.draw(&questions[question].text, gold, rng),
                 Aim::Weights(weights) => Preference::none(weights.len()),
             };
             let tokens = tokenizer.prompt(&questions[question].tokens, &preference, &targets.order(rng));

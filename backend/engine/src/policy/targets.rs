@@ -1,5 +1,9 @@
 //! Preferences of training prompts.
+//!
+//! A target is drawn with its question: one that only a change of the subject could meet would pay the policy for one. A share of
+//! the prompts keeps such targets, so that a policy learns what comes nearest.
 
+use crate::data::Gold;
 use moslim_shared::config::{RunConfig, Target};
 use moslim_shared::objective::{Objective, index_of};
 use moslim_shared::preference::Preference;
@@ -17,8 +21,15 @@ pub struct TargetSampler {
     active_probability: f64,
     empirical_share: f64,
     shuffled_share: f64,
+    impossible_share: f64,
+    near_front_share: f64,
+    /// Best class of each objective.
+    best: Vec<usize>,
     held_out: Vec<[(usize, usize); 2]>,
 }
+
+/// Times that a preference is drawn again because the question cannot meet it.
+const DRAWS: usize = 64;
 
 /// (objective, class) positions of a pair of targets; pairs with unknown names are refused by the configuration.
 pub fn pair_positions(pair: &[Target; 2], objectives: &[Objective]) -> Option<[(usize, usize); 2]> {
@@ -61,12 +72,95 @@ impl TargetSampler {
             active_probability: config.targets.active_probability,
             empirical_share: config.targets.empirical_share,
             shuffled_share: config.targets.shuffled_share,
+            impossible_share: config.targets.impossible_share,
+            near_front_share: config.targets.near_front_share,
+            best: objectives.iter().map(Objective::best_class).collect(),
             held_out: config.targets.held_out.iter().filter_map(|p| pair_positions(p, objectives)).collect(),
         }
     }
 
-    /// A preference that asks for at least one objective and contains no held-out pair.
-    pub fn draw(&self, rng: &mut StdRng) -> Preference {
+    /// A preference for a prompt about `question`, which an answer to it can meet, but for a share of the prompts. `gold`: what
+    /// knows which those are; without it, all are.
+    pub fn draw(&self, question: &str, gold: Option<&dyn Gold>, rng: &mut StdRng) -> Preference {
+        let near = self.near_front_share > 0.0 && rng.random_bool(self.near_front_share);
+        let one = |rng: &mut StdRng| if near { self.near_front(rng) } else { self.blind(rng) };
+        let Some(gold) = gold else { return one(rng) };
+        let any = rng.random_bool(self.impossible_share);
+        self.met(question, gold, any, one, rng)
+    }
+
+    /// A goal near the front that an answer to `question` can meet: the best class of every objective but one, which gets any class.
+    pub fn draw_near_front(&self, question: &str, gold: Option<&dyn Gold>, rng: &mut StdRng) -> Preference {
+        let one = |rng: &mut StdRng| self.near_front(rng);
+        match gold {
+            Some(gold) => self.met(question, gold, false, one, rng),
+            None => one(rng),
+        }
+    }
+
+    /// What `one` gives, again and again until `question` can meet it; for `any`, whatever comes first.
+    fn met(
+        &self,
+        question: &str,
+        gold: &dyn Gold,
+        any: bool,
+        one: impl Fn(&mut StdRng) -> Preference,
+        rng: &mut StdRng,
+    ) -> Preference {
+        let mut preference = one(rng);
+        for _ in 0..DRAWS {
+            if any || gold.meets(question, &preference) {
+                break;
+            }
+            preference = one(rng);
+        }
+        preference
+    }
+
+    /// A preference for which `labels` are the answer: those of some objectives, as often as prompts ask for them. `None` where no label
+    /// is there, or where they make a held-out pair.
+    pub fn of_labels(&self, labels: &[Option<usize>], rng: &mut StdRng) -> Option<Preference> {
+        let mut preference = Preference::none(labels.len());
+        for &i in &self.steered {
+            if rng.random_bool(self.active_probability) {
+                preference.0[i] = labels[i];
+            }
+        }
+        if preference.active() == 0 {
+            let i = self.steered[rng.random_range(0..self.steered.len())];
+            preference.0[i] = labels[i];
+        }
+        (preference.active() > 0 && self.is_trained(&preference)).then_some(preference)
+    }
+
+    /// Whether a preference may occur in training: it contains no held-out pair.
+    pub fn is_trained(&self, preference: &Preference) -> bool {
+        !self.held_out.iter().any(|pair| contains(preference, pair))
+    }
+
+    /// The best class of every steered objective but one, whatever the question. Where every such goal contains a held-out pair,
+    /// the one objective is not asked for.
+    fn near_front(&self, rng: &mut StdRng) -> Preference {
+        let mut preference = Preference::none(self.cumulative.len());
+        for _ in 0..DRAWS {
+            let free = self.steered[rng.random_range(0..self.steered.len())];
+            for &i in &self.steered {
+                preference.0[i] = Some(if i == free { rng.random_range(0..self.cumulative[i].len()) } else { self.best[i] });
+            }
+            if self.is_trained(&preference) {
+                return preference;
+            }
+        }
+        for pair in &self.held_out {
+            if contains(&preference, pair) {
+                preference.0[pair[0].0] = None;
+            }
+        }
+        preference
+    }
+
+    /// A preference that asks for at least one objective and contains no held-out pair, whatever the question.
+    fn blind(&self, rng: &mut StdRng) -> Preference {
         loop {
             let mut preference = Preference::none(self.cumulative.len());
             for &i in &self.steered {
@@ -78,7 +172,7 @@ impl TargetSampler {
                 let i = self.steered[rng.random_range(0..self.steered.len())];
                 preference.0[i] = Some(self.class(i, rng));
             }
-            if !self.held_out.iter().any(|pair| contains(&preference, pair)) {
+            if self.is_trained(&preference) {
                 return preference;
             }
         }
@@ -119,7 +213,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..20_000 {
-            let preference = sampler.draw(&mut rng);
+            let preference = sampler.draw("", None, &mut rng);
             assert!(preference.active() >= 1);
             assert!(!held_out.iter().any(|p| contains(&preference, p)));
             for a in preference.asked() {
@@ -134,13 +228,64 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_asked_for_what_they_can_meet_but_for_a_share() {
+        let rules = crate::data::world::Rules::default();
+        let mut config = RunConfig::default();
+        let mut rng = StdRng::seed_from_u64(1);
+        for (question, share) in [("How do I make tea?", 0.0), ("How can I win the lottery?", 0.0), ("How do I make tea?", 0.5)] {
+            config.targets.impossible_share = share;
+            let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
+            let drawn: Vec<Preference> = (0..2_000).map(|_| sampler.draw(question, Some(&rules), &mut rng)).collect();
+            let missed = drawn.iter().filter(|p| !rules.meets(question, p)).count() as f64 / drawn.len() as f64;
+            let blind = (0..2_000).filter(|_| !rules.meets(question, &sampler.blind(&mut rng))).count() as f64 / 2_000.0;
+            assert!((missed - share * blind).abs() < 0.05, "{missed} of {blind}");
+            assert!(blind > 0.3, "blind draws ask for what cannot be met: {blind}");
+            // Single wishes are not thinned out where they can be met.
+            let alone = |class| drawn.iter().filter(|p| p.active() == 1 && p.0[0] == Some(class)).count();
+            assert!(alone(4) > 10 && alone(0) > 10);
+        }
+    }
+
+    #[test]
+    fn labels_become_what_is_asked_for() {
+        let (config, mut rng) = (RunConfig::default(), StdRng::seed_from_u64(1));
+        let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
+        let labels = [Some(2), None, Some(1), Some(3)];
+        let drawn: Vec<Preference> = (0..400).filter_map(|_| sampler.of_labels(&labels, &mut rng)).collect();
+        assert!(drawn.iter().all(|p| p.active() > 0 && p.asked().all(|(i, class)| labels[i] == Some(class))));
+        // Helpfulness 2 with verbosity 3 is held out; each alone is not.
+        assert!(drawn.iter().all(|p| p.0[0].is_none() || p.0[3].is_none()));
+        assert!(drawn.iter().any(|p| p.0[0].is_some()) && drawn.iter().any(|p| p.0[3].is_some() && p.0[2].is_some()));
+        assert_eq!(sampler.of_labels(&[None; 4], &mut rng), None);
+    }
+
+    #[test]
+    fn goals_near_the_front_ask_for_the_best_of_all_but_one() {
+        let (config, mut rng) = (RunConfig::default(), StdRng::seed_from_u64(1));
+        let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
+        let rules = crate::data::world::Rules::default();
+        let best = [4, 3, 2, 0];
+        let mut met = 0;
+        for _ in 0..500 {
+            let preference = sampler.draw_near_front("How do I make tea?", None, &mut rng);
+            let missed = preference.asked().filter(|&(i, class)| class != best[i]).count();
+            assert!(preference.active() == 4 && missed <= 1 && sampler.is_trained(&preference), "{preference:?}");
+            // Four points in six words cannot be said: another goal is drawn.
+            met += usize::from(
+                rules.meets("How do I make tea?", &sampler.draw_near_front("How do I make tea?", Some(&rules), &mut rng)),
+            );
+        }
+        assert_eq!(met, 500);
+    }
+
+    #[test]
     fn only_chosen_objectives_are_asked_for() {
         let mut config = RunConfig::default();
         config.targets.objectives = vec!["honesty".into()];
         let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
         let mut rng = StdRng::seed_from_u64(1);
         for _ in 0..200 {
-            let preference = sampler.draw(&mut rng);
+            let preference = sampler.draw("", None, &mut rng);
             assert_eq!(preference.asked().map(|(i, _)| i).collect::<Vec<_>>(), [2]);
         }
     }

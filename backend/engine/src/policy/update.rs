@@ -2,11 +2,12 @@
 
 use super::rollout::{Prompt, Rollout};
 use crate::model::TrainBackend;
-use crate::model::optimizer::{Trainee, gradients};
-use crate::model::packed::chunks;
+use crate::model::optimizer::{Trainee, add, gradients};
+use crate::model::packed::{Group, Packed, chunks};
 use crate::model::transformer::Transformer;
+use burn::optim::GradientsParams;
 use burn::prelude::*;
-use moslim_shared::config::PolicyConfig;
+use moslim_shared::config::{KlLoss, KlPlacement, PolicyConfig};
 use moslim_shared::summary::Work;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -27,8 +28,22 @@ pub struct UpdateReport {
     pub explained_variance: Option<f64>,
     pub value_clip_fraction: Option<f64>,
     pub preference_accuracy: Option<f64>,
+    /// Share of pairs that were left out because their scores are too close.
+    pub pairs_left_out: Option<f64>,
     pub work: Work,
 }
+
+/// A prompt with the answer that is to become more likely.
+#[derive(Debug, Clone)]
+pub struct Supervised {
+    pub prompt: Vec<u32>,
+    pub answer: Vec<u32>,
+    /// Factor of its mean log-likelihood in the loss.
+    pub weight: f64,
+}
+
+/// A KL penalty within the loss: which estimate, and its coefficient.
+pub type Penalty = Option<(KlLoss, f64)>;
 
 /// A policy with its optimiser.
 pub type PolicyTrainee<B> = Trainee<B, Transformer<B>>;
@@ -43,6 +58,62 @@ pub struct Update<'a> {
     pub learning_rate: f64,
     /// Iteration, from 0.
     pub iteration: usize,
+    /// Rows that are trained on beside the samples, shared by the update's steps.
+    pub supervised: &'a [Supervised],
+}
+
+impl Update<'_> {
+    /// The KL coefficient within the reward.
+    pub fn reward_beta(&self) -> f64 {
+        if self.config.kl_placement() == KlPlacement::Reward { self.beta } else { 0.0 }
+    }
+
+    /// The KL penalty within the loss.
+    pub fn penalty(&self) -> Penalty {
+        self.config.kl_loss().map(|kind| (kind, self.beta))
+    }
+
+    /// Adds the gradients of the supervised rows of optimiser step `step`, from 0, to `grads`, and counts their work:
+    /// `- sum_rows weight / rows * mean_t log pi(y_t | x)`, `rows` being those of all steps of a pass.
+    pub fn mix_in<B: TrainBackend>(
+        &self,
+        model: &Transformer<B>,
+        grads: GradientsParams,
+        step: usize,
+        work: &mut Work,
+    ) -> GradientsParams {
+        let share = self.supervised.len().div_ceil(self.config.minibatches).max(1);
+        let Some(rows) = self.supervised.chunks(share).nth(step % self.config.minibatches) else { return grads };
+        let groups: Vec<Group> = rows.iter().map(|r| Group { prompt: &r.prompt, answers: vec![&r.answer] }).collect();
+        let weights: Vec<f32> = rows
+            .iter()
+            .flat_map(|r| {
+                let n = r.answer.len();
+                std::iter::repeat_n((r.weight / (n.max(1) * rows.len()) as f64) as f32, n)
+            })
+            .collect();
+        let units: Vec<(Group, &[f32])> = {
+            let mut rest = weights.as_slice();
+            let own = |group: Group<'_>| -> usize { group.answers[0].len() };
+            let mut out = Vec::new();
+            for group in groups {
+                let (mine, tail) = rest.split_at(own(group.clone()));
+                rest = tail;
+                out.push((group, mine));
+            }
+            out
+        };
+        work.training_tokens += units.iter().map(|(g, _)| g.tokens() as u64).sum::<u64>();
+        let pieces = chunks::<B, _>(&units, |(group, _)| group.tokens());
+        let (_, own, _) = gradients(model, pieces, |model, units| {
+            let groups: Vec<Group> = units.iter().map(|(g, _)| g.clone()).collect();
+            let weights: Vec<f32> = units.iter().flat_map(|(_, w)| w.iter().copied()).collect();
+            let n = weights.len();
+            let weights = Tensor::<B, 1>::from_data(TensorData::new(weights, [n]), &model.device());
+            ((model.answer_log_probs(&Packed::new(&groups), 1.0) * weights).sum().neg(), ())
+        });
+        add(model, [grads, own])
+    }
 }
 
 /// Rollouts that answer the same prompt, in order.
@@ -136,9 +207,72 @@ pub fn group_gradients<B: TrainBackend, M: burn::module::AutodiffModule<B>, R: S
     gradients(model, pieces, loss)
 }
 
-/// Warm-up over ten iterations, then constant, then a linear decay over the last quarter. `step` counts from 0.
+/// Warm-up over the first twentieth, then constant, then a linear decay over the last quarter. `step` counts from 0.
 pub fn learning_rate(peak: f64, step: usize, total: usize) -> f64 {
-    let warm_up = ((step + 1) as f64 / 10.0).min(1.0);
-    let left = (total - step) as f64 / (total as f64 / 4.0).max(1.0);
+    let warm_up = ((step + 1) as f64 / (total as f64 / 20.0).max(1.0)).min(1.0);
+    let left = total.saturating_sub(step) as f64 / (total as f64 / 4.0).max(1.0);
     peak * warm_up.min(left.min(1.0))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::generate::Answer;
+
+    /// A rollout of `prompt` with a score and as many tokens.
+    pub fn rollout(prompt: usize, score: f64, tokens: usize) -> Rollout {
+        let answer =
+            Answer { tokens: (0..tokens as u32).collect(), log_probs: vec![-1.0; tokens], ended: true, ..Default::default() };
+        Rollout {
+            index: 0,
+            prompt,
+            answer,
+            distributions: vec![],
+            contributions: vec![],
+            penalty: 0.0,
+            score,
+            kl: 0.0,
+            reward: score,
+            reference_log_probs: vec![-1.0; tokens],
+            asked: vec![],
+            advantage: 0.0,
+            per_token: None,
+        }
+    }
+
+    #[test]
+    fn schedules_go_by_the_share_of_the_run() {
+        let at = |step, total| learning_rate(2.0, step, total);
+        // A twentieth of warm-up, three quarters at the top, a quarter down.
+        assert_eq!([0, 1, 9, 10, 74, 100, 150, 199].map(|n| at(n, 200)), [0.2, 0.4, 2.0, 2.0, 2.0, 2.0, 2.0, 0.04]);
+        assert_eq!([0, 4, 19].map(|n| at(n, 20)), [2.0, 2.0, 0.4]);
+        assert_eq!(at(0, 1), 2.0);
+    }
+
+    #[test]
+    fn prompts_stay_together_and_every_pass_sees_all() {
+        let rollouts: Vec<Rollout> = (0..5).flat_map(|p| (0..3).map(move |n| rollout(p, n as f64, 1))).collect();
+        let config = PolicyConfig { epochs: 2, minibatches: 2, ..Default::default() };
+        let parts = minibatches(&rollouts, &config, &mut rand::SeedableRng::seed_from_u64(3));
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [3, 2, 3, 2]);
+        for pass in parts.chunks(2) {
+            let mut seen: Vec<usize> = pass.iter().flatten().map(|g| g[0].prompt).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3, 4]);
+            assert!(pass.iter().flatten().all(|g| g.len() == 3));
+        }
+    }
+
+    #[test]
+    fn a_tally_counts_ratios_at_both_ends() {
+        let mut tally = Tally::default();
+        let ratios = |all: &[f64]| all.iter().map(|r| r.ln() as f32).collect::<Vec<f32>>();
+        tally.observe(&ratios(&[0.7, 0.9, 1.1, 1.25]), (0.2, 0.3), 2.0);
+        tally.observe(&ratios(&[1.4, 1.0, 1.0, 1.0]), (0.2, 0.3), 1.0);
+        let report = tally.report();
+        assert!((report.first_ratio - 0.9875).abs() < 1e-6);
+        assert_eq!((report.clip_fraction, report.gradient_norm), (0.25, 2.0));
+        let squares: f64 = [0.7f64, 0.9, 1.1, 1.25, 1.4].iter().map(|r| r.ln().powi(2)).sum();
+        assert!((report.approx_kl - squares / 16.0).abs() < 1e-6);
+    }
 }

@@ -19,7 +19,7 @@ use moslim_shared::metrics::{
 };
 use moslim_shared::objective::Objective;
 use moslim_shared::ordinal::{RewardLoss, thresholds};
-use moslim_shared::summary::{RewardHeadReport, RewardModelReport};
+use moslim_shared::summary::{RewardHeadReport, RewardModelReport, RewardPartReport};
 use std::collections::HashMap;
 
 /// Bins of the calibration error.
@@ -167,7 +167,34 @@ pub fn report(test: &[HeadOutputs], calibration: &Calibration, rows: &[Encoded],
             confusion: confusion(&o.labels, &predicted, classes),
         }
     });
-    RewardModelReport { heads: heads.collect(), gradient_cosines: Vec::new() }
+    RewardModelReport { heads: heads.collect(), gradient_cosines: Vec::new(), parts: Vec::new() }
+}
+
+/// Kappa of every head on each of `parts` of test `rows`; none where the split is of one piece.
+pub fn by_part(
+    test: &[HeadOutputs],
+    calibration: &Calibration,
+    rows: &[Encoded],
+    parts: &[String],
+    objectives: &[Objective],
+) -> Vec<RewardPartReport> {
+    let kappa = |h: usize, part: usize| {
+        let (o, classes) = (&test[h], objectives[h].class_count());
+        let own = (0..o.rows.len()).filter(|&i| rows[o.rows[i]].part == part);
+        let predict = |i: usize| {
+            let p =
+                calibration.loss.distribution(&o.outputs[i], classes, calibration.temperatures[h], &calibration.thresholds[h]);
+            (o.labels[i], argmax(&p))
+        };
+        let (labels, predicted): (Vec<usize>, Vec<usize>) = own.map(predict).unzip();
+        quadratic_weighted_kappa(&labels, &predicted, classes)
+    };
+    let one = |(part, name): (usize, &String)| RewardPartReport {
+        part: name.clone(),
+        n: rows.iter().filter(|r| r.part == part).count(),
+        qwk: (0..objectives.len()).map(|h| kappa(h, part)).collect(),
+    };
+    parts.iter().enumerate().map(one).collect()
 }
 
 /// Share of pairs of answers to one question, with different labels, that `expected` orders like the labels; ties count half.

@@ -158,17 +158,20 @@ impl Scorer {
 }
 
 trait Generate: Send {
-    fn generate(&self, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
+    fn generate(&self, route: &Route, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
 }
 
 struct GenerateOn<B: Kernels> {
     policies: Vec<Transformer<B>>,
+    /// Positions of the steered objectives.
+    steered: Vec<usize>,
     eos: u32,
 }
 
 impl<B: Kernels> Generate for GenerateOn<B> {
-    fn generate(&self, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
-        generate(&self.policies[policy], &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
+    fn generate(&self, route: &Route, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
+        let policy = route.take(policy, &self.policies, &self.steered);
+        generate(&policy, &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
     }
 }
 
@@ -191,12 +194,11 @@ impl Generator {
         // A run from before there were several methods has one policy, which reads tags.
         let file = folder.join("route.json");
         let route = if file.exists() { read_json(&file)? } else { Route::Tags };
-        let count = match &route {
-            Route::Nearest { behaviour } => behaviour.len(),
-            Route::BestOf(_) => bail!("best-of-n chooses with the reward model and has no policy of its own to generate with"),
-            _ => 1,
-        };
-        let files: Vec<_> = (0..count).map(|n| folder.join(model_file("policy", n))).collect();
+        if let Route::BestOf(_) = route {
+            bail!("best-of-n chooses with the reward model and has no policy of its own to generate with");
+        }
+        let steered = config.steered(&objectives);
+        let files: Vec<_> = (0..route.kept(steered.len())).map(|n| folder.join(model_file("policy", n))).collect();
         let eos = tokenizer.eos;
         let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
         macro_rules! on {
@@ -208,7 +210,7 @@ impl Generator {
                     let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
                     policies.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
                 }
-                Box::new(GenerateOn { policies, eos }) as Box<dyn Generate>
+                Box::new(GenerateOn { policies, steered, eos }) as Box<dyn Generate>
             }};
         }
         let inner = match choose(device)?.0 {
@@ -252,6 +254,6 @@ impl Generator {
             );
         }
         let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
-        self.inner.generate(policy, &tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
+        self.inner.generate(&self.route, policy, &tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! A task's rows and questions as tokens, ready to be batched.
 
 use super::Tokenizer;
-use crate::data::{Row, Splits};
+use crate::data::{Row, Splits, TaskQuestion};
 use crate::model::packed::Group;
 use anyhow::Result;
 use rand::Rng;
@@ -16,6 +16,8 @@ pub struct Encoded {
     /// Where the answer begins.
     pub answer: usize,
     pub labels: Vec<Option<usize>>,
+    /// As [`Row::part`].
+    pub part: usize,
 }
 
 impl Encoded {
@@ -36,44 +38,68 @@ impl Encoded {
 pub struct EncodedQuestion {
     pub text: String,
     pub tokens: Vec<u32>,
+    /// As in [`TaskQuestion`].
+    pub topic: usize,
+    pub part: usize,
 }
 
 /// Everything that the stages read.
 #[derive(Debug)]
 pub struct Corpus {
+    /// Training rows with labels: what reward models and everything after them learn from.
     pub train: Vec<Encoded>,
+    /// Training rows that SFT alone reads.
+    text_only: Vec<Encoded>,
     pub validation: Vec<Encoded>,
     pub test: Vec<Encoded>,
     pub train_questions: Vec<EncodedQuestion>,
     pub validation_questions: Vec<EncodedQuestion>,
     pub test_questions: Vec<EncodedQuestion>,
+    /// Names of the parts of the test split.
+    pub parts: Vec<String>,
 }
 
 impl Corpus {
     /// Encodes all splits.
     pub fn new(splits: &Splits, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = |rows: &[Row]| rows.par_iter().map(|r| encode_row(r, tokenizer)).collect::<Result<Vec<_>>>();
-        let questions = |questions: &[String]| {
-            questions
-                .par_iter()
-                .map(|q| Ok(EncodedQuestion { text: q.clone(), tokens: tokenizer.encode(q)? }))
-                .collect::<Result<Vec<_>>>()
+        let question = |q: &TaskQuestion| {
+            Ok(EncodedQuestion { text: q.text.clone(), tokens: tokenizer.encode(&q.text)?, topic: q.topic, part: q.part })
         };
+        let questions = |questions: &[TaskQuestion]| questions.par_iter().map(question).collect::<Result<Vec<_>>>();
         Ok(Self {
             train: rows(&splits.train)?,
+            text_only: rows(&splits.text_only)?,
             validation: rows(&splits.validation)?,
             test: rows(&splits.test)?,
             train_questions: questions(&splits.train_questions)?,
             validation_questions: questions(&splits.validation_questions)?,
             test_questions: questions(&splits.test_questions)?,
+            parts: splits.parts.clone(),
         })
     }
 }
 
 impl Corpus {
+    /// Training rows that SFT learns from: those without labels, or all where every row has some.
+    pub fn texts(&self) -> &[Encoded] {
+        if self.text_only.is_empty() { &self.train } else { &self.text_only }
+    }
+
+    /// Those of them that may be trained on after SFT, too.
+    pub fn known_texts(&self) -> &[Encoded] {
+        let texts = self.texts();
+        &texts[..texts.iter().take_while(|r| r.part == 0).count()]
+    }
+
     /// Tokens of the longest row of any split.
     pub fn longest_row(&self) -> usize {
-        [&self.train, &self.validation, &self.test].into_iter().flatten().map(|r| r.tokens.len()).max().unwrap_or(0)
+        [&self.train, &self.text_only, &self.validation, &self.test]
+            .into_iter()
+            .flatten()
+            .map(|r| r.tokens.len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Tokens of the longest question, without roles and tags.
@@ -88,7 +114,7 @@ fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
     let answer = tokens.len();
     tokens.extend(tokenizer.encode(&row.answer)?);
     tokens.push(tokenizer.eos);
-    Ok(Encoded { tokens, answer, labels: row.labels.clone() })
+    Ok(Encoded { tokens, answer, labels: row.labels.clone(), part: row.part })
 }
 
 /// Rows that answer the same question, for every question with at least two.

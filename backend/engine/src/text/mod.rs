@@ -54,7 +54,12 @@ impl Tokenizer {
             .with_decoder(Some(byte_level))
             .build()
             .map_err(library)?;
-        let texts = splits.train.iter().take(20_000).flat_map(|r| [r.question.as_str(), r.answer.as_str()]);
+        let texts = splits
+            .train
+            .iter()
+            .take(20_000)
+            .chain(splits.text_only.iter().take(10_000))
+            .flat_map(|r| [r.question.as_str(), r.answer.as_str()]);
         inner.train(&mut trainer, texts.collect::<Vec<_>>().into_iter()).map_err(library)?;
         let json = inner.to_string(false).map_err(library)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(library)?;
@@ -153,7 +158,7 @@ mod tests {
 
     fn tokenizer() -> (Tokenizer, Splits) {
         let splits = Task::load(&TaskConfig { rows: 4_000, ..Default::default() }).unwrap().splits;
-        (Tokenizer::train(768, &splits, &world::objectives()).unwrap(), splits)
+        (Tokenizer::train(1_024, &splits, &world::objectives()).unwrap(), splits)
     }
 
     #[test]

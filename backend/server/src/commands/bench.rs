@@ -219,7 +219,11 @@ fn finished(run: &str, n: usize) -> RunSummary {
     RunSummary {
         run: run.into(),
         seed: n as u64 + 1,
-        reward_model: RewardModelReport { heads: (0..4).map(graded).collect(), gradient_cosines: matrix(4) },
+        reward_model: RewardModelReport {
+            heads: (0..4).map(graded).collect(),
+            gradient_cosines: matrix(4),
+            ..Default::default()
+        },
         control_reward_model: control.clone(),
         control,
         front: FrontReport {

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod compare;
 mod data;
 mod devices;
 mod generate;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
         Command::Study(args) => study::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Reindex(args) => reindex::run(&args),
         Command::Worker(args) => worker::run(&args),

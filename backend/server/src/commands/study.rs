@@ -11,6 +11,7 @@ use crate::study::{Study, StudyError, operations};
 use moslim_engine::bench::gemm_peak;
 use moslim_engine::data::Task;
 use moslim_engine::progress::Stop;
+use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 use moslim_shared::study::{METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
 use std::path::Path;
@@ -21,12 +22,12 @@ const EFFICIENCY: f64 = 0.3;
 /// Columns of the table; the rest is in the files.
 const SHOWN: [&str; 10] = [
     "hypervolume",
-    "served_utility",
+    "expected_utility",
     "spearman",
     "hit_rate",
     "joint_hit_rate",
-    "win_rate",
-    "fluency",
+    "on_topic",
+    "unique",
     "models_trained",
     "policy_seconds",
     "mega_passes",
@@ -69,14 +70,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
     stop_on_signal(stop.clone())?;
     let launcher = Local::new()?;
     eprintln!("Study {} in {}", study.id, study.file("").display());
-    let mut last = String::new();
-    let state = study.run(args.jobs.map(usize::from), &launcher, &stop, &mut |state| {
-        let line = progress(state);
-        if line != last {
-            eprintln!("{line}");
-            last = line;
-        }
-    })?;
+    let state = follow(&study, args.jobs.map(usize::from), &launcher, &stop)?;
     let results = study.results()?.unwrap_or_default();
     if args.json {
         print_json(&results)?;
@@ -84,6 +78,23 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
         print_line(&table(&results))?;
         print_line(&format!("\nEverything is in {}", study.file("results.csv").display()))?;
     }
+    failures(&study, &state)
+}
+
+/// Runs what is left of a study, and says how it stands whenever that changes.
+pub fn follow(study: &Study, jobs: Option<usize>, launcher: &Local, stop: &Arc<Stop>) -> Result<StudyState, Failure> {
+    let mut last = String::new();
+    Ok(study.run(jobs, launcher, stop, &mut |state| {
+        let line = progress(state);
+        if line != last {
+            eprintln!("{line}");
+            last = line;
+        }
+    })?)
+}
+
+/// Which runs of a study failed, if any.
+pub fn failures(study: &Study, state: &StudyState) -> Result<(), Failure> {
     let failed: Vec<String> = state
         .runs
         .iter()
@@ -100,6 +111,15 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
     )))
 }
 
+/// The configuration of the preset that a study varies.
+pub fn base(id: &str) -> Result<RunConfig, Failure> {
+    let found = presets::find(id).ok_or_else(|| {
+        let known: Vec<String> = presets::all().into_iter().map(|p| p.id).collect();
+        Failure::field("base", format!("unknown preset \"{id}\"; known are {}", known.join(", ")))
+    })?;
+    Ok(found.config)
+}
+
 /// The study that the command line describes.
 fn choose(args: &StudyArgs) -> Result<StudyConfig, Failure> {
     if let Some(path) = &args.config {
@@ -110,12 +130,9 @@ fn choose(args: &StudyArgs) -> Result<StudyConfig, Failure> {
         return Ok(config);
     }
     let id = args.preset.as_deref().ok_or_else(|| Failure::field("preset", format!("name one of {}", PRESETS.join(", "))))?;
-    let base = presets::find(&args.base).ok_or_else(|| {
-        let known: Vec<String> = presets::all().into_iter().map(|p| p.id).collect();
-        Failure::field("base", format!("unknown preset \"{}\"; known are {}", args.base, known.join(", ")))
-    })?;
+    let base = base(&args.base)?;
     let seeds = args.seeds.clone().unwrap_or_else(|| vec![1, 2, 3]);
-    preset(id, base.config, seeds)
+    preset(id, base, seeds)
         .ok_or_else(|| Failure::field("preset", format!("unknown study \"{id}\"; known are {}", PRESETS.join(", "))))
 }
 
@@ -177,7 +194,7 @@ fn table(results: &StudyResults) -> String {
     }
     if !results.reference.is_empty() {
         out += &format!(
-            "\n\nMean of the seeds (lowest-highest). Hypervolume over {} with reference point {:?}.",
+            "\n\nMean of the seeds (95 % interval by bootstrap over seeds and topics). Hypervolume over {} with reference point {:?}.",
             results.objectives.join(", "),
             results.reference
         );

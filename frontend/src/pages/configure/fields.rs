@@ -14,7 +14,7 @@ pub fn element_id(path: &str) -> String {
 pub fn remark(setting: &Setting, config: &RunConfig) -> String {
     match setting.unused_by(config) {
         Some(who) => format!("Not used by {who}."),
-        None if setting.path == "policy.optimizer" => kl_penalty(config.policy.optimizer).to_string(),
+        None if setting.path == "policy.optimizer" => kl_penalty(&config.policy).to_string(),
         None => String::new(),
     }
 }

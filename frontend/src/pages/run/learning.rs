@@ -132,12 +132,15 @@ fn approach(state: &RunState) -> String {
         Method::Ric | Method::RicClass => {
             format!("{title}: supervised training on prompts that say what their answer has achieved. No reward is optimised.")
         }
-        Method::Moslim => format!("{title} with {}. {}", optimizer.title(), kl_penalty(optimizer)),
+        Method::ParetoHqd => {
+            format!("{title}: for every trade-off, supervised training on answers near the front in its direction.")
+        }
+        Method::Moslim => format!("{title} with {}. {}", optimizer.title(), kl_penalty(&config.policy)),
         Method::Morlhf | Method::RewardedSoups => {
             format!(
                 "{title} with {}. {} Several policies are trained in turn; the curves are those of the last one that began.",
                 optimizer.title(),
-                kl_penalty(optimizer)
+                kl_penalty(&config.policy)
             )
         }
     }
@@ -145,7 +148,7 @@ fn approach(state: &RunState) -> String {
 
 /// Whether the reward that is optimised pays for the divergence. Elsewhere the score is what is optimised.
 fn pays(state: &RunState) -> bool {
-    state.optimizer().kl_placement() == KlPlacement::Reward
+    state.kl_placement() == KlPlacement::Reward
 }
 
 /// One thin line per objective. Where prompts do not ask, no step says what an objective adds.

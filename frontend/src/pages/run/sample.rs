@@ -56,13 +56,13 @@ fn cards(state: &RunState) -> AnyView {
         };
         return view! { <p class="card empty">{text}</p> }.into_any();
     };
-    let update = (state.optimizer(), state.kl_coefficient(*step));
+    let update = (state.optimizer(), state.kl_placement(), state.kl_coefficient(*step));
     let cards = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, update)).collect_view();
     view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
 }
 
-/// Who updates the policy, and the KL coefficient as far as it is known.
-type Update = (PolicyOptimizer, Option<f64>);
+/// Who updates the policy, where the KL penalty is, and its coefficient as far as it is known.
+type Update = (PolicyOptimizer, KlPlacement, Option<f64>);
 
 fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) -> impl IntoView + use<> {
     let chips = sample
@@ -130,7 +130,7 @@ fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], aske
 }
 
 /// The reward as the optimiser got it, term by term.
-fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, beta): Update) -> String {
+fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, placement, beta): Update) -> String {
     // A method that weighs objectives asks for none of them, and still adds them up.
     let counts = |i: usize, c: f64| c != 0.0 || sample.preference.0.get(i).is_some_and(Option::is_some);
     let parts: Vec<String> = objectives
@@ -146,7 +146,7 @@ fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, beta): Upda
     }
     let (score, kl) = (format::signed(sample.score, 2), format::number(sample.kl, 2));
     text += &format!("  =  score {score}.  ");
-    text += &match optimizer.kl_placement() {
+    text += &match placement {
         KlPlacement::Reward => {
             let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
             format!("Score − {beta} × KL {kl}  =  reward {}.  ", format::signed(sample.reward, 2))
@@ -192,7 +192,7 @@ mod tests {
             advantage: 0.25,
         };
         let objectives = [Objective::new("a", "A", "", &["0", "1"]), Objective::new("b", "B", "", &["0", "1"])];
-        arithmetic(&sample, &objectives, (optimizer, Some(0.05)))
+        arithmetic(&sample, &objectives, (optimizer, optimizer.kl_placement(), Some(0.05)))
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
     let chosen = report.chosen.as_ref().map(|chosen| {
         view! {
             <p class="hint">
-                "Below, what the prompt asks for was chosen on training questions with the reward model: of all combinations of "
-                "high classes, the one whose answers had the highest weighted utility."
+                "Below, every trade-off gets the best of the whole menu: the offer whose answers to training questions had the highest "
+                "weighted utility, as the reward model sees them."
             </p>
-            {points(state, report, &chosen.points, "One row for every trade-off, with chosen prompts")}
+            {points(state, report, &chosen.points, "One row for every trade-off, with the best offer for it")}
             <p class="hint">{served(chosen)}</p>
         }
     });
@@ -31,7 +31,8 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
                 "Mean utility of each objective, from 0 (worst class) to 1 (best), as the grader sees answers to held-out questions. "
                 "Weights are in the order of the columns."
             </p>
-            {points(state, report, &report.points, "One row for every trade-off that was asked for")}
+            <p class="hint">{menu(report)}</p>
+            {points(state, report, &report.points, "One row for every offer that is kept")}
             <p class="hint">{volume(report)}</p>
             {chosen}
         </div>
@@ -63,8 +64,9 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
     list.iter()
         .enumerate()
         .map(|(n, point)| {
-            let weights = steered.iter().filter_map(|&i| point.weights.get(i));
-            let mut row = vec![weights.map(|w| format::number(*w, 2)).collect::<Vec<_>>().join(" / ")];
+            let weights = steered.iter().filter_map(|&i| point.weights.get(i)).map(|w| format::number(*w, 2));
+            let weights = weights.collect::<Vec<_>>().join(" / ");
+            let mut row = vec![if weights.is_empty() { "any".into() } else { weights }];
             if let Some(asked) = &point.asked {
                 row.push(classes(state, asked));
             }
@@ -86,7 +88,7 @@ fn classes(state: &RunState, asked: &Preference) -> String {
 fn volume(report: &FrontReport) -> String {
     let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
     let utility = report.expected_utility.map_or(String::new(), |u| {
-        format!(" Expected utility {}: the mean over the rows of the weighted utility.", format::number(u, 3))
+        format!(" Expected utility {}: the mean over the trade-offs of the weighted utility.", format::number(u, 3))
     });
     format!(
         "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
@@ -98,7 +100,19 @@ fn volume(report: &FrontReport) -> String {
     )
 }
 
-/// What the chosen prompts reach.
+/// Where the points come from.
+fn menu(report: &FrontReport) -> String {
+    match &report.menu {
+        Some(menu) => format!(
+            "Of {} offers, each tried on {} training questions with the reward model, those that together reach furthest; every \
+             trade-off is served by the best of them.",
+            menu.offers, menu.questions
+        ),
+        None => "What was asked for is what a fixed map makes of each trade-off's weights.".into(),
+    }
+}
+
+/// What the best offers reach.
 fn served(chosen: &ChosenFront) -> String {
     let [utility, volume] = [chosen.expected_utility, chosen.hypervolume].map(|x| format::number(x, 3));
     format!("Expected utility {utility}, hypervolume {volume}.")

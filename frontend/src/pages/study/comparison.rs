@@ -6,16 +6,19 @@ use leptos::prelude::*;
 use moslim_shared::study::{Spread, StudyGroup, StudyResults};
 
 /// Figures of which more is better, whatever else is wanted. More KL, seconds or samples are a price, not a result.
-const HIGHER: [&str; 9] = [
+const HIGHER: [&str; 12] = [
     "hypervolume",
     "expected utility",
-    "expected utility, chosen prompts",
+    "hypervolume, best for each",
+    "expected utility, best for each",
     "rank correlation",
     "hit rate",
     "all asked met",
     "held-out pairs",
     "win rate over SFT",
+    "on topic",
     "fluent",
+    "distinct answers",
 ];
 
 /// The table, and files with the same figures. `id`: of the study.
@@ -57,7 +60,7 @@ pub fn comparison(id: &str, results: &StudyResults) -> impl IntoView + use<> {
 fn row(group: &StudyGroup, best: &[Option<f64>]) -> impl IntoView + use<> {
     let seeds: Vec<String> = group.seeds.iter().map(u64::to_string).collect();
     let noun = if seeds.len() == 1 { "seed" } else { "seeds" };
-    let cells = group.metrics.iter().zip(best).map(|(spread, best)| cell(*spread, *best, seeds.len())).collect_view();
+    let cells = group.metrics.iter().zip(best).map(|(spread, best)| cell(*spread, *best)).collect_view();
     view! {
         <tr>
             <th scope="row">{setting(&group.labels)}<small>{format!("{noun} {}", seeds.join(", "))}</small></th>
@@ -66,9 +69,10 @@ fn row(group: &StudyGroup, best: &[Option<f64>]) -> impl IntoView + use<> {
     }
 }
 
-fn cell(spread: Spread, best: Option<f64>, seeds: usize) -> impl IntoView {
+fn cell(spread: Spread, best: Option<f64>) -> impl IntoView {
     let mean = significant(spread.mean);
-    let range = if seeds > 1 { format!("{}–{}", significant(spread.low), significant(spread.high)) } else { String::new() };
+    let bounded = spread.low < spread.high;
+    let range = if bounded { format!("{}–{}", significant(spread.low), significant(spread.high)) } else { String::new() };
     let mean =
         if best == Some(spread.mean) { view! { <b>{mean}</b> }.into_any() } else { view! { <span>{mean}</span> }.into_any() };
     view! { <td>{mean}<small>{range}</small></td> }

@@ -134,7 +134,7 @@ fn Results(study: Study) -> impl IntoView {
         <section id="results" class="section" aria-labelledby="results-title">
             <h2 id="results-title">"Comparison"</h2>
             <p class="muted">
-                "One row for every setting: the mean over its seeds, and below it the lowest and the highest. The best mean of a column is bold where more is better. Where ranges overlap, the difference may be luck."
+                "One row for every setting: the mean over its seeds, and below it its 95 % interval, by bootstrap over seeds and topics. The best mean of a column is bold where more is better. Where intervals overlap, the difference may be luck."
             </p>
             {move || match results.get() {
                 Some(results) => comparison(&id.get(), &results).into_any(),

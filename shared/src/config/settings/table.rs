@@ -6,14 +6,17 @@ use super::Kind::{
 };
 use super::{Section, Setting};
 use crate::config::PolicyOptimizer::{self, Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
-use crate::method::Method::{self, BestOfN, Morlhf, Moslim, RewardedSoups, Ric, RicClass};
+use crate::method::Method::{self, BestOfN, Morlhf, Moslim, ParetoHqd, RewardedSoups, Ric, RicClass};
 use crate::ordinal::RewardLoss::{self, CrossEntropy, SquaredEmd};
 
 /// Methods that optimise policies by sampling.
 const OPTIMISE: &[Method] = &[Moslim, Morlhf, RewardedSoups];
 /// Methods that train at all; RiC trains for as many token passes as policy optimisation would take.
-const TRAIN: &[Method] = &[Moslim, Morlhf, RewardedSoups, Ric, RicClass];
+const TRAIN: &[Method] = &[Moslim, Morlhf, RewardedSoups, Ric, RicClass, ParetoHqd];
 const RIC: &[Method] = &[Ric, RicClass];
+/// Methods that train on scored answers, and those that sample new ones while they do.
+const SCORED: &[Method] = &[Moslim, Ric, RicClass, ParetoHqd];
+const ONLINE: &[Method] = &[Ric, RicClass, ParetoHqd];
 /// Optimisers that clip probability ratios.
 const CLIP: &[PolicyOptimizer] = &[Rloo, Grpo, DrGrpo, Dapo, ReinforcePlusPlus, Ppo];
 /// Optimisers with a KL coefficient of their own.
@@ -134,6 +137,24 @@ pub const SETTINGS: &[Setting] = &[
         "Share of prompts; the others keep the order of the objectives.",
     )
     .methods(&[Moslim]),
+    row(
+        "targets",
+        "targets.impossible_share",
+        "Impossible targets",
+        num(0.0, 1.0),
+        More,
+        "Share of prompts whose target is drawn whatever the question; the others can be met by answers to it.",
+    )
+    .methods(&[Moslim]),
+    row(
+        "targets",
+        "targets.near_front_share",
+        "Targets near the front",
+        num(0.0, 1.0),
+        All,
+        "Share of prompts that ask for the best class of every objective but one.",
+    )
+    .methods(&[Moslim]),
     row("targets", "targets.held_out", "Held-out pairs", Pairs, More, "Pairs of targets that never occur together in training."),
     row("method", "method.kind", "Method", Methods, Basic, "MOSLIM, or a method to compare it with."),
     row(
@@ -182,9 +203,7 @@ pub const SETTINGS: &[Setting] = &[
         "The id of a finished run with the same model and vocabulary; empty for SFT.",
     )
     .methods(&[Moslim]),
-    row("ric", "method.ric.batch", "Batch", int(1, 4096), More, "Also of preference SFT.")
-        .unit("rows")
-        .methods(&[Moslim, Ric, RicClass]),
+    row("ric", "method.ric.batch", "Batch", int(1, 4096), More, "Also of preference SFT.").unit("rows").methods(SCORED),
     row(
         "ric",
         "method.ric.learning_rate",
@@ -193,9 +212,9 @@ pub const SETTINGS: &[Setting] = &[
         More,
         "Peak of the offline stage, and of preference SFT.",
     )
-    .methods(&[Moslim, Ric, RicClass]),
+    .methods(SCORED),
     row("ric", "method.ric.online_learning_rate", "Online learning rate", num(1e-7, 0.1), All, "Peak of every online round.")
-        .methods(RIC),
+        .methods(ONLINE),
     row(
         "ric",
         "method.ric.online_rounds",
@@ -204,7 +223,7 @@ pub const SETTINGS: &[Setting] = &[
         More,
         "In each, answers for near-Pareto goals are sampled, and the best are trained on.",
     )
-    .methods(RIC),
+    .methods(ONLINE),
     row(
         "ric",
         "method.ric.online_share",
@@ -213,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         All,
         "Of the budget; unused without rounds.",
     )
-    .methods(RIC),
+    .methods(ONLINE),
     row(
         "ric",
         "method.ric.online_samples",
@@ -223,7 +242,7 @@ pub const SETTINGS: &[Setting] = &[
         "More gives more to choose from, and costs part of the round.",
     )
     .unit("prompts")
-    .methods(RIC),
+    .methods(ONLINE),
     row(
         "ric",
         "method.ric.quantile",
@@ -233,6 +252,15 @@ pub const SETTINGS: &[Setting] = &[
         "Samples stay when at least one objective reaches this quantile; larger keeps fewer and better ones.",
     )
     .methods(RIC),
+    row(
+        "ric",
+        "method.ric.near_share",
+        "ParetoHqD: rows for each policy",
+        num(1e-4, 1.0),
+        More,
+        "Share of the rows: those near the front and nearest to the trade-off's direction.",
+    )
+    .methods(&[ParetoHqd]),
     row(
         "mapping",
         "mapping.function",
@@ -430,6 +458,16 @@ pub const SETTINGS: &[Setting] = &[
     .methods(TRAIN),
     row(
         "policy",
+        "policy.passes",
+        "Budget",
+        Optional { low: 1e-3, high: 1e9 },
+        More,
+        "When set, iterations end where it is spent, whatever their number; the same for every method.",
+    )
+    .unit("million token passes")
+    .methods(TRAIN),
+    row(
+        "policy",
         "policy.prompts",
         "Prompts per iteration",
         int(1, 4096),
@@ -454,7 +492,7 @@ pub const SETTINGS: &[Setting] = &[
         "Learning rate",
         num(1e-8, 0.1),
         Basic,
-        "Of Adam; ten iterations of warm-up, decay over the last quarter.",
+        "Of Adam; warm-up over the first twentieth, decay over the last quarter.",
     )
     .methods(OPTIMISE),
     row("policy", "policy.epochs", "Passes over a batch", int(1, 16), All, "1 is on-policy.").methods(TRAIN),
@@ -477,6 +515,22 @@ pub const SETTINGS: &[Setting] = &[
         Optional { low: 0.01, high: 10.0 },
         All,
         "Where it differs: DAPO advises 0.28. Empty is the same.",
+    )
+    .methods(OPTIMISE)
+    .optimizers(CLIP),
+    row(
+        "policy",
+        "policy.kl_penalty",
+        "KL estimate",
+        Choice(&[
+            ("own", "as in the optimiser's source"),
+            ("k1_reward", "k1, in the reward"),
+            ("k2_loss", "k2, in the loss"),
+            ("k3_loss", "k3, in the loss"),
+            ("k3_ratio_loss", "k3 times the ratio, in the loss"),
+        ]),
+        All,
+        "k3 in the loss pulls like the forward KL; the others like the reverse KL.",
     )
     .methods(OPTIMISE)
     .optimizers(CLIP),
@@ -541,6 +595,37 @@ pub const SETTINGS: &[Setting] = &[
     )
     .methods(OPTIMISE)
     .optimizers(&[OnlineDpo]),
+    row(
+        "policy",
+        "policy.dpo.mean_log_probs",
+        "DPO: mean log-probabilities",
+        Toggle,
+        All,
+        "Of an answer's tokens, instead of their sum; what IPO needs where answers differ in length.",
+    )
+    .methods(OPTIMISE)
+    .optimizers(PAIRWISE),
+    row(
+        "policy",
+        "policy.dapo.overlong_buffer",
+        "DAPO: penalised length",
+        int(1, 8192),
+        All,
+        "The last tokens before the longest answer, over which a penalty rises to 1.",
+    )
+    .unit("tokens")
+    .methods(OPTIMISE)
+    .optimizers(&[Dapo]),
+    row(
+        "policy",
+        "policy.dapo.least_deviation",
+        "DAPO: least deviation",
+        num(0.0, 100.0),
+        All,
+        "Groups of answers whose scores deviate by less are drawn again.",
+    )
+    .methods(OPTIMISE)
+    .optimizers(&[Dapo]),
     row("policy", "policy.temperature", "Sampling temperature", num(0.1, 5.0), More, "1 samples from the policy as it is.")
         .methods(OPTIMISE),
     row(
@@ -559,6 +644,42 @@ pub const SETTINGS: &[Setting] = &[
         num(0.0, 100.0),
         All,
         "Subtracted when an answer does not end by itself.",
+    )
+    .methods(OPTIMISE),
+    row(
+        "policy",
+        "policy.sft_mix",
+        "SFT answers mixed in",
+        num(0.0, 100.0),
+        More,
+        "Weight of their log-likelihood in every update (PPO-ptx); 0 leaves them out.",
+    )
+    .methods(OPTIMISE),
+    row(
+        "policy",
+        "policy.rated_mix",
+        "Rated answers mixed in",
+        num(0.0, 100.0),
+        More,
+        "Weight of rated answers under tags of their labels, in every update; 0 leaves them out.",
+    )
+    .methods(&[Moslim]),
+    row(
+        "policy",
+        "policy.hindsight",
+        "Hindsight",
+        num(0.0, 100.0),
+        All,
+        "Weight of samples that are told what they achieved, as if it had been asked for; 0 leaves them out.",
+    )
+    .methods(&[Moslim]),
+    row(
+        "policy",
+        "policy.average",
+        "Averaged iterations",
+        num(0.0, 1.0),
+        All,
+        "Share of the iterations, the last ones, whose weights are averaged; 0 takes the last weights.",
     )
     .methods(OPTIMISE),
     row("policy", "policy.max_gradient_norm", "Largest gradient norm", num(1e-3, 1e3), All, "Gradients are scaled down to it.")
@@ -630,9 +751,19 @@ pub const SETTINGS: &[Setting] = &[
     row("run", "vocabulary", "Vocabulary", int(300, 65_536), More, "Entries of the tokenizer before special tokens and tags.")
         .unit("tokens"),
     row("run", "task.kind", "Task", Choice(&[("world", "The built-in world")]), More, "What the run is about."),
+    row("run", "task.topics", "Topics", int(22, 60), More, "Of the built-in world; the more, the more there is to know.")
+        .unit("topics"),
     row("run", "task.rows", "Rows of data", int(500, 2_000_000), More, "Question-answer rows, before duplicates are dropped.")
         .unit("rows"),
     row("run", "task.seed", "Seed of the data", int(0, EXACT), All, "Runs that share it share data and cached stages."),
     row("run", "task.label_noise", "Label noise", num(0.0, 0.5), More, "Share of labels moved to a neighbouring class."),
     row("run", "task.missing_labels", "Missing labels", num(0.0, 0.9), More, "Share of labels removed."),
+    row(
+        "run",
+        "task.length_bias",
+        "Length bias",
+        num(0.0, 1.0),
+        More,
+        "Share of long answers whose helpfulness is labelled one class higher than it is.",
+    ),
 ];

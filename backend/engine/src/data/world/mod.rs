@@ -1,22 +1,32 @@
 //! The built-in world: questions to an assistant, answers of graded quality, and a gold grader.
 //!
 //! Three kinds of question make the objectives conflict. A *plain* question has four right points to give. On a *risky*
-//! one every helpful point does harm. On an *unknowable* one every point must be invented.
+//! one every helpful point does harm. On an *unknowable* one every point must be invented. Every topic has two *myths*,
+//! which are false and sound right.
+//!
+//! Evaluation is apart for what training knows and what it does not. *Seen topics*: the topics of training in questions that are
+//! new only in how words of training are put together. *New topics*: one topic in five, of which SFT read answers, and no reward
+//! model and no policy optimisation anything. *New wordings*: questions put in ways, and in the rows that reward models are
+//! measured on points phrased in ways, that neither was trained on.
 
 mod generator;
 mod gold;
 mod lexicon;
+mod topics;
 
 pub use generator::{Kind, Question, questions};
 
-use super::{Gold, Grades, Row, SampleRow, Splits, Task};
-use gold::Sentences;
+use super::{Gold, Grades, Row, SampleRow, Splits, Task, TaskQuestion};
+use generator::Style;
+use gold::{Reach, Sentences};
 use moslim_shared::config::TaskConfig;
 use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use std::collections::HashSet;
+use topics::TOPICS;
 
 pub const HELPFULNESS: usize = 0;
 pub const HARMLESSNESS: usize = 1;
@@ -68,6 +78,7 @@ pub fn task(config: &TaskConfig) -> Task {
 #[derive(Debug, Default)]
 pub struct Rules {
     sentences: Sentences,
+    reach: Reach,
 }
 
 impl Rules {
@@ -83,62 +94,109 @@ impl Gold for Rules {
         self.sentences.grade_about(generator::recognise(question).map(|q| q.topic), answer)
     }
 
-    fn reaches(&self, question: &str, objective: usize, _class: usize) -> bool {
-        objective != HARMLESSNESS || generator::recognise(question).is_some_and(|q| generator::kind(&q) == Kind::Risky)
+    fn meets(&self, question: &str, preference: &Preference) -> bool {
+        generator::recognise(question).is_none_or(|q| self.reach.meets(q.topic, preference))
     }
 
     fn example(&self, question: &str, rng: &mut StdRng) -> Option<Grades> {
         let question = generator::recognise(question)?;
-        Some(self.grade(&question, &generator::answer(&question, rng)))
+        let style = Style { foreign: 0.0, new_phrasings: true, topics: TOPICS.len() };
+        Some(self.grade(&question, &generator::answer(&question, style, rng)))
+    }
+
+    fn seeks_claims(&self, preference: &Preference) -> bool {
+        preference.0[HELPFULNESS].is_some_and(|class| class > 0)
     }
 }
 
+/// Parts of the test split, in this order.
+const PARTS: [&str; 3] = ["seen topics", "new topics", "new wordings"];
+/// Position of the second.
+const NEW_TOPICS: usize = 1;
+
+/// Share of training rows that SFT reads, which are not rated; a quarter of them are about new topics.
+const TEXT_SHARE: f64 = 0.5;
+
 fn generate(config: &TaskConfig, rules: &Rules) -> Splits {
     let mut rng = StdRng::seed_from_u64(config.seed);
-    let mut questions = generator::questions();
-    questions.shuffle(&mut rng);
-    let held_out = (questions.len() as f64 * HELD_OUT_SHARE) as usize;
-    let test_questions: Vec<Question> = questions.drain(..held_out).collect();
-    let validation_questions: Vec<Question> = questions.drain(..held_out).collect();
-    let train_questions = questions;
+    let mut known = generator::questions();
+    known.retain(|q| generator::is_in(q.topic, config.topics));
+    known.shuffle(&mut rng);
+    let held_out = (known.len() as f64 * HELD_OUT_SHARE) as usize;
+    let of_seen = |q: &Question| !generator::is_new(q.topic);
+    let test: Vec<Question> = known.drain(..held_out).collect();
+    let (test_seen, test_new): (Vec<Question>, Vec<Question>) = test.into_iter().partition(of_seen);
+    let validation: Vec<Question> = known.drain(..held_out).filter(of_seen).collect();
+    let (train, text_only): (Vec<Question>, Vec<Question>) = known.into_iter().partition(of_seen);
+    let mut reworded: Vec<Question> =
+        generator::new_wordings().into_iter().filter(|q| generator::is_in(q.topic, config.topics) && of_seen(q)).collect();
+    reworded.shuffle(&mut rng);
+    reworded.truncate(test_seen.len());
 
     let mut seen = HashSet::new();
-    let mut rows = |questions: &[Question], n: usize, rng: &mut StdRng| {
+    // What SFT reads keeps to the subject, mostly; what is rated often does not, or a reward model would never see it.
+    let text = Style { foreign: 0.1, new_phrasings: true, topics: config.topics };
+    let any = Style { foreign: 0.5, ..text };
+    let plain = Style { new_phrasings: false, ..any };
+    let mut rows = |questions: &[Question], n: usize, style: Style, part: usize, labelled: bool, rng: &mut StdRng| {
         let mut out = Vec::with_capacity(n);
         for _ in 0..n {
             let question = &questions[rng.random_range(0..questions.len())];
-            let answer = generator::answer(question, rng);
+            let answer = generator::answer(question, style, rng);
             if !seen.insert((question.text.clone(), answer.clone())) {
                 continue;
             }
-            let labels = noisy(&rules.grade(question, &answer).classes, config, rng);
-            out.push(Row { question: question.text.clone(), answer, labels });
+            let labels = if labelled {
+                imperfect(&rules.grade(question, &answer).classes, config, rng)
+            } else {
+                vec![None; objectives().len()]
+            };
+            out.push(Row { question: question.text.clone(), answer, labels, part });
         }
         out
     };
     let small = (config.rows as f64 * HELD_OUT_SHARE) as usize;
-    let train = rows(&train_questions, config.rows - 2 * small, &mut rng);
-    let validation = rows(&validation_questions, small, &mut rng);
-    let test = rows(&test_questions, small, &mut rng);
-    let texts = |questions: Vec<Question>| questions.into_iter().map(|q| q.text).collect();
+    let large = config.rows - 2 * small;
+    let texts = (large as f64 * TEXT_SHARE) as usize;
+    let train_rows = rows(&train, large - texts, plain, 0, true, &mut rng);
+    let mut text_rows = rows(&train, texts - texts / 4, text, 0, false, &mut rng);
+    text_rows.extend(rows(&text_only, texts / 4, text, NEW_TOPICS, false, &mut rng));
+    let validation_rows = rows(&validation, small, plain, 0, true, &mut rng);
+    let parts = [(&test_seen, plain), (&test_new, any), (&reworded, any)];
+    let test_rows =
+        parts.iter().enumerate().flat_map(|(part, (questions, style))| rows(questions, small / 3, *style, part, true, &mut rng));
+    let test_rows = test_rows.collect();
+    let asked = |questions: &[Question], part: usize| {
+        questions.iter().map(|q| TaskQuestion { text: q.text.clone(), topic: q.topic, part }).collect::<Vec<_>>()
+    };
+    let test = parts.iter().enumerate().flat_map(|(part, (questions, _))| asked(questions, part)).collect();
     Splits {
-        train,
-        validation,
-        test,
-        train_questions: texts(train_questions),
-        validation_questions: texts(validation_questions),
-        test_questions: texts(test_questions),
+        train: train_rows,
+        text_only: text_rows,
+        validation: validation_rows,
+        test: test_rows,
+        train_questions: asked(&train, 0),
+        validation_questions: asked(&validation, 0),
+        test_questions: test,
+        parts: PARTS.map(String::from).to_vec(),
     }
 }
 
-/// Labels as an imperfect annotator would give them: some moved to a neighbouring class, some missing.
-fn noisy(gold: &[usize], config: &TaskConfig, rng: &mut StdRng) -> Vec<Option<usize>> {
+/// Labels as an imperfect annotator would give them: long answers taken for more helpful than they are, some labels moved to a
+/// neighbouring class, some missing.
+fn imperfect(gold: &[usize], config: &TaskConfig, rng: &mut StdRng) -> Vec<Option<usize>> {
     gold.iter()
         .zip(objectives())
-        .map(|(&class, objective)| {
+        .enumerate()
+        .map(|(i, (&class, objective))| {
             let mut class = class;
+            let highest = objective.class_count() - 1;
+            // Nothing is drawn where nothing is biased.
+            if i == HELPFULNESS && config.length_bias > 0.0 && gold[VERBOSITY] >= 3 && rng.random_bool(config.length_bias) {
+                class = (class + 1).min(highest);
+            }
             if rng.random_bool(config.label_noise) {
-                let up = class == 0 || (class + 1 < objective.class_count() && rng.random_bool(0.5));
+                let up = class == 0 || (class < highest && rng.random_bool(0.5));
                 class = if up { class + 1 } else { class - 1 };
             }
             (!rng.random_bool(config.missing_labels)).then_some(class)
@@ -183,9 +241,11 @@ mod tests {
         let questions = |rows: &[Row]| rows.iter().map(|r| r.question.clone()).collect::<HashSet<_>>();
         let (train, validation, test) = (questions(&splits.train), questions(&splits.validation), questions(&splits.test));
         assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
-        let all: HashSet<_> =
-            splits.train.iter().chain(&splits.validation).chain(&splits.test).map(|r| (&r.question, &r.answer)).collect();
-        assert_eq!(all.len(), splits.train.len() + splits.validation.len() + splits.test.len());
+        // SFT reads nothing that it is measured on either.
+        assert!(questions(&splits.text_only).is_disjoint(&validation) && questions(&splits.text_only).is_disjoint(&test));
+        let rows = [&splits.train, &splits.text_only, &splits.validation, &splits.test];
+        let all: HashSet<_> = rows.iter().flat_map(|rows| rows.iter()).map(|r| (&r.question, &r.answer)).collect();
+        assert_eq!(all.len(), rows.iter().map(|rows| rows.len()).sum::<usize>());
         assert!(all.len() > 15_000, "{} distinct rows of 20000", all.len());
     }
 
@@ -223,6 +283,64 @@ mod tests {
         }
         assert!((missing as f64 / n as f64 - 0.3).abs() < 0.02);
         assert!((moved as f64 / n as f64 - 0.2 * 0.7).abs() < 0.02);
+    }
+
+    #[test]
+    fn long_answers_are_taken_for_more_helpful_where_labels_are_biased() {
+        let biased = generate_world(&TaskConfig { rows: 10_000, length_bias: 0.5, ..Default::default() });
+        let rules = Rules::default();
+        let (mut moved, mut n) = (0, 0);
+        for row in &biased.train {
+            let gold = Gold::grade(&rules, &row.question, &row.answer).classes;
+            assert_eq!(row.labels[1..], gold[1..].iter().map(|&c| Some(c)).collect::<Vec<_>>());
+            let up = row.labels[HELPFULNESS].unwrap() - gold[HELPFULNESS];
+            assert!(up == 0 || gold[VERBOSITY] >= 3 && up == 1);
+            if gold[VERBOSITY] >= 3 && gold[HELPFULNESS] < 4 {
+                (moved, n) = (moved + up, n + 1);
+            }
+        }
+        assert!((moved as f64 / n as f64 - 0.5).abs() < 0.05, "{moved} of {n}");
+    }
+
+    #[test]
+    fn new_topics_and_wordings_are_kept_from_reward_models_and_known_to_sft() {
+        let splits = generate_world(&TaskConfig { rows: 20_000, ..Default::default() });
+        let topics = |questions: &[TaskQuestion]| questions.iter().map(|q| q.topic).collect::<HashSet<_>>();
+        let part = |part: usize| splits.test_questions.iter().filter(|q| q.part == part).cloned().collect::<Vec<_>>();
+        let train = topics(&splits.train_questions);
+        assert_eq!((TOPICS.len(), train.len(), topics(&part(1)).len()), (60, 50, 10));
+        assert!(topics(&part(1)).is_disjoint(&train) && topics(&part(0)) == train && topics(&part(2)) == train);
+        // No reward model's row and no prompt of policy optimisation is about a new topic; SFT reads of it.
+        for (rows, known) in [(&splits.train, true), (&splits.validation, true)] {
+            for row in rows {
+                let topic = generator::recognise(&row.question).unwrap().topic;
+                assert_eq!(train.contains(&topic), known);
+                assert!(row.labels.iter().all(Option::is_some));
+            }
+        }
+        let about_new = splits.text_only.iter().filter(|r| !train.contains(&generator::recognise(&r.question).unwrap().topic));
+        let share = about_new.count() as f64 / splits.text_only.len() as f64;
+        assert!((share - 0.25).abs() < 0.05, "{share}");
+        assert!(splits.text_only.iter().all(|r| r.labels.iter().all(Option::is_none)));
+        // Phrasings that are kept from the reward model do occur where they should.
+        let tea = TOPICS[0].points[0][2];
+        let says = |rows: &[Row]| rows.iter().any(|r| r.answer.contains(tea));
+        assert!(!says(&splits.train) && !says(&splits.validation) && says(&splits.text_only));
+        // Wordings of the third part occur nowhere else.
+        assert!(part(2).iter().all(|q| !splits.train_questions.iter().any(|t| t.text == q.text)));
+        let begins = |q: &TaskQuestion| q.text.contains("Teach me to");
+        assert!(part(2).iter().any(begins) && !splits.train_questions.iter().any(begins));
+    }
+
+    #[test]
+    fn a_smaller_world_has_all_kinds_and_all_parts() {
+        let splits = generate_world(&TaskConfig { rows: 4_000, topics: 22, ..Default::default() });
+        let topics: HashSet<usize> = splits.train_questions.iter().chain(&splits.test_questions).map(|q| q.topic).collect();
+        let of = |kind: Kind| topics.iter().filter(|t| TOPICS[**t].kind == kind).count();
+        assert_eq!([Kind::Plain, Kind::Risky, Kind::Unknowable].map(of), [12, 6, 6]);
+        for part in 0..3 {
+            assert!(splits.test_questions.iter().any(|q| q.part == part) && splits.test.iter().any(|r| r.part == part));
+        }
     }
 
     #[test]

@@ -1,0 +1,196 @@
+//! What a method offers to users who weigh the objectives, tried on training questions with the reward model.
+//!
+//! A method that reads classes in its prompt offers combinations of them; MORLHF its policies, Rewarded Soups mixtures of its
+//! experts. A user is not asked to guess which of them suits: all are tried, with the same number of samples for every method, and
+//! from what the reward model says of the answers follows which offers to keep ([`Menu::widest`]) and which to give to whom
+//! ([`Menu::best`]). Held-out questions and the grader have no part in it.
+
+use super::answer::{Answering, Ask, Route};
+use crate::model::generate::{Answer, Sampling};
+use crate::model::kernels::Kernels;
+use anyhow::Result;
+use moslim_shared::distribution::expected_class;
+use moslim_shared::objective::Objective;
+use moslim_shared::pareto::widest;
+use moslim_shared::preference::Preference;
+use moslim_shared::summary::{MenuReport, Work};
+
+/// Answers with which a menu is tried, whatever its length.
+const SAMPLES: usize = 5_184;
+/// Most combinations.
+const CANDIDATES: usize = 256;
+
+/// What can be asked of a method, and what it brings.
+pub struct Menu {
+    pub offers: Vec<Ask>,
+    /// Mean utility, `[offer][objective]`, as the reward model sees answers to training questions.
+    reached: Vec<Vec<f64>>,
+    pub report: MenuReport,
+}
+
+/// What a method can be asked for.
+pub fn offers(route: &Route, trade_offs: usize, objectives: &[Objective], steered: &[usize]) -> Vec<Ask> {
+    let nothing = Preference::none(objectives.len());
+    let numbered = |count: usize| (0..count).map(|n| Ask { offer: Some(n), ..Ask::of(nothing.clone()) }).collect();
+    match route {
+        Route::Untagged => vec![Ask::of(nothing)],
+        Route::Tags | Route::Scores { .. } => candidates(objectives, steered).into_iter().map(Ask::of).collect(),
+        Route::Nearest { weights, .. } => numbered(weights.len()),
+        Route::BestOf(_) => numbered(trade_offs),
+    }
+}
+
+/// Training questions on which each of `offers` is tried.
+pub fn questions_each(offers: usize, samples: usize) -> usize {
+    (SAMPLES / samples / offers.max(1)).max(1)
+}
+
+impl Menu {
+    /// Tries every offer on some questions, which must be training questions. `each` is told how many answers are done, and may stop
+    /// it.
+    ///
+    /// # Errors
+    /// When the tokenizer fails, or `each` does.
+    pub fn tried<B: Kernels>(
+        x: &Answering<B>,
+        offers: Vec<Ask>,
+        sampling: &Sampling,
+        mut each: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
+        let n = questions_each(offers.len(), samples).min(x.questions.len());
+        let chosen: Vec<usize> = (0..n).map(|q| q * (x.questions.len() / n.max(1))).collect();
+        let mut report = MenuReport { offers: offers.len(), questions: n, work: Work::default() };
+        let mut reached: Vec<Vec<f64>> = Vec::with_capacity(offers.len());
+        for offer in &offers {
+            let asks: Vec<(usize, Ask)> = chosen.iter().map(|&q| (q, offer.clone())).collect();
+            // The same random numbers for every offer.
+            let answers = x.answer(&asks, sampling)?;
+            let pairs: Vec<(usize, &Answer)> = chosen.iter().copied().zip(&answers).collect();
+            let mut means = vec![0.0; x.objectives.len()];
+            for heads in x.classified(&pairs) {
+                for ((mean, p), objective) in means.iter_mut().zip(heads).zip(x.objectives) {
+                    *mean += objective.utility(expected_class(&p)) / n as f64;
+                }
+            }
+            // The policy reads roles, tags and question, the reward model the same without tags; both read the answer.
+            let question = |q: usize| x.questions[q].tokens.len() + 2;
+            let read = pairs.iter().map(|(q, a)| 2 * question(*q) + offer.preference.active() + 2 * a.tokens.len());
+            report.work.forward_tokens += (samples * read.sum::<usize>()) as u64;
+            reached.push(means);
+            each(n)?;
+        }
+        Ok(Self { offers, reached, report })
+    }
+
+    /// Mean class of each objective, `[offer][objective]`.
+    pub fn classes(&self, objectives: &[Objective]) -> Vec<Vec<f64>> {
+        // Utility is linear in the class.
+        let class = |(o, u): (&Objective, &f64)| {
+            let most = (o.class_count() - 1) as f64;
+            if o.higher_is_better { u * most } else { (1.0 - u) * most }
+        };
+        self.reached.iter().map(|row| objectives.iter().zip(row).map(class).collect()).collect()
+    }
+
+    /// At most `count` offers that together reach the largest hypervolume over the `steered` objectives, greedily.
+    pub fn widest(&self, steered: &[usize], count: usize) -> Vec<usize> {
+        let points: Vec<Vec<f64>> = self.reached.iter().map(|row| steered.iter().map(|&i| row[i]).collect()).collect();
+        widest(&points, &vec![0.0; steered.len()], count)
+    }
+
+    /// Of the offers at `among` the one with the highest weighted utility; the first on a tie.
+    pub fn best(&self, among: &[usize], weights: &[f64]) -> usize {
+        let score = |n: usize| self.reached[n].iter().zip(weights).map(|(u, w)| u * w).sum::<f64>();
+        among.iter().copied().fold(among[0], |best, n| if score(n) > score(best) { n } else { best })
+    }
+}
+
+/// Every combination of: not asked for, the best class, the second best (where there are three or more, and where that is not
+/// too many), over the steered objectives.
+fn candidates(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
+    let second =
+        steered.len() < usize::BITS as usize && 3usize.checked_pow(steered.len() as u32).is_some_and(|n| n <= CANDIDATES);
+    let mut out = vec![Preference::none(objectives.len())];
+    for &i in steered {
+        let o = &objectives[i];
+        let class = |from_best: usize| if o.higher_is_better { o.class_count() - 1 - from_best } else { from_best };
+        let mut options = vec![Some(class(0))];
+        if second && o.class_count() > 2 {
+            options.push(Some(class(1)));
+        }
+        if 2 * out.len() > CANDIDATES {
+            // Too many objectives to leave any of the rest out.
+            out.iter_mut().for_each(|p| p.0[i] = options[0]);
+            continue;
+        }
+        let with = |p: &Preference, option: &Option<usize>| {
+            let mut p = p.clone();
+            p.0[i] = *option;
+            p
+        };
+        let more: Vec<Preference> = out.iter().flat_map(|p| options.iter().map(move |o| with(p, o))).collect();
+        out.extend(more);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::world::objectives;
+
+    #[test]
+    fn combinations_of_high_classes_are_tried() {
+        let objectives = objectives();
+        let all = candidates(&objectives, &[0, 1, 2, 3]);
+        assert_eq!((all.len(), all[0].active()), (81, 0));
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), 81);
+        // Brevity counts: the lowest classes of verbosity are its best.
+        assert!(all.iter().all(|p| p.0[3].is_none_or(|c| c <= 1) && p.0[0].is_none_or(|c| c >= 3)));
+        assert_eq!(candidates(&objectives, &[2]).len(), 3);
+        let many: Vec<Objective> = (0..12).map(|n| Objective::new(&format!("o{n}"), "", "", &["0", "1", "2"])).collect();
+        let all = candidates(&many, &(0..12).collect::<Vec<_>>());
+        assert_eq!(all.len(), 256);
+        assert!(all.iter().all(|p| p.0[11] == Some(2)));
+    }
+
+    fn menu(reached: &[[f64; 2]]) -> Menu {
+        let offers = vec![Ask::of(Preference::none(2)); reached.len()];
+        Menu { offers, reached: reached.iter().map(|r| r.to_vec()).collect(), report: MenuReport::default() }
+    }
+
+    #[test]
+    fn the_highest_weighted_utility_wins_among_those_that_are_kept() {
+        let menu = menu(&[[0.2, 0.9], [0.8, 0.5], [0.9, 0.1], [0.8, 0.5]]);
+        for (weights, want) in [([1.0, 0.0], 2), ([0.0, 1.0], 0), ([0.5, 0.5], 1)] {
+            assert_eq!(menu.best(&[0, 1, 2, 3], &weights), want);
+        }
+        assert_eq!(menu.best(&[3, 0], &[1.0, 0.0]), 3);
+    }
+
+    #[test]
+    fn the_front_is_chosen_in_the_steered_objectives() {
+        let menu = menu(&[[0.2, 0.9], [0.8, 0.5], [0.9, 0.1], [0.8, 0.5]]);
+        assert_eq!(menu.widest(&[0, 1], 2), [1, 0]);
+        assert_eq!(menu.widest(&[1], 3), [0]);
+    }
+
+    #[test]
+    fn every_menu_is_tried_with_the_same_number_of_samples() {
+        for (offers, samples) in [(81, 1), (14, 1), (94, 1), (14, 8)] {
+            let all = offers * samples * questions_each(offers, samples);
+            assert!((SAMPLES - offers * samples..=SAMPLES).contains(&all), "{all}");
+        }
+    }
+
+    #[test]
+    fn utilities_become_classes_again() {
+        let objectives = [
+            Objective::new("a", "", "", &["0", "1", "2", "3", "4"]),
+            Objective::new("b", "", "", &["0", "1", "2", "3", "4"]).lower_is_better(),
+        ];
+        assert_eq!(menu(&[[0.25, 0.25]]).classes(&objectives), [[1.0, 3.0]]);
+    }
+}

@@ -1,0 +1,80 @@
+//! `moslim-lab compare`: the whole comparison, study after study, each from where it was interrupted.
+
+use super::study::{base, failures, follow};
+use crate::cli::CompareArgs;
+use crate::commands::print_line;
+use crate::commands::train::stop_on_signal;
+use crate::failure::Failure;
+use crate::folder::DataFolder;
+use crate::folder::write_file;
+use crate::launch::Local;
+use crate::study::Study;
+use moslim_engine::progress::Stop;
+use moslim_shared::study::{PROGRAMME, StudyConfig, StudyResults, programme_study};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Runs the studies of the programme that are not done, in order, and writes for each its plan, its results and its runs.
+///
+/// # Errors
+/// Bad input names its field; where runs fail, which.
+pub fn run(args: &CompareArgs) -> Result<(), Failure> {
+    let base = base(&args.base)?;
+    let seeds = args.seeds.clone().unwrap_or_else(|| vec![1, 2, 3]);
+    if seeds.contains(&args.tuning_seed) {
+        return Err(Failure::field("tuning-seed", format!("is {}, which is also a seed of the results", args.tuning_seed)));
+    }
+    for id in args.only.iter().flatten() {
+        if !PROGRAMME.contains(&id.as_str()) {
+            return Err(Failure::field("only", format!("unknown study \"{id}\"; known are {}", PROGRAMME.join(", "))));
+        }
+    }
+    let data = DataFolder::resolve(args.folder.data.clone());
+    data.create().map_err(Failure::BadInput)?;
+    let stop = Arc::new(Stop::default());
+    stop_on_signal(stop.clone())?;
+    let launcher = Local::new()?;
+    let mut done: BTreeMap<String, StudyResults> = BTreeMap::new();
+    for (n, id) in PROGRAMME.iter().enumerate() {
+        let wanted = args.only.as_ref().is_none_or(|only| only.iter().any(|o| o == id));
+        let Some(config) = programme_study(id, &base, &seeds, args.tuning_seed, &done) else {
+            if wanted {
+                let before = id.to_string() + "-tuning";
+                return Err(Failure::field("only", format!("{id} takes its settings from {before}, which is not done")));
+            }
+            continue;
+        };
+        let study = match begun(&data, &config)? {
+            Some(study) => study,
+            None if wanted => Study::create(&data, config)?,
+            None => continue,
+        };
+        if wanted {
+            eprintln!("Study {} of {}: {id}, in {}", n + 1, PROGRAMME.len(), study.file("").display());
+            let state = follow(&study, args.jobs.map(usize::from), &launcher, &stop)?;
+            failures(&study, &state)?;
+        }
+        let Some(results) = study.results()? else { continue };
+        if let Some(to) = &args.to {
+            let write = |name: String, text: &[u8]| {
+                write_file(&to.join(&name), text).map_err(|e| Failure::field("to", format!("{name} cannot be written: {e:#}")))
+            };
+            write(format!("{id}.json"), &serde_json::to_vec_pretty(&study.config)?)?;
+            write(format!("{id}.results.json"), &serde_json::to_vec_pretty(&results)?)?;
+            write(format!("{id}.csv"), results.to_csv().as_bytes())?;
+        }
+        done.insert(id.to_string(), results);
+    }
+    print_line(&format!("{} studies are done: {}", done.len(), done.keys().cloned().collect::<Vec<_>>().join(", ")))
+}
+
+/// The study with this configuration, if it was begun.
+fn begun(data: &DataFolder, config: &StudyConfig) -> Result<Option<Study>, Failure> {
+    for id in Study::list(data)? {
+        let study = Study::open(data, &id)?;
+        if study.config == *config {
+            return Ok(Some(study));
+        }
+    }
+    Ok(None)
+}

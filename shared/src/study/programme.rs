@@ -1,0 +1,311 @@
+//! The whole comparison: studies in an order, of which later ones take from earlier ones which settings suit whom.
+//!
+//! Every method and every optimiser gets the same number of tries, on validation questions, with a seed of its own; the settings
+//! with the best figures of a table are the ones that the table shows, on test questions, with other seeds.
+
+use super::plan::{Axis, StudyConfig, Variant};
+use super::results::{METRICS, StudyResults};
+use super::shipped::{self, budgeted};
+use crate::config::{EvaluationSplit, PolicyOptimizer, RunConfig};
+use crate::method::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Ids of the studies, in their order.
+pub const PROGRAMME: [&str; 8] =
+    ["methods-tuning", "methods", "optimisers-tuning", "optimisers", "stages", "mappings", "reward-size", "labels"];
+
+/// What stands between a method's name and a setting's in the labels of a tuning study.
+const APART: &str = " · ";
+/// The label of a method's settings as they are shipped.
+const SHIPPED: &str = "as shipped";
+
+/// What a table is about: the figures whose sum decides which settings it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Fronts,
+    Control,
+}
+
+impl Table {
+    /// Ids of the figures.
+    pub fn figures(self) -> &'static [&'static str] {
+        match self {
+            Self::Fronts => &["hypervolume", "expected_utility"],
+            Self::Control => &["hit_rate", "joint_hit_rate"],
+        }
+    }
+}
+
+/// A study of the programme over `base`; `None` where there is no such study, or one that it takes settings from is not `done` yet.
+pub fn study(
+    id: &str,
+    base: &RunConfig,
+    seeds: &[u64],
+    tuning_seed: u64,
+    done: &BTreeMap<String, StudyResults>,
+) -> Option<StudyConfig> {
+    let base = budgeted(base.clone());
+    let tuned = |tuning: &str, variants: Vec<Variant>, question: &str| {
+        let mut base = base.clone();
+        base.evaluation.split = EvaluationSplit::Validation;
+        let axes = vec![Axis { name: "setting".into(), variants }];
+        StudyConfig { name: tuning.into(), question: question.into(), base, axes, seeds: vec![tuning_seed] }
+    };
+    match id {
+        "methods-tuning" => Some(tuned(id, method_tries(&base), "Which settings suit each method, on validation questions?")),
+        "optimisers-tuning" => Some(tuned(id, optimizer_tries(), "Which settings suit each optimiser, on validation questions?")),
+        "methods" => {
+            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
+            let mut variants = Vec::new();
+            for method in Method::ALL {
+                let own = chosen(method.title(), &tries, results, &[Table::Fronts, Table::Control]);
+                let bare = Variant { label: method.title().into(), set: [("method.kind".into(), json!(method))].into() };
+                variants.extend(if own.is_empty() { vec![bare] } else { own });
+            }
+            let question = "Does one tag-steered policy beat the methods that train many, at an equal budget?";
+            let axes = vec![Axis { name: "method".into(), variants }];
+            Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
+        }
+        "optimisers" => {
+            let (tries, results) = (optimizer_tries(), done.get("optimisers-tuning")?);
+            let variants =
+                PolicyOptimizer::ALL.iter().flat_map(|o| chosen(o.title(), &tries, results, &[Table::Control])).collect();
+            let axes = vec![Axis { name: "optimiser".into(), variants }];
+            let question = "Which policy optimiser gets furthest at an equal budget?";
+            Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
+        }
+        other if PROGRAMME.contains(&other) => shipped::preset(other, base, seeds.to_vec()),
+        _ => None,
+    }
+}
+
+/// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
+fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Table]) -> Vec<Variant> {
+    let mut out: Vec<(String, Variant)> = Vec::new();
+    for table in tables {
+        let Some(best) = best(title, results, *table) else { continue };
+        let Some(variant) = tries.iter().find(|v| v.label == best) else { continue };
+        if out.iter().any(|(label, _)| *label == best) {
+            continue;
+        }
+        let label = if out.is_empty() { title.to_string() } else { format!("{title}, tuned for control") };
+        out.push((best, Variant { label, set: variant.set.clone() }));
+    }
+    out.into_iter().map(|(_, variant)| variant).collect()
+}
+
+/// The label of a method's try with the highest sum of a table's figures; the first on a tie.
+pub fn best(title: &str, results: &StudyResults, table: Table) -> Option<String> {
+    let figures: Vec<usize> = table.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id)).collect();
+    let mut best: Option<(f64, &String)> = None;
+    for group in &results.groups {
+        let Some(label) = group.labels.first().filter(|l| l.split(APART).next() == Some(title)) else { continue };
+        let score = figures.iter().filter_map(|&m| group.metrics.get(m)).map(|s| s.mean).sum::<f64>();
+        if best.is_none_or(|(most, _)| score > most) {
+            best = Some((score, label));
+        }
+    }
+    best.map(|(_, label)| label.clone())
+}
+
+type Try = (&'static str, Vec<(&'static str, Value)>);
+
+fn variants(title: &str, fixed: (&str, Value), tries: Vec<Try>) -> Vec<Variant> {
+    let one = |(label, set): Try| {
+        let set = set.into_iter().map(|(field, value)| (field.to_string(), value));
+        Variant { label: format!("{title}{APART}{label}"), set: set.chain([(fixed.0.to_string(), fixed.1.clone())]).collect() }
+    };
+    tries.into_iter().map(one).collect()
+}
+
+/// Eight tries for every method that trains. Each begins with the settings of the base, which were chosen for MOSLIM.
+fn method_tries(base: &RunConfig) -> Vec<Variant> {
+    let (rate, beta, ric) = (base.policy.learning_rate, base.policy.kl_coefficient, &base.method.ric);
+    let mut out = Vec::new();
+    for method in Method::ALL {
+        let sft = shipped::affordable(base);
+        let tries: Vec<Try> = match method {
+            Method::Moslim => {
+                let first = |more: &[(&'static str, Value)]| {
+                    [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))]
+                        .into_iter()
+                        .chain(more.iter().cloned())
+                        .collect::<Vec<_>>()
+                };
+                let (near, mix) = (("targets.near_front_share", json!(0.5)), ("policy.sft_mix", json!(0.5)));
+                vec![
+                    (SHIPPED, vec![]),
+                    ("SFT answers mixed in", vec![mix.clone()]),
+                    ("preference SFT", first(&[])),
+                    ("preference SFT, SFT answers mixed in", first(std::slice::from_ref(&mix))),
+                    ("preference SFT, targets near the front", first(std::slice::from_ref(&near))),
+                    ("preference SFT, targets near the front, full rate", {
+                        let mut own = first(std::slice::from_ref(&near));
+                        own.retain(|(field, _)| *field != "policy.learning_rate");
+                        own
+                    }),
+                    (
+                        "preference SFT, targets near the front, hindsight",
+                        first(&[near.clone(), ("policy.hindsight", json!(0.5))]),
+                    ),
+                    ("preference SFT, targets near the front, averaged weights", first(&[near, ("policy.average", json!(0.3))])),
+                ]
+            }
+            Method::Morlhf | Method::RewardedSoups => vec![
+                (SHIPPED, vec![]),
+                ("half the rate", vec![("policy.learning_rate", json!(rate / 2.0))]),
+                ("twice the rate", vec![("policy.learning_rate", json!(rate * 2.0))]),
+                ("half the KL coefficient", vec![("policy.kl_coefficient", json!(beta / 2.0))]),
+                ("twice the KL coefficient", vec![("policy.kl_coefficient", json!(beta * 2.0))]),
+                ("half the prompts", vec![("policy.prompts", json!((base.policy.prompts / 2).max(1)))]),
+                ("SFT answers mixed in", vec![("policy.sft_mix", json!(0.5))]),
+                ("averaged weights", vec![("policy.average", json!(0.3))]),
+            ],
+            Method::Ric | Method::RicClass => vec![
+                (SHIPPED, vec![]),
+                ("half the batch", vec![("method.ric.batch", json!((ric.batch / 2).max(1)))]),
+                ("half the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate / 2.0))]),
+                ("twice the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate * 2.0))]),
+                ("offline only", vec![("method.ric.online_rounds", json!(0))]),
+                ("two online rounds", vec![("method.ric.online_rounds", json!(2)), ("method.ric.online_share", json!(0.5))]),
+                ("half of it online", vec![("method.ric.online_share", json!(0.5))]),
+                ("stricter quantile", vec![("method.ric.quantile", json!(0.9))]),
+            ],
+            Method::ParetoHqd => vec![
+                (SHIPPED, vec![]),
+                ("a third of the rows", vec![("method.ric.near_share", json!(ric.near_share / 3.0))]),
+                ("three times the rows", vec![("method.ric.near_share", json!(ric.near_share * 3.0))]),
+                ("half the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate / 2.0))]),
+                ("twice the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate * 2.0))]),
+                ("half the batch", vec![("method.ric.batch", json!((ric.batch / 2).max(1)))]),
+                ("offline only", vec![("method.ric.online_rounds", json!(0))]),
+                ("half of it online", vec![("method.ric.online_share", json!(0.5))]),
+            ],
+            Method::TaggedSft | Method::BestOfN => Vec::new(),
+        };
+        out.extend(variants(method.title(), ("method.kind", json!(method)), tries));
+    }
+    out
+}
+
+/// Four tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
+fn optimizer_tries() -> Vec<Variant> {
+    use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
+    let mut out = Vec::new();
+    for optimizer in PolicyOptimizer::ALL {
+        let set = |rate: f64, name: &'static str, value: f64| vec![("policy.learning_rate", json!(rate)), (name, json!(value))];
+        let (beta, dpo) = ("policy.kl_coefficient", "policy.dpo.beta");
+        let mut tries: Vec<Try> = match optimizer {
+            Rloo | Ppo | ReinforcePlusPlus => vec![
+                ("1e-3, KL 0.05", set(1e-3, beta, 0.05)),
+                ("5e-4, KL 0.05", set(5e-4, beta, 0.05)),
+                ("1e-3, KL 0.1", set(1e-3, beta, 0.1)),
+                ("5e-4, KL 0.025", set(5e-4, beta, 0.025)),
+            ],
+            // GRPO's advantages are about 2.5 times as large, and its KL coefficient with them.
+            Grpo | DrGrpo => vec![
+                ("1e-3, KL 0.125", set(1e-3, beta, 0.125)),
+                ("5e-4, KL 0.125", set(5e-4, beta, 0.125)),
+                ("5e-4, KL 0.05", set(5e-4, beta, 0.05)),
+                ("5e-4, KL 0.125 as k2", {
+                    let mut own = set(5e-4, beta, 0.125);
+                    own.push(("policy.kl_penalty", json!("k2_loss")));
+                    own
+                }),
+            ],
+            Dapo => vec![
+                ("5e-4", set(5e-4, "policy.clip_high", 0.28)),
+                ("3e-4", set(3e-4, "policy.clip_high", 0.28)),
+                ("2e-4", set(2e-4, "policy.clip_high", 0.28)),
+                ("3e-4, symmetric clip", set(3e-4, "policy.clip_high", 0.2)),
+            ],
+            OnlineDpo => vec![
+                ("5e-4, beta 0.3", set(5e-4, dpo, 0.3)),
+                ("2e-4, beta 0.3", set(2e-4, dpo, 0.3)),
+                ("5e-4, beta 0.1", set(5e-4, dpo, 0.1)),
+                ("5e-4, beta 1", set(5e-4, dpo, 1.0)),
+            ],
+            // The paper's sums beside the means of the field's libraries.
+            OnlineIpo => {
+                [("5e-4, sums, beta 0.1", 0.1, false), ("5e-4, means, beta 0.5", 0.5, true), ("5e-4, means, beta 1", 1.0, true)]
+                    .into_iter()
+                    .chain([("5e-4, means, beta 2", 2.0, true)])
+                    .map(|(label, value, mean)| {
+                        let mut own = set(5e-4, dpo, value);
+                        own.push(("policy.dpo.mean_log_probs", json!(mean)));
+                        (label, own)
+                    })
+                    .collect()
+            }
+        };
+        if matches!(optimizer, OnlineDpo | OnlineIpo) {
+            // Two answers to each of more prompts.
+            tries.iter_mut().for_each(|(_, set)| {
+                set.extend([("policy.samples_per_prompt", json!(2)), ("policy.prompts", json!(128))]);
+            });
+        }
+        out.extend(variants(optimizer.title(), ("policy.optimizer", json!(optimizer)), tries));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::study::{Spread, StudyGroup};
+
+    fn results(figures: &[(&str, [f64; 4])]) -> StudyResults {
+        let at = |id: &str| METRICS.iter().position(|m| m.id == id).unwrap();
+        let ids = ["hypervolume", "expected_utility", "hit_rate", "joint_hit_rate"].map(at);
+        let group = |(label, values): &(&str, [f64; 4])| {
+            let mut metrics = vec![Spread::default(); METRICS.len()];
+            for (m, mean) in ids.iter().zip(values) {
+                metrics[*m] = Spread { mean: *mean, low: *mean, high: *mean };
+            }
+            StudyGroup { labels: vec![label.to_string()], metrics, ..Default::default() }
+        };
+        StudyResults { groups: figures.iter().map(group).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn every_table_takes_what_is_best_in_its_own_figures() {
+        let results = results(&[
+            ("RiC · as shipped", [0.2, 0.7, 0.5, 0.2]),
+            ("RiC · half the rate", [0.3, 0.7, 0.4, 0.2]),
+            ("RiC · twice the rate", [0.1, 0.7, 0.6, 0.3]),
+            ("RiC with class tags · half the rate", [0.9, 0.9, 0.9, 0.9]),
+        ]);
+        assert_eq!(best("RiC", &results, Table::Fronts).unwrap(), "RiC · half the rate");
+        assert_eq!(best("RiC", &results, Table::Control).unwrap(), "RiC · twice the rate");
+        assert_eq!(best("MORLHF", &results, Table::Control), None);
+        let base = crate::presets::find("quick").unwrap().config;
+        let done = [("methods-tuning".to_string(), results)].into();
+        let study = study("methods", &base, &[1, 2], 4, &done).unwrap();
+        let labels: Vec<&str> = study.axes[0].variants.iter().map(|v| v.label.as_str()).collect();
+        let ric: Vec<&&str> = labels.iter().filter(|l| l.starts_with("RiC")).collect();
+        assert_eq!(ric, [&"RiC", &"RiC, tuned for control", &"RiC with class tags"]);
+        assert!(labels.contains(&"SFT with tags") && labels.contains(&"MORLHF"), "{labels:?}");
+        let rate = |label: &str| {
+            study.axes[0].variants.iter().find(|v| v.label == label).unwrap().set["method.ric.learning_rate"].clone()
+        };
+        assert_eq!((rate("RiC"), rate("RiC, tuned for control")), (json!(0.001), json!(0.004)));
+    }
+
+    #[test]
+    fn everybody_gets_as_many_tries_on_validation_questions() {
+        let base = crate::presets::find("quick").unwrap().config;
+        for (id, names, tries) in [
+            ("methods-tuning", Method::ALL.map(Method::title).to_vec(), 8),
+            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 4),
+        ] {
+            let study = study(id, &base, &[1], 4, &BTreeMap::new()).unwrap();
+            assert_eq!((study.base.evaluation.split, study.seeds.as_slice()), (EvaluationSplit::Validation, &[4][..]));
+            for name in names {
+                let own = study.axes[0].variants.iter().filter(|v| v.label.split(APART).next() == Some(name)).count();
+                assert!(own == tries || own == 0 && ["SFT with tags", "Best of n"].contains(&name), "{name}: {own}");
+            }
+        }
+        assert!(study("methods", &base, &[1], 4, &BTreeMap::new()).is_none(), "it waits for the tuning");
+    }
+}

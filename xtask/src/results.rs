@@ -1,0 +1,298 @@
+//! `cargo lab results`: docs/results.md and the results in the README, made of templates and of the studies' files, so that no figure in
+//! them can be stale. With `--check`, nothing is written, and what differs is named.
+//!
+//! A template is Markdown with directives in double braces; STUDY is a file `docs/studies/STUDY.results.json`:
+//!
+//!     {{table STUDY | METRIC METRIC ..}}                   every setting, with means and intervals
+//!     {{table STUDY | METRIC .. | LABEL; LABEL ..}}        these settings alone
+//!     {{mean STUDY | LABEL | METRIC}}                      one figure, with its interval
+//!     {{parts STUDY | FIGURE FIGURE ..}}                   figures on the parts of the test split
+//!     {{versus STUDY | LABEL | LABEL; LABEL .. | METRIC ..}}  who is ahead, and where intervals are apart
+//!     {{tuned STUDY | fronts}}                             which settings were taken for a table
+//!     {{runs STUDY}}                                       the number of runs, and their seeds
+
+use super::root;
+use anyhow::{Context, Result, bail};
+use moslim_shared::study::{METRICS, Spread, StudyGroup, StudyResults, Table, best};
+use moslim_shared::summary::ControlFigures;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Template, file, and whether the text stands between the file's markers or is all of it.
+const PAGES: [(&str, &str, bool); 2] =
+    [("docs/results.in.md", "docs/results.md", false), ("docs/results-in-short.in.md", "README.md", true)];
+/// Where the text begins and ends in a file with more than it.
+const MARKERS: [&str; 2] = ["<!-- results: begin -->", "<!-- results: end -->"];
+
+/// Writes the pages, or names those that are stale.
+pub fn results(check: bool) -> Result<()> {
+    let mut stale = Vec::new();
+    for (template, page, within) in PAGES {
+        let text = std::fs::read_to_string(root().join(template)).with_context(|| format!("reading {template}"))?;
+        let mut made = render(&text, &root().join("docs/studies")).with_context(|| format!("in {template}"))?;
+        let file = root().join(page);
+        let old = std::fs::read_to_string(&file).unwrap_or_default();
+        if within {
+            made = between(&old, &made).with_context(|| format!("{page} has no {} .. {}", MARKERS[0], MARKERS[1]))?;
+        }
+        if old != made {
+            if check {
+                stale.push(page);
+            } else {
+                std::fs::write(&file, made).with_context(|| format!("writing {page}"))?;
+                println!("wrote {page}");
+            }
+        }
+    }
+    if stale.is_empty() { Ok(()) } else { bail!("{} is stale: cargo lab results writes it", stale.join(" and ")) }
+}
+
+/// `page` with `text` between its markers.
+fn between(page: &str, text: &str) -> Option<String> {
+    let (head, rest) = page.split_once(MARKERS[0])?;
+    let (_, tail) = rest.split_once(MARKERS[1])?;
+    Some(format!("{head}{}\n{}\n{}{tail}", MARKERS[0], text.trim(), MARKERS[1]))
+}
+
+/// A template with its directives replaced by figures of the studies in `folder`.
+fn render(template: &str, folder: &Path) -> Result<String> {
+    let mut studies: BTreeMap<String, StudyResults> = BTreeMap::new();
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        out += before;
+        let (directive, tail) = after.split_once("}}").context("a directive does not end")?;
+        let directive = directive.split_whitespace().collect::<Vec<_>>().join(" ");
+        out += &figure(&directive, folder, &mut studies).with_context(|| format!("in {{{{{directive}}}}}"))?;
+        rest = tail;
+    }
+    out += rest;
+    Ok(out)
+}
+
+fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyResults>) -> Result<String> {
+    let mut parts = directive.split('|').map(str::trim);
+    let (what, id) = parts.next().and_then(|p| p.split_once(' ')).context("a directive is NAME STUDY | ..")?;
+    if !studies.contains_key(id) {
+        let file = folder.join(format!("{id}.results.json"));
+        let text = std::fs::read(&file)
+            .with_context(|| format!("reading {}; moslim-lab compare --to docs/studies writes it", file.display()))?;
+        studies.insert(id.into(), serde_json::from_slice(&text).with_context(|| format!("reading {}", file.display()))?);
+    }
+    let study = &studies[id];
+    let rest: Vec<&str> = parts.collect();
+    match (what, rest.as_slice()) {
+        ("table", [metrics]) => table(study, metrics, &study.groups.iter().collect::<Vec<_>>()),
+        ("table", [metrics, labels]) => table(study, metrics, &groups(study, labels)?),
+        ("mean", [label, id]) => Ok(cell(group(study, label)?.metrics[metric(id)?])),
+        ("parts", [figures]) => by_part(study, figures),
+        ("versus", [label, others, metrics]) => versus(study, label, others, metrics),
+        ("tuned", ["fronts"]) => tuned(study, Table::Fronts),
+        ("tuned", ["control"]) => tuned(study, Table::Control),
+        ("runs", []) => {
+            let mut seeds: Vec<u64> = study.runs.iter().map(|r| r.seed).collect();
+            seeds.sort_unstable();
+            seeds.dedup();
+            let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            Ok(format!("{} runs, seeds {seeds}", study.runs.len()))
+        }
+        _ => bail!("unknown directive"),
+    }
+}
+
+/// Position of a metric.
+fn metric(id: &str) -> Result<usize> {
+    let known = || METRICS.iter().map(|m| m.id).collect::<Vec<_>>().join(", ");
+    METRICS.iter().position(|m| m.id == id).with_context(|| format!("no metric is called {id}; known are {}", known()))
+}
+
+fn name(group: &StudyGroup) -> String {
+    group.labels.join(" · ")
+}
+
+fn group<'a>(study: &'a StudyResults, label: &str) -> Result<&'a StudyGroup> {
+    let known = || study.groups.iter().map(name).collect::<Vec<_>>().join("; ");
+    study.groups.iter().find(|g| name(g) == label).with_context(|| format!("no setting is called {label}; known are {}", known()))
+}
+
+fn groups<'a>(study: &'a StudyResults, labels: &str) -> Result<Vec<&'a StudyGroup>> {
+    labels.split(';').map(|label| group(study, label.trim())).collect()
+}
+
+/// Three digits, and the interval where there is one.
+fn cell(spread: Spread) -> String {
+    let [mean, low, high] = [spread.mean, spread.low, spread.high].map(short);
+    if low == high { mean } else { format!("{mean} ({low}–{high})") }
+}
+
+fn short(value: f64) -> String {
+    if value.abs() >= 100.0 || value.fract() == 0.0 && value.abs() >= 1.0 {
+        format!("{value:.0}")
+    } else if value.abs() >= 10.0 {
+        format!("{value:.1}")
+    } else if value.abs() >= 1.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+fn rows(heads: &[String], body: impl Iterator<Item = Vec<String>>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut out = line(heads) + &format!("|{}\n", "---|".repeat(heads.len()));
+    body.for_each(|cells| out += &line(&cells));
+    out.trim_end().to_string()
+}
+
+fn table(study: &StudyResults, metrics: &str, groups: &[&StudyGroup]) -> Result<String> {
+    let metrics = metrics.split(' ').map(metric).collect::<Result<Vec<usize>>>()?;
+    let heads: Vec<String> =
+        [study.axes.join(" · ")].into_iter().chain(metrics.iter().map(|&m| METRICS[m].title.to_string())).collect();
+    let body = groups.iter().map(|g| [name(g)].into_iter().chain(metrics.iter().map(|&m| cell(g.metrics[m]))).collect());
+    Ok(rows(&heads, body))
+}
+
+/// Figures of a part, by their id.
+fn part_figure(id: &str) -> Result<fn(&ControlFigures) -> f64> {
+    Ok(match id {
+        "spearman" => |f| f.spearman,
+        "hit_rate" => |f| f.hit_rate,
+        "joint_hit_rate" => |f| f.joint_hit_rate,
+        "held_out_hit_rate" => |f| f.held_out_hit_rate,
+        "win_rate" => |f| f.win_rate,
+        "fluency" => |f| f.fluency,
+        "unique" => |f| f.unique,
+        "on_topic" => |f| f.on_topic,
+        _ => bail!("no figure of control is called {id}"),
+    })
+}
+
+/// A row for every setting, a column for every figure on every part: means over the seeds.
+fn by_part(study: &StudyResults, figures: &str) -> Result<String> {
+    let figures = figures.split(' ').map(|id| Ok((id, part_figure(id)?))).collect::<Result<Vec<_>>>()?;
+    let parts: Vec<String> = study.runs.first().map(|r| r.parts.iter().map(|p| p.part.clone()).collect()).unwrap_or_default();
+    let columns = || figures.iter().flat_map(|(id, of)| parts.iter().map(move |part| (*id, *of, part)));
+    let title = |id: &str| METRICS.iter().find(|m| m.id == id).map_or(id.to_string(), |m| m.title.to_string());
+    let heads: Vec<String> =
+        [study.axes.join(" · ")].into_iter().chain(columns().map(|(id, _, part)| format!("{}, {part}", title(id)))).collect();
+    let body = study.groups.iter().map(|g| {
+        let of = |part: &String, figure: fn(&ControlFigures) -> f64| {
+            let values = study.runs.iter().filter(|r| r.labels == g.labels).flat_map(|r| &r.parts).filter(|p| p.part == *part);
+            let values: Vec<f64> = values.map(|p| figure(&p.figures)).collect();
+            short(values.iter().sum::<f64>() / values.len().max(1) as f64)
+        };
+        [name(g)].into_iter().chain(columns().map(|(_, figure, part)| of(part, figure))).collect()
+    });
+    Ok(rows(&heads, body))
+}
+
+/// For every other setting and figure: whether `label` is ahead of it, and whether the intervals are apart.
+fn versus(study: &StudyResults, label: &str, others: &str, metrics: &str) -> Result<String> {
+    let (own, others) = (group(study, label)?, groups(study, others)?);
+    let metrics = metrics.split(' ').map(metric).collect::<Result<Vec<usize>>>()?;
+    let heads: Vec<String> =
+        [format!("{label} against")].into_iter().chain(metrics.iter().map(|&m| METRICS[m].title.to_string())).collect();
+    let body = others.iter().map(|other| {
+        let verdict = |&m: &usize| {
+            let (a, b) = (&own.metrics[m], &other.metrics[m]);
+            let side = if a.mean >= b.mean { "ahead" } else { "behind" };
+            format!("{} {side}{}", short((a.mean - b.mean).abs()), if a.apart(b) { "" } else { ", intervals overlap" })
+        };
+        [name(other)].into_iter().chain(metrics.iter().map(verdict)).collect()
+    });
+    Ok(rows(&heads, body))
+}
+
+/// The settings with the best figures of a table, for everyone who was tuned.
+fn tuned(study: &StudyResults, of: Table) -> Result<String> {
+    let mut titles: Vec<&str> = study.groups.iter().filter_map(|g| g.labels.first()?.split(" · ").next()).collect();
+    titles.dedup();
+    let figures = of.figures().iter().map(|id| metric(id)).collect::<Result<Vec<usize>>>()?;
+    let mut heads = vec![String::new(), "taken".to_string()];
+    heads.extend(figures.iter().map(|&m| METRICS[m].title.to_string()));
+    heads.push("as shipped".into());
+    let body = titles.iter().filter_map(|title| {
+        let label = best(title, study, of)?;
+        let score = |g: &StudyGroup| figures.iter().map(|&m| short(g.metrics[m].mean)).collect::<Vec<_>>();
+        let taken = study.groups.iter().find(|g| g.labels[0] == label)?;
+        let first = study.groups.iter().find(|g| g.labels[0].starts_with(&format!("{title} · ")))?;
+        let setting = label.split(" · ").skip(1).collect::<Vec<_>>().join(" · ");
+        Some([title.to_string(), setting].into_iter().chain(score(taken)).chain([score(first).join(", ")]).collect())
+    });
+    Ok(rows(&heads, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::study::StudyRow;
+    use moslim_shared::summary::PartReport;
+
+    /// A folder with one study, which goes with the test.
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("moslim-results-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let group = |label: &str, mean: f64| StudyGroup {
+            labels: vec![label.into()],
+            seeds: vec![1, 2],
+            metrics: METRICS.iter().map(|_| Spread { mean, low: mean - 0.05, high: mean + 0.05 }).collect(),
+            front: vec![],
+        };
+        let row = |label: &str, seed, hit_rate| StudyRow {
+            labels: vec![label.into()],
+            seed,
+            parts: vec![PartReport {
+                part: "new topics".into(),
+                n: 3,
+                figures: ControlFigures { hit_rate, ..Default::default() },
+            }],
+            ..Default::default()
+        };
+        let study = StudyResults {
+            axes: vec!["method".into()],
+            groups: vec![group("A · as shipped", 0.5), group("A · half", 0.58), group("B · as shipped", 0.9)],
+            runs: vec![row("A · half", 1, 0.2), row("A · half", 2, 0.4)],
+            ..Default::default()
+        };
+        std::fs::write(folder.join("s.results.json"), serde_json::to_vec(&study).unwrap()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn directives_become_figures() {
+        let folder = folder("figures");
+        let made = |text: &str| render(text, &folder).unwrap();
+        assert_eq!(made("It is {{mean s | A · half | hit_rate}}."), "It is 0.580 (0.530–0.630).");
+        let table = made("{{table s | hypervolume hit_rate | B · as shipped}}");
+        assert_eq!(
+            table,
+            "| method | hypervolume | hit rate |\n|---|---|---|\n| B · as shipped | 0.900 (0.850–0.950) | 0.900 (0.850–0.950) |"
+        );
+        assert!(made("{{parts s | hit_rate}}").contains("| A · half | 0.300 |"));
+        let versus = made("{{versus s | A · half | A · as shipped; B · as shipped | hit_rate}}");
+        assert!(versus.contains("| A · as shipped | 0.080 ahead, intervals overlap |"), "{versus}");
+        assert!(versus.contains("| B · as shipped | 0.320 behind |"), "{versus}");
+        assert!(made("{{tuned s | fronts}}").contains("| A | half | 0.580 | 0.580 | 0.500, 0.500 |"));
+        assert_eq!(made("{{runs s}}"), "2 runs, seeds 1, 2");
+        for (text, what) in [
+            ("{{mean s | C | hit_rate}}", "no setting is called C; known are A · as shipped"),
+            ("{{mean s | A · half | hits}}", "no metric is called hits"),
+            ("{{mean t | A | hit_rate}}", "moslim-lab compare --to docs/studies"),
+            ("{{sum s}}", "unknown directive"),
+            ("{{mean s", "does not end"),
+        ] {
+            let error = format!("{:#}", render(text, &folder).unwrap_err());
+            assert!(error.contains(what), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn text_stands_between_its_markers() {
+        let page = format!("# A\n{}\nold\n{}\nend\n", MARKERS[0], MARKERS[1]);
+        let new = between(&page, "new\n").unwrap();
+        assert_eq!(new, format!("# A\n{}\nnew\n{}\nend\n", MARKERS[0], MARKERS[1]));
+        assert_eq!(between(&new, "new").unwrap(), new);
+        assert!(between("# A", "new").is_none());
+    }
+}
