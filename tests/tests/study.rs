@@ -131,6 +131,24 @@ fn a_budget_is_spent_by_every_method() {
     }
 }
 
+/// The comparison goes study by study; what is not done is not made up.
+#[test]
+fn the_comparison_refuses_what_it_cannot_know_yet() {
+    let data = tempfile::tempdir().unwrap();
+    for (args, words) in [
+        (vec!["--only", "everything"], "only: unknown study \"everything\"; known are methods-tuning, methods"),
+        (vec!["--only", "methods"], "only: methods takes its settings from methods-tuning, which is not done"),
+        (vec!["--seeds", "3,4"], "tuning-seed: is 4, which is also a seed of the results"),
+        (vec!["--base", "huge"], "base: unknown preset"),
+    ] {
+        let mut all = vec!["compare", "--data", text(data.path())];
+        all.extend(args);
+        let output = Process::lab(&all).wait();
+        assert_eq!((output.code, output.stderr.contains(words)), (Some(2), true), "{}", output.stderr);
+    }
+    assert!(!data.path().join("studies").exists());
+}
+
 #[tokio::test]
 async fn a_killed_study_goes_on_where_it_was() {
     let data = tempfile::tempdir().unwrap();

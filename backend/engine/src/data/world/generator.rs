@@ -67,7 +67,7 @@ pub fn is_new(topic: usize) -> bool {
 
 /// Whether the last phrasing of a point is kept from reward models: so it is for every third point.
 fn is_new_phrasing(topic: usize, point: usize, phrasing: usize) -> bool {
-    phrasing == PHRASINGS - 1 && (topic + point) % 3 == 0
+    phrasing == PHRASINGS - 1 && (topic + point).is_multiple_of(3)
 }
 
 /// Questions put in ways that training knows: topic x template x context, in a fixed order.
