@@ -10,6 +10,7 @@
 //!     {{versus STUDY | LABEL | LABEL; LABEL .. | METRIC ..}}  who is ahead, and where intervals are apart
 //!     {{tuned STUDY | fronts}}                             which settings were taken for a table
 //!     {{runs STUDY}}                                       the number of runs, and their seeds
+//!     {{when STUDY}} .. {{end}}                            the text between them, where the study has results
 
 use super::root;
 use anyhow::{Context, Result, bail};
@@ -54,11 +55,28 @@ fn between(page: &str, text: &str) -> Option<String> {
     Some(format!("{head}{}\n{}\n{}{tail}", MARKERS[0], text.trim(), MARKERS[1]))
 }
 
+/// A template without the parts that wait for a study.
+fn available(template: &str, folder: &Path) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{when ") {
+        let (id, body) = after.split_once("}}").context("a directive does not end")?;
+        let (body, tail) = body.split_once("{{end}}").with_context(|| format!("{{{{when {id}}}}} has no {{{{end}}}}"))?;
+        out += before;
+        if folder.join(format!("{}.results.json", id.trim())).exists() {
+            out += body;
+        }
+        rest = tail;
+    }
+    Ok(out + rest)
+}
+
 /// A template with its directives replaced by figures of the studies in `folder`.
 fn render(template: &str, folder: &Path) -> Result<String> {
     let mut studies: BTreeMap<String, StudyResults> = BTreeMap::new();
     let mut out = String::new();
-    let mut rest = template;
+    let template = available(template, folder)?;
+    let mut rest = template.as_str();
     while let Some((before, after)) = rest.split_once("{{") {
         out += before;
         let (directive, tail) = after.split_once("}}").context("a directive does not end")?;
@@ -274,12 +292,14 @@ mod tests {
         assert!(versus.contains("| B · as shipped | 0.320 behind |"), "{versus}");
         assert!(made("{{tuned s | fronts}}").contains("| A | half | 0.580 | 0.580 | 0.500, 0.500 |"));
         assert_eq!(made("{{runs s}}"), "2 runs, seeds 1, 2");
+        assert_eq!(made("a{{when s}}b {{runs s}}{{end}}c{{when t}}d {{runs t}}{{end}}e"), "ab 2 runs, seeds 1, 2ce");
         for (text, what) in [
             ("{{mean s | C | hit_rate}}", "no setting is called C; known are A · as shipped"),
             ("{{mean s | A · half | hits}}", "no metric is called hits"),
             ("{{mean t | A | hit_rate}}", "moslim-lab compare --to docs/studies"),
             ("{{sum s}}", "unknown directive"),
             ("{{mean s", "does not end"),
+            ("{{when s}} ..", "has no {{end}}"),
         ] {
             let error = format!("{:#}", render(text, &folder).unwrap_err());
             assert!(error.contains(what), "{error}");

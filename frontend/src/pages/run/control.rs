@@ -7,7 +7,7 @@ use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::{Answerer, ControlHead, ControlReport, Grader};
+use moslim_shared::summary::{Answerer, ControlHead, ControlReport, Grader, PartReport};
 
 /// The section with all control matrices.
 #[component]
@@ -82,6 +82,7 @@ fn panels(state: &RunState, grader: Grader) -> AnyView {
             cards.push(together(before, after).into_any());
             cards.push(cross_talk(&state.objectives, after).into_any());
         }
+        cards.extend(parts(after).map(IntoAny::into_any));
     }
     view! { <div class="grid two">{cards}</div> }.into_any()
 }
@@ -204,6 +205,29 @@ fn together(before: &ControlReport, after: &ControlReport) -> impl IntoView + us
             })}
         </article>
     }
+}
+
+/// The figures on parts of the questions that differ in what training knew of them; nothing where they are of one piece.
+fn parts(report: &ControlReport) -> Option<impl IntoView + use<>> {
+    let heads = ["", "prompts", "exact hits", "all tags met", "about the question", "fluent"].map(String::from).to_vec();
+    let row = |p: &PartReport| {
+        let f = &p.figures;
+        let shares = [f.hit_rate, f.joint_hit_rate, f.on_topic, f.fluency].map(format::percent);
+        [p.part.clone(), format::count(p.n as u64)].into_iter().chain(shares).collect::<Vec<String>>()
+    };
+    let rows: Vec<Vec<String>> = report.parts.iter().map(row).collect();
+    (!rows.is_empty()).then(|| {
+        view! {
+            <article class="card" id="parts">
+                <h3>"What training knew of the questions"</h3>
+                <p class="hint">
+                    "New topics: SFT has read about them, no reward model and no policy optimisation has. New wordings: questions put in "
+                    "ways that no training knew."
+                </p>
+                <Table class="values" caption="The policy's answers, by part of the questions" heads=heads rows=rows/>
+            </article>
+        }
+    })
 }
 
 /// The win rate in a sentence; empty where it was not measured.

@@ -178,7 +178,13 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
             was(sft.held_out_hit_rate),
         ),
         tile("fluency", "Fluent answers", format::percent(policy.fluency), was(sft.fluency)),
-        tile("kl", "KL from the SFT model", format::number(summary.policy.kl, 2), "nats per answer".into()),
+        tile(
+            "on_topic",
+            "Claims about the question",
+            policy.on_topic.map_or("–".into(), format::percent),
+            sft.on_topic.map(was).unwrap_or_default(),
+        ),
+        tile("kl", "KL from its start", format::number(summary.policy.kl, 2), "nats per answer".into()),
         tile(
             "samples",
             "Answers sampled",
@@ -203,7 +209,7 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
             {compute(&summary.compute)}
             <div>
                 <p class="hint">
-                    "Graded by rules that also made the reward model's labels, on held-out questions about topics that training has seen. The file holds every figure, and the settings to compute them again."
+                    "Graded by rules that also made the reward model's labels, on held-out questions. The file holds every figure, and the settings to compute them again."
                 </p>
                 <p>
                     <a class="button" rel="external" download=format!("{}.json", summary.run) href=format!("/api/v1/runs/{}", summary.run)>

@@ -41,7 +41,10 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
 
 /// The table of `list`, which are points of `report`.
 fn points(state: &RunState, report: &FrontReport, list: &[FrontPoint], caption: &'static str) -> impl IntoView + use<> {
-    let mut heads = vec!["Weights".to_string()];
+    let mut heads = Vec::new();
+    if weighed(list) {
+        heads.push("Weights".to_string());
+    }
     if list.iter().any(|p| p.asked.is_some()) {
         heads.push("Asked for".to_string());
     }
@@ -64,9 +67,11 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
     list.iter()
         .enumerate()
         .map(|(n, point)| {
-            let weights = steered.iter().filter_map(|&i| point.weights.get(i)).map(|w| format::number(*w, 2));
-            let weights = weights.collect::<Vec<_>>().join(" / ");
-            let mut row = vec![if weights.is_empty() { "any".into() } else { weights }];
+            let mut row = Vec::new();
+            if weighed(list) {
+                let weights = steered.iter().filter_map(|&i| point.weights.get(i)).map(|w| format::number(*w, 2));
+                row.push(weights.collect::<Vec<_>>().join(" / "));
+            }
             if let Some(asked) = &point.asked {
                 row.push(classes(state, asked));
             }
@@ -76,6 +81,11 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
             row
         })
         .collect()
+}
+
+/// Whether points have weights of their own; a prompt that is kept for many users has none.
+fn weighed(list: &[FrontPoint]) -> bool {
+    list.iter().any(|p| !p.weights.is_empty())
 }
 
 /// The classes of a preference, in words.
