@@ -139,8 +139,7 @@ pub fn affordable(base: &RunConfig) -> usize {
     steps.max(0.0) as usize
 }
 
-/// What suits a method best at the size of `quick`: of the eight settings that each method was tried with, on validation
-/// questions with seed 4 (`docs/studies/tuning.json`), the one with the highest mean of hit rate and expected utility (with chosen prompts).
+/// What suited a method best in a smaller world, of eight settings; `moslim-lab compare` tries them anew for its own base.
 fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String, Value> {
     let c = &base.policy;
     let own: Vec<(&str, Value)> = match method {
