@@ -81,6 +81,46 @@ pub fn gdpo(rewards: &[Vec<Option<f64>>]) -> Vec<f64> {
     sums
 }
 
+/// Weights on the simplex for which the weighted sum of `vectors` is shortest (the min-norm problem of multi-objective optimisation,
+/// Sener & Koltun 2018), by Frank-Wolfe steps with exact line search. `vectors[objective][sample]`: advantages of each objective, which
+/// are the gradients of its surrogate by the log-probabilities of the samples: that is where MOC (He et al. 2026) balances objectives.
+/// An objective whose advantages are large gets a small weight; one without any is left out.
+///
+/// ```
+/// use moslim_shared::advantage::min_norm_weights;
+/// // The shortest mixture of two vectors at a right angle, of lengths 1 and 2: four fifths of the shorter.
+/// let weights = min_norm_weights(&[vec![1.0, 0.0], vec![0.0, 2.0]]);
+/// assert!((weights[0] - 0.8).abs() < 1e-6 && (weights[1] - 0.2).abs() < 1e-6);
+/// // Where one is shorter than every mixture, it takes all.
+/// assert_eq!(min_norm_weights(&[vec![1.0, 0.0], vec![2.0, 0.0]]), [1.0, 0.0]);
+/// assert_eq!(min_norm_weights(&[vec![0.0, 0.0], vec![2.0, 1.0]]), [0.0, 1.0]);
+/// ```
+pub fn min_norm_weights(vectors: &[Vec<f64>]) -> Vec<f64> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let gram: Vec<Vec<f64>> = vectors.iter().map(|a| vectors.iter().map(|b| dot(a, b)).collect()).collect();
+    let alive: Vec<usize> = (0..vectors.len()).filter(|&i| gram[i][i] > 1e-12).collect();
+    let mut weights = vec![0.0; vectors.len()];
+    if alive.is_empty() {
+        return weights;
+    }
+    alive.iter().for_each(|&i| weights[i] = 1.0 / alive.len() as f64);
+    for _ in 0..500 {
+        // Slope of half the squared length along each weight; the steepest way down is towards one corner.
+        let slope = |i: usize, w: &[f64]| dot(&gram[i], w);
+        let corner =
+            alive.iter().copied().fold(alive[0], |best, i| if slope(i, &weights) < slope(best, &weights) { i } else { best });
+        // Between here and the corner, the length is a parabola: exact minimum, within the segment.
+        let (here, there) = (alive.iter().map(|&i| weights[i] * slope(i, &weights)).sum::<f64>(), slope(corner, &weights));
+        let curvature = here - 2.0 * there + gram[corner][corner];
+        if here - there < 1e-9 || curvature <= 0.0 {
+            break;
+        }
+        let step = ((here - there) / curvature).min(1.0);
+        weights.iter_mut().enumerate().for_each(|(i, w)| *w = (1.0 - step) * *w + if i == corner { step } else { 0.0 });
+    }
+    weights
+}
+
 /// Distance from the mean of all `values`, in deviations: GDPO's second half and REINFORCE++'s batch normalisation.
 ///
 /// ```
@@ -199,6 +239,27 @@ mod tests {
         whiten(&mut advantages);
         close(&advantages, &[-0.544453, 1.154087, -0.609634]);
         close(&reward_to_go(&rewards, 0.5), &[-0.02 + 0.5 * (0.01 + 0.5 * 1.05), 0.01 + 0.5 * 1.05, 1.05]);
+    }
+
+    #[test]
+    fn min_norm_weights_are_optimal() {
+        let vectors = [vec![1.0, 0.2, -0.4], vec![-0.3, 0.8, 0.5], vec![0.1, -0.6, 0.9]];
+        let weights = min_norm_weights(&vectors);
+        assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-9 && weights.iter().all(|w| *w >= 0.0));
+        let length = |w: &[f64]| {
+            let sum = |s: usize| w.iter().zip(&vectors).map(|(w, v)| w * v[s]).sum::<f64>();
+            (0..3).map(|s| sum(s).powi(2)).sum::<f64>()
+        };
+        // No nearby point of the simplex is shorter.
+        for (i, j) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
+            let mut moved = weights.clone();
+            let by = 0.01f64.min(moved[j]);
+            moved[i] += by;
+            moved[j] -= by;
+            assert!(length(&moved) >= length(&weights) - 1e-9, "{weights:?} {moved:?}");
+        }
+        assert_eq!(min_norm_weights(&[]), Vec::<f64>::new());
+        assert_eq!(min_norm_weights(&[vec![0.0; 2]]), [0.0]);
     }
 
     #[test]

@@ -125,9 +125,14 @@ impl Checker {
         );
         let groups = matches!(p.optimizer, PolicyOptimizer::Grpo | PolicyOptimizer::DrGrpo | PolicyOptimizer::Dapo);
         self.require(
-            p.aggregation == Aggregation::SumThenNormalise || groups,
+            p.aggregation != Aggregation::NormaliseThenSum || groups,
             "policy.aggregation",
             "normalise_then_sum is for grpo, dr_grpo and dapo",
+        );
+        self.require(
+            p.aggregation != Aggregation::MinNorm || groups || p.optimizer == PolicyOptimizer::Rloo,
+            "policy.aggregation",
+            "min_norm is for rloo, grpo, dr_grpo and dapo",
         );
         self.require(
             c.mapping.pooling != Pooling::Group || p.samples_per_prompt >= 2,

@@ -108,6 +108,9 @@ pub enum Aggregation {
     /// GDPO: every objective is normalised within its group, then they are added, then the batch is normalised. For GRPO and
     /// its variants.
     NormaliseThenSum,
+    /// MOC (arXiv 2604.04497): objectives are weighed so that their advantages together are shortest, which keeps one from drowning
+    /// the others. For RLOO and GRPO's family.
+    MinNorm,
 }
 
 /// What PPO has besides the others.

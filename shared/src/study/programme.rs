@@ -17,6 +17,8 @@ pub const PROGRAMME: [&str; 8] =
 
 /// What stands between a method's name and a setting's in the labels of a tuning study.
 const APART: &str = " · ";
+/// MOSLIM's policy with MOC's balance of the objectives, which is tried and compared like a method.
+const MOC: &str = "MOC";
 /// The label of a method's settings as they are shipped.
 const SHIPPED: &str = "as shipped";
 
@@ -59,6 +61,9 @@ pub fn study(
             let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
             let mut variants = Vec::new();
             for method in Method::ALL {
+                if method == Method::Morlhf {
+                    variants.extend(chosen(MOC, &tries, results, &[Table::Fronts, Table::Control]));
+                }
                 let own = chosen(method.title(), &tries, results, &[Table::Fronts, Table::Control]);
                 let bare = Variant { label: method.title().into(), set: [("method.kind".into(), json!(method))].into() };
                 variants.extend(if own.is_empty() { vec![bare] } else { own });
@@ -119,39 +124,40 @@ fn variants(title: &str, fixed: (&str, Value), tries: Vec<Try>) -> Vec<Variant> 
     tries.into_iter().map(one).collect()
 }
 
+/// Eight tries for a policy that reads tags and is optimised for what they ask.
+fn tagged_tries(base: &RunConfig) -> Vec<Try> {
+    let (rate, sft) = (base.policy.learning_rate, shipped::affordable(base));
+
+    let first = |more: &[(&'static str, Value)]| {
+        [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))]
+            .into_iter()
+            .chain(more.iter().cloned())
+            .collect::<Vec<_>>()
+    };
+    let (near, mix) = (("targets.near_front_share", json!(0.5)), ("policy.sft_mix", json!(0.5)));
+    vec![
+        (SHIPPED, vec![]),
+        ("SFT answers mixed in", vec![mix.clone()]),
+        ("preference SFT", first(&[])),
+        ("preference SFT, SFT answers mixed in", first(std::slice::from_ref(&mix))),
+        ("preference SFT, targets near the front", first(std::slice::from_ref(&near))),
+        ("preference SFT, targets near the front, full rate", {
+            let mut own = first(std::slice::from_ref(&near));
+            own.retain(|(field, _)| *field != "policy.learning_rate");
+            own
+        }),
+        ("preference SFT, targets near the front, hindsight", first(&[near.clone(), ("policy.hindsight", json!(0.5))])),
+        ("preference SFT, targets near the front, averaged weights", first(&[near, ("policy.average", json!(0.3))])),
+    ]
+}
+
 /// Eight tries for every method that trains. Each begins with the settings of the base, which were chosen for MOSLIM.
 fn method_tries(base: &RunConfig) -> Vec<Variant> {
     let (rate, beta, ric) = (base.policy.learning_rate, base.policy.kl_coefficient, &base.method.ric);
     let mut out = Vec::new();
     for method in Method::ALL {
-        let sft = shipped::affordable(base);
         let tries: Vec<Try> = match method {
-            Method::Moslim => {
-                let first = |more: &[(&'static str, Value)]| {
-                    [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))]
-                        .into_iter()
-                        .chain(more.iter().cloned())
-                        .collect::<Vec<_>>()
-                };
-                let (near, mix) = (("targets.near_front_share", json!(0.5)), ("policy.sft_mix", json!(0.5)));
-                vec![
-                    (SHIPPED, vec![]),
-                    ("SFT answers mixed in", vec![mix.clone()]),
-                    ("preference SFT", first(&[])),
-                    ("preference SFT, SFT answers mixed in", first(std::slice::from_ref(&mix))),
-                    ("preference SFT, targets near the front", first(std::slice::from_ref(&near))),
-                    ("preference SFT, targets near the front, full rate", {
-                        let mut own = first(std::slice::from_ref(&near));
-                        own.retain(|(field, _)| *field != "policy.learning_rate");
-                        own
-                    }),
-                    (
-                        "preference SFT, targets near the front, hindsight",
-                        first(&[near.clone(), ("policy.hindsight", json!(0.5))]),
-                    ),
-                    ("preference SFT, targets near the front, averaged weights", first(&[near, ("policy.average", json!(0.3))])),
-                ]
-            }
+            Method::Moslim => tagged_tries(base),
             Method::Morlhf | Method::RewardedSoups => vec![
                 (SHIPPED, vec![]),
                 ("half the rate", vec![("policy.learning_rate", json!(rate / 2.0))]),
@@ -186,6 +192,8 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
         };
         out.extend(variants(method.title(), ("method.kind", json!(method)), tries));
     }
+    // The same policy with MOC's balance of its objectives.
+    out.extend(variants(MOC, ("policy.aggregation", json!("min_norm")), tagged_tries(base)));
     out
 }
 
@@ -296,7 +304,7 @@ mod tests {
     fn everybody_gets_as_many_tries_on_validation_questions() {
         let base = crate::presets::find("quick").unwrap().config;
         for (id, names, tries) in [
-            ("methods-tuning", Method::ALL.map(Method::title).to_vec(), 8),
+            ("methods-tuning", [&Method::ALL.map(Method::title)[..], &[MOC]].concat(), 8),
             ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 4),
         ] {
             let study = study(id, &base, &[1], 4, &BTreeMap::new()).unwrap();

@@ -11,6 +11,7 @@
 //! length limit, and learns nothing from those that were cut off there. With `normalise_then_sum` (GDPO) every objective is standardised within the group before they are added.
 
 use super::dapo::{dapo_weight, overlong_penalty};
+use super::moc::balanced_scores;
 use super::rollout::Rollout;
 use super::surrogate;
 use super::update::{PolicyTrainee, Update, UpdateReport};
@@ -48,9 +49,16 @@ pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
         rollouts.iter_mut().zip(all).for_each(|(r, a)| r.advantage = a);
         return;
     }
+    let scores: Vec<f64> = match config.aggregation {
+        Aggregation::MinNorm => balanced_scores(rollouts),
+        _ => rollouts.iter().map(|r| r.score).collect(),
+    };
+    let mut rest = scores.as_slice();
     for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
+        let (own, tail) = rest.split_at(group.len());
+        rest = tail;
         let counts = |r: &Rollout| !dapo || r.answer.ended;
-        let rewards: Vec<f64> = group.iter().filter(|r| counts(r)).map(|r| r.score + extra(r)).collect();
+        let rewards: Vec<f64> = group.iter().zip(own).filter(|(r, _)| counts(r)).map(|(r, score)| score + extra(r)).collect();
         let advantages = if config.optimizer == PolicyOptimizer::DrGrpo { dr_grpo(&rewards) } else { grpo(&rewards) };
         let mut advantages = advantages.into_iter();
         for rollout in group {

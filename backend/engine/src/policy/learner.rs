@@ -213,6 +213,10 @@ mod tests {
         let mut mean = config(PolicyOptimizer::OnlineIpo);
         mean.dpo.mean_log_probs = true;
         cases.push(mean);
+        cases.extend(
+            [PolicyOptimizer::Rloo, PolicyOptimizer::Grpo]
+                .map(|o| PolicyConfig { aggregation: Aggregation::MinNorm, ..config(o) }),
+        );
         let epochs = PolicyConfig { epochs: 2, minibatches: 2, ..config(PolicyOptimizer::Ppo) };
         cases.extend([gdpo, epochs]);
         let before = mean_score(&policy());

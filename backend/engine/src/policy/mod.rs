@@ -8,6 +8,7 @@ pub mod dapo;
 pub mod dpo;
 pub mod grpo;
 pub mod learner;
+pub mod moc;
 pub mod ppo;
 pub mod reinforce;
 pub mod rloo;

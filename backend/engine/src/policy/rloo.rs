@@ -1,6 +1,7 @@
 //! REINFORCE leave-one-out (Ahmadian et al. 2024): the KL penalty is part of the reward, each sample's baseline is the
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
+use super::moc::balanced_scores;
 use super::rollout::{Prompt, Rollout, groups};
 use super::surrogate::kl_estimate;
 use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
@@ -10,14 +11,22 @@ use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
 use burn::tensor::IndexingUpdateOp;
 use moslim_shared::advantage::rloo;
+use moslim_shared::config::Aggregation;
 use rand::rngs::StdRng;
 
 /// Fills in the advantages: `A_j = r_j - mean of the other rewards of the group`, with `r = score - beta KL` unless the KL penalty is
 /// in the loss.
 pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
+    let mut scores: Vec<f64> = match u.config.aggregation {
+        Aggregation::MinNorm => balanced_scores(rollouts),
+        _ => rollouts.iter().map(|r| r.score).collect(),
+    };
+    scores.iter_mut().zip(rollouts.iter()).for_each(|(score, r)| *score -= u.reward_beta() * r.kl);
+    let mut rest = scores.as_slice();
     for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
-        let rewards: Vec<f64> = group.iter().map(|r| r.score - u.reward_beta() * r.kl).collect();
-        for (rollout, advantage) in group.iter_mut().zip(rloo(&rewards)) {
+        let (rewards, tail) = rest.split_at(group.len());
+        rest = tail;
+        for (rollout, advantage) in group.iter_mut().zip(rloo(rewards)) {
             rollout.advantage = advantage;
         }
     }

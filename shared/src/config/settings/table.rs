@@ -441,12 +441,13 @@ pub const SETTINGS: &[Setting] = &[
         Choice(&[
             ("sum_then_normalise", "are added, then normalised"),
             ("normalise_then_sum", "are normalised one by one, then added (GDPO)"),
+            ("min_norm", "are weighed so that their advantages are shortest (MOC)"),
         ]),
         All,
         "How rewards of several objectives become one advantage.",
     )
     .methods(OPTIMISE)
-    .optimizers(&[Grpo, DrGrpo, Dapo]),
+    .optimizers(&[Rloo, Grpo, DrGrpo, Dapo]),
     row(
         "policy",
         "policy.iterations",
