@@ -5,6 +5,7 @@ use super::answer::{Answering, Ask, Route};
 use super::figures::by_topic;
 use super::grader::Grading;
 use super::menu::Menu;
+use super::questions::spread;
 use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
 use anyhow::Result;
@@ -13,6 +14,7 @@ use moslim_shared::pareto::hypervolume;
 use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport, Served, expected_utility};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::collections::BTreeMap;
 
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 400;
@@ -33,6 +35,72 @@ impl Measured {
     }
 }
 
+/// Positions of offers in a menu.
+struct Choice {
+    /// Those that together reach furthest, as many as there are trade-offs at most.
+    kept: Vec<usize>,
+    /// Of them, the best for each trade-off.
+    served: Vec<usize>,
+    /// Of the whole menu, the best for each trade-off.
+    best: Vec<usize>,
+}
+
+impl Choice {
+    fn of(menu: &Menu, steered: &[usize], trade_offs: &[Vec<f64>]) -> Self {
+        let all: Vec<usize> = (0..menu.offers.len()).collect();
+        let best: Vec<usize> = trade_offs.iter().map(|w| menu.best(&all, w)).collect();
+        let mut kept = menu.widest(steered, trade_offs.len());
+        // Where nothing reaches anything in every objective, the best for each trade-off is all there is.
+        if kept.is_empty() {
+            kept.clone_from(&best);
+            kept.sort_unstable();
+            kept.dedup();
+        }
+        let served = trade_offs.iter().map(|w| menu.best(&kept, w)).collect();
+        Self { kept, served, best }
+    }
+}
+
+/// Hypervolume and expected utility of what is kept, then of the best for each trade-off, each with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Figures {
+    values: [f64; 4],
+    intervals: [[f64; 2]; 4],
+}
+
+impl Figures {
+    /// `measured`: every chosen offer of the menu; `topics`: of every question that it was measured on.
+    fn of(
+        choice: &Choice,
+        measured: &BTreeMap<usize, Measured>,
+        topics: &[usize],
+        (steered, trade_offs): (&[usize], &[Vec<f64>]),
+        rng: &mut StdRng,
+    ) -> Self {
+        // The worst class everywhere. A method that reaches nothing better than the worst class in one objective gains nothing.
+        let reference = vec![0.0; steered.len()];
+        let volume = |offers: &[usize], questions: &[usize]| {
+            hypervolume(&offers.iter().map(|o| measured[o].mean(questions)).collect::<Vec<_>>(), &reference)
+        };
+        let utility = |serving: &[usize], questions: &[usize]| {
+            let reached: Vec<Vec<f64>> = serving.iter().map(|o| measured[o].mean(questions)).collect();
+            let pairs: Vec<(&[f64], &[f64])> =
+                trade_offs.iter().map(Vec::as_slice).zip(reached.iter().map(Vec::as_slice)).collect();
+            expected_utility(&pairs, steered)
+        };
+        let all = |questions: &[usize]| {
+            let Choice { kept, served, best } = choice;
+            [volume(kept, questions), utility(served, questions), volume(best, questions), utility(best, questions)]
+        };
+        let mut draws = [const { Vec::new() }; 4];
+        for resample in by_topic(topics, RESAMPLES, rng) {
+            draws.iter_mut().zip(all(&resample)).for_each(|(all, v)| all.push(v));
+        }
+        let values = all(&(0..topics.len()).collect::<Vec<_>>());
+        Self { values, intervals: draws.map(|d| if d.is_empty() { [0.0; 2] } else { middle(d) }) }
+    }
+}
+
 /// Asks `questions` held-out questions for every offer of `menu` that is kept: for the hypervolume, as many as there are trade-offs,
 /// and the best for each trade-off. The questions are the same for each and for every method. `steered`: the objectives that count.
 ///
@@ -48,21 +116,11 @@ pub fn front<B: Kernels>(
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<FrontReport> {
     let mut rng = StdRng::seed_from_u64(task_seed ^ 0xF207);
-    let asked = super::questions::spread(x.questions, questions, &mut rng);
-    let all: Vec<usize> = (0..menu.offers.len()).collect();
-    let mut kept = menu.widest(steered, trade_offs.len());
-    // Where nothing reaches anything in every objective, the best for each trade-off is all there is.
-    if kept.is_empty() {
-        kept = trade_offs.iter().map(|w| menu.best(&all, w)).collect();
-        kept.sort_unstable();
-        kept.dedup();
-    }
-    let best: Vec<usize> = trade_offs.iter().map(|w| menu.best(&all, w)).collect();
-    let served: Vec<usize> = trade_offs.iter().map(|w| menu.best(&kept, w)).collect();
-
-    let mut measured: Vec<Option<Measured>> = menu.offers.iter().map(|_| None).collect();
-    for &offer in kept.iter().chain(&best) {
-        if measured[offer].is_some() {
+    let asked = spread(x.questions, questions, &mut rng);
+    let choice = Choice::of(menu, steered, trade_offs);
+    let mut measured: BTreeMap<usize, Measured> = BTreeMap::new();
+    for &offer in choice.kept.iter().chain(&choice.best) {
+        if measured.contains_key(&offer) {
             continue;
         }
         let asks: Vec<(usize, Ask)> = asked.iter().map(|&q| (q, menu.offers[offer].clone())).collect();
@@ -75,55 +133,94 @@ pub fn front<B: Kernels>(
             fluent += usize::from(grades.fluent);
             rows.push(steered.iter().map(|&i| x.objectives[i].utility(grades.classes[i] as f64)).collect::<Vec<f64>>());
         }
-        measured[offer] = Some(Measured { rows, fluency: fluent as f64 / asked.len().max(1) as f64 });
+        measured.insert(offer, Measured { rows, fluency: fluent as f64 / asked.len().max(1) as f64 });
         each(asked.len())?;
     }
-    let of = |offer: usize| measured[offer].as_ref().expect("every kept offer was asked for");
-
-    // The worst class everywhere. A method that reaches nothing better than the worst class in one objective gains nothing.
-    let reference = vec![0.0; steered.len()];
-    let volume = |offers: &[usize], questions: &[usize]| {
-        hypervolume(&offers.iter().map(|&o| of(o).mean(questions)).collect::<Vec<_>>(), &reference)
-    };
-    let utility = |serving: &[usize], questions: &[usize]| {
-        let reached: Vec<Vec<f64>> = serving.iter().map(|&o| of(o).mean(questions)).collect();
-        let pairs: Vec<(&[f64], &[f64])> = trade_offs.iter().map(Vec::as_slice).zip(reached.iter().map(Vec::as_slice)).collect();
-        expected_utility(&pairs, steered)
-    };
-    let every: Vec<usize> = (0..asked.len()).collect();
     let topics: Vec<usize> = asked.iter().map(|&q| x.questions[q].topic).collect();
-    let mut draws = [const { Vec::new() }; 4];
-    for resample in by_topic(&topics, RESAMPLES, &mut rng) {
-        let values = [volume(&kept, &resample), utility(&served, &resample), volume(&best, &resample), utility(&best, &resample)];
-        draws.iter_mut().zip(values).for_each(|(all, v)| all.push(v));
-    }
-    let [interval, utility_interval, chosen_interval, chosen_utility_interval] = draws.map(middle);
+    let Figures { values, intervals } = Figures::of(&choice, &measured, &topics, (steered, trade_offs), &mut rng);
+    let every: Vec<usize> = (0..asked.len()).collect();
     let point = |offer: usize, weights: Option<&Vec<f64>>| {
         let own = menu.offers[offer].offer.and_then(|n| x.offered_weights(n));
         FrontPoint {
             weights: weights.or(own).cloned().unwrap_or_default(),
             asked: matches!(x.route, Route::Tags | Route::Scores { .. }).then(|| menu.offers[offer].preference.clone()),
-            utility: of(offer).mean(&every),
-            fluency: of(offer).fluency,
+            utility: measured[&offer].mean(&every),
+            fluency: measured[&offer].fluency,
         }
     };
-    let place = |offer: &usize| kept.iter().position(|k| k == offer).expect("it is served from what is kept");
+    let place = |offer: &usize| choice.kept.iter().position(|k| k == offer).expect("it is served from what is kept");
     Ok(FrontReport {
         objectives: steered.iter().map(|&i| x.objectives[i].id.clone()).collect(),
-        points: kept.iter().map(|&o| point(o, None)).collect(),
-        hypervolume: volume(&kept, &every),
-        interval,
-        expected_utility: Some(utility(&served, &every)),
-        utility_interval,
-        served: trade_offs.iter().zip(&served).map(|(w, o)| Served { weights: w.clone(), point: place(o) }).collect(),
+        points: choice.kept.iter().map(|&o| point(o, None)).collect(),
+        reference: vec![0.0; steered.len()],
+        hypervolume: values[0],
+        interval: intervals[0],
+        expected_utility: Some(values[1]),
+        utility_interval: intervals[1],
+        served: trade_offs.iter().zip(&choice.served).map(|(w, o)| Served { weights: w.clone(), point: place(o) }).collect(),
         chosen: Some(ChosenFront {
-            points: best.iter().zip(trade_offs).map(|(&o, w)| point(o, Some(w))).collect(),
-            hypervolume: volume(&best, &every),
-            interval: chosen_interval,
-            expected_utility: utility(&best, &every),
-            utility_interval: chosen_utility_interval,
+            points: choice.best.iter().zip(trade_offs).map(|(&o, w)| point(o, Some(w))).collect(),
+            hypervolume: values[2],
+            interval: intervals[2],
+            expected_utility: values[3],
+            utility_interval: intervals[3],
         }),
         menu: Some(menu.report),
-        reference,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::menu::tests::menu;
+
+    /// Three objectives, of which the first and the last are steered.
+    const STEERED: [usize; 2] = [0, 2];
+
+    fn trade_offs() -> Vec<Vec<f64>> {
+        vec![vec![1.0, 0.0, 0.0], vec![0.25, 0.0, 0.75]]
+    }
+
+    #[test]
+    fn users_are_served_from_what_is_kept_and_the_best_is_of_all() {
+        // On training questions the third offer is best for the first user; two others span the larger area.
+        let menu = menu(&[[0.6, 0.9, 0.7], [0.62, 0.0, 0.6], [0.95, 0.0, 0.05], [0.2, 0.1, 0.9]]);
+        let choice = Choice::of(&menu, &STEERED, &trade_offs());
+        assert_eq!(
+            (choice.kept.as_slice(), choice.served.as_slice(), choice.best.as_slice()),
+            (&[0, 3][..], &[0, 3][..], &[2, 3][..])
+        );
+        // Nobody reaches anything in every objective: each gets the best there is.
+        let flat = self::menu(&[[0.5, 0.0, 0.0], [0.0, 0.0, 0.9]]);
+        let choice = Choice::of(&flat, &STEERED, &trade_offs());
+        assert_eq!((choice.kept.as_slice(), choice.served.as_slice()), (&[0, 1][..], &[0, 1][..]));
+    }
+
+    #[test]
+    fn figures_are_of_the_offers_that_are_named() {
+        let choice = Choice { kept: vec![0, 3], served: vec![0, 3], best: vec![2, 3] };
+        let measured = |rows: &[[f64; 2]]| Measured { rows: rows.iter().map(|r| r.to_vec()).collect(), fluency: 1.0 };
+        // Held-out questions of two topics, and other values than on training questions.
+        let all: BTreeMap<usize, Measured> = [
+            (0, measured(&[[0.5, 0.5], [0.7, 0.3]])),
+            (3, measured(&[[0.2, 1.0], [0.2, 0.8]])),
+            (2, measured(&[[1.0, 0.0], [0.8, 0.2]])),
+        ]
+        .into();
+        let figures = Figures::of(&choice, &all, &[4, 9], (&STEERED, &trade_offs()), &mut StdRng::seed_from_u64(1));
+        // Points (0.6, 0.4) and (0.2, 0.9); then (0.9, 0.1) and (0.2, 0.9).
+        let want = [
+            0.2 * 0.9 + 0.4 * 0.4,
+            (0.6 + 0.25 * 0.2 + 0.75 * 0.9) / 2.0,
+            0.2 * 0.9 + 0.7 * 0.1,
+            (0.9 + 0.25 * 0.2 + 0.75 * 0.9) / 2.0,
+        ];
+        for ((value, want), [low, high]) in figures.values.iter().zip(want).zip(figures.intervals) {
+            assert!((value - want).abs() < 1e-12, "{value} is not {want}");
+            assert!(low < *value && *value < high, "{low} {value} {high}");
+        }
+        // With one topic there is nothing to resample but itself.
+        let one = Figures::of(&choice, &all, &[4, 4], (&STEERED, &trade_offs()), &mut StdRng::seed_from_u64(1));
+        assert_eq!(one.intervals.map(|[low, high]| high - low), [0.0; 4]);
+    }
 }

@@ -136,7 +136,7 @@ fn candidates(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::data::world::objectives;
 
@@ -156,8 +156,9 @@ mod tests {
         assert!(all.iter().all(|p| p.0[11] == Some(2)));
     }
 
-    fn menu(reached: &[[f64; 2]]) -> Menu {
-        let offers = vec![Ask::of(Preference::none(2)); reached.len()];
+    /// A menu whose offers reach these utilities on training questions.
+    pub fn menu<const N: usize>(reached: &[[f64; N]]) -> Menu {
+        let offers = vec![Ask::of(Preference::none(N)); reached.len()];
         Menu { offers, reached: reached.iter().map(|r| r.to_vec()).collect(), report: MenuReport::default() }
     }
 
