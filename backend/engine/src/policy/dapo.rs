@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn nearly_flat_groups_are_drawn_again_and_others_stay() {
-        let scores = [[0.50, 0.52], [0.1, 0.9], [0.31, 0.30]];
+        let scores = [[0.50, 0.52], [0.1, 0.3], [0.31, 0.30]];
         let mut rollouts: Vec<Rollout> =
             scores.iter().enumerate().flat_map(|(p, s)| s.map(|score| rollout(p, score, 1))).collect();
         let prompt = |question| Prompt { question, preference: moslim_shared::preference::Preference(vec![]), tokens: vec![] };
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!((asked.into_inner(), work.forward_tokens), (vec![2], 7));
         assert_eq!(prompts.iter().map(|p| p.question).collect::<Vec<_>>(), [10, 1, 11]);
         let seen: Vec<(usize, f64)> = rollouts.iter().map(|r| (r.prompt, r.score)).collect();
-        assert_eq!(seen, [(0, 0.0), (0, 1.0), (1, 0.1), (1, 0.9), (2, 0.0), (2, 1.0)]);
+        assert_eq!(seen, [(0, 0.0), (0, 1.0), (1, 0.1), (1, 0.3), (2, 0.0), (2, 1.0)]);
         assert!(rollouts.iter().enumerate().all(|(n, r)| r.index == n));
     }
 }

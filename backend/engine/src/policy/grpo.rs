@@ -83,3 +83,44 @@ pub fn update<B: TrainBackend>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rloo;
+    use crate::policy::update::tests::rollout;
+    use moslim_shared::config::{KlPenalty, PolicyConfig};
+
+    /// Two answers of equal score, of which the second has gone two nats further; a third was cut off.
+    fn rollouts() -> Vec<Rollout> {
+        let mut all: Vec<Rollout> = [0.0, 2.0, 9.0].iter().map(|&kl| Rollout { kl, ..rollout(0, 1.0, 3) }).collect();
+        all[2].answer.ended = false;
+        all
+    }
+
+    fn advantages(config: &PolicyConfig, set: impl Fn(&mut [Rollout], &Update)) -> Vec<f64> {
+        let mut all = rollouts();
+        set(&mut all, &Update { prompts: &[], config, beta: 0.5, learning_rate: 0.0, iteration: 0, supervised: &[] });
+        all.iter().map(|r| r.advantage).collect()
+    }
+
+    #[test]
+    fn a_penalty_in_the_reward_lowers_it_and_one_in_the_loss_does_not() {
+        let config = |optimizer, kl_penalty| PolicyConfig { optimizer, kl_penalty, ..Default::default() };
+        // r = 1, 0, -3.5: the mean is -5/6.
+        let dr_grpo = advantages(&config(PolicyOptimizer::DrGrpo, KlPenalty::K1Reward), set_advantages);
+        assert!(dr_grpo.iter().zip([11.0 / 6.0, 5.0 / 6.0, -16.0 / 6.0]).all(|(a, b)| (a - b).abs() < 1e-9), "{dr_grpo:?}");
+        assert_eq!(advantages(&config(PolicyOptimizer::DrGrpo, KlPenalty::Own), set_advantages), [0.0; 3]);
+        let rloo_own = advantages(&config(PolicyOptimizer::Rloo, KlPenalty::Own), rloo::set_advantages);
+        assert!(rloo_own.iter().zip([2.75, 1.25, -4.0]).all(|(a, b)| (a - b).abs() < 1e-9), "{rloo_own:?}");
+        assert_eq!(advantages(&config(PolicyOptimizer::Rloo, KlPenalty::K2Loss), rloo::set_advantages), [0.0; 3]);
+    }
+
+    #[test]
+    fn dapo_compares_what_ended() {
+        let config = PolicyConfig { optimizer: PolicyOptimizer::Dapo, kl_penalty: KlPenalty::K1Reward, ..Default::default() };
+        let dapo = advantages(&config, set_advantages);
+        // Of 1 and 0 the mean is a half, the deviation 0.7071.
+        assert!((dapo[0] - 0.7070).abs() < 1e-3 && (dapo[1] + 0.7070).abs() < 1e-3 && dapo[2] == 0.0, "{dapo:?}");
+    }
+}
