@@ -177,4 +177,17 @@ pub(super) mod tests {
         }
         assert_eq!(parts, [135; 3]);
     }
+
+    #[test]
+    fn pairs_that_no_answer_can_have_are_not_asked_for() {
+        let (questions, rules) = (questions(), Rules::default());
+        let config = EvaluationConfig { questions: 3, joint: 3, held_out: 9, ..Default::default() };
+        let combinations = Combinations::new(Some(&rules), &[]);
+        let asked = |pair| {
+            let plan = Plan::new(&config, &questions, &combinations, &objectives(), &[0, 1, 2, 3], &[pair], 1);
+            plan.probes.iter().filter(|p| p.purpose == Purpose::HeldOut).count()
+        };
+        // Four points take more than six words.
+        assert_eq!((asked([(0, 4), (3, 0)]), asked([(0, 4), (3, 2)])), (0, 9));
+    }
 }
