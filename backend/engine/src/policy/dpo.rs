@@ -61,6 +61,11 @@ fn pairs<'a>(groups: &[&'a [Rollout]], margin: f64) -> Vec<[&'a Rollout; 2]> {
         .collect()
 }
 
+/// What makes the sum of an answer's log-probabilities their mean, or leaves it.
+fn scale(rollout: &Rollout, mean: bool) -> f32 {
+    if mean { 1.0 / rollout.answer.tokens.len().max(1) as f32 } else { 1.0 }
+}
+
 /// Sum of the pairs' losses divided by `total`, log-ratios to the policy that sampled, and how many pairs are ordered rightly.
 fn loss<B: TrainBackend>(
     policy: &Transformer<B>,
@@ -74,7 +79,7 @@ fn loss<B: TrainBackend>(
     let new = sequence_log_probs(policy, &flat, prompts, u.config.temperature as f32);
     // Means where they are asked for, so that the distance of two answers does not grow with their length.
     let mean = u.config.dpo.mean_log_probs;
-    let scale: Vec<f32> = flat.iter().map(|r| if mean { 1.0 / r.answer.tokens.len().max(1) as f32 } else { 1.0 }).collect();
+    let scale: Vec<f32> = flat.iter().map(|r| scale(r, mean)).collect();
     let scaled = new.clone() * Tensor::<B, 1>::from_data(TensorData::new(scale.clone(), [flat.len()]), &device);
     let every = |from: usize| index_tensor(&(0..pairs.len()).map(|n| (2 * n + from) as u32).collect::<Vec<_>>(), &device);
     let of = |n: usize| flat[n].reference_log_probs.iter().sum::<f32>() * scale[n];
@@ -138,6 +143,22 @@ mod tests {
 
     fn at(h: f32, config: &DpoConfig, squared: bool) -> f32 {
         pair_loss(Tensor::<Flex, 1>::from_data([h], &Default::default()), config, squared).into_scalar()
+    }
+
+    #[test]
+    fn answers_are_summed_or_averaged_and_close_pairs_left_out() {
+        use crate::policy::update::tests::rollout;
+        let group = [rollout(0, 0.5, 4), rollout(0, 0.9, 2), rollout(0, 0.1, 0)];
+        assert_eq!([&group[0], &group[1], &group[2]].map(|r| scale(r, true)), [0.25, 0.5, 1.0]);
+        assert_eq!(scale(&group[0], false), 1.0);
+        // The best against the worst; not where they are too close, nor where all are equal.
+        let scores = |margin| pairs(&[&group], margin).iter().map(|[c, r]| (c.score, r.score)).collect::<Vec<_>>();
+        assert_eq!((scores(0.8), scores(0.81).len()), (vec![(0.9, 0.1)], 0));
+        let equal = [rollout(0, 0.5, 1), rollout(0, 0.5, 1)];
+        let mut marked = equal.to_vec();
+        set_advantages(&mut marked);
+        assert_eq!([marked[0].advantage, marked[1].advantage], [1.0, -1.0]);
+        assert!(pairs(&[&equal], 0.05).is_empty());
     }
 
     #[test]
