@@ -78,9 +78,10 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         Ok(Some(step))
     }
 
-    /// The number of steps, where it is known better than at the beginning.
-    pub fn set_total(&mut self, total: usize) {
-        self.total = total;
+    /// The number of steps that are left, where it is known better than at the beginning. Returns the number of all.
+    pub fn set_left(&mut self, left: usize) -> usize {
+        self.total = self.step + left;
+        self.total
     }
 
     /// Seconds spent on the stage so far, those of earlier processes included.
@@ -152,5 +153,39 @@ impl Ticker {
             self.last = Some(Instant::now());
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keep::files::Memory;
+    use crate::progress::Stop;
+    use std::sync::Arc;
+
+    /// A stage that turned out longer than was thought, and was interrupted beyond its first estimate, goes on to its end.
+    #[test]
+    fn a_resumed_stage_is_as_long_as_is_known_by_then() {
+        let job = Job::new("longer", Default::default(), Arc::new(Memory::default()));
+        let stop = Stop::default();
+        let mut progress = Progress { sink: &mut |_| {}, stop: &stop };
+        let plan = || Plan { stage: Stage::Policy, part: None, key: "k".into(), total: 3, checkpoint_every: 4 };
+        let (mut driver, _) = Driver::begin(&job, plan(), 0u64, &mut progress).unwrap();
+        let mut made = 0;
+        while let Some(step) = driver.next(&mut progress, || Ok(Vec::new())).unwrap() {
+            made = step + 1;
+            assert_eq!(driver.set_left(6 - made), 6);
+            if made == 5 {
+                break;
+            }
+        }
+        let (mut driver, parts) = Driver::begin(&job, plan(), 0u64, &mut progress).unwrap();
+        assert!(parts.is_some(), "there is a checkpoint of step 4, beyond the estimate of 3");
+        driver.set_left(2);
+        let mut steps = Vec::new();
+        while let Some(step) = driver.next(&mut progress, || Ok(Vec::new())).unwrap() {
+            steps.push(step);
+        }
+        assert_eq!((made, steps), (5, vec![4, 5]));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::evaluation::nearest;
 use super::moslim::optimise;
-use super::optimisation::one_of_several;
+use super::optimisation::{one_of_several, trade_off_part};
 use super::setting::{Outcome, Ready, Setting, Trained};
 use crate::keep::Job;
 use crate::model::TrainBackend;
@@ -11,7 +11,6 @@ use crate::policy::rollout::Aim;
 use crate::progress::Progress;
 use anyhow::Result;
 use burn::module::AutodiffModule;
-use moslim_shared::event::Part;
 
 /// Trains a policy for every trade-off.
 pub fn train<B: TrainBackend>(
@@ -24,8 +23,7 @@ pub fn train<B: TrainBackend>(
     let (config, count) = (&job.config, setting.trade_offs.len());
     let (mut policies, mut outcome) = (Vec::new(), Outcome::default());
     for (n, weights) in setting.trade_offs.iter().enumerate() {
-        let name = weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" / ");
-        let part = Part { index: n + 1, count, name };
+        let part = trade_off_part(n, &setting.trade_offs);
         let task = one_of_several(config, Aim::Weights(weights.clone()), part, &outcome.work);
         let (policy, own) = optimise(job, setting, ready, ready.start.clone(), &task, device, progress)?;
         outcome.add(own, count);

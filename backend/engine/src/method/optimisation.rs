@@ -96,17 +96,28 @@ pub struct Iterations<'a, B: TrainBackend> {
     total: usize,
 }
 
-/// One of several policies of a method, which share its budget, or each have all of it; `spent`: by those before it. What they left
-/// over goes to the rest.
+/// Which of several policies the `n`th is, from 0, that is for a trade-off.
+pub fn trade_off_part(n: usize, trade_offs: &[Vec<f64>]) -> Part {
+    let name = trade_offs[n].iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" / ");
+    Part { index: n + 1, count: trade_offs.len(), name }
+}
+
+/// Token passes of `budget` for one of several policies, which share it, or each have all of it; `spent`: by those before it. What they
+/// left over goes to the rest.
+pub fn own_passes(config: &RunConfig, budget: f64, part: &Part, spent: &Work) -> f64 {
+    match config.method.budget {
+        Budget::PerPolicy => budget,
+        Budget::Total => ((budget - spent.passes()) / (part.count + 1 - part.index) as f64).max(1.0),
+    }
+}
+
+/// One of several policies of a method with its share of the budget, as [`own_passes`] has it.
 pub fn one_of_several(config: &RunConfig, aim: Aim, part: Part, spent: &Work) -> PolicyTask {
-    let (iterations, budget) = (config.policy.iterations, config.policy.passes.map(|p| p * 1e6));
-    let (iterations, passes) = match config.method.budget {
-        Budget::PerPolicy => (iterations, budget),
-        Budget::Total => {
-            let left = (part.count + 1 - part.index) as f64;
-            ((iterations / part.count).max(1), budget.map(|b| ((b - spent.passes()) / left).max(1.0)))
-        }
+    let iterations = match config.method.budget {
+        Budget::PerPolicy => config.policy.iterations,
+        Budget::Total => (config.policy.iterations / part.count).max(1),
     };
+    let passes = config.policy.passes.map(|p| own_passes(config, p * 1e6, &part, spent));
     PolicyTask { aim, iterations, passes, part: Some(part), start: String::new() }
 }
 
@@ -184,8 +195,8 @@ impl<B: TrainBackend> Iterations<'_, B> {
         if let Some(budget) = self.task.passes
             && done > 0
         {
-            self.total = iterations_within(budget, self.driver.state.work.passes(), done);
-            self.driver.set_total(self.total);
+            let total = iterations_within(budget, self.driver.state.work.passes(), done);
+            self.total = self.driver.set_left(total - done);
         }
     }
 

@@ -6,6 +6,7 @@
 //! learning rates, which are RiC's.
 
 use super::evaluation::nearest;
+use super::optimisation::{own_passes, trade_off_part};
 use super::ric::{budget_passes, rounds};
 use super::scored::{Lesson, Trial, supervise};
 use super::setting::{Outcome, Ready, Setting, Trained};
@@ -17,8 +18,7 @@ use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::Progress;
 use anyhow::Result;
 use burn::module::AutodiffModule;
-use moslim_shared::event::{Part, Stage};
-use moslim_shared::method::Budget;
+use moslim_shared::event::Stage;
 use std::time::Instant;
 
 /// Trains a policy for every trade-off.
@@ -36,13 +36,8 @@ pub fn train<B: TrainBackend>(
     let budget = budget_passes(config, setting);
     let (mut policies, mut outcome) = (Vec::new(), Outcome::default());
     for (n, weights) in setting.trade_offs.iter().enumerate() {
-        let name = weights.iter().map(|w| format!("{w:.2}")).collect::<Vec<_>>().join(" / ");
-        let part = Part { index: n + 1, count, name };
-        let own = match config.method.budget {
-            // What is left is shared by those that are left.
-            Budget::Total => ((budget - outcome.work.passes()) / (count - n) as f64).max(1.0),
-            Budget::PerPolicy => budget,
-        };
+        let part = trade_off_part(n, &setting.trade_offs);
+        let own = own_passes(config, budget, &part, &outcome.work);
         let (rounds, began) = (rounds(&config.method.ric, own), Instant::now());
         let training = (&rounds, &config.method.ric, config.policy.max_new_tokens, config.policy.max_gradient_norm, config.seed);
         let key = Cache::key("pareto-hqd", &(&ready.reward_model.calibration.hash, &ready.origin, weights, n, training))?;

@@ -176,7 +176,7 @@ pub fn supervise<'a, B: TrainBackend>(
     let labels = part.as_ref().is_none_or(|p| p.index == 1);
     let rows = setting.corpus.known_texts();
     let each = 3.0 * config.method.ric.batch as f64 * (mean_tokens(rows) + 4.0);
-    // Steps of this round and of those after it.
+    // Steps of this round, and those of the rounds after it.
     let ahead = |place: &Place, spent: f64| {
         let this = place.steps(rounds[place.round].length, spent, each);
         let mut end = spent + this.saturating_sub(place.within) as f64 * each;
@@ -190,6 +190,13 @@ pub fn supervise<'a, B: TrainBackend>(
     let (first, later) = ahead(&Place::default(), 0.0);
     let plan = Plan { stage, part, key, total: first + later, checkpoint_every: CHECKPOINT_EVERY };
     let (mut driver, parts) = Driver::begin(job, plan, State::default(), progress)?;
+    let left = |state: &State| {
+        let (steps, later) = ahead(&state.place, state.trial.work.passes());
+        steps.saturating_sub(state.place.within) + later
+    };
+    // What was estimated before the first step may be less than what a checkpoint has done.
+    let known = left(&driver.state);
+    driver.set_left(known);
     let mut trainee = Trainee::new(start, WEIGHT_DECAY, config.policy.max_gradient_norm);
     if let Some((model, optimizer)) = parts.and_then(|p| p.into_iter().next()) {
         trainee = trainee.from_bytes(model, optimizer, device)?;
@@ -253,9 +260,9 @@ pub fn supervise<'a, B: TrainBackend>(
         (sum, count) = (sum + loss, count + 1);
         driver.state.place.within += 1;
         let spent = driver.state.trial.work.passes();
-        let (steps, later) = ahead(&driver.state.place, spent);
-        let total = step + 1 + steps.saturating_sub(within + 1) + later;
-        driver.set_total(total);
+        let (steps, _) = ahead(&driver.state.place, spent);
+        let known = left(&driver.state);
+        let total = driver.set_left(known);
         let over = within + 1 >= steps;
         if (within + 1) % (total / 100).max(1) == 0 || over {
             driver.report_loss(step + 1, sum / f64::from(count), progress);
@@ -347,8 +354,8 @@ fn sample<B: TrainBackend>(
     rng: &mut StdRng,
 ) -> Result<Vec<Scored>> {
     let questions = &setting.corpus.train_questions;
-    let labels = setting.corpus.train.iter().map(|r| r.labels.as_slice());
-    let targets = TargetSampler::new(config, &setting.objectives, labels);
+    // Goals near the front are drawn whatever the frequency of the classes.
+    let targets = TargetSampler::new(config, &setting.objectives, std::iter::empty());
     let mut asked = Vec::new();
     let mut prompts = Vec::new();
     for _ in 0..count {

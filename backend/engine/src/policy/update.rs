@@ -74,7 +74,7 @@ impl Update<'_> {
     }
 
     /// Adds the gradients of the supervised rows of optimiser step `step`, from 0, to `grads`, and counts their work:
-    /// `- sum_rows weight / rows * mean_t log pi(y_t | x)`, `rows` being those of all steps of a pass.
+    /// `- sum_rows weight / rows * mean_t log pi(y_t | x)`, over the step's share of the rows.
     pub fn mix_in<B: TrainBackend>(
         &self,
         model: &Transformer<B>,
@@ -84,30 +84,15 @@ impl Update<'_> {
     ) -> GradientsParams {
         let share = self.supervised.len().div_ceil(self.config.minibatches).max(1);
         let Some(rows) = self.supervised.chunks(share).nth(step % self.config.minibatches) else { return grads };
-        let groups: Vec<Group> = rows.iter().map(|r| Group { prompt: &r.prompt, answers: vec![&r.answer] }).collect();
-        let weights: Vec<f32> = rows
-            .iter()
-            .flat_map(|r| {
-                let n = r.answer.len();
-                std::iter::repeat_n((r.weight / (n.max(1) * rows.len()) as f64) as f32, n)
-            })
-            .collect();
-        let units: Vec<(Group, &[f32])> = {
-            let mut rest = weights.as_slice();
-            let own = |group: Group<'_>| -> usize { group.answers[0].len() };
-            let mut out = Vec::new();
-            for group in groups {
-                let (mine, tail) = rest.split_at(own(group.clone()));
-                rest = tail;
-                out.push((group, mine));
-            }
-            out
-        };
+        // A row, and the weight of each of its answer's tokens.
+        let unit = |r: &'_ Supervised| (r.weight / (r.answer.len().max(1) * rows.len()) as f64) as f32;
+        let units: Vec<(Group, f32)> =
+            rows.iter().map(|r| (Group { prompt: &r.prompt, answers: vec![&r.answer] }, unit(r))).collect();
         work.training_tokens += units.iter().map(|(g, _)| g.tokens() as u64).sum::<u64>();
         let pieces = chunks::<B, _>(&units, |(group, _)| group.tokens());
         let (_, own, _) = gradients(model, pieces, |model, units| {
             let groups: Vec<Group> = units.iter().map(|(g, _)| g.clone()).collect();
-            let weights: Vec<f32> = units.iter().flat_map(|(_, w)| w.iter().copied()).collect();
+            let weights: Vec<f32> = units.iter().flat_map(|(g, w)| std::iter::repeat_n(*w, g.answers[0].len())).collect();
             let n = weights.len();
             let weights = Tensor::<B, 1>::from_data(TensorData::new(weights, [n]), &model.device());
             ((model.answer_log_probs(&Packed::new(&groups), 1.0) * weights).sum().neg(), ())
