@@ -196,8 +196,8 @@ pub struct TargetConfig {
     /// Share of prompts whose target is drawn whatever the question, in [0, 1]. The others get one that an answer to their question
     /// can meet.
     pub impossible_share: f64,
-    /// Share of prompts that ask for the best class of every objective but one, in [0, 1]: targets near the front, as RiC draws
-    /// its goals.
+    /// Share of prompts that ask for what is near the front, in [0, 1]: half of them for the best class of every objective but one, as
+    /// RiC draws its goals, half for the best class of some objectives.
     pub near_front_share: f64,
     /// Pairs of targets that never occur together in training; evaluation measures them apart.
     pub held_out: Vec<[Target; 2]>,

@@ -126,28 +126,33 @@ fn variants(title: &str, fixed: (&str, Value), tries: Vec<Try>) -> Vec<Variant> 
 
 /// Eight tries for a policy that reads tags and is optimised for what they ask.
 fn tagged_tries(base: &RunConfig) -> Vec<Try> {
-    let (rate, sft) = (base.policy.learning_rate, shipped::affordable(base));
-
+    let (rate, beta, sft) = (base.policy.learning_rate, base.policy.kl_coefficient, shipped::affordable(base));
+    // What preference SFT has taught is moved with half of the rate.
     let first = |more: &[(&'static str, Value)]| {
-        [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))]
-            .into_iter()
-            .chain(more.iter().cloned())
-            .collect::<Vec<_>>()
+        let both = [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))];
+        both.into_iter().chain(more.iter().cloned()).collect::<Vec<_>>()
     };
-    let (near, mix) = (("targets.near_front_share", json!(0.5)), ("policy.sft_mix", json!(0.5)));
+    // The best of everything is what cannot be had at once: near the front, half of the goals are drawn whatever the question.
+    let near = |share: f64| [("targets.near_front_share", json!(share)), ("targets.impossible_share", json!(0.5))];
+    let loose = ("policy.kl_coefficient", json!(beta / 2.0));
+    let (mix, average) = (("policy.sft_mix", json!(0.5)), ("policy.average", json!(0.3)));
+    let [half, any] = near(0.5);
+    let [all, _] = near(1.0);
     vec![
         (SHIPPED, vec![]),
         ("SFT answers mixed in", vec![mix.clone()]),
         ("preference SFT", first(&[])),
-        ("preference SFT, SFT answers mixed in", first(std::slice::from_ref(&mix))),
-        ("preference SFT, targets near the front", first(std::slice::from_ref(&near))),
-        ("preference SFT, targets near the front, full rate", {
-            let mut own = first(std::slice::from_ref(&near));
-            own.retain(|(field, _)| *field != "policy.learning_rate");
-            own
-        }),
-        ("preference SFT, targets near the front, hindsight", first(&[near.clone(), ("policy.hindsight", json!(0.5))])),
-        ("preference SFT, targets near the front, averaged weights", first(&[near, ("policy.average", json!(0.3))])),
+        ("preference SFT, half near the front", first(&[half.clone(), any.clone()])),
+        ("preference SFT, half near the front, half the KL coefficient", first(&[half, any.clone(), loose.clone()])),
+        ("preference SFT, all near the front, half the KL coefficient", first(&[all.clone(), any.clone(), loose.clone()])),
+        (
+            "preference SFT, all near the front, half the KL coefficient, averaged weights",
+            first(&[all.clone(), any.clone(), loose.clone(), average.clone()]),
+        ),
+        (
+            "preference SFT, all near the front, half the KL coefficient, averaged weights, SFT answers mixed in",
+            first(&[all, any, loose, average, mix]),
+        ),
     ]
 }
 

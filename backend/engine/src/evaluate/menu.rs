@@ -107,8 +107,25 @@ impl Menu {
 }
 
 /// Every combination of: not asked for, the best class, the second best (where there are three or more, and where that is not
-/// too many), over the steered objectives.
+/// too many), over the steered objectives; then the best class of all but one, which is asked for in any.
 fn candidates(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
+    let mut out = high(objectives, steered);
+    let mut all_best = Preference::none(objectives.len());
+    steered.iter().for_each(|&i| all_best.0[i] = Some(objectives[i].best_class()));
+    for &i in steered {
+        for class in 0..objectives[i].class_count() {
+            let mut near_front = all_best.clone();
+            near_front.0[i] = Some(class);
+            if !out.contains(&near_front) {
+                out.push(near_front);
+            }
+        }
+    }
+    out
+}
+
+/// Every combination of: not asked for, the best class, the second best.
+fn high(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
     let second =
         steered.len() < usize::BITS as usize && 3usize.checked_pow(steered.len() as u32).is_some_and(|n| n <= CANDIDATES);
     let mut out = vec![Preference::none(objectives.len())];

@@ -83,7 +83,11 @@ impl TargetSampler {
     /// knows which those are; without it, all are.
     pub fn draw(&self, question: &str, gold: Option<&dyn Gold>, rng: &mut StdRng) -> Preference {
         let near = self.near_front_share > 0.0 && rng.random_bool(self.near_front_share);
-        let one = |rng: &mut StdRng| if near { self.near_front(rng) } else { self.blind(rng) };
+        let one = |rng: &mut StdRng| match near {
+            true if rng.random_bool(0.5) => self.near_front(rng),
+            true => self.some(rng, |i, _| self.best[i]),
+            false => self.some(rng, |i, rng| self.class(i, rng)),
+        };
         let Some(gold) = gold else { return one(rng) };
         let any = rng.random_bool(self.impossible_share);
         self.met(question, gold, any, one, rng)
@@ -151,31 +155,39 @@ impl TargetSampler {
                 return preference;
             }
         }
+        self.without_held_out(preference)
+    }
+
+    /// A preference that asks for at least one objective, in the class that `class` gives, and contains no held-out pair, whatever the
+    /// question.
+    fn some(&self, rng: &mut StdRng, class: impl Fn(usize, &mut StdRng) -> usize) -> Preference {
+        let mut preference = Preference::none(self.cumulative.len());
+        for _ in 0..DRAWS {
+            preference = Preference::none(self.cumulative.len());
+            for &i in &self.steered {
+                if rng.random_bool(self.active_probability) {
+                    preference.0[i] = Some(class(i, rng));
+                }
+            }
+            if preference.active() == 0 {
+                let i = self.steered[rng.random_range(0..self.steered.len())];
+                preference.0[i] = Some(class(i, rng));
+            }
+            if self.is_trained(&preference) {
+                return preference;
+            }
+        }
+        self.without_held_out(preference)
+    }
+
+    /// `preference`, less one objective of every held-out pair in it.
+    fn without_held_out(&self, mut preference: Preference) -> Preference {
         for pair in &self.held_out {
             if contains(&preference, pair) {
                 preference.0[pair[0].0] = None;
             }
         }
         preference
-    }
-
-    /// A preference that asks for at least one objective and contains no held-out pair, whatever the question.
-    fn blind(&self, rng: &mut StdRng) -> Preference {
-        loop {
-            let mut preference = Preference::none(self.cumulative.len());
-            for &i in &self.steered {
-                if rng.random_bool(self.active_probability) {
-                    preference.0[i] = Some(self.class(i, rng));
-                }
-            }
-            if preference.active() == 0 {
-                let i = self.steered[rng.random_range(0..self.steered.len())];
-                preference.0[i] = Some(self.class(i, rng));
-            }
-            if self.is_trained(&preference) {
-                return preference;
-            }
-        }
     }
 
     fn class(&self, objective: usize, rng: &mut StdRng) -> usize {
@@ -237,7 +249,10 @@ mod tests {
             let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
             let drawn: Vec<Preference> = (0..2_000).map(|_| sampler.draw(question, Some(&rules), &mut rng)).collect();
             let missed = drawn.iter().filter(|p| !rules.meets(question, p)).count() as f64 / drawn.len() as f64;
-            let blind = (0..2_000).filter(|_| !rules.meets(question, &sampler.blind(&mut rng))).count() as f64 / 2_000.0;
+            let blind = (0..2_000)
+                .filter(|_| !rules.meets(question, &sampler.some(&mut rng, |i, rng| sampler.class(i, rng))))
+                .count() as f64
+                / 2_000.0;
             assert!((missed - share * blind).abs() < 0.05, "{missed} of {blind}");
             assert!(blind > 0.3, "blind draws ask for what cannot be met: {blind}");
             // Single wishes are not thinned out where they can be met.
@@ -276,6 +291,22 @@ mod tests {
             );
         }
         assert_eq!(met, 500);
+    }
+
+    #[test]
+    fn half_of_the_targets_near_the_front_are_the_best_of_some() {
+        let (mut config, mut rng) = (RunConfig::default(), StdRng::seed_from_u64(1));
+        config.targets.near_front_share = 1.0;
+        let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
+        let best = [4, 3, 2, 0];
+        let drawn: Vec<Preference> = (0..2_000).map(|_| sampler.draw("", None, &mut rng)).collect();
+        let missed = |p: &Preference| p.asked().filter(|&(i, class)| class != best[i]).count();
+        assert!(drawn.iter().all(|p| p.active() > 0 && missed(p) <= usize::from(p.active() == 4)));
+        // Of the best of some, every one of fifteen sets.
+        let sets: std::collections::HashSet<_> = drawn.iter().filter(|p| missed(p) == 0).collect();
+        assert_eq!(sets.len(), 15);
+        let all_asked = drawn.iter().filter(|p| p.active() == 4).count() as f64 / drawn.len() as f64;
+        assert!((all_asked - (0.5 + 0.5 / 16.0)).abs() < 0.04, "{all_asked}");
     }
 
     #[test]

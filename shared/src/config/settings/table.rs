@@ -152,7 +152,7 @@ pub const SETTINGS: &[Setting] = &[
         "Targets near the front",
         num(0.0, 1.0),
         All,
-        "Share of prompts that ask for the best class of every objective but one.",
+        "Share of prompts that ask for the best class of every objective but one, or of some.",
     )
     .methods(&[Moslim]),
     row("targets", "targets.held_out", "Held-out pairs", Pairs, More, "Pairs of targets that never occur together in training."),
