@@ -23,7 +23,7 @@ pub fn mutants(rest: &[String]) -> Result<()> {
     }
     let mut command = cargo(&["mutants", "--package", "moslim-shared", "--package", "moslim-engine"]);
     // Tests of the mutated crate alone, without the slow link-time optimisation; a mutant that hangs is a mutant that is noticed.
-    command.args(["--baseline", "skip", "--timeout", "120", "--jobs", "1", "--in-place", "--no-shuffle", "--output", "target"]);
+    command.args(["--baseline", "skip", "--timeout", "120", "--in-place", "--no-shuffle", "--output", "target"]);
     if !rest.iter().any(|a| a.starts_with("--file")) {
         for file in FILES {
             command.args(["--file", file]);

@@ -43,6 +43,99 @@ pub enum Command {
     Bench(BenchArgs),
     /// Look at data.
     Data(DataArgs),
+    /// Add off-the-shelf models, and look at them.
+    Models(ModelsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    pub command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// Add a model from a Hugging Face folder or a GGUF file. Its files stay where they are.
+    Add(AddModelArgs),
+    /// List the models that were added.
+    List(ListModelsArgs),
+    /// Show what a model is made of.
+    Show(ShowModelArgs),
+    /// What a model makes of a text: tokens, likelihood, scores of the next token, and how it goes on.
+    Logits(LogitsArgs),
+}
+
+/// The data folder in which models are known.
+#[derive(Debug, Args)]
+pub struct ModelFolderArgs {
+    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct AddModelArgs {
+    /// Folder with config.json, tokenizer.json and safetensors, or a GGUF file.
+    #[arg(value_name = "PATH")]
+    pub model: String,
+    /// Name to know it by [default: that of the folder or file].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Field of config.json that changes nothing in what the model computes, although the lab does not know it; may be repeated.
+    #[arg(long, value_name = "FIELD")]
+    pub ignore: Vec<String>,
+    #[command(flatten)]
+    pub folder: ModelFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListModelsArgs {
+    #[command(flatten)]
+    pub folder: ModelFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowModelArgs {
+    /// Name of the model.
+    pub model: String,
+    #[command(flatten)]
+    pub folder: ModelFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["text", "chat"])))]
+pub struct LogitsArgs {
+    /// Name of the model.
+    pub model: String,
+    /// Text as it is.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Question, put into the model's own chat template.
+    #[arg(long, value_name = "QUESTION")]
+    pub chat: Option<String>,
+    /// System message of the conversation.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// Tokens to go on with, each the most probable.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub greedy: usize,
+    /// Device to compute on: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    #[command(flatten)]
+    pub folder: ModelFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where things are kept.

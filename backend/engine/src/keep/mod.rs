@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod files;
 mod job;
 pub mod journal;
+pub mod models;
 
 pub use files::write_atomically;
 pub use job::{Job, model_file, read_config};

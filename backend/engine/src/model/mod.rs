@@ -1,5 +1,7 @@
 //! Models: a decoder-only transformer of the Llama family, what it computes, how it generates, and how it is kept.
 
+pub mod architecture;
+pub mod files;
 pub mod generate;
 pub mod kernels;
 pub mod memory;

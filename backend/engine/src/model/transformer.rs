@@ -1,8 +1,11 @@
-//! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU.
+//! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU. What differs
+//! between families are the switches of [`Architecture`].
 
+use super::architecture::{Architecture, LayerPart, Part};
 use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
 use super::packed::Packed;
 use super::span::Span;
+use anyhow::{Result, ensure};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::{ModelConfig, Precision};
@@ -11,10 +14,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 
-/// Base of the rotary frequencies.
-const ROPE_THETA: f64 = 1e4;
-/// Epsilon of the RMS norms.
-const NORM_EPS: f32 = 1e-5;
 /// Standard deviation of initial weights; projections back into the residual stream are divided by `sqrt(2 layers)`.
 const INITIAL_STD: f64 = 0.06;
 
@@ -24,6 +23,11 @@ pub struct Layer<B: Backend> {
     attention_norm: Param<Tensor<B, 1>>,
     /// Queries, keys, values: `[d_model, qkv_dim]`.
     qkv: Param<Tensor<B, 2>>,
+    /// `[qkv_dim]`, in families that have it.
+    qkv_bias: Option<Param<Tensor<B, 1>>>,
+    /// Of every query head and every key head before they are rotated, `[head_dim]` each, in families that have them.
+    query_norm: Option<Param<Tensor<B, 1>>>,
+    key_norm: Option<Param<Tensor<B, 1>>>,
     /// `[heads * head_dim, d_model]`
     attention_out: Param<Tensor<B, 2>>,
     feed_norm: Param<Tensor<B, 1>>,
@@ -48,6 +52,8 @@ pub struct Transformer<B: Backend> {
     shape: Arc<AttentionShape>,
     #[module(skip)]
     precision: Precision,
+    #[module(skip)]
+    norm_eps: f32,
 }
 
 /// Draws normal weights on the host, so that they do not depend on the device.
@@ -79,10 +85,6 @@ impl Initialiser {
     }
 }
 
-fn ones<B: Backend>(n: usize, device: &B::Device) -> Param<Tensor<B, 1>> {
-    Param::from_tensor(Tensor::ones([n], device))
-}
-
 /// Tokens or positions as a tensor.
 pub fn index_tensor<B: Backend>(index: &[u32], device: &B::Device) -> Tensor<B, 1, Int> {
     indices(index.iter().map(|&i| i as usize), device)
@@ -92,24 +94,63 @@ impl<B: Kernels> Transformer<B> {
     /// A model with random weights. `vocabulary` entries can be read, the first `outputs` of them written.
     pub fn new(config: &ModelConfig, vocabulary: usize, outputs: usize, seed: u64, device: &B::Device) -> Self {
         let mut init = Initialiser::new(seed);
-        let head_dim = config.d_model / config.heads;
-        let rope = Arc::new(RopeTable::new(config.context, head_dim, ROPE_THETA));
-        let shape = AttentionShape { heads: config.heads, kv_heads: config.kv_heads, head_dim, rope };
-        let d = config.d_model;
         let back = INITIAL_STD / (2.0 * config.layers as f64).sqrt();
-        let embedding = init.matrix(vocabulary, d, INITIAL_STD, device);
-        let layers = (0..config.layers)
-            .map(|_| Layer {
-                attention_norm: ones(d, device),
-                qkv: init.matrix(d, shape.qkv_dim(), INITIAL_STD, device),
-                attention_out: init.matrix(d, d, back, device),
-                feed_norm: ones(d, device),
-                gate_up: init.matrix(d, 2 * config.d_ff, INITIAL_STD, device),
-                down: init.matrix(config.d_ff, d, back, device),
+        let architecture = Architecture::own(config, vocabulary, outputs);
+        let drawn = Self::assemble(&architecture, config.precision, config.context, device, |part, shape| {
+            let n = shape.iter().product();
+            Ok(match part {
+                Part::Layer(_, LayerPart::AttentionOut | LayerPart::Down) => init.normal(n, back),
+                part if part.is_norm() => vec![1.0; n],
+                _ => init.normal(n, INITIAL_STD),
             })
-            .collect();
-        let head = (!config.tied_embeddings).then(|| init.matrix(d, outputs, INITIAL_STD, device));
-        Self { embedding, layers, norm: ones(d, device), head, outputs, shape: Arc::new(shape), precision: config.precision }
+        });
+        drawn.expect("random weights can always be had")
+    }
+
+    /// A model whose weights `weights` gives, part by part: numbers of the shape it is told, row after row.
+    ///
+    /// # Errors
+    /// Whatever `weights` says; when it gives another number of weights than the shape holds.
+    pub fn assemble(
+        architecture: &Architecture,
+        precision: Precision,
+        context: usize,
+        device: &B::Device,
+        mut weights: impl FnMut(Part, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
+        let a = architecture;
+        let mut get = |part: Part| {
+            let shape = a.shape(part);
+            let values = weights(part, &shape)?;
+            let n: usize = shape.iter().product();
+            ensure!(values.len() == n, "{part:?} has {} weights and should have {n}", values.len());
+            Ok(TensorData::new(values, shape))
+        };
+        fn param<B: Backend, const D: usize>(data: Result<TensorData>, device: &B::Device) -> Result<Param<Tensor<B, D>>> {
+            Ok(Param::from_tensor(Tensor::from_data(data?, device)))
+        }
+        let embedding = param(get(Part::Embedding), device)?;
+        let mut layers = Vec::with_capacity(a.layers);
+        for l in 0..a.layers {
+            let mut own = |part: LayerPart| get(Part::Layer(l, part));
+            layers.push(Layer {
+                attention_norm: param(own(LayerPart::AttentionNorm), device)?,
+                qkv: param(own(LayerPart::Qkv), device)?,
+                qkv_bias: a.qkv_bias.then(|| param(own(LayerPart::QkvBias), device)).transpose()?,
+                query_norm: a.qk_norm.then(|| param(own(LayerPart::QueryNorm), device)).transpose()?,
+                key_norm: a.qk_norm.then(|| param(own(LayerPart::KeyNorm), device)).transpose()?,
+                attention_out: param(own(LayerPart::AttentionOut), device)?,
+                feed_norm: param(own(LayerPart::FeedNorm), device)?,
+                gate_up: param(own(LayerPart::GateUp), device)?,
+                down: param(own(LayerPart::Down), device)?,
+            });
+        }
+        let head = (!a.tied).then(|| param(get(Part::Head), device)).transpose()?;
+        let norm = param(get(Part::Norm), device)?;
+        let rope = Arc::new(RopeTable::new(context.min(a.context), &a.rope.frequencies(a.head_dim)));
+        let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, rope };
+        let (outputs, norm_eps) = (a.outputs, a.norm_eps);
+        Ok(Self { embedding, layers, norm, head, outputs, shape: Arc::new(shape), precision, norm_eps })
     }
 
     /// Where the weights are.
@@ -149,14 +190,32 @@ impl<B: Kernels> Transformer<B> {
     fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
         let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
-            let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), NORM_EPS);
-            let mixed = attention(l, self.project(normed, layer.qkv.val(), false, None));
+            let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), self.norm_eps);
+            let mixed = attention(l, self.queries_keys_values(layer, normed));
             x = self.project(mixed, layer.attention_out.val(), false, Some(x));
-            let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), NORM_EPS);
+            let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), self.norm_eps);
             let fed = B::swiglu(self.project(normed, layer.gate_up.val(), false, None));
             x = self.project(fed, layer.down.val(), false, Some(x));
         }
-        B::rms_norm(x, self.norm.val(), NORM_EPS)
+        B::rms_norm(x, self.norm.val(), self.norm_eps)
+    }
+
+    /// Not yet rotated, `[n, qkv_dim]`.
+    fn queries_keys_values(&self, layer: &Layer<B>, normed: Tensor<B, 2>) -> Tensor<B, 2> {
+        let qkv = self.project(normed, layer.qkv.val(), false, None);
+        let qkv = match &layer.qkv_bias {
+            Some(bias) => qkv + bias.val().unsqueeze(),
+            None => qkv,
+        };
+        let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) else { return qkv };
+        let AttentionShape { heads, kv_heads, head_dim, .. } = *self.shape;
+        let n = qkv.dims()[0];
+        let normed = |from: usize, heads: usize, weight: &Param<Tensor<B, 1>>| {
+            let part = qkv.clone().narrow(1, from * head_dim, heads * head_dim).reshape([n * heads, head_dim]);
+            B::rms_norm(part, weight.val(), self.norm_eps).reshape([n, heads * head_dim])
+        };
+        let values = qkv.clone().narrow(1, (heads + kv_heads) * head_dim, kv_heads * head_dim);
+        Tensor::cat(vec![normed(0, heads, query_norm), normed(heads, kv_heads, key_norm), values], 1)
     }
 
     /// Scores of the entries that can be written. `hidden`: `[n, d_model]`; returns `[n, outputs]`.

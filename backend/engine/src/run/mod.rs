@@ -4,6 +4,7 @@
 
 pub mod device;
 mod inference;
+pub mod off_the_shelf;
 
 pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, ScoreLine, Scored, Scorer};

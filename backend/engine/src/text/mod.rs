@@ -3,10 +3,11 @@
 //! A sequence is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token. Tokens that a
 //! model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them.
 
+pub mod chat;
 pub mod corpus;
 
 use crate::data::Splits;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use std::path::Path;
@@ -32,6 +33,18 @@ pub struct Tokenizer {
 /// Turns the library's boxed errors into ours.
 fn library(error: tokenizers::Error) -> anyhow::Error {
     anyhow!("tokenizer: {error}")
+}
+
+/// The tokenizer that a `tokenizer.json` describes, for a model with embeddings of `vocabulary` entries.
+///
+/// # Errors
+/// When it cannot be read, or has tokens that the model has no embedding for.
+pub fn tokenizer(json: &str, vocabulary: usize) -> Result<tokenizers::Tokenizer> {
+    let inner: tokenizers::Tokenizer = json.parse().map_err(library)?;
+    let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+    let fits = (largest as usize) < vocabulary;
+    ensure!(fits, "tokenizer: has a token {largest}; the model has embeddings for 0 to {}", vocabulary.saturating_sub(1));
+    Ok(inner)
 }
 
 impl Tokenizer {

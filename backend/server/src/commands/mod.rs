@@ -5,6 +5,7 @@ mod compare;
 mod data;
 mod devices;
 mod generate;
+mod models;
 mod reindex;
 mod score;
 mod serve;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Data(args) => match args.command {
             DataCommand::Sample(args) => data::sample(&args),
         },
+        Command::Models(args) => models::run(&args.command),
     }
 }
 

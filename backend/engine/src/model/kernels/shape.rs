@@ -23,7 +23,7 @@ impl AttentionShape {
 }
 
 /// Rotary position embeddings (Su et al. 2021) in Hugging Face's convention: dimension `d` is paired with
-/// `d + head_dim / 2`, and rotated by `position * theta^(-2d / head_dim)`.
+/// `d + head_dim / 2`, and rotated by `position * frequency[d]`.
 #[derive(Debug)]
 pub struct RopeTable {
     /// `[position * half + d]`
@@ -34,18 +34,14 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Table for positions `0..context`.
-    pub fn new(context: usize, head_dim: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for position in 0..context {
-            for d in 0..half {
-                let angle = position as f64 * theta.powf(-2.0 * d as f64 / head_dim as f64);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
-            }
+    /// Table for positions `0..context`. `frequencies`: angle per position, `[head_dim / 2]`.
+    pub fn new(context: usize, frequencies: &[f64]) -> Self {
+        let angles = || (0..context).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
+        Self {
+            cos: angles().map(|a| a.cos() as f32).collect(),
+            sin: angles().map(|a| a.sin() as f32).collect(),
+            half: frequencies.len(),
         }
-        Self { cos, sin, half }
     }
 }
 

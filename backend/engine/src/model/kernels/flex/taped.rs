@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn shape() -> AttentionShape {
-        AttentionShape { heads: 4, kv_heads: 2, head_dim: 6, rope: Arc::new(RopeTable::new(64, 6, 1e4)) }
+        AttentionShape { heads: 4, kv_heads: 2, head_dim: 6, rope: Arc::new(RopeTable::new(64, &[1.0, 0.046, 0.002])) }
     }
 
     /// Groups with several answers, one, none, and an empty one.

@@ -1,0 +1,193 @@
+//! Models from elsewhere that the lab knows by a name. Their files stay where they are; what is kept is where that is, what they are,
+//! and a checksum of every file, so that a run says what it began from.
+
+use super::write_atomically;
+use crate::model::architecture::Architecture;
+use crate::model::files::ModelFiles;
+use crate::text::tokenizer;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The folder of models in the data folder, and the file of each in its own.
+const FOLDER: &str = "models";
+const FILE: &str = "model.json";
+/// Longest name.
+const LONGEST: usize = 64;
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// A model that was added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownModel {
+    pub name: String,
+    /// The folder or file that it was added from.
+    pub path: PathBuf,
+    /// Where it was fetched from, with its revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    pub architecture: Architecture,
+    pub weights: u64,
+    /// How many tensors are stored in which format.
+    pub storages: Vec<(String, usize)>,
+    /// Whether it brings a chat template.
+    pub template: bool,
+    /// Fields of its configuration that the person who added it vouched for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
+    pub files: Vec<KnownFile>,
+}
+
+/// The models of a data folder.
+#[derive(Debug, Clone)]
+pub struct Models {
+    folder: PathBuf,
+}
+
+impl Models {
+    /// Those of the data folder at `root`.
+    pub fn of(root: &Path) -> Self {
+        Self { folder: root.join(FOLDER) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join(FILE)
+    }
+
+    /// Adds the model at `path` under `name`. `each` is told how many bytes of how many have been read, and may stop it.
+    ///
+    /// # Errors
+    /// When it is no model that the lab can compute (nothing is added then), or the name is taken by another.
+    pub fn add(
+        &self,
+        path: &Path,
+        name: &str,
+        ignored: &[String],
+        mut each: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<KnownModel> {
+        check_name(name)?;
+        let path = std::fs::canonicalize(path).with_context(|| format!("{} is neither a folder nor a file", path.display()))?;
+        let files = ModelFiles::open(&path, ignored)?;
+        files.check().with_context(|| format!("in {}", path.display()))?;
+        tokenizer(&files.tokenizer, files.architecture.vocabulary).with_context(|| format!("in {}", path.display()))?;
+        let sizes = files.files.iter().map(|f| Ok(std::fs::metadata(f)?.len())).collect::<Result<Vec<u64>>>()?;
+        let (total, mut done) = (sizes.iter().sum(), 0);
+        let mut known = Vec::new();
+        for (file, bytes) in files.files.iter().zip(sizes) {
+            let sha256 = checksum(file, |n| {
+                done += n;
+                each(done, total)
+            })?;
+            known.push(KnownFile { path: file.clone(), bytes, sha256 });
+        }
+        let model = KnownModel {
+            name: name.to_string(),
+            path,
+            source: None,
+            weights: files.architecture.weights(),
+            storages: files.storages(),
+            template: files.template.is_some(),
+            architecture: files.architecture,
+            ignored: ignored.to_vec(),
+            files: known,
+        };
+        if let Some(other) = self.find(name)? {
+            let same = other.files.iter().map(|f| &f.sha256).eq(model.files.iter().map(|f| &f.sha256));
+            ensure!(same, "name: {name} is taken by the model in {}; give another with --name", other.path.display());
+        }
+        let file = self.file(name);
+        write_atomically(&file, &serde_json::to_vec_pretty(&model)?).with_context(|| format!("writing {}", file.display()))?;
+        Ok(model)
+    }
+
+    /// The model called `name`, if there is one.
+    ///
+    /// # Errors
+    /// When its file is damaged.
+    pub fn find(&self, name: &str) -> Result<Option<KnownModel>> {
+        if check_name(name).is_err() {
+            return Ok(None);
+        }
+        let file = self.file(name);
+        let of = || format!("reading {}", file.display());
+        match std::fs::read(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(of),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(of),
+        }
+    }
+
+    /// All models, by name.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or a model's file is damaged.
+    pub fn list(&self) -> Result<Vec<KnownModel>> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.with_context(|| format!("reading {}", self.folder.display()))?,
+        };
+        let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        Ok(names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Opens a model by its name, if its files are what they were.
+    ///
+    /// # Errors
+    /// When there is no such model, or a file has gone or has another size.
+    pub fn open(&self, name: &str) -> Result<(KnownModel, ModelFiles)> {
+        let Some(model) = self.find(name)? else {
+            let known: Vec<String> = self.list()?.into_iter().map(|m| m.name).collect();
+            let hint = if known.is_empty() { "none was added yet".into() } else { format!("known are {}", known.join(", ")) };
+            bail!("model: there is no model {name}; {hint}")
+        };
+        for file in &model.files {
+            let found = std::fs::metadata(&file.path).map(|m| m.len()).unwrap_or(0);
+            let (path, bytes) = (file.path.display(), file.bytes);
+            ensure!(found == bytes, "{path} had {bytes} bytes when {name} was added and has {found}; add the model again");
+        }
+        let files = ModelFiles::open(&model.path, &model.ignored)?;
+        Ok((model, files))
+    }
+}
+
+/// A name that is a folder's.
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let good = !name.is_empty() && name.len() <= LONGEST && name.chars().all(allowed) && !name.starts_with('.');
+    ensure!(good, "name: is \"{name}\"; allowed are 1 to {LONGEST} letters, digits, dashes, dots and underscores");
+    Ok(())
+}
+
+/// A name for the model at `path`: that of its folder or file, with what is not allowed in names replaced.
+pub fn name_of(path: &Path) -> String {
+    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let text = stem.map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
+    let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let name: String = name.trim_start_matches('.').chars().take(LONGEST).collect();
+    if name.is_empty() { "model".into() } else { name }
+}
+
+/// SHA-256 of a file; `each` is told of every piece's bytes.
+fn checksum(file: &Path, mut each: impl FnMut(u64) -> Result<()>) -> Result<String> {
+    let of = || format!("reading {}", file.display());
+    let (mut hash, mut reader) = (Sha256::new(), File::open(file).with_context(of)?);
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let n = reader.read(&mut piece).with_context(of)?;
+        if n == 0 {
+            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
+        }
+        hash.update(&piece[..n]);
+        each(n as u64)?;
+    }
+}

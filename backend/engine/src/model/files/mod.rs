@@ -1,0 +1,151 @@
+//! Models as people have them on their disks: a folder as Hugging Face's libraries write it, or a GGUF file.
+
+mod blocks;
+mod gguf;
+mod gguf_model;
+mod names;
+mod safetensors;
+
+pub use gguf::{Gguf, Value};
+
+use self::safetensors::Safetensors;
+use super::architecture::Architecture;
+use super::kernels::Kernels;
+use super::transformer::Transformer;
+use anyhow::{Context, Result, ensure};
+use moslim_shared::config::Precision;
+use names::Naming;
+use std::path::{Path, PathBuf};
+
+/// Named tensors of a file or of several.
+pub trait Tensors: Send + Sync {
+    /// Names of all of them.
+    fn names(&self) -> Vec<String>;
+    /// Dimensions of a tensor, rows first.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    /// How its numbers are stored.
+    fn storage(&self, name: &str) -> Option<String>;
+    /// Its numbers, row after row.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be read.
+    fn read(&self, name: &str) -> Result<Vec<f32>>;
+}
+
+/// A model in files, opened: what it is, with its weights still on disk.
+pub struct ModelFiles {
+    pub architecture: Architecture,
+    /// `tokenizer.json`.
+    pub tokenizer: String,
+    /// Its chat template, in Jinja.
+    pub template: Option<String>,
+    /// Texts of the tokens that begin a sequence and end an answer, where the model has them.
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    /// Every file that it is made of.
+    pub files: Vec<PathBuf>,
+    tensors: Box<dyn Tensors>,
+    naming: Naming,
+}
+
+/// Longest of the small files: configurations, templates, tokenizers.
+const LONGEST_TEXT: u64 = 64 << 20;
+
+impl ModelFiles {
+    /// Opens a folder or a GGUF file. `ignored`: fields of config.json that the caller vouches for.
+    ///
+    /// # Errors
+    /// When it is neither, is of an unknown family, has a field or a tensor that is not understood, or lacks one; the message names
+    /// the file, and the field or tensor.
+    pub fn open(path: &Path, ignored: &[String]) -> Result<Self> {
+        let out = if path.is_dir() { Self::open_folder(path, ignored)? } else { Self::open_gguf(path)? };
+        let check = out.naming.check_all_used(out.tensors.as_ref(), &out.architecture);
+        check.with_context(|| format!("in {}", path.display()))?;
+        Ok(out)
+    }
+
+    fn open_folder(folder: &Path, ignored: &[String]) -> Result<Self> {
+        let config = json(&folder.join("config.json"))?;
+        let mut architecture =
+            Architecture::of_config(&config, ignored).with_context(|| format!("in {}", folder.join("config.json").display()))?;
+        let tensors = Safetensors::open(folder)?;
+        let tokenizer = text(&folder.join("tokenizer.json"))?;
+        let beside = folder.join("tokenizer_config.json");
+        let settings = if beside.exists() { json(&beside)? } else { serde_json::Value::Null };
+        let token = |name: &str| match settings.get(name)? {
+            serde_json::Value::String(text) => Some(text.clone()),
+            object => object.get("content")?.as_str().map(String::from),
+        };
+        let jinja = folder.join("chat_template.jinja");
+        let template = match settings.get("chat_template") {
+            Some(serde_json::Value::String(text)) => Some(text.clone()),
+            // Several templates with names.
+            Some(serde_json::Value::Array(all)) => all
+                .iter()
+                .find(|t| t.get("name").and_then(|n| n.as_str()) == Some("default"))
+                .and_then(|t| t.get("template")?.as_str().map(String::from)),
+            _ if jinja.exists() => Some(text(&jinja)?),
+            _ => None,
+        };
+        // A file without a head shares its embeddings, whatever the configuration leaves out.
+        if !config.as_object().is_some_and(|c| c.contains_key("tie_word_embeddings")) {
+            architecture.tied = tensors.shape("lm_head.weight").is_none();
+        }
+        let mut files = vec![folder.join("config.json"), folder.join("tokenizer.json")];
+        files.extend([beside, jinja].into_iter().filter(|f| f.exists()));
+        files.extend(tensors.files().map(|name| folder.join(name)));
+        let (bos, eos) = (token("bos_token"), token("eos_token"));
+        Ok(Self { architecture, tokenizer, template, bos, eos, files, tensors: Box::new(tensors), naming: Naming::HuggingFace })
+    }
+
+    /// How the weights are stored: names of number formats, with how many tensors have each.
+    pub fn storages(&self) -> Vec<(String, usize)> {
+        let mut out: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+        for name in self.tensors.names() {
+            *out.entry(self.tensors.storage(&name).unwrap_or_default()).or_default() += 1;
+        }
+        out.into_iter().collect()
+    }
+
+    /// Whether every tensor that the model needs is there, in its shape. Reads no weights.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape; the message names it.
+    pub fn check(&self) -> Result<()> {
+        let parts = self.architecture.parts();
+        parts.into_iter().try_for_each(|part| self.naming.check(self.tensors.as_ref(), &self.architecture, part).map(drop))
+    }
+
+    /// The model on a device, in f32. `context`: longest sequence it will read; it is at most what the model can.
+    ///
+    /// # Errors
+    /// When a tensor is missing, damaged or of another shape; the message names it.
+    pub fn load<B: Kernels>(
+        &self,
+        context: usize,
+        precision: Precision,
+        device: &B::Device,
+        mut each: impl FnMut(usize),
+    ) -> Result<Transformer<B>> {
+        let mut done = 0;
+        Transformer::assemble(&self.architecture, precision, context, device, |part, _| {
+            let values = self.naming.read(self.tensors.as_ref(), &self.architecture, part)?;
+            done += values.len();
+            each(done);
+            Ok(values)
+        })
+    }
+}
+
+/// A small text file.
+fn text(path: &Path) -> Result<String> {
+    let of = || format!("reading {}", path.display());
+    let size = std::fs::metadata(path).with_context(of)?.len();
+    ensure!(size <= LONGEST_TEXT, "{}: is {size} bytes long; at most {LONGEST_TEXT} are allowed", path.display());
+    std::fs::read_to_string(path).with_context(of)
+}
+
+/// A small JSON file.
+fn json(path: &Path) -> Result<serde_json::Value> {
+    serde_json::from_str(&text(path)?).with_context(|| format!("reading {}", path.display()))
+}

@@ -1,0 +1,115 @@
+//! `moslim-lab models`: off-the-shelf models that the lab knows.
+
+use crate::cli::{ModelFolderArgs, ModelsCommand};
+use crate::commands::{print_json, print_line};
+use crate::failure::Failure;
+use crate::folder::DataFolder;
+use indicatif::{ProgressBar, ProgressStyle};
+use moslim_engine::keep::models::{KnownModel, Models, name_of};
+use moslim_engine::model::files::ModelFiles;
+use moslim_engine::run::off_the_shelf::{chat, read};
+use moslim_engine::text::chat::Message;
+use std::path::Path;
+
+/// Runs one of the commands about models.
+///
+/// # Errors
+/// Bad input names its option; a model that cannot be read says which file, field or tensor is at fault.
+pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
+    match command {
+        ModelsCommand::Add(args) => {
+            let data = DataFolder::resolve(args.folder.data.clone());
+            data.create().map_err(Failure::BadInput)?;
+            let path = Path::new(&args.model);
+            if !path.exists() {
+                return Err(Failure::field("model", format!("there is no folder or file {}", args.model)));
+            }
+            let name = args.name.clone().unwrap_or_else(|| name_of(path));
+            let style = ProgressStyle::with_template("Reading {bar:30} {bytes} of {total_bytes}").expect("a valid template");
+            let bar = ProgressBar::new(0).with_style(style);
+            let added = models(&data).add(path, &name, &args.ignore, |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+                Ok(())
+            });
+            bar.finish_and_clear();
+            let model = added.map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+            if args.json { print_json(&model) } else { print_line(&format!("Added {}\n{}", model.name, described(&model))) }
+        }
+        ModelsCommand::List(args) => {
+            let all = models(&DataFolder::resolve(args.folder.data.clone())).list()?;
+            if args.json {
+                return print_json(&all);
+            }
+            if all.is_empty() {
+                return print_line("No model was added yet: moslim-lab models add PATH");
+            }
+            all.iter().try_for_each(|m| print_line(&format!("{:<32} {:>8}  {}", m.name, count(m.weights), m.architecture.family)))
+        }
+        ModelsCommand::Show(args) => {
+            let model = opened(&args.folder, &args.model)?.0;
+            if args.json { print_json(&model) } else { print_line(&described(&model)) }
+        }
+        ModelsCommand::Logits(args) => {
+            let (_, files) = opened(&args.folder, &args.model)?;
+            let (text, added) = match (&args.text, &args.chat) {
+                (Some(text), _) => (text.clone(), true),
+                (None, Some(question)) => {
+                    let system = args.system.iter().map(|text| Message::new("system", text.as_str()));
+                    let messages: Vec<Message> = system.chain([Message::new("user", question.as_str())]).collect();
+                    (chat(&files, &messages)?, false)
+                }
+                (None, None) => return Err(Failure::field("text", "name a text with --text, or a question with --chat")),
+            };
+            let report = read(&files, &text, added, args.greedy, args.device)?;
+            if args.json {
+                return print_json(&report);
+            }
+            let nll = report.mean_negative_log_likelihood.map_or("-".into(), |n| format!("{n:.4} nats a token"));
+            print_line(&format!("{} tokens, mean negative log-likelihood {nll}", report.tokens.len()))?;
+            print_line(&report.continuation)
+        }
+    }
+}
+
+fn models(data: &DataFolder) -> Models {
+    Models::of(data.root())
+}
+
+/// A model by its name; its files are still what they were.
+fn opened(folder: &ModelFolderArgs, name: &str) -> Result<(KnownModel, ModelFiles), Failure> {
+    let models = models(&DataFolder::resolve(folder.data.clone()));
+    models.open(name).map_err(|e| Failure::BadInput(format!("{e:#}")))
+}
+
+/// A number of weights in words.
+fn count(weights: u64) -> String {
+    match weights as f64 {
+        n if n >= 1e9 => format!("{:.1} B", n / 1e9),
+        n if n >= 1e6 => format!("{:.0} M", n / 1e6),
+        n => format!("{:.0} k", n / 1e3),
+    }
+}
+
+/// What a person wants to know of a model.
+fn described(model: &KnownModel) -> String {
+    let a = &model.architecture;
+    let stored: Vec<String> = model.storages.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    let yes = |b: bool| if b { "yes" } else { "no" };
+    [
+        format!("  family         {}", a.family),
+        format!(
+            "  weights        {} ({} layers, width {}, vocabulary {})",
+            count(model.weights),
+            a.layers,
+            a.d_model,
+            a.vocabulary
+        ),
+        format!("  attention      {} heads of {}, {} for keys and values", a.heads, a.head_dim, a.kv_heads),
+        format!("  context        {} tokens", a.context),
+        format!("  stored as      {}", stored.join(", ")),
+        format!("  chat template  {}", yes(model.template)),
+        format!("  in             {}", model.path.display()),
+    ]
+    .join("\n")
+}
