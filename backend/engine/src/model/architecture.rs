@@ -167,7 +167,7 @@ impl Part {
 }
 
 /// Fields of config.json that change nothing in what the decoder computes.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 26] = [
     "architectures",
     "torch_dtype",
     "dtype",
@@ -176,8 +176,18 @@ const HARMLESS: [&str; 16] = [
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
+    "unk_token_id",
+    "sep_token_id",
     "initializer_range",
     "attention_dropout",
+    "hidden_dropout",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "is_decoder",
+    "id2label",
+    "label2id",
+    "name_or_path",
     "max_window_layers",
     "pretraining_tp",
     "is_llama_config",

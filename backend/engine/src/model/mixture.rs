@@ -5,8 +5,19 @@ use super::transformer::Transformer;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 
-/// `sum_i w_i theta_i`, weight by weight. `weights`: one for each of `experts`, which have the same shape.
+/// `sum_i w_i theta_i`, weight by weight; of adapted models, over the weights of their adapters. `weights`: one for each of
+/// `experts`, which have the same shape.
 pub fn mixture<B: Kernels>(experts: &[Transformer<B>], weights: &[f32]) -> Transformer<B> {
+    if experts[0].is_adapted() {
+        let own: Vec<_> = experts.iter().map(|e| e.adapters.clone()).collect();
+        let mut mixture = experts[0].clone();
+        mixture.adapters = mixed::<B, _>(&own, weights);
+        return mixture;
+    }
+    mixed(experts, weights)
+}
+
+fn mixed<B: Backend, M: Module<B>>(experts: &[M], weights: &[f32]) -> M {
     // Tensors of all experts in the order in which a module is visited, last first.
     let mut collected: Vec<Collected<B>> = experts
         .iter()
@@ -62,6 +73,8 @@ impl<B: Backend> ModuleMapper<B> for Mixer<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::adapter::AdapterConfig;
+    use crate::model::store::to_safetensors;
     use burn::backend::Flex;
     use moslim_shared::config::ModelConfig;
 
@@ -81,6 +94,12 @@ mod tests {
             (1..4).map(|seed| Transformer::new(&config, 20, 18, seed, &Default::default())).collect();
         let values = |t: &Transformer<Flex>| -> Vec<f32> { t.embedding.val().into_data().to_vec().unwrap() };
         assert_eq!(values(&mixture(&experts, &[0.0, 1.0, 0.0])), values(&experts[1]));
+        let adapted: Vec<Transformer<Flex>> =
+            (1..3).map(|seed| experts[0].clone().adapted(&AdapterConfig::default(), seed)).collect();
+        let mixed = mixture(&adapted, &[0.25, 0.75]);
+        assert_eq!(values(&mixed), values(&experts[0]), "what is frozen is not touched");
+        let a = |t: &Transformer<Flex>| to_safetensors::<Flex, _>(t).unwrap();
+        assert!(a(&mixed) != a(&adapted[0]) && a(&mixture(&adapted, &[0.0, 1.0])) == a(&adapted[1]));
         let half = mixture(&experts, &[0.5, 0.0, 0.5]);
         for ((h, a), b) in values(&half).iter().zip(values(&experts[0])).zip(values(&experts[2])) {
             assert!((h - (a + b) / 2.0).abs() < 1e-6);

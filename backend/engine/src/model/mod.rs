@@ -1,8 +1,10 @@
 //! Models: a decoder-only transformer of the Llama family, what it computes, how it generates, and how it is kept.
 
+pub mod adapter;
 pub mod architecture;
 pub mod files;
 pub mod generate;
+pub mod initialiser;
 pub mod kernels;
 pub mod memory;
 pub mod mixture;

@@ -3,6 +3,7 @@
 use super::TrainBackend;
 use super::kernels::{AdamStep, Kernels};
 use super::packed::map;
+use super::store::{from_safetensors, to_safetensors};
 use anyhow::{Context, Result};
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
@@ -128,20 +129,17 @@ impl<B: TrainBackend, M: AutodiffModule<B>> Trainee<B, M> {
         (self, norm)
     }
 
-    /// Model and optimiser state, bit for bit.
+    /// What is trained of the model, and the optimiser's state, bit for bit.
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
-        let recorder = Recording::default();
-        let model = recorder.record(self.model.clone().into_record(), ()).context("recording the model")?;
-        let optimizer = recorder.record(self.optimizer.to_record(), ()).context("recording the optimiser")?;
+        let model = to_safetensors::<B, M>(&self.model)?;
+        let optimizer = Recording::default().record(self.optimizer.to_record(), ()).context("recording the optimiser")?;
         Ok((model, optimizer))
     }
 
     /// Restores what [`Trainee::to_bytes`] gave for a model of the same shape.
     pub fn from_bytes(mut self, model: Vec<u8>, optimizer: Vec<u8>, device: &B::Device) -> Result<Self> {
-        let recorder = Recording::default();
-        let record = recorder.load::<M::Record>(model, device).context("reading the model's record")?;
-        self.model = self.model.load_record(record);
-        let record = recorder.load(optimizer, device).context("reading the optimiser's record")?;
+        self.model = from_safetensors::<B, M>(self.model, model)?;
+        let record = Recording::default().load(optimizer, device).context("reading the optimiser's record")?;
         self.optimizer = self.optimizer.load_record(record);
         Ok(self)
     }

@@ -1,22 +1,74 @@
-//! Weights as safetensors.
+//! Weights as safetensors. Of a model whose weights are frozen under adapters, what is trained: adapters and heads.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use burn::prelude::*;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 
+/// Whether a tensor is a weight of the decoder itself, of a policy or of a model on a trunk.
+fn is_frozen(path: &str) -> bool {
+    let own = path.strip_prefix("trunk.").unwrap_or(path);
+    ["embedding", "norm", "head"].contains(&own) || own.starts_with("layers.")
+}
+
+/// Whether the model has adapters, so that its own weights are frozen.
+fn is_adapted<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> bool {
+    model.collect(None, None, false).iter().any(|tensor| tensor.full_path().contains("adapters."))
+}
+
 /// The model's weights as safetensors.
+///
+/// # Errors
+/// When they cannot be collected.
 pub fn to_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> Result<Vec<u8>> {
     let mut store = SafetensorsStore::from_bytes(None).clear_metadata();
+    if is_adapted::<B, M>(model) {
+        store = store.with_predicate(|path, _| !is_frozen(path));
+    }
     model.save_into(&mut store).map_err(|e| anyhow!("collecting weights: {e}"))?;
     store.get_bytes().map_err(|e| anyhow!("collecting weights: {e}"))
 }
 
-/// Loads weights into a model of the same shape.
+/// Loads weights into a model of the same shape. An adapted model keeps its frozen weights.
 ///
 /// # Errors
 /// When a tensor is missing, has another shape, or the bytes are not safetensors.
 pub fn from_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(mut model: M, bytes: Vec<u8>) -> Result<M> {
-    let mut store = SafetensorsStore::from_bytes(Some(bytes));
-    model.load_from(&mut store).map_err(|e| anyhow!("reading weights: {e}"))?;
+    let adapted = is_adapted::<B, M>(&model);
+    let mut store = SafetensorsStore::from_bytes(Some(bytes)).allow_partial(adapted);
+    let applied = model.load_from(&mut store).map_err(|e| anyhow!("reading weights: {e}"))?;
+    if let Some((path, _)) = applied.missing.iter().find(|(path, _)| !is_frozen(path)) {
+        bail!("reading weights: the tensor {path} is missing");
+    }
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::adapter::AdapterConfig;
+    use crate::model::transformer::Transformer;
+    use burn::backend::Flex;
+    use moslim_shared::config::ModelConfig;
+
+    fn model(seed: u64) -> Transformer<Flex> {
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, ..Default::default() };
+        Transformer::new(&config, 50, 40, seed, &Default::default())
+    }
+
+    #[test]
+    fn what_is_trained_is_kept_and_the_rest_is_left_alone() {
+        let config = AdapterConfig { rank: 2, ..Default::default() };
+        let (first, second) = (model(3).adapted(&config, 1), model(3).adapted(&config, 2));
+        let bytes = to_safetensors::<Flex, _>(&second).unwrap();
+        assert!(bytes.len() < to_safetensors::<Flex, _>(&model(3)).unwrap().len() / 2);
+        let loaded = from_safetensors(first, bytes.clone()).unwrap();
+        assert_eq!(to_safetensors::<Flex, _>(&loaded).unwrap(), bytes);
+        let embedding = |m: &Transformer<Flex>| m.embedding.val().into_data().to_vec::<f32>().unwrap();
+        assert_eq!(embedding(&loaded), embedding(&model(3)));
+        // Neither can be read as the other.
+        assert!(from_safetensors(model(3), bytes).is_err());
+        let whole = to_safetensors::<Flex, _>(&model(3)).unwrap();
+        let error = from_safetensors(model(3).adapted(&config, 1), whole).unwrap_err().to_string();
+        assert!(error.contains("adapters"), "{error}");
+    }
 }

@@ -1,7 +1,9 @@
 //! A decoder-only transformer of the Llama family: RMS norm, rotary embeddings, grouped-query attention, SwiGLU. What differs
 //! between families are the switches of [`Architecture`].
 
+use super::adapter::{Adapter, AdapterConfig, LayerAdapters, adapters};
 use super::architecture::{Architecture, LayerPart, Part};
+use super::initialiser::Initialiser;
 use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
 use super::packed::Packed;
 use super::span::Span;
@@ -9,9 +11,6 @@ use anyhow::{Result, ensure};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::{ModelConfig, Precision};
-use rand::Rng;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use std::sync::Arc;
 
 /// Standard deviation of initial weights; projections back into the residual stream are divided by `sqrt(2 layers)`.
@@ -46,6 +45,8 @@ pub struct Transformer<B: Backend> {
     norm: Param<Tensor<B, 1>>,
     /// `[d_model, outputs]` when the embeddings are not tied.
     head: Option<Param<Tensor<B, 2>>>,
+    /// Of every layer, in a model that is adapted; none otherwise.
+    pub(super) adapters: Vec<LayerAdapters<B>>,
     /// The first `outputs` entries of the vocabulary can be written.
     outputs: usize,
     #[module(skip)]
@@ -54,35 +55,8 @@ pub struct Transformer<B: Backend> {
     precision: Precision,
     #[module(skip)]
     norm_eps: f32,
-}
-
-/// Draws normal weights on the host, so that they do not depend on the device.
-pub struct Initialiser {
-    rng: StdRng,
-}
-
-impl Initialiser {
-    /// Weights that depend on `seed` alone.
-    pub fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed) }
-    }
-
-    /// `N(0, std^2)` numbers.
-    pub fn normal(&mut self, n: usize, std: f64) -> Vec<f32> {
-        (0..n)
-            .map(|_| {
-                // Box-Muller; one of the pair is enough here.
-                let u: f64 = 1.0 - self.rng.random::<f64>();
-                let v: f64 = self.rng.random();
-                (std * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-            })
-            .collect()
-    }
-
-    /// A matrix parameter of `N(0, std^2)` numbers.
-    pub fn matrix<B: Backend>(&mut self, rows: usize, columns: usize, std: f64, device: &B::Device) -> Param<Tensor<B, 2>> {
-        Param::from_tensor(Tensor::from_data(TensorData::new(self.normal(rows * columns, std), [rows, columns]), device))
-    }
+    #[module(skip)]
+    architecture: Arc<Architecture>,
 }
 
 /// Tokens or positions as a tensor.
@@ -149,8 +123,59 @@ impl<B: Kernels> Transformer<B> {
         let norm = param(get(Part::Norm), device)?;
         let rope = Arc::new(RopeTable::new(context.min(a.context), &a.rope.frequencies(a.head_dim)));
         let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, rope };
-        let (outputs, norm_eps) = (a.outputs, a.norm_eps);
-        Ok(Self { embedding, layers, norm, head, outputs, shape: Arc::new(shape), precision, norm_eps })
+        Ok(Self {
+            embedding,
+            layers,
+            norm,
+            head,
+            adapters: Vec::new(),
+            outputs: a.outputs,
+            shape: Arc::new(shape),
+            precision,
+            norm_eps: a.norm_eps,
+            architecture: Arc::new(a.clone()),
+        })
+    }
+
+    /// The same model, its weights frozen, with fresh adapters that are trained instead. The weights are shared, not copied.
+    pub fn adapted(self, config: &AdapterConfig, seed: u64) -> Self {
+        let fresh = adapters(config, &self.architecture, seed, &self.device());
+        let mut frozen = self.no_grad();
+        frozen.adapters = fresh;
+        frozen
+    }
+
+    /// The model without its adapters: what they adapt.
+    pub fn unadapted(mut self) -> Self {
+        self.adapters = Vec::new();
+        self
+    }
+
+    /// Whether it is adapted, and its own weights are frozen.
+    pub fn is_adapted(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
+    /// The model with what its adapters have learnt added to its weights.
+    pub fn merged(mut self) -> Self {
+        let sum = |w: Param<Tensor<B, 2>>, adapter: &Option<Adapter<B>>| match adapter {
+            Some(adapter) => w.map(|w| w + adapter.matrix()),
+            None => w,
+        };
+        let adapters = std::mem::take(&mut self.adapters);
+        self.layers = self
+            .layers
+            .into_iter()
+            .zip(&adapters)
+            .map(|(layer, own)| Layer {
+                qkv: sum(layer.qkv, &own.qkv),
+                attention_out: sum(layer.attention_out, &own.attention_out),
+                gate_up: sum(layer.gate_up, &own.gate_up),
+                down: sum(layer.down, &own.down),
+                ..layer
+            })
+            .collect();
+        self
     }
 
     /// Where the weights are.
@@ -187,22 +212,43 @@ impl<B: Kernels> Transformer<B> {
         B::projection(x, w, transposed, added, self.precision)
     }
 
+    /// `x w`, plus what layer `l`'s adapter of the part adds, plus `added`.
+    fn adapt(
+        &self,
+        (l, part): (usize, LayerPart),
+        x: Tensor<B, 2>,
+        w: Tensor<B, 2>,
+        added: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
+        let Some(adapter) = self.adapters.get(l).and_then(|own| own.of(part)) else { return self.project(x, w, false, added) };
+        let own = adapter.added(x.clone(), self.precision);
+        self.project(
+            x,
+            w,
+            false,
+            Some(match added {
+                Some(added) => added + own,
+                None => own,
+            }),
+        )
+    }
+
     fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
         let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), self.norm_eps);
-            let mixed = attention(l, self.queries_keys_values(layer, normed));
-            x = self.project(mixed, layer.attention_out.val(), false, Some(x));
+            let mixed = attention(l, self.queries_keys_values(l, layer, normed));
+            x = self.adapt((l, LayerPart::AttentionOut), mixed, layer.attention_out.val(), Some(x));
             let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), self.norm_eps);
-            let fed = B::swiglu(self.project(normed, layer.gate_up.val(), false, None));
-            x = self.project(fed, layer.down.val(), false, Some(x));
+            let fed = B::swiglu(self.adapt((l, LayerPart::GateUp), normed, layer.gate_up.val(), None));
+            x = self.adapt((l, LayerPart::Down), fed, layer.down.val(), Some(x));
         }
         B::rms_norm(x, self.norm.val(), self.norm_eps)
     }
 
     /// Not yet rotated, `[n, qkv_dim]`.
-    fn queries_keys_values(&self, layer: &Layer<B>, normed: Tensor<B, 2>) -> Tensor<B, 2> {
-        let qkv = self.project(normed, layer.qkv.val(), false, None);
+    fn queries_keys_values(&self, l: usize, layer: &Layer<B>, normed: Tensor<B, 2>) -> Tensor<B, 2> {
+        let qkv = self.adapt((l, LayerPart::Qkv), normed, layer.qkv.val(), None);
         let qkv = match &layer.qkv_bias {
             Some(bias) => qkv + bias.val().unsqueeze(),
             None => qkv,
@@ -256,6 +302,7 @@ impl<B: Kernels> Transformer<B> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::adapter::Target;
     use super::super::packed::Group;
     use super::*;
     use burn::backend::Flex;
@@ -263,6 +310,48 @@ mod tests {
     fn model(tied: bool) -> Transformer<Flex> {
         let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: tied, ..Default::default() };
         Transformer::new(&config, 50, 40, 3, &Default::default())
+    }
+
+    #[test]
+    fn an_adapted_model_begins_as_it_was_and_equals_what_it_is_merged_to() {
+        let plain = model(true);
+        let packed = Packed::new(&[Group { prompt: &[1, 5, 9, 30], answers: vec![&[4, 6, 11]] }]);
+        let said = |m: &Transformer<Flex>| values(m.logits(m.hidden(&packed)));
+        let config =
+            AdapterConfig { rank: 3, alpha: 6.0, targets: vec![Target::QProj, Target::VProj, Target::OProj, Target::UpProj] };
+        let mut adapted = plain.clone().adapted(&config, 7);
+        assert_eq!(said(&adapted), said(&plain), "B is zero");
+        // Something is learnt.
+        adapted.adapters = adapted.adapters.into_iter().map(|own| own.map(&mut Shift)).collect();
+        let (got, merged) = (said(&adapted), said(&adapted.clone().merged()));
+        assert!(got.iter().zip(said(&plain)).any(|(a, b)| (a - b).abs() > 0.05));
+        for (a, b) in got.iter().zip(merged) {
+            assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} is not {b}");
+        }
+        assert_eq!(said(&adapted.unadapted()), said(&plain));
+    }
+
+    /// Adds to every weight.
+    struct Shift;
+
+    impl burn::module::ModuleMapper<Flex> for Shift {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<Flex, D>>) -> Param<Tensor<Flex, D>> {
+            param.map(|w| w + 0.1)
+        }
+    }
+
+    #[test]
+    fn only_adapters_get_gradients_in_an_adapted_model() {
+        type Taped = burn::backend::Autodiff<Flex>;
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, ..Default::default() };
+        let model = Transformer::<Taped>::new(&config, 50, 40, 3, &Default::default());
+        let packed = Packed::new(&[Group { prompt: &[1, 5, 9], answers: vec![&[4, 6]] }]);
+        let adapted = model.adapted(&AdapterConfig::default(), 7);
+        let grads = adapted.answer_log_probs(&packed, 1.0).sum().backward();
+        assert!(adapted.embedding.val().grad(&grads).is_none() && adapted.layers[0].down.val().grad(&grads).is_none());
+        let grads = burn::optim::GradientsParams::from_grads(grads, &adapted);
+        // A of every matrix, B of every part.
+        assert_eq!(grads.len(), config.layers * (4 + 7));
     }
 
     fn values<const D: usize>(t: Tensor<Flex, D>) -> Vec<f32> {

@@ -4,9 +4,10 @@ pub mod frozen;
 pub mod loss;
 pub mod train;
 
+use crate::model::initialiser::Initialiser;
 use crate::model::kernels::Kernels;
 use crate::model::packed::Packed;
-use crate::model::transformer::{Initialiser, Transformer, index_tensor};
+use crate::model::transformer::{Transformer, index_tensor};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::ModelConfig;

@@ -1,0 +1,156 @@
+//! Low-rank adapters (LoRA, Hu et al. 2022): `x W + alpha / rank * x A B`, with `W` frozen, `A` drawn at random and `B` zero, so that
+//! an adapted model begins as the model it adapts.
+//!
+//! Matrices that are one here and several in files (queries, keys, values; gate and up) have an adapter for each of those, so that
+//! what is learnt can be written down as others have it.
+
+use super::architecture::{Architecture, LayerPart};
+use super::initialiser::Initialiser;
+use super::kernels::Kernels;
+use burn::module::Param;
+use burn::prelude::*;
+use moslim_shared::config::Precision;
+use serde::{Deserialize, Serialize};
+
+/// A matrix that can have an adapter, by the name that the field gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    QProj,
+    KProj,
+    VProj,
+    OProj,
+    GateProj,
+    UpProj,
+    DownProj,
+}
+
+impl Target {
+    pub const ALL: [Self; 7] = [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+
+    /// Its name in Hugging Face's models.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::QProj => "q_proj",
+            Self::KProj => "k_proj",
+            Self::VProj => "v_proj",
+            Self::OProj => "o_proj",
+            Self::GateProj => "gate_proj",
+            Self::UpProj => "up_proj",
+            Self::DownProj => "down_proj",
+        }
+    }
+}
+
+/// Which matrices have adapters, and of which rank.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterConfig {
+    pub rank: usize,
+    /// What is added is multiplied by `alpha / rank`.
+    pub alpha: f64,
+    pub targets: Vec<Target>,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, targets: Target::ALL.to_vec() }
+    }
+}
+
+/// Adapters of the matrices that make one of ours.
+#[derive(Module, Debug)]
+pub struct Adapter<B: Backend> {
+    /// Side by side: `[in, adapted matrices * rank]`.
+    a: Param<Tensor<B, 2>>,
+    /// Of every adapted matrix, `[rank, out]`.
+    b: Vec<Param<Tensor<B, 2>>>,
+    /// Columns of every matrix, and whether it is adapted.
+    #[module(skip)]
+    columns: Vec<(usize, bool)>,
+    #[module(skip)]
+    scale: f32,
+}
+
+/// The adapters of a layer.
+#[derive(Module, Debug)]
+pub struct LayerAdapters<B: Backend> {
+    pub qkv: Option<Adapter<B>>,
+    pub attention_out: Option<Adapter<B>>,
+    pub gate_up: Option<Adapter<B>>,
+    pub down: Option<Adapter<B>>,
+}
+
+impl<B: Kernels> Adapter<B> {
+    /// `rows`: entries of the input; `columns`: of every matrix of the output, and whether it is adapted. `None` where none is.
+    fn new(
+        config: &AdapterConfig,
+        rows: usize,
+        columns: Vec<(usize, bool)>,
+        init: &mut Initialiser,
+        device: &B::Device,
+    ) -> Option<Self> {
+        let adapted: Vec<usize> = columns.iter().filter(|(_, adapted)| *adapted).map(|(n, _)| *n).collect();
+        if adapted.is_empty() {
+            return None;
+        }
+        // As spread as PEFT draws it where it is asked for Gaussian numbers: 1 / rank.
+        let a = init.matrix(rows, adapted.len() * config.rank, 1.0 / config.rank as f64, device);
+        let b = adapted.iter().map(|&n| Param::from_tensor(Tensor::zeros([config.rank, n], device))).collect();
+        Some(Self { a, b, columns, scale: (config.alpha / config.rank as f64) as f32 })
+    }
+
+    /// What is added to `x W`. `x`: `[n, in]`; returns `[n, out]`.
+    pub fn added(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
+        let (n, device) = (x.dims()[0], x.device());
+        let narrow = B::projection(x, self.a.val(), false, None, precision) * self.scale;
+        let rank = narrow.dims()[1] / self.b.len();
+        let mut parts = Vec::with_capacity(self.columns.len());
+        let mut at = 0;
+        for &(columns, adapted) in &self.columns {
+            if adapted {
+                let own = narrow.clone().narrow(1, at * rank, rank);
+                parts.push(B::projection(own, self.b[at].val(), false, None, precision));
+                at += 1;
+            } else {
+                parts.push(Tensor::zeros([n, columns], &device));
+            }
+        }
+        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
+    }
+
+    /// What it adds to the matrix itself, `[in, out]`.
+    pub fn matrix(&self) -> Tensor<B, 2> {
+        let rows = self.a.dims()[0];
+        let eye: Tensor<B, 2> = Tensor::eye(rows, &self.a.val().device());
+        self.added(eye, Precision::F32)
+    }
+}
+
+/// Fresh adapters for every layer of a decoder.
+pub fn adapters<B: Kernels>(config: &AdapterConfig, a: &Architecture, seed: u64, device: &B::Device) -> Vec<LayerAdapters<B>> {
+    let mut init = Initialiser::new(seed);
+    let has = |target: Target| config.targets.contains(&target);
+    let (queries, keys) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    let mut one = |rows: usize, columns: Vec<(usize, bool)>| Adapter::new(config, rows, columns, &mut init, device);
+    (0..a.layers)
+        .map(|_| LayerAdapters {
+            qkv: one(a.d_model, vec![(queries, has(Target::QProj)), (keys, has(Target::KProj)), (keys, has(Target::VProj))]),
+            attention_out: one(queries, vec![(a.d_model, has(Target::OProj))]),
+            gate_up: one(a.d_model, vec![(a.d_ff, has(Target::GateProj)), (a.d_ff, has(Target::UpProj))]),
+            down: one(a.d_ff, vec![(a.d_model, has(Target::DownProj))]),
+        })
+        .collect()
+}
+
+impl<B: Backend> LayerAdapters<B> {
+    /// The adapter of a part of the layer, if it has one.
+    pub fn of(&self, part: LayerPart) -> Option<&Adapter<B>> {
+        match part {
+            LayerPart::Qkv => self.qkv.as_ref(),
+            LayerPart::AttentionOut => self.attention_out.as_ref(),
+            LayerPart::GateUp => self.gate_up.as_ref(),
+            LayerPart::Down => self.down.as_ref(),
+            _ => None,
+        }
+    }
+}
