@@ -4,6 +4,7 @@
 use super::write_atomically;
 use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
+use crate::text::chat::ChatTemplate;
 use crate::text::tokenizer;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,10 @@ impl Models {
         let files = ModelFiles::open(&path, ignored)?;
         files.check().with_context(|| format!("in {}", path.display()))?;
         tokenizer(&files.tokenizer, files.architecture.vocabulary).with_context(|| format!("in {}", path.display()))?;
+        if let Some(template) = &files.template {
+            let read = ChatTemplate::new(template, files.bos.as_deref(), files.eos.as_deref());
+            read.with_context(|| format!("in {}", path.display()))?;
+        }
         let sizes = files.files.iter().map(|f| Ok(std::fs::metadata(f)?.len())).collect::<Result<Vec<u64>>>()?;
         let (total, mut done) = (sizes.iter().sum(), 0);
         let mut known = Vec::new();

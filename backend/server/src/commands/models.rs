@@ -61,7 +61,7 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
                 }
                 (None, None) => return Err(Failure::field("text", "name a text with --text, or a question with --chat")),
             };
-            let report = read(&files, &text, added, args.greedy, args.device)?;
+            let report = read(&files, &text, added, args.greedy, args.device).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
             if args.json {
                 return print_json(&report);
             }

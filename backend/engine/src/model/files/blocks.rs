@@ -221,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_read_as_the_formats_own_library_reads_them() {
+        let text = include_str!("../../../../../tests/fixtures/models/blocks.json");
+        let blocks: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_str(text).unwrap();
+        assert_eq!(blocks.len(), 6);
+        for (name, block) in blocks {
+            let storage = Storage::ALL.into_iter().find(|row| row.2 == name).unwrap().0;
+            let bytes: Vec<u8> = serde_json::from_value(block["bytes"].clone()).unwrap();
+            let values: Vec<f32> = serde_json::from_value(block["values"].clone()).unwrap();
+            for (i, (got, want)) in storage.read(&bytes, K).unwrap().iter().zip(&values).enumerate() {
+                assert!((got - want).abs() < 1e-6, "{name} {i}: {got} is not {want}");
+            }
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_blocks_are_refused() {
         assert_eq!((Storage::Q4_0.bytes(33), Storage::Q4K.bytes(512), Storage::F32.bytes(usize::MAX)), (None, Some(288), None));
         assert!(Storage::Q8_0.read(&[0; 33], 32).is_err());

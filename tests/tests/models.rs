@@ -1,0 +1,224 @@
+//! Off-the-shelf models: what the lab computes is what transformers computes (fixtures/make_models.py made the models and wrote down
+//! what it makes of them), and what cannot be computed is refused by name, with nothing half-added.
+
+use moslim_tests::{Process, text};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models")
+}
+
+/// A command about models, and its one JSON document or what it complained about.
+fn models(data: &Path, args: &[&str]) -> Result<Value, String> {
+    let all: Vec<&str> = [&["models"][..], args, &["--data", text(data), "--json"]].concat();
+    let output = Process::lab(&all).wait();
+    match output.code {
+        Some(0) => Ok(serde_json::from_str(&output.stdout).expect("one JSON document")),
+        Some(2) => Err(output.stderr),
+        other => panic!("{args:?} ended with {other:?}: {}", output.stderr),
+    }
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+#[test]
+fn every_family_computes_what_transformers_computes() {
+    let data = tempfile::tempdir().unwrap();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(fixtures()).unwrap().map(Result::unwrap).filter(|e| e.path().is_dir()) {
+        let (folder, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        let file = folder.join("model.gguf");
+        models(data.path(), &["add", text(if file.exists() { &file } else { &folder }), "--name", &name]).unwrap();
+        let expected: Value = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+        for case in ["texts", "chats"].iter().flat_map(|kind| expected[kind].as_array().unwrap()) {
+            let (option, what) = match case["text"].as_str() {
+                Some(text) => ("--text", text),
+                None => ("--chat", case["question"].as_str().unwrap()),
+            };
+            let got = models(data.path(), &["logits", &name, option, what, "--greedy", "24", "--device", "cpu"]).unwrap();
+            let place = format!("{name}: {what:?}");
+            assert_eq!(got["tokens"], case["tokens"], "{place}");
+            assert_eq!(got["greedy"], case["greedy"], "{place}");
+            let nll = [&got["mean_negative_log_likelihood"], &case["nll"]].map(|v| v.as_f64().unwrap());
+            assert!((nll[0] - nll[1]).abs() < 1e-5, "{place}: {nll:?}");
+            let (ours, theirs) = (numbers(&got["logits"]), numbers(&case["logits"]));
+            assert_eq!(ours.len(), theirs.len());
+            let largest = theirs.iter().fold(0.0f64, |most, l| most.max(l.abs()));
+            let apart = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0f64, f64::max);
+            assert!(apart < 1e-5 * largest, "{place}: {apart} apart, of {largest}");
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    let listed = models(data.path(), &["list"]).unwrap();
+    let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    assert_eq!(listed, names);
+    assert_eq!(names.len(), 12, "{names:?}");
+}
+
+/// A copy of a fixture that a test may spoil.
+fn copy(name: &str, into: &Path) -> PathBuf {
+    let to = into.join(name);
+    fs::create_dir_all(&to).unwrap();
+    for entry in fs::read_dir(fixtures().join(name)).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    to
+}
+
+/// Changes a JSON file.
+fn change(file: &Path, how: impl Fn(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    how(&mut value);
+    fs::write(file, value.to_string()).unwrap();
+}
+
+#[test]
+fn what_is_no_model_is_refused_by_name_and_leaves_nothing() {
+    type Spoil = fn(&Path);
+    let cases: [(&str, &str, Spoil, &[&str]); 14] = [
+        (
+            "a shard is missing",
+            "llama3",
+            |f| {
+                fs::remove_file(f.join("model-00002-of-00002.safetensors")).unwrap_or_else(|_| {
+                    let shard = fs::read_dir(f).unwrap().map(|e| e.unwrap().path()).find(|p| text(p).contains("-of-")).unwrap();
+                    fs::remove_file(shard).unwrap();
+                })
+            },
+            &["model.safetensors.index.json", "which is not there"],
+        ),
+        (
+            "a shard is elsewhere",
+            "llama3",
+            |f| {
+                change(&f.join("model.safetensors.index.json"), |v| {
+                    v["weight_map"]["model.norm.weight"] = json!("../x.safetensors")
+                });
+            },
+            &["weight_map.model.norm.weight", "names no file of this folder"],
+        ),
+        (
+            "an unknown family",
+            "llama",
+            |f| change(&f.join("config.json"), |v| v["model_type"] = json!("gpt_neox")),
+            &["config.json", "gpt_neox", "known are llama, mistral, qwen2, qwen3"],
+        ),
+        (
+            "a field that is not understood",
+            "llama",
+            |f| change(&f.join("config.json"), |v| v["logit_softcap"] = json!(30.0)),
+            &["logit_softcap", "--ignore"],
+        ),
+        (
+            "another width",
+            "llama",
+            |f| change(&f.join("config.json"), |v| v["intermediate_size"] = json!(96)),
+            &["model.layers.0.mlp.gate_proj.weight", "[64, 32]", "[96, 32]"],
+        ),
+        (
+            "a layer too many",
+            "llama",
+            |f| change(&f.join("config.json"), |v| v["num_hidden_layers"] = json!(3)),
+            &["model.layers.2", "is missing"],
+        ),
+        (
+            "a layer too few",
+            "llama",
+            |f| change(&f.join("config.json"), |v| v["num_hidden_layers"] = json!(1)),
+            &["model.layers.1", "has no place"],
+        ),
+        (
+            "a header of 4 GB",
+            "llama",
+            |f| {
+                let file = f.join("model.safetensors");
+                let mut bytes = fs::read(&file).unwrap();
+                bytes[..8].copy_from_slice(&(1u64 << 32).to_le_bytes());
+                fs::write(file, bytes).unwrap();
+            },
+            &["model.safetensors", "4294967296"],
+        ),
+        (
+            "weights that were cut off",
+            "llama",
+            |f| {
+                let file = f.join("model.safetensors");
+                let bytes = fs::read(&file).unwrap();
+                fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
+            },
+            &["model.safetensors", "another size"],
+        ),
+        (
+            "tokens without embeddings",
+            "llama",
+            |f| {
+                change(&f.join("tokenizer.json"), |v| v["model"]["vocab"]["strange"] = json!(5000));
+            },
+            &["tokenizer", "5000"],
+        ),
+        ("no tokenizer", "llama", |f| fs::remove_file(f.join("tokenizer.json")).unwrap(), &["tokenizer.json"]),
+        (
+            "a template that is none",
+            "llama",
+            |f| fs::write(f.join("chat_template.jinja"), "{% if %}").unwrap(),
+            &["chat template", "line 1"],
+        ),
+        (
+            "a GGUF file that was cut off",
+            "gguf-llama",
+            |f| {
+                let bytes = fs::read(f.join("model.gguf")).unwrap();
+                fs::write(f.join("model.gguf"), &bytes[..bytes.len() - 100]).unwrap();
+            },
+            &["model.gguf", "ends after the file"],
+        ),
+        (
+            "a GGUF file with more tensors than bytes",
+            "gguf-llama",
+            |f| {
+                let mut bytes = fs::read(f.join("model.gguf")).unwrap();
+                bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+                fs::write(f.join("model.gguf"), bytes).unwrap();
+            },
+            &["model.gguf", "more than fit"],
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (n, (case, fixture, spoil, said)) in cases.into_iter().enumerate() {
+        let model = copy(fixture, &folder.path().join(n.to_string()));
+        spoil(&model);
+        let path = if fixture.starts_with("gguf") { model.join("model.gguf") } else { model };
+        let data = folder.path().join("data");
+        let error = models(&data, &["add", text(&path), "--name", "spoilt"]).expect_err(case);
+        assert!(said.iter().all(|s| error.contains(s)) && !error.contains("panicked"), "{case}: {error}");
+        assert_eq!(models(&data, &["list"]).unwrap(), json!([]), "{case}");
+    }
+}
+
+#[test]
+fn a_model_is_known_by_its_name_and_by_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let model = copy("llama", folder.path());
+    let added = models(&data, &["add", text(&model)]).unwrap();
+    assert_eq!((added["name"].as_str(), added["architecture"]["layers"].as_u64()), (Some("llama"), Some(2)));
+    // Once more is no error; another under the same name is.
+    models(&data, &["add", text(&model)]).unwrap();
+    let other = fixtures().join("qwen2");
+    let error = models(&data, &["add", text(&other), "--name", "llama"]).unwrap_err();
+    assert!(error.contains("llama is taken") && error.contains("--name"), "{error}");
+    for name in ["../x", ".hidden", "a b"] {
+        assert!(models(&data, &["add", text(&other), "--name", name]).unwrap_err().contains("name:"));
+    }
+    assert!(models(&data, &["show", "nobody"]).unwrap_err().contains("known are llama"));
+    let error = models(&data, &["logits", "llama", "--text", &"a".repeat(4_000)]).unwrap_err();
+    assert!(error.contains("reads at most 512"), "{error}");
+    change(&model.join("config.json"), |v| v["rms_norm_eps"] = json!(0.25));
+    let error = models(&data, &["show", "llama"]).unwrap_err();
+    assert!(error.contains("config.json") && error.contains("add the model again"), "{error}");
+}
