@@ -2,6 +2,7 @@
 //!
 //! Here belong loaders of tasks, one folder or file each, and what they have in common. Tokens, models and rewards do not.
 
+pub mod style;
 pub mod world;
 
 use anyhow::{Context, Result};
