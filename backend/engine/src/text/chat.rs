@@ -158,4 +158,64 @@ mod tests {
             assert!(error.contains("chat template") && error.contains(said), "{source}: {error}");
         }
     }
+
+    #[test]
+    fn no_template_makes_it_fall() {
+        use rand::seq::IndexedRandom;
+        use rand::{Rng, SeedableRng};
+        let pieces = [
+            "{%",
+            "%}",
+            "{{",
+            "}}",
+            "-",
+            " for m in messages ",
+            " if ",
+            " else ",
+            " endif ",
+            " endfor ",
+            "m",
+            ".",
+            "content",
+            "[",
+            "]",
+            "0",
+            "'a'",
+            "+",
+            "*",
+            "99999999",
+            "|",
+            "trim",
+            "(",
+            ")",
+            " set x = ",
+            " in ",
+            "range",
+            " not ",
+            " loop.first ",
+            "\n",
+            "text",
+            "{#",
+            "#}",
+            " macro f() ",
+            " endmacro ",
+            "f()",
+            ".strip()",
+            ".split('a')",
+            " tojson ",
+            "~",
+            "==",
+            "x",
+        ];
+        let count = std::env::var("MOSLIM_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let one = [Message::new("user", "a")];
+        let mut rendered = 0;
+        for _ in 0..count {
+            let n = rng.random_range(1..24);
+            let source: String = (0..n).map(|_| *pieces.choose(&mut rng).unwrap()).collect();
+            rendered += usize::from(self::rendered(&source, &one).is_ok());
+        }
+        assert!(rendered > 10, "{rendered}");
+    }
 }

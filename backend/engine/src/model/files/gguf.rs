@@ -247,3 +247,46 @@ impl Tensors for Gguf {
         place.storage.read(&bytes, place.shape.iter().product())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::spoilt;
+    use super::*;
+
+    #[test]
+    fn no_header_makes_it_fall() {
+        let bytes = include_bytes!("../../../../../tests/fixtures/models/gguf-llama/model.gguf");
+        let read = |bytes: &[u8]| header(bytes, bytes.len() as u64);
+        let (values, tensors) = read(bytes).unwrap();
+        assert_eq!(
+            (values["llama.block_count"].size(), tensors["blk.0.ffn_down.weight"].shape.as_slice()),
+            (Some(2), &[32, 64][..])
+        );
+        // Read or refused: never a panic, and every tensor within the file.
+        let mut refused = 0;
+        for bytes in spoilt(bytes, 12_000) {
+            match read(&bytes) {
+                Ok((_, tensors)) => assert!(tensors.values().all(|t| t.from + t.bytes as u64 <= bytes.len() as u64)),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 300, "{refused}");
+    }
+
+    #[test]
+    fn arrays_do_not_nest_for_ever() {
+        // An array of arrays of arrays, each with one element.
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend([0u64, 1].map(u64::to_le_bytes).concat());
+        bytes.extend(1u64.to_le_bytes());
+        bytes.extend(b"a");
+        bytes.extend(9u32.to_le_bytes());
+        for _ in 0..1000 {
+            bytes.extend(9u32.to_le_bytes());
+            bytes.extend(1u64.to_le_bytes());
+        }
+        let error = format!("{:#}", header(&bytes[..], bytes.len() as u64).unwrap_err());
+        assert!(error.contains("the value a") && error.contains("nested"), "{error}");
+    }
+}

@@ -149,3 +149,35 @@ fn text(path: &Path) -> Result<String> {
 fn json(path: &Path) -> Result<serde_json::Value> {
     serde_json::from_str(&text(path)?).with_context(|| format!("reading {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    /// Copies of `bytes` that are spoilt at random within the first `header` of them: bits, whole numbers, and where they end. Two
+    /// thousand, or as many as the environment variable MOSLIM_FUZZ says.
+    pub fn spoilt(bytes: &[u8], header: usize) -> impl Iterator<Item = Vec<u8>> {
+        let count = std::env::var("MOSLIM_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+        let mut rng = StdRng::seed_from_u64(1);
+        (0..count).map(move |_| {
+            let mut copy = bytes.to_vec();
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..header.min(copy.len().saturating_sub(8)));
+                match rng.random_range(0..4) {
+                    0 => copy[at] ^= 1 << rng.random_range(0..8),
+                    1 => copy[at] = rng.random(),
+                    2 => {
+                        let number: u64 = [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 40][rng.random_range(0..5)];
+                        copy[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                    }
+                    _ => copy.truncate(rng.random_range(9..=copy.len().max(10))),
+                }
+                if copy.len() < 64 {
+                    break;
+                }
+            }
+            copy
+        })
+    }
+}

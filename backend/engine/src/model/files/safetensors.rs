@@ -3,7 +3,7 @@
 use super::Tensors;
 use super::blocks::Storage;
 use anyhow::{Context, Result, bail, ensure};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -85,6 +85,33 @@ impl Safetensors {
     }
 }
 
+/// The tensors that the header of a file of `size` bytes describes, each once; `file`: its position among the files.
+fn header(reader: &mut impl Read, size: u64, file: usize) -> Result<Vec<(String, Place)>> {
+    let mut length = [0; 8];
+    reader.read_exact(&mut length).context("it ends within its header")?;
+    let header = u64::from_le_bytes(length);
+    ensure!(
+        header <= LONGEST_HEADER && header <= size.saturating_sub(8),
+        "its header says it is {header} bytes long; the file has {size}, and at most {LONGEST_HEADER} are allowed"
+    );
+    let mut text = vec![0; header as usize];
+    reader.read_exact(&mut text)?;
+    let metadata: Metadata = serde_json::from_slice(&text).context("its header")?;
+    let begin = 8 + header;
+    ensure!(begin + metadata.data_len() as u64 == size, "its header describes another size than its {size} bytes");
+    let place = |(tensor, info): (String, &TensorInfo)| {
+        let storage = match info.dtype {
+            Dtype::F32 => Storage::F32,
+            Dtype::F16 => Storage::F16,
+            Dtype::BF16 => Storage::Bf16,
+            other => bail!("the tensor {tensor} is stored as {other:?}; types that can be read are F32, F16 and BF16"),
+        };
+        let (from, to) = info.data_offsets;
+        Ok((tensor, Place { file, storage, shape: info.shape.clone(), from: begin + from as u64, bytes: to - from }))
+    };
+    metadata.tensors().into_iter().map(place).collect()
+}
+
 /// Names of the weight files in a folder.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let index = folder.join(INDEX);
@@ -137,5 +164,22 @@ impl Tensors for Safetensors {
         let read = file.seek(SeekFrom::Start(place.from)).and_then(|_| file.read_exact(&mut bytes));
         read.with_context(|| format!("reading {name} of {file_name}"))?;
         place.storage.read(&bytes, place.shape.iter().product())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::spoilt;
+    use super::*;
+
+    #[test]
+    fn no_header_makes_it_fall() {
+        let bytes = include_bytes!("../../../../../tests/fixtures/models/llama/model.safetensors");
+        let read = |bytes: &[u8]| header(&mut &bytes[..], bytes.len() as u64, 0);
+        let all: usize = read(bytes).unwrap().iter().map(|(_, place)| place.bytes).sum();
+        assert!(all > 80_000 && all < bytes.len());
+        // Read or refused: never a panic, never more memory than the file has bytes.
+        let refused = spoilt(bytes, 4_000).filter(|bytes| read(bytes).is_err()).count();
+        assert!(refused > 1_000, "{refused}");
     }
 }
