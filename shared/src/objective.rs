@@ -16,6 +16,9 @@ pub struct Objective {
     /// Whether a method that maximises everything wants the highest class; else it wants the lowest.
     #[serde(default = "yes")]
     pub higher_is_better: bool,
+    /// How each class is asked for in words: several wordings, of which training uses all but the last. Empty where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wordings: Vec<Vec<String>>,
 }
 
 fn yes() -> bool {
@@ -31,7 +34,24 @@ impl Objective {
             description: description.into(),
             classes: classes.iter().map(|c| c.to_string()).collect(),
             higher_is_better: true,
+            wordings: Vec::new(),
         }
+    }
+
+    /// The same objective with wordings of every class.
+    pub fn in_words(self, wordings: &[&[&str]]) -> Self {
+        Self { wordings: wordings.iter().map(|all| all.iter().map(|w| w.to_string()).collect()).collect(), ..self }
+    }
+
+    /// What asks for `class` in words: its `n`th wording, the last where there are not as many; else its name and label.
+    pub fn said(&self, class: usize, n: usize) -> String {
+        let own = self.wordings.get(class).and_then(|all| all.get(n).or(all.last()));
+        own.cloned().unwrap_or_else(|| format!("{}: {}.", self.name, self.classes[class]))
+    }
+
+    /// Wordings of each class that training may use: all but the last.
+    pub fn trained_wordings(&self) -> usize {
+        self.wordings.iter().map(Vec::len).min().map_or(1, |n| n.saturating_sub(1).max(1))
     }
 
     /// The same objective, of which less is better.

@@ -412,7 +412,8 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let mut figure = meter.measure(0, 0.0, || {
         let now = learner.take().expect("put back below");
         let aim = Aim::Preference;
-        let prompts = draw_prompts(c.prompts, &corpus.train_questions, (&targets, None), &tokenizer, &aim, &mut rng);
+        let prompts = draw_prompts(c.prompts, &corpus.train_questions, (&targets, None), &tokenizer, &aim, &mut rng)
+            .expect("the world's prompts are plain text");
         let actors = Actors {
             policy: &now.policy.model.valid(),
             reference: &reference,

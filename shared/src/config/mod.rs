@@ -15,6 +15,6 @@ pub use difference::{Difference, differences};
 pub use models::{ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind};
 pub use policy::{
     Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,
-    TargetConfig,
+    TargetConfig, TargetWording,
 };
 pub use run::{EvaluationConfig, EvaluationSplit, Problem, RunConfig};

@@ -199,8 +199,22 @@ pub struct TargetConfig {
     /// Share of prompts that ask for what is near the front, in [0, 1]: half of them for the best class of every objective but one, as
     /// RiC draws its goals, half for the best class of some objectives.
     pub near_front_share: f64,
+    /// How prompts say what they ask for.
+    pub wording: TargetWording,
     /// Pairs of targets that never occur together in training; evaluation measures them apart.
     pub held_out: Vec<[Target; 2]>,
+}
+
+/// How a training prompt says what it asks for. The lab's own models, which have a token for every tag, read nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetWording {
+    #[default]
+    Tags,
+    /// In one of the task's wordings.
+    Words,
+    /// A third in tags, a third in words, a third in both.
+    Mixed,
 }
 
 impl Default for TargetConfig {
@@ -215,6 +229,7 @@ impl Default for TargetConfig {
             shuffled_share: 0.5,
             impossible_share: 0.05,
             near_front_share: 0.0,
+            wording: TargetWording::Tags,
             held_out: vec![
                 pair("helpfulness", 2, "verbosity", 3),
                 pair("helpfulness", 1, "verbosity", 1),

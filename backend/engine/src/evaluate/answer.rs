@@ -7,8 +7,8 @@ use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::reward::frozen::FrozenRewardModel;
-use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
+use crate::text::{Manner, Tokenizer, UNSEEN};
 use anyhow::Result;
 use moslim_shared::mapping::{map_reward, map_weighted};
 use moslim_shared::objective::Objective;
@@ -116,21 +116,19 @@ impl Route {
     /// When the tokenizer fails.
     pub fn prompt(&self, question: &[u32], ask: &Ask, tokenizer: &Tokenizer, objectives: &[Objective]) -> Result<Vec<u32>> {
         if ask.wording == Wording::Words && !self.wordings().is_empty() {
-            let named = ask.preference.asked().map(|(i, t)| format!("{}: {}", objectives[i].name, objectives[i].classes[t]));
-            let mut text = tokenizer.encode(&format!("{}.", named.collect::<Vec<_>>().join(", ")))?;
-            text.extend_from_slice(question);
-            return Ok(tokenizer.untagged_prompt(&text));
+            let said = ask.preference.asked().map(|(i, t)| objectives[i].said(t, UNSEEN));
+            return tokenizer.prompt_after(&said.collect::<Vec<_>>().join(" "), question);
         }
         let nothing = Preference::none(ask.preference.0.len());
         let preference = if ask.wording == Wording::Missing { &nothing } else { &ask.preference };
         Ok(match self {
             Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => tokenizer.untagged_prompt(question),
             Self::Tags => {
-                let mut order: Vec<usize> = (0..preference.0.len()).collect();
+                let mut manner = Manner::plain(preference.0.len());
                 if ask.wording == Wording::Reversed {
-                    order.reverse();
+                    manner.order.reverse();
                 }
-                tokenizer.prompt(question, preference, &order)
+                tokenizer.prompt(question, preference, &manner)?
             }
             Self::Scores { mean, std } => {
                 let z = |(i, t): (usize, &Option<usize>)| t.map(|t| (t as f64 - mean[i]) / std[i].max(1e-3));

@@ -74,7 +74,8 @@ impl Menu {
                 }
             }
             // The policy reads roles, tags and question, the reward model the same without tags; both read the answer.
-            let question = |q: usize| x.questions[q].tokens.len() + 2;
+            let framing = x.tokenizer.framing();
+            let question = |q: usize| x.questions[q].tokens.len() + framing;
             let read = pairs.iter().map(|(q, a)| 2 * question(*q) + offer.preference.active() + 2 * a.tokens.len());
             report.work.forward_tokens += (samples * read.sum::<usize>()) as u64;
             reached.push(means);
@@ -156,21 +157,36 @@ fn high(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
 pub(super) mod tests {
     use super::*;
     use crate::data::world::objectives;
+    use std::collections::HashSet;
 
     #[test]
     fn combinations_of_high_classes_are_tried() {
         let objectives = objectives();
-        let all = candidates(&objectives, &[0, 1, 2, 3]);
+        let all = high(&objectives, &[0, 1, 2, 3]);
         assert_eq!((all.len(), all[0].active()), (81, 0));
-        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        let distinct: HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), 81);
         // Brevity counts: the lowest classes of verbosity are its best.
         assert!(all.iter().all(|p| p.0[3].is_none_or(|c| c <= 1) && p.0[0].is_none_or(|c| c >= 3)));
-        assert_eq!(candidates(&objectives, &[2]).len(), 3);
+        assert_eq!(high(&objectives, &[2]).len(), 3);
         let many: Vec<Objective> = (0..12).map(|n| Objective::new(&format!("o{n}"), "", "", &["0", "1", "2"])).collect();
-        let all = candidates(&many, &(0..12).collect::<Vec<_>>());
+        let all = high(&many, &(0..12).collect::<Vec<_>>());
         assert_eq!(all.len(), 256);
         assert!(all.iter().all(|p| p.0[11] == Some(2)));
+    }
+
+    #[test]
+    fn goals_near_the_front_are_tried_too_each_once() {
+        let all = candidates(&objectives(), &[0, 1, 2, 3]);
+        let distinct: HashSet<_> = all.iter().collect();
+        // Every class but the best two of five, four, three and five.
+        assert_eq!((all.len(), distinct.len()), (81 + 3 + 2 + 1 + 3, 90));
+        for (i, class) in [(0, 2), (1, 0), (2, 0), (3, 4)] {
+            let mut near = Preference(vec![Some(4), Some(3), Some(2), Some(0)]);
+            near.0[i] = Some(class);
+            assert!(distinct.contains(&near), "{near:?}");
+        }
+        assert_eq!(candidates(&objectives(), &[2]).len(), 4);
     }
 
     /// A menu whose offers reach these utilities on training questions.
@@ -197,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_menu_is_tried_with_the_same_number_of_samples() {
-        for (offers, samples) in [(81, 1), (14, 1), (94, 1), (14, 8)] {
+        for (offers, samples) in [(90, 1), (14, 1), (94, 1), (14, 8)] {
             let all = offers * samples * questions_each(offers, samples);
             assert!((SAMPLES - offers * samples..=SAMPLES).contains(&all), "{all}");
         }

@@ -92,8 +92,10 @@ pub fn run<B: TrainBackend>(
     });
     let (reward_model, reward_report, calibration_seconds) = calibrate::<B>(job, &setting, &reward_models, progress)?;
     // The reference is the SFT policy; both start with the same fresh tag embeddings, so KL starts at 0.
-    let tags: Vec<u32> = setting.tokenizer.tag_tokens().collect();
-    let start = sft.copy_embedding(&tags, setting.tokenizer.user, config.seed);
+    let start = match setting.tokenizer.tag_tokens() {
+        Some((tags, like)) => sft.copy_embedding(&tags, like, config.seed),
+        None => sft,
+    };
     let ready = Ready { reward_model, held_out, reference: start.valid(), start, origin: sft_key };
 
     let key = kept::key(job, &ready, &name)?;

@@ -110,18 +110,18 @@ pub fn optimise<B: TrainBackend>(
             higher_is_better: &setting.higher_is_better(),
         };
         // Sample questions and targets t, G answers to each, and their rewards r - beta KL.
-        let mut prompts = draw(c.prompts, rng);
+        let mut prompts = draw(c.prompts, rng)?;
         let (mut rollouts, mut work) = roll_out(&actors, &prompts, c, beta, rng.random());
         if c.optimizer == PolicyOptimizer::Dapo {
             let again = |prompts: &[Prompt], seed| roll_out(&actors, prompts, c, beta, seed);
             let least = c.dapo.least_deviation;
-            work += redraw_flat_groups(&mut rollouts, &mut prompts, least, draw, again, rng);
+            work += redraw_flat_groups(&mut rollouts, &mut prompts, least, draw, again, rng)?;
         }
         // Compare within the group (RLOO: A_j = r_j - mean of the other rewards), and ascend on E[A log pi(y | x, t)].
         let learning_rate = learning_rate(c.learning_rate, step, stage.total());
         let tagged = (prompts.as_slice(), &targets, questions.as_slice(), &setting.tokenizer);
         let rows = (setting.corpus.known_texts(), setting.corpus.train.as_slice());
-        let supervised = beside(&rollouts, tagged, rows, c, rng);
+        let supervised = beside(&rollouts, tagged, rows, c, rng)?;
         let update = Update { prompts: &prompts, config: c, beta, learning_rate, iteration: step, supervised: &supervised };
         let (next, report) = learner.update(&mut rollouts, &update, rng);
         learner = next;

@@ -5,7 +5,7 @@ use super::kernels::{AdamStep, Kernels};
 use super::packed::map;
 use super::store::{from_safetensors, to_safetensors};
 use anyhow::{Context, Result};
-use burn::module::{AutodiffModule, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer, SimpleOptimizer};
 use burn::prelude::*;
@@ -129,19 +129,45 @@ impl<B: TrainBackend, M: AutodiffModule<B>> Trainee<B, M> {
         (self, norm)
     }
 
-    /// What is trained of the model, and the optimiser's state, bit for bit.
+    /// What is trained of the model, and the optimiser's state with the names under which it knows the model's tensors, bit for bit.
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
-        let model = to_safetensors::<B, M>(&self.model)?;
-        let optimizer = Recording::default().record(self.optimizer.to_record(), ()).context("recording the optimiser")?;
-        Ok((model, optimizer))
+        let mut names = Names(Vec::new());
+        self.model.visit(&mut names);
+        let state = Recording::default().record(self.optimizer.to_record(), ()).context("recording the optimiser")?;
+        // Their number, they themselves, and the record.
+        let numbers = std::iter::once(names.0.len() as u64).chain(names.0);
+        let all = numbers.flat_map(u64::to_le_bytes).chain(state).collect();
+        Ok((to_safetensors::<B, M>(&self.model)?, all))
     }
 
     /// Restores what [`Trainee::to_bytes`] gave for a model of the same shape.
     pub fn from_bytes(mut self, model: Vec<u8>, optimizer: Vec<u8>, device: &B::Device) -> Result<Self> {
-        self.model = from_safetensors::<B, M>(self.model, model)?;
-        let record = Recording::default().load(optimizer, device).context("reading the optimiser's record")?;
+        let mut numbers = optimizer.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
+        let count = usize::try_from(numbers.next().unwrap_or(0)).context("reading the optimiser's state")?;
+        let mut names: Vec<u64> = numbers.take(count).collect();
+        let state = optimizer.get(8 * (names.len() + 1)..).filter(|_| names.len() == count);
+        let state = state.context("the optimiser's state ends early")?.to_vec();
+        names.reverse();
+        self.model = from_safetensors::<B, M>(self.model, model)?.map(&mut Names(names));
+        let record = Recording::default().load(state, device).context("reading the optimiser's record")?;
         self.optimizer = self.optimizer.load_record(record);
         Ok(self)
+    }
+}
+
+/// Numbers by which tensors are known, in the order in which a model is visited; given, the last first.
+struct Names(Vec<u64>);
+
+impl<B: Backend> ModuleVisitor<B> for Names {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.push(param.id.val());
+    }
+}
+
+impl<B: Backend> ModuleMapper<B> for Names {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, value, mapper) = param.consume();
+        Param::from_mapped_value(self.0.pop().map_or(id, ParamId::from), value, mapper)
     }
 }
 

@@ -7,6 +7,7 @@ use super::targets::TargetSampler;
 use super::update::{Supervised, by_prompt};
 use crate::text::Tokenizer;
 use crate::text::corpus::{Encoded, EncodedQuestion, batch_rows};
+use anyhow::Result;
 use moslim_shared::config::PolicyConfig;
 use moslim_shared::distribution::argmax;
 use moslim_shared::preference::Preference;
@@ -20,7 +21,7 @@ pub fn beside(
     (texts, rated): (&[Encoded], &[Encoded]),
     config: &PolicyConfig,
     rng: &mut StdRng,
-) -> Vec<Supervised> {
+) -> Result<Vec<Supervised>> {
     let mut out = Vec::new();
     if config.sft_mix > 0.0 && !texts.is_empty() {
         out.extend(batch_rows(texts, config.prompts, rng).into_iter().map(|row| Supervised {
@@ -33,14 +34,14 @@ pub fn beside(
         let (_, targets, _, tokenizer) = tagged;
         for row in batch_rows(rated, config.prompts, rng) {
             let Some(preference) = targets.of_labels(&row.labels, rng) else { continue };
-            let prompt = tokenizer.prompt(row.question(), &preference, &targets.order(rng));
+            let prompt = tokenizer.prompt(row.question(), &preference, &targets.manner(rng))?;
             out.push(Supervised { prompt, answer: row.tokens[row.answer..].to_vec(), weight: config.rated_mix });
         }
     }
     if config.hindsight > 0.0 {
-        out.extend(hindsight(rollouts, tagged, config.hindsight, rng));
+        out.extend(hindsight(rollouts, tagged, config.hindsight, rng)?);
     }
-    out
+    Ok(out)
 }
 
 /// One sample of each prompt that ended by itself, tagged with the classes that it achieved of the objectives that were asked for;
@@ -50,7 +51,7 @@ fn hindsight(
     (prompts, targets, questions, tokenizer): (&[Prompt], &TargetSampler, &[EncodedQuestion], &Tokenizer),
     weight: f64,
     rng: &mut StdRng,
-) -> Vec<Supervised> {
+) -> Result<Vec<Supervised>> {
     let mut out = Vec::new();
     for group in by_prompt(rollouts) {
         let ended: Vec<&Rollout> = group.iter().filter(|r| r.answer.ended).collect();
@@ -58,11 +59,11 @@ fn hindsight(
         let prompt = &prompts[rollout.prompt];
         let achieved = achieved(&prompt.preference, rollout);
         if targets.is_trained(&achieved) {
-            let tokens = tokenizer.prompt(&questions[prompt.question].tokens, &achieved, &targets.order(rng));
+            let tokens = tokenizer.prompt(&questions[prompt.question].tokens, &achieved, &targets.manner(rng))?;
             out.push(Supervised { prompt: tokens, answer: rollout.answer.tokens.clone(), weight });
         }
     }
-    out
+    Ok(out)
 }
 
 /// The most probable class of every objective that was asked for.

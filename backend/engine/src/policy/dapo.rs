@@ -6,6 +6,7 @@
 
 use super::rollout::{Prompt, Rollout};
 use super::update::by_prompt;
+use anyhow::Result;
 use moslim_shared::summary::Work;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -37,21 +38,24 @@ pub fn is_nearly_flat(group: &[Rollout], least: f64) -> bool {
 
 /// Dynamic sampling: prompts whose samples all got about the same score teach nothing by comparison, and are replaced by new ones, a
 /// few times. `draw(n)` gives new prompts, `roll_out(prompts, seed)` samples and scores them. Returns the work of the latter.
+///
+/// # Errors
+/// When `draw` fails.
 pub fn redraw_flat_groups(
     rollouts: &mut Vec<Rollout>,
     prompts: &mut [Prompt],
     least_deviation: f64,
-    draw: impl Fn(usize, &mut StdRng) -> Vec<Prompt>,
+    draw: impl Fn(usize, &mut StdRng) -> Result<Vec<Prompt>>,
     roll_out: impl Fn(&[Prompt], u64) -> (Vec<Rollout>, Work),
     rng: &mut StdRng,
-) -> Work {
+) -> Result<Work> {
     let mut work = Work::default();
     for _ in 0..REDRAWS {
         let flat: Vec<usize> = by_prompt(rollouts).filter(|g| is_nearly_flat(g, least_deviation)).map(|g| g[0].prompt).collect();
         if flat.is_empty() {
             break;
         }
-        let fresh = draw(flat.len(), rng);
+        let fresh = draw(flat.len(), rng)?;
         let (new, own) = roll_out(&fresh, rng.random());
         work += own;
         rollouts.retain(|r| !flat.contains(&r.prompt));
@@ -62,7 +66,7 @@ pub fn redraw_flat_groups(
         rollouts.sort_by_key(|r| r.prompt);
         rollouts.iter_mut().enumerate().for_each(|(n, r)| r.index = n);
     }
-    work
+    Ok(work)
 }
 
 #[cfg(test)]
@@ -96,13 +100,13 @@ mod tests {
         let mut prompts: Vec<Prompt> = (0..3).map(prompt).collect();
         let mut rng = rand::SeedableRng::seed_from_u64(1);
         let asked = std::cell::RefCell::new(Vec::new());
-        let draw = |n: usize, _: &mut StdRng| (0..n).map(|i| prompt(10 + i)).collect::<Vec<_>>();
+        let draw = |n: usize, _: &mut StdRng| Ok((0..n).map(|i| prompt(10 + i)).collect());
         let again = |prompts: &[Prompt], _| {
             asked.borrow_mut().push(prompts.len());
             let new = (0..prompts.len()).flat_map(|p| [0.0, 1.0].map(|score| rollout(p, score, 1))).collect();
             (new, Work { forward_tokens: 7, training_tokens: 0 })
         };
-        let work = redraw_flat_groups(&mut rollouts, &mut prompts, 0.05, draw, again, &mut rng);
+        let work = redraw_flat_groups(&mut rollouts, &mut prompts, 0.05, draw, again, &mut rng).unwrap();
         assert_eq!((asked.into_inner(), work.forward_tokens), (vec![2], 7));
         assert_eq!(prompts.iter().map(|p| p.question).collect::<Vec<_>>(), [10, 1, 11]);
         let seen: Vec<(usize, f64)> = rollouts.iter().map(|r| (r.prompt, r.score)).collect();

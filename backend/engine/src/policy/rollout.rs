@@ -9,6 +9,7 @@ use crate::model::transformer::Transformer;
 use crate::reward::frozen::FrozenRewardModel;
 use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
+use anyhow::Result;
 use moslim_shared::config::PolicyConfig;
 use moslim_shared::kl::k1;
 use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, map_group, map_weighted};
@@ -84,7 +85,7 @@ pub fn draw_prompts(
     tokenizer: &Tokenizer,
     aim: &Aim,
     rng: &mut StdRng,
-) -> Vec<Prompt> {
+) -> Result<Vec<Prompt>> {
     (0..n)
         .map(|_| {
             let question = rng.random_range(0..questions.len());
@@ -92,8 +93,8 @@ pub fn draw_prompts(
                 Aim::Preference => targets.draw(&questions[question].text, gold, rng),
                 Aim::Weights(weights) => Preference::none(weights.len()),
             };
-            let tokens = tokenizer.prompt(&questions[question].tokens, &preference, &targets.order(rng));
-            Prompt { question, preference, tokens }
+            let tokens = tokenizer.prompt(&questions[question].tokens, &preference, &targets.manner(rng))?;
+            Ok(Prompt { question, preference, tokens })
         })
         .collect()
 }

@@ -4,7 +4,8 @@
 //! the prompts keeps such targets, so that a policy learns what comes nearest.
 
 use crate::data::Gold;
-use moslim_shared::config::{RunConfig, Target};
+use crate::text::{Manner, Said};
+use moslim_shared::config::{RunConfig, Target, TargetWording};
 use moslim_shared::objective::{Objective, index_of};
 use moslim_shared::preference::Preference;
 use rand::Rng;
@@ -23,6 +24,9 @@ pub struct TargetSampler {
     shuffled_share: f64,
     impossible_share: f64,
     near_front_share: f64,
+    wording: TargetWording,
+    /// Wordings of each class that training prompts choose from.
+    wordings: usize,
     /// Best class of each objective.
     best: Vec<usize>,
     held_out: Vec<[(usize, usize); 2]>,
@@ -74,6 +78,8 @@ impl TargetSampler {
             shuffled_share: config.targets.shuffled_share,
             impossible_share: config.targets.impossible_share,
             near_front_share: config.targets.near_front_share,
+            wording: config.targets.wording,
+            wordings: objectives.iter().map(Objective::trained_wordings).min().unwrap_or(1),
             best: objectives.iter().map(Objective::best_class).collect(),
             held_out: config.targets.held_out.iter().filter_map(|p| pair_positions(p, objectives)).collect(),
         }
@@ -200,13 +206,21 @@ impl TargetSampler {
         }
     }
 
-    /// The order in which the tags of a prompt are written.
-    pub fn order(&self, rng: &mut StdRng) -> Vec<usize> {
+    /// How a prompt says what it asks for: the order of the objectives, and whether in tags or in words.
+    pub fn manner(&self, rng: &mut StdRng) -> Manner {
         let mut order: Vec<usize> = (0..self.cumulative.len()).collect();
         if rng.random_bool(self.shuffled_share) {
             order.shuffle(rng);
         }
-        order
+        let said = match self.wording {
+            TargetWording::Tags => Said::Tags,
+            TargetWording::Words => Said::Words(rng.random_range(0..self.wordings)),
+            TargetWording::Mixed => {
+                let n = rng.random_range(0..self.wordings);
+                [Said::Tags, Said::Words(n), Said::Both(n)][rng.random_range(0..3)]
+            }
+        };
+        Manner { order, said }
     }
 }
 

@@ -7,14 +7,17 @@ use anyhow::Result;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One row as tokens.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// `<user>` question `<assistant>` answer `<eos>`
+    /// A prompt that asks for nothing, the answer, and the end of the sequence.
     pub tokens: Vec<u32>,
     /// Where the answer begins.
     pub answer: usize,
+    /// Where the question's own tokens are.
+    pub question: Range<usize>,
     pub labels: Vec<Option<usize>>,
     /// As [`Row::part`].
     pub part: usize,
@@ -23,7 +26,7 @@ pub struct Encoded {
 impl Encoded {
     /// The question's own tokens, without roles.
     pub fn question(&self) -> &[u32] {
-        &self.tokens[1..self.answer - 1]
+        &self.tokens[self.question.clone()]
     }
 
     /// Question and answer.
@@ -110,11 +113,14 @@ impl Corpus {
 }
 
 fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
-    let mut tokens = tokenizer.untagged_prompt(&tokenizer.encode(&row.question)?);
+    let question = tokenizer.encode(&row.question)?;
+    let mut tokens = tokenizer.untagged_prompt(&question);
     let answer = tokens.len();
+    let from = tokenizer.before_question();
+    let question = from..from + question.len();
     tokens.extend(tokenizer.encode(&row.answer)?);
     tokens.push(tokenizer.eos);
-    Ok(Encoded { tokens, answer, labels: row.labels.clone(), part: row.part })
+    Ok(Encoded { tokens, answer, question, labels: row.labels.clone(), part: row.part })
 }
 
 /// Rows that answer the same question, for every question with at least two.

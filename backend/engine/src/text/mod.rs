@@ -1,13 +1,18 @@
-//! Text: the tokenizer, and how a question, tags and an answer become tokens.
+//! Text: the tokenizer, and how a question, a preference and an answer become tokens.
 //!
-//! A sequence is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token. Tokens that a
-//! model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them.
+//! A sequence of the lab's own models is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token.
+//! Tokens that such a model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them. An
+//! off-the-shelf model has its own tokenizer and chat template, and reads preferences as text in the system message.
 
 pub mod chat;
 pub mod corpus;
+mod frame;
+
+pub use frame::{ChatFormat, Manner, Said, UNSEEN};
 
 use crate::data::Splits;
 use anyhow::{Context, Result, anyhow, ensure};
+use frame::Chat;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use std::path::Path;
@@ -19,15 +24,27 @@ const EOS: &str = "<eos>";
 const USER: &str = "<user>";
 const ASSISTANT: &str = "<assistant>";
 
-/// A Hugging Face tokenizer with the special tokens of the lab.
-#[derive(Debug, Clone)]
+/// A Hugging Face tokenizer, and what it puts around questions.
+#[derive(Clone, Debug)]
 pub struct Tokenizer {
+    /// Special tokens in texts stay text.
     inner: tokenizers::Tokenizer,
     pub eos: u32,
-    pub user: u32,
-    assistant: u32,
-    /// `tags[objective][class]`
-    tags: Vec<Vec<u32>>,
+    vocabulary: usize,
+    outputs: usize,
+    frame: Frame,
+}
+
+#[derive(Clone, Debug)]
+enum Frame {
+    /// The lab's own.
+    Own {
+        user: u32,
+        assistant: u32,
+        /// `tags[objective][class]`
+        tags: Vec<Vec<u32>>,
+    },
+    Chat(Box<Chat>),
 }
 
 /// Turns the library's boxed errors into ours.
@@ -83,13 +100,31 @@ impl Tokenizer {
         Self::with_specials(inner, objectives)
     }
 
-    fn with_specials(inner: tokenizers::Tokenizer, objectives: &[Objective]) -> Result<Self> {
+    fn with_specials(mut inner: tokenizers::Tokenizer, objectives: &[Objective]) -> Result<Self> {
+        // A user's "<eos>" must not end the sequence.
+        inner.set_encode_special_tokens(true);
         let id = |token: &str| inner.token_to_id(token).ok_or_else(|| anyhow!("the tokenizer has no token \"{token}\""));
         let tags = objectives
             .iter()
             .map(|o| (0..o.class_count()).map(|c| id(&o.tag(c))).collect::<Result<Vec<_>>>())
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { eos: id(EOS)?, user: id(USER)?, assistant: id(ASSISTANT)?, tags, inner })
+        let (eos, vocabulary) = (id(EOS)?, inner.get_vocab_size(true));
+        let frame = Frame::Own { user: id(USER)?, assistant: id(ASSISTANT)?, tags };
+        // What may be written is everything up to the end-of-sequence token.
+        Ok(Self { eos, vocabulary, outputs: eos as usize + 1, frame, inner })
+    }
+
+    /// The tokenizer of an off-the-shelf model, with its chat template. `json`: its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it cannot be read, does not fit the model, or its template cannot be taken apart.
+    pub fn chat(json: &str, format: &ChatFormat, objectives: &[Objective]) -> Result<Self> {
+        let mut inner = tokenizer(json, format.vocabulary)?;
+        let eos = &format.eos;
+        let eos = inner.token_to_id(eos).with_context(|| format!("tokenizer: has no token \"{eos}\", which ends an answer"))?;
+        let frame = Frame::Chat(Box::new(Chat::new(format, &inner, objectives)?));
+        inner.set_encode_special_tokens(true);
+        Ok(Self { eos, vocabulary: format.vocabulary, outputs: format.vocabulary, frame, inner })
     }
 
     /// Reads a `tokenizer.json`.
@@ -109,24 +144,29 @@ impl Tokenizer {
 
     /// Entries of the vocabulary.
     pub fn vocabulary(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.vocabulary
     }
 
-    /// Entries that a model may write: everything up to the end-of-sequence token.
+    /// The first of them, which a model may write.
     pub fn outputs(&self) -> usize {
-        self.eos as usize + 1
+        self.outputs
     }
 
-    /// Every tag's token.
-    pub fn tag_tokens(&self) -> impl Iterator<Item = u32> + '_ {
-        self.tags.iter().flatten().copied()
+    /// Every tag's token, and the token that they are first read like; none where tags are text.
+    pub fn tag_tokens(&self) -> Option<(Vec<u32>, u32)> {
+        match &self.frame {
+            Frame::Own { user, tags, .. } => Some((tags.iter().flatten().copied().collect(), *user)),
+            Frame::Chat(_) => None,
+        }
     }
 
     /// Tokens of plain text. Special tokens that a user wrote into the text stay text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        // A user's "<eos>" must not end the sequence: break the pattern of special tokens, which all start with '<'.
-        let safe = text.replace('<', "< ");
-        Ok(self.inner.encode(safe.as_str(), false).map_err(library)?.get_ids().to_vec())
+        let text = match &self.frame {
+            Frame::Chat(chat) if chat.trims => text.trim(),
+            _ => text,
+        };
+        Ok(self.inner.encode(text, false).map_err(library)?.get_ids().to_vec())
     }
 
     /// Text of answer tokens; stops at the end of the sequence.
@@ -135,31 +175,59 @@ impl Tokenizer {
         Ok(self.inner.decode(&tokens[..end], true).map_err(library)?.trim_start().to_string())
     }
 
-    /// `<user>` tags question `<assistant>`. The tags stand in the order of `order`, a permutation of the objectives.
-    pub fn prompt(&self, question: &[u32], preference: &Preference, order: &[usize]) -> Vec<u32> {
-        let mut out = vec![self.user];
-        out.extend(order.iter().filter_map(|&i| preference.0[i].map(|class| self.tags[i][class])));
-        out.extend_from_slice(question);
-        out.push(self.assistant);
-        out
+    /// The prompt that asks a question for what `preference` says, in that manner.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn prompt(&self, question: &[u32], preference: &Preference, manner: &Manner) -> Result<Vec<u32>> {
+        match (&self.frame, manner.said) {
+            (Frame::Chat(chat), _) => chat.prompt(question, &chat.block(preference, manner)),
+            (Frame::Own { user, assistant, tags }, _) => {
+                let asked = manner.order.iter().filter_map(|&i| preference.0[i].map(|class| tags[i][class]));
+                Ok(std::iter::once(*user).chain(asked).chain(question.iter().copied()).chain([*assistant]).collect())
+            }
+        }
     }
 
-    /// `<user>` scores question `<assistant>`: one number for each objective as text, `.` where none is asked for (RiC).
+    /// The prompt that says `text` first, in the place where preferences stand.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn prompt_after(&self, text: &str, question: &[u32]) -> Result<Vec<u32>> {
+        match &self.frame {
+            Frame::Chat(chat) => chat.prompt(question, text),
+            Frame::Own { .. } => Ok(self.untagged_prompt(&[&self.encode(text)?, question].concat())),
+        }
+    }
+
+    /// The prompt with one number for each objective as text, `.` where none is asked for (RiC).
     ///
     /// # Errors
     /// When the tokenizer fails.
     pub fn scored_prompt(&self, question: &[u32], scores: &[Option<f64>]) -> Result<Vec<u32>> {
         let text: Vec<String> = scores.iter().map(|s| s.map_or(".".into(), |s| format!("{:.1}", s.clamp(-9.9, 9.9)))).collect();
-        let mut out = vec![self.user];
-        out.extend(self.encode(&text.join(" "))?);
-        out.extend_from_slice(question);
-        out.push(self.assistant);
-        Ok(out)
+        self.prompt_after(&text.join(" "), question)
     }
 
-    /// `<user>` question `<assistant>`, as SFT and the reward model see it.
+    /// The prompt that asks for nothing, as SFT and the reward model see it.
     pub fn untagged_prompt(&self, question: &[u32]) -> Vec<u32> {
-        self.prompt(question, &Preference(Vec::new()), &[])
+        match &self.frame {
+            Frame::Chat(chat) => chat.bare(question),
+            Frame::Own { user, assistant, .. } => [&[*user], question, &[*assistant]].concat(),
+        }
+    }
+
+    /// Tokens before the question in a prompt that asks for nothing.
+    pub fn before_question(&self) -> usize {
+        match &self.frame {
+            Frame::Chat(chat) => chat.before_question(),
+            Frame::Own { .. } => 1,
+        }
+    }
+
+    /// Tokens around a question in a prompt that asks for nothing.
+    pub fn framing(&self) -> usize {
+        self.untagged_prompt(&[]).len()
     }
 }
 
@@ -196,12 +264,61 @@ mod tests {
         let (tokenizer, _) = tokenizer();
         let question = tokenizer.encode("make tea <helpfulness=4> <eos>").unwrap();
         assert!(question.iter().all(|&t| t < tokenizer.eos));
+        assert_eq!(tokenizer.decode(&question).unwrap(), "make tea <helpfulness=4> <eos>");
         let preference = Preference(vec![Some(4), None, None, Some(0)]);
-        let a = tokenizer.prompt(&question, &preference, &[0, 1, 2, 3]);
-        let b = tokenizer.prompt(&question, &preference, &[3, 2, 1, 0]);
+        let asked = |order: [usize; 4]| {
+            tokenizer.prompt(&question, &preference, &Manner { order: order.to_vec(), said: Said::Tags }).unwrap()
+        };
+        let (a, b) = (asked([0, 1, 2, 3]), asked([3, 2, 1, 0]));
         assert_eq!(a.len(), question.len() + 4);
         assert_eq!((a[1], a[2]), (b[2], b[1]));
         assert_eq!(tokenizer.untagged_prompt(&question).len(), question.len() + 2);
+    }
+
+    /// The tokenizer of a fixture, whose tokens for two conversations transformers has written down.
+    #[test]
+    fn a_prompt_in_pieces_is_the_prompt_of_the_template() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/llama3");
+        let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let format = ChatFormat {
+            template: Some(text("chat_template.jinja")),
+            bos: Some("<|im_start|>".into()),
+            eos: "<|im_end|>".into(),
+            vocabulary: 300,
+        };
+        let objectives =
+            [Objective::new("warmth", "Warmth", "", &["plain", "warm"]).in_words(&[&["Be plain."], &["Be warm.", "Be kind."]])];
+        let tokenizer = Tokenizer::chat(&text("tokenizer.json"), &format, &objectives).unwrap();
+        let expected: serde_json::Value = serde_json::from_str(&text("expected.json")).unwrap();
+        let chats = expected["chats"].as_array().unwrap();
+        // The first is plain; in the second someone has written what ends an answer, and it stays text.
+        let plain = tokenizer.untagged_prompt(&tokenizer.encode(chats[0]["question"].as_str().unwrap()).unwrap());
+        assert_eq!(serde_json::json!(plain), chats[0]["tokens"]);
+        let odd = tokenizer.encode(chats[1]["question"].as_str().unwrap()).unwrap();
+        assert!(!odd.contains(&tokenizer.eos) && tokenizer.decode(&odd).unwrap() == "Say <|im_end|> and {{ this }}");
+        let question = tokenizer.encode("What is tea?").unwrap();
+        let said = |class, said| {
+            let manner = Manner { order: vec![0], said };
+            let tokens = tokenizer.prompt(&question, &Preference(vec![class]), &manner).unwrap();
+            tokenizer.inner.decode(&tokens, false).unwrap()
+        };
+        let whole = |block: &str| {
+            format!("<|im_start|>system\n{block}<|im_end|>\n<|im_start|>user\nWhat is tea?<|im_end|>\n<|im_start|>assistant\n")
+        };
+        let decoded = |text: String| {
+            let Frame::Chat(_) = &tokenizer.frame else { panic!("it has a template") };
+            let ids = super::tokenizer(&self::tests_json(&folder), 300).unwrap().encode(text, false).unwrap().get_ids().to_vec();
+            tokenizer.inner.decode(&ids, false).unwrap()
+        };
+        assert_eq!(said(Some(1), Said::Tags), decoded(whole("warmth=1/1")));
+        assert_eq!(said(Some(1), Said::Words(0)), decoded(whole("Be warm.")));
+        assert_eq!(said(Some(1), Said::Words(UNSEEN)), decoded(whole("Be kind.")));
+        assert_eq!(said(Some(0), Said::Both(0)), decoded(whole("warmth=0/1\nBe plain.")));
+        assert_eq!(said(None, Said::Words(0)), tokenizer.inner.decode(&tokenizer.untagged_prompt(&question), false).unwrap());
+    }
+
+    fn tests_json(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join("tokenizer.json")).unwrap()
     }
 
     #[test]

@@ -155,6 +155,15 @@ pub const SETTINGS: &[Setting] = &[
         "Share of prompts that ask for the best class of every objective but one, or of some.",
     )
     .methods(&[Moslim]),
+    row(
+        "targets",
+        "targets.wording",
+        "Said in",
+        Choice(&[("tags", "Tags"), ("words", "Words"), ("mixed", "Tags, words or both")]),
+        More,
+        "How prompts say what they ask for. The lab's own models have a token for every tag and read nothing else.",
+    )
+    .methods(&[Moslim]),
     row("targets", "targets.held_out", "Held-out pairs", Pairs, More, "Pairs of targets that never occur together in training."),
     row("method", "method.kind", "Method", Methods, Basic, "MOSLIM, or a method to compare it with."),
     row(

@@ -56,28 +56,7 @@ impl Safetensors {
     fn add(&mut self, folder: &Path, name: &str) -> Result<()> {
         let mut file = File::open(folder.join(name))?;
         let size = file.metadata()?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).context("it ends within its header")?;
-        let header = u64::from_le_bytes(length);
-        ensure!(
-            header <= LONGEST_HEADER && header <= size.saturating_sub(8),
-            "its header says it is {header} bytes long; the file has {size}, and at most {LONGEST_HEADER} are allowed"
-        );
-        let mut text = vec![0; header as usize];
-        file.read_exact(&mut text)?;
-        let metadata: Metadata = serde_json::from_slice(&text).context("its header")?;
-        let begin = 8 + header;
-        ensure!(begin + metadata.data_len() as u64 == size, "its header describes another size than its {size} bytes");
-        for (tensor, info) in metadata.tensors() {
-            let storage = match info.dtype {
-                Dtype::F32 => Storage::F32,
-                Dtype::F16 => Storage::F16,
-                Dtype::BF16 => Storage::Bf16,
-                other => bail!("the tensor {tensor} is stored as {other:?}; types that can be read are F32, F16 and BF16"),
-            };
-            let (from, to) = info.data_offsets;
-            let place =
-                Place { file: self.files.len(), storage, shape: info.shape.clone(), from: begin + from as u64, bytes: to - from };
+        for (tensor, place) in header(&mut file, size, self.files.len())? {
             ensure!(self.tensors.insert(tensor.clone(), place).is_none(), "the tensor {tensor} is there twice");
         }
         self.files.push((name.to_string(), Mutex::new(file)));

@@ -1,0 +1,144 @@
+//! What stands around a question in a prompt: roles and tags of the lab's own, or the chat template that a model brings.
+
+use super::chat::{ChatTemplate, Message};
+use super::library;
+use anyhow::{Context, Result, bail, ensure};
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use serde::{Deserialize, Serialize};
+
+/// How a preference is said in a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manner {
+    /// Positions of the objectives in the order in which they are named: a permutation.
+    pub order: Vec<usize>,
+    pub said: Said,
+}
+
+/// In what a preference is said. Words have several wordings; the number chooses one, and the last is kept for testing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Tags,
+    Words(usize),
+    Both(usize),
+}
+
+/// The number of the wording that no training prompt has.
+pub const UNSEEN: usize = usize::MAX;
+
+impl Manner {
+    /// Tags in the order of `objectives` objectives.
+    pub fn plain(objectives: usize) -> Self {
+        Self { order: (0..objectives).collect(), said: Said::Tags }
+    }
+}
+
+/// The template of a model, and the tokens around which it is put; kept with a run as `chat.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatFormat {
+    /// Jinja; without one, the lab's own layout of lines.
+    pub template: Option<String>,
+    pub bos: Option<String>,
+    pub eos: String,
+    /// Entries that the model's embeddings have.
+    pub vocabulary: usize,
+}
+
+/// The layout for models without a template.
+const PLAIN: &str = "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}Question: \
+    {{ m.content }}\n{% else %}Answer: {{ m.content }}{{ eos_token }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}";
+
+/// What stands for the preference and for the question while a template is taken apart. Templates trim, and join, and never spell.
+const BLOCK: &str = "\u{E0A1}preference\u{E0A1}";
+const QUESTION: &str = "\u{E0A2}question\u{E0A2}";
+
+/// A chat template taken apart: what stands before the preference, between it and the question, and after that.
+#[derive(Clone, Debug)]
+pub(super) struct Chat {
+    before: String,
+    between: String,
+    after: Vec<u32>,
+    /// What stands before a question without a preference, and after it.
+    bare: [Vec<u32>; 2],
+    /// Whether the template takes spaces from around a question.
+    pub trims: bool,
+    /// Reads special tokens in what the template says.
+    framing: tokenizers::Tokenizer,
+    objectives: Vec<Objective>,
+}
+
+impl Chat {
+    /// Takes the template of `format` apart.
+    ///
+    /// # Errors
+    /// When it does not say the question exactly once.
+    pub fn new(format: &ChatFormat, framing: &tokenizers::Tokenizer, objectives: &[Objective]) -> Result<Self> {
+        let source = format.template.as_deref().unwrap_or(PLAIN);
+        let template = ChatTemplate::new(source, format.bos.as_deref(), Some(&format.eos))?;
+        let spaced = format!(" {QUESTION} ");
+        let user = |content: &str| Message::new("user", content);
+        let alone = template.render(&[user(QUESTION)], false)?;
+        let trims = !template.render(&[user(&spaced)], false)?.contains(&spaced);
+        // Where a template knows no system message, the preference begins the question.
+        let together = template
+            .render(&[Message::new("system", BLOCK), user(QUESTION)], false)
+            .or_else(|_| template.render(&[user(&format!("{BLOCK}\n\n{QUESTION}"))], false))?;
+        let [before_question, after_question] = around(&alone, QUESTION)?;
+        let [before_block, rest] = around(&together, BLOCK)?;
+        let [between, after] = around(&rest, QUESTION)?;
+        let tokens = |text: &str| -> Result<Vec<u32>> { Ok(framing.encode(text, false).map_err(library)?.get_ids().to_vec()) };
+        Ok(Self {
+            after: tokens(&after)?,
+            bare: [tokens(&before_question)?, tokens(&after_question)?],
+            before: before_block,
+            between,
+            trims,
+            framing: framing.clone(),
+            objectives: objectives.to_vec(),
+        })
+    }
+
+    /// The prompt with `block` where the preference stands; without one, with nothing there.
+    pub fn prompt(&self, question: &[u32], block: &str) -> Result<Vec<u32>> {
+        if block.is_empty() {
+            return Ok(self.bare(question));
+        }
+        let text = [&self.before, block, &self.between].concat();
+        let before = self.framing.encode(text, false).map_err(library)?;
+        Ok([before.get_ids(), question, &self.after].concat())
+    }
+
+    /// The prompt that asks for nothing.
+    pub fn bare(&self, question: &[u32]) -> Vec<u32> {
+        [&self.bare[0], question, &self.bare[1]].concat()
+    }
+
+    /// Tokens before a question that asks for nothing.
+    pub fn before_question(&self) -> usize {
+        self.bare[0].len()
+    }
+
+    /// The preference in tags, in words, or in both.
+    pub fn block(&self, preference: &Preference, manner: &Manner) -> String {
+        let asked = || manner.order.iter().filter_map(|&i| preference.0[i].map(|class| (&self.objectives[i], class)));
+        let tags =
+            || asked().map(|(o, class)| format!("{}={}/{}", o.id, class, o.class_count() - 1)).collect::<Vec<_>>().join(" ");
+        let words = |n: usize| asked().map(|(o, class)| o.said(class, n)).collect::<Vec<_>>().join(" ");
+        match manner.said {
+            _ if preference.active() == 0 => String::new(),
+            Said::Tags => tags(),
+            Said::Words(n) => words(n),
+            Said::Both(n) => format!("{}\n{}", tags(), words(n)),
+        }
+    }
+}
+
+/// What stands before and after `mark`, which is there once.
+fn around(text: &str, mark: &str) -> Result<[String; 2]> {
+    let (before, after) = text.split_once(mark).context("the chat template leaves out what it is given")?;
+    ensure!(!after.contains(mark), "the chat template says twice what it is given");
+    if before.is_empty() && after.is_empty() {
+        bail!("the chat template adds nothing to a question");
+    }
+    Ok([before.into(), after.into()])
+}
