@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Answers of an off-the-shelf model, graded by rules, that its reward model learns from.
+    Answers,
     Sft,
     /// A second reward model that no policy is optimised for.
     HeldOutRewardModel,
@@ -26,7 +28,8 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
+        Self::Answers,
         Self::Sft,
         Self::HeldOutRewardModel,
         Self::RewardModel,
@@ -39,6 +42,7 @@ impl Stage {
     /// Name for people.
     pub fn title(self) -> &'static str {
         match self {
+            Self::Answers => "Answers to learn from",
             Self::Sft => "Supervised fine-tuning",
             Self::HeldOutRewardModel => "Held-out reward model",
             Self::RewardModel => "Reward model",
@@ -52,6 +56,7 @@ impl Stage {
     /// Name in files.
     pub fn id(self) -> &'static str {
         match self {
+            Self::Answers => "answers",
             Self::Sft => "sft",
             Self::HeldOutRewardModel => "held-out-reward-model",
             Self::RewardModel => "reward-model",
@@ -68,6 +73,9 @@ impl Stage {
         let has = |stage: &Self| match stage {
             Self::HeldOutRewardModel => config.evaluation.held_out_reward_model,
             Self::PreferenceSft => config.method.preference_sft > 0,
+            // An off-the-shelf model answers, and needs no SFT.
+            Self::Answers => !config.base.model.is_empty(),
+            Self::Sft => config.base.model.is_empty(),
             _ => true,
         };
         Self::ALL.into_iter().filter(has).collect()
@@ -279,6 +287,8 @@ pub enum EventBody {
         part: Option<Part>,
         step: usize,
     },
+    /// The model has answered `done` of `total` prompts, for its reward model to learn from.
+    Answering { done: usize, total: usize },
     /// Evaluation advanced.
     Evaluating { done: usize, total: usize },
     /// Control by one policy as seen by one grader.

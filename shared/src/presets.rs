@@ -1,13 +1,16 @@
 //! Shipped presets: from a test of seconds to a run worth reporting.
 
-use crate::config::{EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, TaskConfig};
+use crate::config::{
+    BaseConfig, EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, TargetConfig,
+    TargetWording, TaskConfig, TaskKind,
+};
 use crate::event::PresetInfo;
 use crate::mapping::{MappingConfig, MappingFunction};
 
-/// All presets, smallest first.
+/// All presets, smallest first; last the one for models that people bring.
 pub fn all() -> Vec<PresetInfo> {
     let [noisy, sparse, biased] = IMPERFECT.map(|labels| labels.preset());
-    vec![smoke(), quick(), noisy, sparse, biased, world(), standard()]
+    vec![smoke(), quick(), noisy, sparse, biased, world(), standard(), offtheshelf()]
 }
 
 /// Labels that are not what the gold rules say.
@@ -145,6 +148,47 @@ fn world() -> PresetInfo {
             evaluation: EvaluationConfig { questions: 72, front: 96, ..Default::default() },
             ..Default::default()
         },
+    )
+}
+
+/// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in tags, in
+/// words or in both; the objectives are about style.
+fn offtheshelf() -> PresetInfo {
+    let config = RunConfig {
+        task: TaskConfig { kind: TaskKind::Style, rows: 1_600, ..Default::default() },
+        base: BaseConfig::default(),
+        model: ModelConfig { context: 320, ..Default::default() },
+        reward_trunk: ModelConfig { context: 320, ..Default::default() },
+        reward_model: RewardModelConfig { steps: 240, batch: 16, learning_rate: 3e-4, ..Default::default() },
+        mapping: ordinal(),
+        targets: TargetConfig { wording: TargetWording::Mixed, held_out: Vec::new(), ..Default::default() },
+        policy: PolicyConfig {
+            iterations: 40,
+            prompts: 6,
+            samples_per_prompt: 8,
+            max_new_tokens: 64,
+            learning_rate: 1e-4,
+            kl_coefficient: 0.05,
+            temperature: 0.8,
+            checkpoint_every: 5,
+            ..Default::default()
+        },
+        evaluation: EvaluationConfig {
+            questions: 24,
+            joint: 32,
+            held_out: 0,
+            temperature: 0.8,
+            front: 0,
+            paraphrased: 32,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    named(
+        "offtheshelf",
+        "Off the shelf",
+        "An instruction model that you have added learns to write as its prompt asks: how long, how easy, how warm.",
+        config,
     )
 }
 

@@ -1,7 +1,7 @@
 //! Off-the-shelf models: what the lab computes is what transformers computes (fixtures/make_models.py made the models and wrote down
 //! what it makes of them), and what cannot be computed is refused by name, with nothing half-added.
 
-use moslim_tests::{Process, text};
+use moslim_tests::{Process, binary, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -221,4 +221,60 @@ fn a_model_is_known_by_its_name_and_by_what_it_was() {
     change(&model.join("config.json"), |v| v["rms_norm_eps"] = json!(0.25));
     let error = models(&data, &["show", "llama"]).unwrap_err();
     assert!(error.contains("config.json") && error.contains("add the model again"), "{error}");
+}
+
+#[test]
+fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, config) = (folder.path().join("data"), folder.path().join("run.json"));
+    models(&data, &["add", text(&fixtures().join("smollm2")), "--name", "tiny"]).unwrap();
+    let settings = json!({
+        "task": {"kind": "style", "rows": 500},
+        "base": {"rank": 4},
+        "model": {"context": 512},
+        "reward_trunk": {"context": 512},
+        "reward_model": {"steps": 6, "batch": 8},
+        "targets": {"wording": "mixed", "held_out": []},
+        "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16},
+        "evaluation": {"questions": 2, "joint": 2, "held_out": 0, "front": 0, "paraphrased": 2},
+    });
+    fs::write(&config, settings.to_string()).unwrap();
+    let train = |more: &[&str]| {
+        let all = [&["train", "--config", text(&config), "--device", "cpu", "--data", text(&data), "--json"], more].concat();
+        Process::lab(&all).wait()
+    };
+    // Without a model there is nothing to learn from, and a model has to be known.
+    let nobody = train(&[]);
+    assert_eq!(nobody.code, Some(2), "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("base.model: is empty") && nobody.stderr.contains("models add"), "{}", nobody.stderr);
+    let unknown = train(&["--model", "other"]);
+    assert!(
+        unknown.code == Some(2) && unknown.stderr.contains("base.model: there is no model other; known are tiny"),
+        "{}",
+        unknown.stderr
+    );
+
+    let output = train(&["--model", "tiny", "--run", "styled"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let summary: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(summary["control"]["policy"]["heads"].as_array().unwrap().len(), 5);
+    // What is kept is adapters: a few kilobytes, of 28 thousand weights.
+    let run = data.join("runs/styled");
+    let kept = fs::metadata(run.join("policy.safetensors")).unwrap().len();
+    let whole = fs::metadata(fixtures().join("smollm2/model.safetensors")).unwrap().len();
+    assert!(kept < whole, "{kept} of {whole} bytes");
+    let ask = |target: &str| {
+        let args =
+            ["generate", "--run", "styled", "--prompt", "What is tea?", "--target", target, "--max-new-tokens", "12", "--json"];
+        Process::lab(&[&args[..], &["--device", "cpu", "--data", text(&data)]].concat()).wait()
+    };
+    let answer = ask("length=0,warmth=2");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert_eq!(ask("helpfulness=4").code, Some(2));
+    let line = "{\"prompt\": \"What is tea?\", \"response\": \"A drink!\"}\n";
+    let mut score = Process::start(&binary(), &["score", "--run", "styled", "--data", text(&data), "--device", "cpu"], line);
+    let graded = score.wait();
+    assert_eq!(graded.code, Some(0), "{}", graded.stderr);
+    let line: Value = serde_json::from_str(graded.stdout.trim()).unwrap();
+    assert!(line.to_string().contains("reading_ease"), "{line}");
 }

@@ -76,6 +76,7 @@ pub fn stream(seed: u64, stage: Stage, step: usize) -> StdRng {
         Stage::Calibration => 3,
         Stage::Policy | Stage::PreferenceSft => 4,
         Stage::Evaluation => 5,
+        Stage::Answers => 6,
     };
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

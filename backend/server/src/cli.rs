@@ -166,12 +166,15 @@ pub struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Preset to start from: smoke, quick, noisy, sparse, biased, world or standard [default: quick].
+    /// Preset to start from: smoke, quick, noisy, sparse, biased, world, standard or offtheshelf [default: quick].
     #[arg(long)]
     pub preset: Option<String>,
     /// JSON file with the configuration; it replaces the preset, and fields that it leaves out have their defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Off-the-shelf model to begin with, by the name that it was added under; overrides preset and file.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
     /// Seed of every random choice; overrides preset and file.
     #[arg(long)]
     pub seed: Option<u64>,

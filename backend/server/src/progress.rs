@@ -45,7 +45,7 @@ impl Progress {
                 let said = format!("reward {:+.3}, KL {:.2}, on target {}", step.reward, step.kl, on_target.join(" "));
                 self.step(step.step, *total, &said);
             }
-            EventBody::Evaluating { done, total } => self.step(*done, *total, ""),
+            EventBody::Answering { done, total } | EventBody::Evaluating { done, total } => self.step(*done, *total, ""),
             EventBody::StageEnded { stage, seconds, cached, .. } => {
                 self.clear();
                 let from_cache = if *cached { ", from the cache" } else { "" };

@@ -454,6 +454,7 @@ fn now(body: &EventBody) -> Option<String> {
         EventBody::StageBegan { stage, .. } => stage.title().to_string(),
         EventBody::Loss { stage, step, total, .. } => format!("{} {step}/{total}", stage.title()),
         EventBody::Policy { total, step, .. } => format!("Policy optimisation {}/{total}", step.step),
+        EventBody::Answering { done, total } => format!("Answers to learn from {done}/{total}"),
         EventBody::Evaluating { .. } => "Evaluation".to_string(),
         _ => return None,
     })

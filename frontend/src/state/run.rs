@@ -212,6 +212,10 @@ impl RunState {
                 self.checkpoint = Some((stage, step));
                 self.touch(Topic::Head);
             }
+            EventBody::Answering { done, total } => {
+                self.stages[Stage::Answers as usize].advance(time, done, total);
+                self.touch(Topic::Head);
+            }
             EventBody::Evaluating { done, total } => {
                 self.stages[Stage::Evaluation as usize].advance(time, done, total);
                 self.touch(Topic::Head);

@@ -12,7 +12,9 @@ mod run;
 pub mod settings;
 
 pub use difference::{Difference, differences};
-pub use models::{ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind};
+pub use models::{
+    BaseConfig, ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind,
+};
 pub use policy::{
     Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,
     TargetConfig, TargetWording,

@@ -35,6 +35,8 @@ pub enum TaskKind {
     /// The built-in world.
     #[default]
     World,
+    /// Everyday instructions, and objectives about how an answer is written; for off-the-shelf models.
+    Style,
 }
 
 /// Which task a run is about, and its settings.
@@ -59,6 +61,27 @@ pub struct TaskConfig {
 impl Default for TaskConfig {
     fn default() -> Self {
         Self { kind: TaskKind::World, topics: 60, rows: 60_000, label_noise: 0.0, missing_labels: 0.0, length_bias: 0.0, seed: 1 }
+    }
+}
+
+/// An off-the-shelf model to begin with, in place of one of the lab's own. Its weights are frozen, and policy and reward model are
+/// low-rank adapters on them (LoRA, Hu et al. 2022).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BaseConfig {
+    /// Name of a model that was added; empty for the lab's own.
+    pub model: String,
+    /// Rank of every adapter.
+    pub rank: usize,
+    /// What an adapter adds is multiplied by `alpha / rank`.
+    pub alpha: f64,
+    /// Temperature at which the answers are sampled that the reward model learns from.
+    pub temperature: f64,
+}
+
+impl Default for BaseConfig {
+    fn default() -> Self {
+        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A run from SFT to evaluation.
 
-use super::models::{DeviceChoice, ModelConfig, RewardModelConfig, SupervisedConfig, TaskConfig};
+use super::models::{BaseConfig, DeviceChoice, ModelConfig, RewardModelConfig, SupervisedConfig, TaskConfig};
 use super::policy::{PolicyConfig, TargetConfig};
 use crate::mapping::MappingConfig;
 use crate::method::MethodConfig;
@@ -82,7 +82,9 @@ pub struct RunConfig {
     /// What the run is about. Called `world` before there were other tasks.
     #[serde(alias = "world")]
     pub task: TaskConfig,
-    /// Policy (and its SFT).
+    /// The off-the-shelf model that the run is about, if it is.
+    pub base: BaseConfig,
+    /// Policy (and its SFT). Of an off-the-shelf model, the context and the precision alone.
     pub model: ModelConfig,
     /// Trunk of the reward model.
     pub reward_trunk: ModelConfig,
@@ -108,6 +110,7 @@ impl Default for RunConfig {
             from: None,
             vocabulary: 1_024,
             task: TaskConfig::default(),
+            base: BaseConfig::default(),
             model: ModelConfig::default(),
             reward_trunk: ModelConfig::default(),
             reward_from_sft: true,

@@ -6,7 +6,7 @@ pub mod style;
 pub mod world;
 
 use anyhow::{Context, Result};
-use moslim_shared::config::TaskConfig;
+use moslim_shared::config::{TaskConfig, TaskKind};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use rand::rngs::StdRng;
@@ -73,7 +73,7 @@ impl Claims {
 }
 
 /// A question, one answer to it, and its graded labels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub question: String,
     pub answer: String,
@@ -116,20 +116,30 @@ impl Task {
     /// # Errors
     /// When it cannot be read. The built-in world always can.
     pub fn load(config: &TaskConfig) -> Result<Self> {
-        Ok(world::task(config))
+        Ok(match config.kind {
+            TaskKind::World => world::task(config),
+            TaskKind::Style => style::task(),
+        })
     }
 
     /// The objectives of the task that a configuration names, without its rows.
     ///
     /// # Errors
     /// As [`Task::load`].
-    pub fn objectives_of(_config: &TaskConfig) -> Result<Vec<Objective>> {
-        Ok(world::objectives())
+    pub fn objectives_of(config: &TaskConfig) -> Result<Vec<Objective>> {
+        Ok(match config.kind {
+            TaskKind::World => world::objectives(),
+            TaskKind::Style => style::objectives(),
+        })
     }
 
     /// The name of the task that a configuration names.
-    pub fn name_of(_config: &TaskConfig) -> String {
-        "world".into()
+    pub fn name_of(config: &TaskConfig) -> String {
+        match config.kind {
+            TaskKind::World => "world",
+            TaskKind::Style => "style",
+        }
+        .into()
     }
 
     /// What of a task is kept with a run, as `task.json`.
@@ -147,7 +157,7 @@ impl Task {
         for o in &self.objectives {
             add(&o.id);
             add(if o.higher_is_better { "+" } else { "-" });
-            o.classes.iter().for_each(|c| add(c));
+            o.classes.iter().chain(o.wordings.iter().flatten()).for_each(|c| add(c));
         }
         let Splits { train, text_only, validation, test, train_questions, validation_questions, test_questions, parts } =
             &self.splits;

@@ -41,6 +41,11 @@ pub trait Files: Send + Sync {
 
     /// The path for messages.
     fn describe(&self, path: &str) -> String;
+
+    /// The folder on a disk that the paths are relative to, if it is one.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// An open file to which lines are added.
@@ -129,6 +134,10 @@ impl Files for Disk {
             entries => entries?,
         };
         Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.0)
     }
 
     fn describe(&self, path: &str) -> String {

@@ -4,6 +4,8 @@
 //! Here belongs the order of things: which stage comes when, what a method trains, what is reported. Formulas are in `policy/`,
 //! `reward/` and `evaluate/`, or in the crate `moslim-shared`.
 
+mod answers;
+mod base;
 mod baselines;
 mod driver;
 mod evaluation;
@@ -30,6 +32,7 @@ use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::packed::fit_pieces;
 use crate::progress::{Progress, Unfit};
 use anyhow::Result;
+use base::{Base, adapted};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
 use evaluation::evaluate;
@@ -63,7 +66,8 @@ pub fn run<B: TrainBackend>(
             return Err(Unfit(format!("{field}.precision: is {id}, which {name} does not have; allowed is f32")).into());
         }
     }
-    let setting = Setting::prepare(job, task)?;
+    let base = Base::open(job)?;
+    let mut setting = Setting::prepare(job, task, base.as_ref())?;
     if let Some(free) = free_memory(&name)
         && let Some(tokens) = fit_pieces::<B>(&[&config.model, &config.reward_trunk], setting.tokenizer.vocabulary(), free)
     {
@@ -72,16 +76,28 @@ pub fn run<B: TrainBackend>(
     }
     progress.check()?;
 
-    let (sft, sft_key, sft_seconds) = fine_tuning::<B>(job, &setting, &name, device, progress)?;
+    // A model that can talk: the lab's own after SFT; or one off the shelf, as it is, under adapters of policy and reward model.
+    let (sft, trunk, sft_key, sft_seconds) = match &base {
+        None => {
+            let (sft, key, seconds) = fine_tuning::<B>(job, &setting, &name, device, progress)?;
+            (sft.clone(), sft, key, seconds)
+        }
+        Some(base) => {
+            let (model, key) = (base.load::<B>(job, device, progress)?, base.key(job)?);
+            let seconds = answers::answers::<B>(job, &mut setting, (&model.valid(), &key), &name, progress)?;
+            let [policy, trunk] = adapted(job, &model);
+            (policy, trunk, key, seconds)
+        }
+    };
     // Without a gold grader, the held-out reward model grades.
     let (mut held_out, mut held_out_seconds) = (None, 0.0);
     if config.evaluation.held_out_reward_model || setting.gold.is_none() {
         let stage = Stage::HeldOutRewardModel;
-        let (models, seconds) = reward_models::<B>(job, &setting, stage, (&sft, &sft_key), &name, device, progress)?;
+        let (models, seconds) = reward_models::<B>(job, &setting, stage, (&trunk, &sft_key), &name, device, progress)?;
         (held_out, held_out_seconds) = (Some(held_out_reward_model(job, &setting, &models)), seconds);
     }
     let (reward_models, reward_seconds) =
-        reward_models::<B>(job, &setting, Stage::RewardModel, (&sft, &sft_key), &name, device, progress)?;
+        reward_models::<B>(job, &setting, Stage::RewardModel, (&trunk, &sft_key), &name, device, progress)?;
     progress.emit(EventBody::Model {
         model: ModelReport {
             policy_parameters: sft.num_params() as u64,

@@ -1,5 +1,6 @@
 //! What is there before a method's own work begins: the task as tokens, the models that are ready, and what comes back.
 
+use super::base::{Base, check_rows};
 use crate::data::{Gold, Task, TaskCard};
 use crate::evaluate::answer::Route;
 use crate::keep::Job;
@@ -34,19 +35,27 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Trains the tokenizer of a task and encodes its rows; keeps task and tokenizer with the run.
+    /// Trains the tokenizer of a task, or takes that of `base`, and encodes the task's rows; keeps task and tokenizer with the run.
     ///
     /// # Errors
     /// When they do not fit the configuration, or cannot be written.
-    pub fn prepare(job: &Job, task: Task) -> Result<Self> {
+    pub fn prepare(job: &Job, task: Task, base: Option<&Base>) -> Result<Self> {
         let config = &job.config;
         let card = task.card();
         let Task { objectives, splits, gold, .. } = task;
-        let tokenizer = Tokenizer::train(config.vocabulary, &splits, &objectives)?;
+        check_rows(&splits, base)?;
+        let tokenizer = match base {
+            Some(base) => {
+                let format = base.format()?;
+                job.write_json("chat.json", &format)?;
+                Tokenizer::chat(base.tokenizer(), &format, &objectives)?
+            }
+            None => Tokenizer::train(config.vocabulary, &splits, &objectives)?,
+        };
         let corpus = Corpus::new(&splits, &tokenizer)?;
         job.write("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
         job.write_json("task.json", &card)?;
-        check_lengths(config, &corpus, objectives.len())?;
+        check_lengths(config, &corpus, (tokenizer.framing(), tokenizer.longest_preference(&objectives)?))?;
         let steered = config.steered(&objectives);
         let trade_offs = config.method.weight_vectors(&steered, objectives.len());
         let cache = Cache::new(job.files.clone());
@@ -60,16 +69,18 @@ impl Setting {
 }
 
 /// Everything that a model reads must fit into its context.
-fn check_lengths(config: &RunConfig, corpus: &Corpus, objectives: usize) -> Result<()> {
+fn check_lengths(config: &RunConfig, corpus: &Corpus, (framing, asked): (usize, usize)) -> Result<()> {
     // RiC writes its scores as text, of at most five tokens each.
-    let objectives = if config.method.kind == Method::Ric { 5 * objectives } else { objectives };
-    // <user>, <assistant> and the end of the sequence.
-    let answered = corpus.longest_question() + config.policy.max_new_tokens + 3;
+    let asked = if config.method.kind == Method::Ric { 5 * asked } else { asked };
+    // What stands around a question, and the end of the sequence.
+    let answered = corpus.longest_question() + config.policy.max_new_tokens + framing + 1;
+    // An off-the-shelf model is policy and reward model both.
+    let trunk = if config.base.model.is_empty() { config.reward_trunk.context } else { config.model.context };
     for (field, context, what, needed) in [
         ("model.context", config.model.context, "the longest row", corpus.longest_row()),
-        ("model.context", config.model.context, "the longest tagged prompt with its answer", answered + objectives),
-        ("reward_trunk.context", config.reward_trunk.context, "the longest row", corpus.longest_row()),
-        ("reward_trunk.context", config.reward_trunk.context, "the longest question with its answer", answered),
+        ("model.context", config.model.context, "the longest tagged prompt with its answer", answered + asked),
+        ("reward_trunk.context", trunk, "the longest row", corpus.longest_row()),
+        ("reward_trunk.context", trunk, "the longest question with its answer", answered),
     ] {
         if needed > context {
             let hint = "a larger vocabulary makes rows shorter";

@@ -9,7 +9,7 @@ use super::initialiser::Initialiser;
 use super::kernels::Kernels;
 use burn::module::Param;
 use burn::prelude::*;
-use moslim_shared::config::Precision;
+use moslim_shared::config::{BaseConfig, Precision};
 use serde::{Deserialize, Serialize};
 
 /// A matrix that can have an adapter, by the name that the field gives it.
@@ -51,9 +51,16 @@ pub struct AdapterConfig {
     pub targets: Vec<Target>,
 }
 
+impl AdapterConfig {
+    /// Adapters of every matrix, as a run's configuration has them.
+    pub fn of(base: &BaseConfig) -> Self {
+        Self { rank: base.rank, alpha: base.alpha, targets: Target::ALL.to_vec() }
+    }
+}
+
 impl Default for AdapterConfig {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, targets: Target::ALL.to_vec() }
+        Self::of(&BaseConfig::default())
     }
 }
 

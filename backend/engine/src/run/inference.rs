@@ -3,7 +3,10 @@
 use super::device::{Device, choose};
 use crate::data::TaskCard;
 use crate::evaluate::answer::{Ask, Route};
+use crate::keep::models::Models;
 use crate::keep::{model_file, read_config};
+use crate::model::adapter::AdapterConfig;
+use crate::model::files::ModelFiles;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
@@ -12,11 +15,12 @@ use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::reward::RewardModel;
 use crate::reward::frozen::{Calibration, FrozenRewardModel};
-use crate::text::Tokenizer;
+use crate::text::{ChatFormat, Tokenizer};
 use anyhow::{Context, Result, bail};
 use moslim_shared::config::{DeviceChoice, RunConfig};
 use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
+use moslim_shared::ordinal::RewardLoss;
 use moslim_shared::preference::Preference;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -44,8 +48,16 @@ fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
 }
 
-/// Configuration, objectives and tokenizer of a run's folder.
-fn open(folder: &Path) -> Result<(RunConfig, Vec<Objective>, Tokenizer)> {
+/// What of a run's folder every use of it begins with.
+struct Opened {
+    config: RunConfig,
+    objectives: Vec<Objective>,
+    tokenizer: Tokenizer,
+    /// The off-the-shelf model that the run is about.
+    base: Option<ModelFiles>,
+}
+
+fn open(folder: &Path) -> Result<Opened> {
     if !folder.is_dir() {
         bail!("there is no run in {}", folder.display());
     }
@@ -55,8 +67,40 @@ fn open(folder: &Path) -> Result<(RunConfig, Vec<Objective>, Tokenizer)> {
     };
     let config = read_config(file).with_context(|| format!("reading the configuration in {}", folder.display()))?;
     let objectives = TaskCard::read(folder)?.objectives;
-    let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), &objectives)?;
-    Ok((config, objectives, tokenizer))
+    if config.base.model.is_empty() {
+        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), &objectives)?;
+        return Ok(Opened { config, objectives, tokenizer, base: None });
+    }
+    let format: ChatFormat = read_json(&folder.join("chat.json"))?;
+    let path = folder.join("tokenizer.json");
+    let json = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let tokenizer = Tokenizer::chat(&json, &format, &objectives).with_context(|| format!("reading {}", path.display()))?;
+    // A run lies in the data folder in which its model is known.
+    let data = std::path::absolute(folder)?;
+    let data = data.parent().and_then(Path::parent).context("the run lies in no data folder")?;
+    let base = Models::of(data).open(&config.base.model)?.1;
+    Ok(Opened { config, objectives, tokenizer, base: Some(base) })
+}
+
+impl Opened {
+    /// A model of the policy's shape: an off-the-shelf one with fresh adapters, or one of the lab's own with random weights.
+    fn policy<B: Kernels>(&self, device: &B::Device) -> Result<Transformer<B>> {
+        let (c, t) = (&self.config, &self.tokenizer);
+        Ok(match &self.base {
+            Some(files) => {
+                files.load(c.model.context, c.model.precision, device, |_| {})?.adapted(&AdapterConfig::of(&c.base), 0)
+            }
+            None => Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device),
+        })
+    }
+
+    /// A reward model of this run's shape.
+    fn reward_model<B: Kernels>(&self, classes: &[usize], loss: RewardLoss, device: &B::Device) -> Result<RewardModel<B>> {
+        Ok(match &self.base {
+            Some(_) => RewardModel::on_trunk(self.policy(device)?, classes, loss, 0),
+            None => RewardModel::new(&self.config.reward_trunk, self.tokenizer.vocabulary(), classes, loss, 0, device),
+        })
+    }
 }
 
 /// The type of a closure that depends on the backend cannot be named, so each use is an object.
@@ -97,22 +141,22 @@ impl Scorer {
     /// # Errors
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
-        let (config, objectives, tokenizer) = open(folder)?;
+        let opened = open(folder)?;
+        let (config, objectives) = (&opened.config, &opened.objectives);
         let calibration: Calibration = read_json(&folder.join("calibration.json"))?;
         let classes: Vec<usize> = objectives.iter().map(Objective::class_count).collect();
         // One model with all heads, or one for each objective.
         let sets: Vec<Vec<usize>> =
             if config.reward_model.separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };
         let files: Vec<_> = (0..sets.len()).map(|n| folder.join(model_file("reward", n))).collect();
-        let vocabulary = tokenizer.vocabulary();
-        let context = config.reward_trunk.context;
+        let context = if opened.base.is_some() { config.model.context } else { config.reward_trunk.context };
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
                 let mut models = Vec::new();
                 for (classes, file) in sets.iter().zip(&files) {
                     let weights = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
                     let loss = calibration.loss;
-                    let model = RewardModel::<$backend>::new(&config.reward_trunk, vocabulary, classes, loss, 0, $device);
+                    let model = opened.reward_model::<$backend>(classes, loss, $device)?;
                     models.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
                 }
                 Box::new(ScoreOn { reward_model: FrozenRewardModel { models, calibration }, context }) as Box<dyn Score>
@@ -125,6 +169,7 @@ impl Scorer {
             #[cfg(feature = "wgpu")]
             Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
         };
+        let Opened { objectives, tokenizer, .. } = opened;
         Ok(Self { inner, objectives, tokenizer })
     }
 
@@ -190,25 +235,26 @@ impl Generator {
     /// # Errors
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
-        let (config, objectives, tokenizer) = open(folder)?;
+        let opened = open(folder)?;
+        let (config, objectives, tokenizer) = (&opened.config, &opened.objectives, &opened.tokenizer);
         // A run from before there were several methods has one policy, which reads tags.
         let file = folder.join("route.json");
         let route = if file.exists() { read_json(&file)? } else { Route::Tags };
         if let Route::BestOf(_) = route {
             bail!("best-of-n chooses with the reward model and has no policy of its own to generate with");
         }
-        let steered = config.steered(&objectives);
+        let steered = config.steered(objectives);
         let files: Vec<_> = (0..route.kept(steered.len())).map(|n| folder.join(model_file("policy", n))).collect();
         let eos = tokenizer.eos;
-        let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
                 let mut policies = Vec::new();
+                let like = opened.policy::<$backend>($device)?;
                 for file in &files {
                     let weights =
                         std::fs::read(file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
-                    let model = Transformer::<$backend>::new(&config.model, vocabulary, outputs, 0, $device);
-                    policies.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
+                    policies
+                        .push(from_safetensors(like.clone(), weights).with_context(|| format!("reading {}", file.display()))?);
                 }
                 Box::new(GenerateOn { policies, steered, eos }) as Box<dyn Generate>
             }};
@@ -220,7 +266,9 @@ impl Generator {
             #[cfg(feature = "wgpu")]
             Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
         };
-        Ok(Self { inner, route, objectives, tokenizer, context: config.model.context })
+        let context = config.model.context;
+        let Opened { objectives, tokenizer, .. } = opened;
+        Ok(Self { inner, route, objectives, tokenizer, context })
     }
 
     /// The objectives that can be asked for.

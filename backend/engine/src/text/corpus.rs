@@ -84,6 +84,18 @@ impl Corpus {
 }
 
 impl Corpus {
+    /// Takes rows to learn from, each with the position of its split: train, validation, test.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn learn(&mut self, rows: &[(usize, Row)], tokenizer: &Tokenizer) -> Result<()> {
+        for (split, row) in rows {
+            let row = encode_row(row, tokenizer)?;
+            [&mut self.train, &mut self.validation, &mut self.test][(*split).min(2)].push(row);
+        }
+        Ok(())
+    }
+
     /// Training rows that SFT learns from: those without labels, or all where every row has some.
     pub fn texts(&self) -> &[Encoded] {
         if self.text_only.is_empty() { &self.train } else { &self.text_only }

@@ -217,6 +217,29 @@ impl Tokenizer {
         }
     }
 
+    /// Most tokens by which a preference makes a prompt longer.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn longest_preference(&self, objectives: &[Objective]) -> Result<usize> {
+        let Frame::Chat(_) = &self.frame else { return Ok(objectives.len()) };
+        let without = self.prompt_after(".", &[])?.len() - 1;
+        let mut sum = without.saturating_sub(self.framing());
+        for (i, o) in objectives.iter().enumerate() {
+            let mut longest = 0;
+            for class in 0..o.class_count() {
+                for n in 0..=o.wordings.get(class).map_or(0, Vec::len) {
+                    let mut preference = Preference::none(objectives.len());
+                    preference.0[i] = Some(class);
+                    let prompt = self.prompt(&[], &preference, &Manner { order: vec![i], said: Said::Both(n) })?;
+                    longest = longest.max(prompt.len());
+                }
+            }
+            sum += longest.saturating_sub(without);
+        }
+        Ok(sum)
+    }
+
     /// Tokens before the question in a prompt that asks for nothing.
     pub fn before_question(&self) -> usize {
         match &self.frame {

@@ -71,6 +71,9 @@ fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<
         (None, Some(stored)) => stored.clone(),
         (None, None) => preset_config(DEFAULT_PRESET)?,
     };
+    if let Some(model) = &args.model {
+        config.base.model.clone_from(model);
+    }
     if let Some(seed) = args.seed {
         config.seed = seed;
     }

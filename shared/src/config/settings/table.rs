@@ -77,6 +77,11 @@ pub const SECTIONS: &[Section] = &[
         intro: "Supervised training on prompts that carry what their answer achieved.",
     },
     Section { id: "mapping", title: "Mapping", intro: "How class probabilities and the classes asked for become one scalar." },
+    Section {
+        id: "base",
+        title: "Off-the-shelf model",
+        intro: "A model that was added. Its weights are frozen; policy and reward model are adapters on them.",
+    },
     Section { id: "model", title: "Policy: size", intro: "A decoder-only transformer." },
     Section { id: "reward-trunk", title: "Reward model: size", intro: "The trunk that its heads share." },
     Section { id: "sft", title: "Supervised fine-tuning", intro: "The policy learns to answer; it sees no preference." },
@@ -760,7 +765,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("run", "vocabulary", "Vocabulary", int(300, 65_536), More, "Entries of the tokenizer before special tokens and tags.")
         .unit("tokens"),
-    row("run", "task.kind", "Task", Choice(&[("world", "The built-in world")]), More, "What the run is about."),
+    row("base", "base.model", "Model", Text { most: 64 }, More, "Name of a model that was added; empty for the lab's own."),
+    row("base", "base.rank", "Rank", int(1, 256), More, "Of every adapter: the higher, the more can be learnt, and the slower."),
+    row("base", "base.alpha", "Alpha", num(0.1, 1024.0), All, "What an adapter adds is multiplied by alpha / rank."),
+    row(
+        "base",
+        "base.temperature",
+        "Temperature of answers",
+        num(0.1, 2.0),
+        All,
+        "At which the answers are sampled that the reward model learns from.",
+    ),
+    row(
+        "run",
+        "task.kind",
+        "Task",
+        Choice(&[("world", "The built-in world"), ("style", "Style, for off-the-shelf models")]),
+        More,
+        "What the run is about.",
+    ),
     row("run", "task.topics", "Topics", int(22, 60), More, "Of the built-in world; the more, the more there is to know.")
         .unit("topics"),
     row("run", "task.rows", "Rows of data", int(500, 2_000_000), More, "Question-answer rows, before duplicates are dropped.")

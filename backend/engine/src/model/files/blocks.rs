@@ -60,7 +60,7 @@ impl Storage {
     /// Bytes of `n` numbers; `None` where they do not fill blocks, or are too many.
     pub fn bytes(self, n: usize) -> Option<usize> {
         let (_, _, _, block, size) = self.row();
-        (n % block == 0).then(|| (n / block).checked_mul(size)).flatten()
+        n.is_multiple_of(block).then(|| (n / block).checked_mul(size)).flatten()
     }
 
     /// The numbers in `bytes`.
