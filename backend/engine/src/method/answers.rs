@@ -25,6 +25,7 @@ const TOGETHER: usize = 32;
 const TENTHS: usize = 10;
 /// Share of the prompts that wish for nothing.
 const PLAIN_SHARE: f64 = 0.2;
+
 /// Rows to learn from: answers of the model to questions of every split, under wishes in words that are drawn at random, with the
 /// labels that the rules give. The wishes are not kept: a row is a question, an answer and its classes. Returns the seconds.
 ///
