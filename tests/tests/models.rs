@@ -235,7 +235,7 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
         "reward_trunk": {"context": 512},
         "reward_model": {"steps": 6, "batch": 8},
         "targets": {"wording": "mixed", "held_out": []},
-        "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16},
+        "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16, "learning_rate": 0.01},
         "evaluation": {"questions": 2, "joint": 2, "held_out": 0, "front": 0, "paraphrased": 2},
     });
     fs::write(&config, settings.to_string()).unwrap();
@@ -277,4 +277,104 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     assert_eq!(graded.code, Some(0), "{}", graded.stderr);
     let line: Value = serde_json::from_str(graded.stdout.trim()).unwrap();
     assert!(line.to_string().contains("reading_ease"), "{line}");
+    exports(&data, folder.path());
+}
+
+/// The tensors of a safetensors file.
+fn tensors(file: &Path) -> std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let bytes = fs::read(file).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let numbers = |t: &safetensors::tensor::TensorView| -> Vec<f32> {
+        match t.dtype() {
+            // The upper halves of f32.
+            safetensors::Dtype::BF16 => t.data().chunks(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
+            _ => t.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        }
+    };
+    all.tensors()
+        .into_iter()
+        .map(|(name, t)| {
+            let values = numbers(&t);
+            (name, (t.shape().to_vec(), values))
+        })
+        .collect()
+}
+
+/// The run `styled` as others load it: whole, as an adapter, and as GGUF.
+fn exports(data: &Path, folder: &Path) {
+    let export = |to: &str, more: &[&str]| {
+        let to = folder.join(to);
+        let args = [&["export", "styled", "--to", text(&to), "--data", text(data), "--json"], more].concat();
+        (Process::lab(&args).wait(), to)
+    };
+    for (to, form) in [("whole", "merged"), ("small", "adapter"), ("file", "gguf")] {
+        let (output, _) = export(to, &["--as", form]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+    }
+    // A whole model and a GGUF file say the same, and not what the model said that they were trained from.
+    models(data, &["add", text(&folder.join("whole")), "--name", "whole"]).unwrap();
+    models(data, &["add", text(&folder.join("file/model.gguf")), "--name", "file"]).unwrap();
+    let said = |model: &str| {
+        let args = ["logits", model, "--chat", "What is tea?", "--system", "length=0/4 warmth=2/2", "--greedy", "12"];
+        models(data, &[&args[..], &["--device", "cpu"]].concat()).unwrap()
+    };
+    let [base, whole, file] = ["tiny", "whole", "file"].map(said);
+    let apart = |a: &Value, b: &Value| {
+        numbers(&a["logits"]).iter().zip(numbers(&b["logits"])).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    assert_eq!((&whole["tokens"], &whole["tokens"]), (&base["tokens"], &file["tokens"]));
+    assert!(apart(&whole, &file) < 1e-5 && apart(&whole, &base) > 1e-3, "{} {}", apart(&whole, &file), apart(&whole, &base));
+    let args = ["generate", "--run", "styled", "--prompt", "What is tea?", "--target", "length=0,warmth=2", "--temperature", "0"];
+    let own = Process::lab(&[&args[..], &["--max-new-tokens", "12", "--json", "--data", text(data)]].concat()).wait();
+    let own: Value = serde_json::from_str(&own.stdout).unwrap();
+    assert_eq!(own["responses"][0], whole["continuation"]);
+
+    // Merged is base plus adapter, by PEFT's names and its alpha / r.
+    let of = |path: &Path| tensors(path);
+    let (merged, adapter) = (of(&folder.join("whole/model.safetensors")), of(&folder.join("small/adapter_model.safetensors")));
+    let base = of(&fixtures().join("smollm2/model.safetensors"));
+    let config: Value = serde_json::from_slice(&fs::read(folder.join("small/adapter_config.json")).unwrap()).unwrap();
+    let scale = (config["lora_alpha"].as_f64().unwrap() / config["r"].as_f64().unwrap()) as f32;
+    assert_eq!(adapter.len(), 2 * 2 * 7);
+    for name in ["layers.0.self_attn.k_proj", "layers.1.self_attn.o_proj", "layers.1.mlp.up_proj", "layers.0.mlp.down_proj"] {
+        let of = |which: &str| &adapter[&format!("base_model.model.model.{name}.lora_{which}.weight")];
+        let ((a_shape, a), (b_shape, b)) = (of("A"), of("B"));
+        let name = format!("model.{name}.weight");
+        let ((shape, before), (_, after)) = (&base[&name], &merged[&name]);
+        let (rows, columns, rank) = (shape[0], shape[1], a_shape[0]);
+        assert_eq!((a_shape[1], b_shape.as_slice()), (columns, &[rows, rank][..]));
+        let mut moved = 0.0f32;
+        for row in 0..rows {
+            for column in 0..columns {
+                let sum: f32 = (0..rank).map(|k| b[row * rank + k] * a[k * columns + column]).sum();
+                let at = row * columns + column;
+                assert!((after[at] - before[at] - scale * sum).abs() < 1e-5, "{name}, {row}, {column}");
+                moved = moved.max(sum.abs());
+            }
+        }
+        assert!(moved > 1e-4, "{name} has learnt nothing");
+    }
+    // The card says how to ask, and the reward model goes with it.
+    let card = fs::read_to_string(folder.join("small/README.md")).unwrap();
+    assert!(card.contains("length=0/4") && card.contains("| `warmth` |") && card.contains("library_name: peft"), "{card}");
+    let reward: Value = serde_json::from_slice(&fs::read(folder.join("whole/reward/reward.json")).unwrap()).unwrap();
+    assert_eq!((reward["objectives"].as_array().unwrap().len(), reward["loss"].as_str()), (5, Some("cross_entropy")));
+    let heads = tensors(&folder.join("whole/reward/heads.safetensors"));
+    assert_eq!(heads["weight"].0, [17, 32]);
+
+    // What cannot be written is refused, and leaves nothing.
+    let before = fs::read_dir(folder).unwrap().count();
+    for (to, more, words) in [
+        ("whole", &["--as", "gguf"][..], "has something in it"),
+        ("other", &["--policy", "1"], "policy: is 1; the run kept 1"),
+        ("other", &["--weights", "q8_0"], "safetensors hold f32, f16 and bf16"),
+        ("other", &["--as", "onnx"], "allowed are merged, adapter, gguf"),
+        ("other", &["--weights", "q4_k"], "allowed are f32, f16, bf16, q8_0"),
+    ] {
+        let (output, _) = export(to, more);
+        assert_eq!((output.code, output.stderr.contains(words)), (Some(2), true), "{}", output.stderr);
+    }
+    let nobody = Process::lab(&["export", "20260101-000000-0000", "--to", text(&folder.join("x")), "--data", text(data)]).wait();
+    assert_eq!((nobody.code, nobody.stderr.contains("run: there is no folder")), (Some(2), true), "{}", nobody.stderr);
+    assert_eq!(fs::read_dir(folder).unwrap().count(), before);
 }

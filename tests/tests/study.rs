@@ -2,7 +2,10 @@
 
 use moslim_shared::config::{PolicyOptimizer, RunConfig};
 use moslim_shared::method::Method;
-use moslim_shared::study::{Axis, METRICS, StudyConfig, StudyResults, StudyRunStatus, StudyState, Variant};
+use moslim_shared::presets;
+use moslim_shared::study::{
+    Axis, METRICS, StudyConfig, StudyResults, StudyRow, StudyRunStatus, StudyState, Variant, programme_study,
+};
 use moslim_shared::summary::RunSummary;
 use moslim_tests::{Lab, Output, Process, smoke, text, wait_until};
 use serde_json::{Value, json};
@@ -131,6 +134,44 @@ fn a_budget_is_spent_by_every_method() {
     }
 }
 
+/// What is written of a study is not trained again: neither all of it nor a part.
+#[test]
+fn a_comparison_goes_on_from_what_is_written() {
+    let data = tempfile::tempdir().unwrap();
+    let to = data.path().join("to");
+    std::fs::create_dir_all(&to).unwrap();
+    let (base, done) = (presets::find("smoke").unwrap().config, Default::default());
+    let tuning = programme_study("methods-tuning", &base, &[1], 4, &done).unwrap();
+    let name = |file: &str| to.join(format!("methods-tuning{file}"));
+    std::fs::write(name(".json"), serde_json::to_vec(&tuning).unwrap()).unwrap();
+    let labels: Vec<String> = tuning.axes[0].variants.iter().map(|v| v.label.clone()).collect();
+    let row = |label: &String| StudyRow {
+        run: format!("elsewhere {label}"),
+        labels: vec![label.clone()],
+        seed: 4,
+        metrics: vec![0.25; METRICS.len()],
+        ..Default::default()
+    };
+    let of = |rows: &[String]| StudyResults::of(&tuning, rows.iter().map(row).collect(), Default::default());
+    let compare = |seeds: &str| {
+        let args = ["compare", "--base", "smoke", "--only", "methods-tuning", "--seeds", seeds, "--data", text(data.path())];
+        Process::lab(&[&args[..], &["--to", text(&to), "--jobs", "2"]].concat()).wait()
+    };
+    let write = |rows: &[String]| std::fs::write(name(".results.json"), serde_json::to_vec(&of(rows)).unwrap()).unwrap();
+    write(&labels);
+    let all = compare("1");
+    assert_eq!((all.code, all.stderr.contains("methods-tuning is written already")), (Some(0), true), "{}", all.stderr);
+    assert!(!data.path().join("studies").exists());
+    // But for one run, which is trained.
+    write(&labels[1..]);
+    let rest = compare("1");
+    assert_eq!((rest.code, rest.stderr.contains("55 of its runs are written already")), (Some(0), true), "{}", rest.stderr);
+    assert_eq!(std::fs::read_dir(data.path().join("runs")).unwrap().count(), 1);
+    let found: StudyResults = serde_json::from_slice(&std::fs::read(name(".results.json")).unwrap()).unwrap();
+    assert!(found.is_complete(&tuning) && found.runs[1..] == of(&labels).runs[1..] && found.runs[0].metrics[0] != 0.25);
+    assert_eq!(found.objectives.len(), 4, "the front's axes are those of the run that was trained");
+}
+
 /// The comparison goes study by study; what is not done is not made up.
 #[test]
 fn the_comparison_refuses_what_it_cannot_know_yet() {
@@ -232,7 +273,7 @@ fn a_run_can_start_from_the_policy_of_another() {
     assert_eq!(fork.code, Some(0), "{}", fork.stderr);
     let (first, second) = (summary(data.path(), "first"), summary(data.path(), "second"));
     // It starts where the first one ended, not at the reference.
-    assert!(second.policy.kl > first.policy.kl * 0.5);
+    assert!(second.policy.kl > first.policy.kl * 0.5, "{} after {}", second.policy.kl, first.policy.kl);
     assert_ne!(first.control, second.control);
     config.from = Some("nothing".into());
     let missing = train(&config, "third");

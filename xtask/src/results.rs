@@ -10,11 +10,11 @@
 //!     {{versus STUDY | LABEL | LABEL; LABEL .. | METRIC ..}}  who is ahead, and where intervals are apart
 //!     {{tuned STUDY | fronts}}                             which settings were taken for a table
 //!     {{runs STUDY}}                                       the number of runs, and their seeds
-//!     {{when STUDY}} .. {{end}}                            the text between them, where the study has results
+//!     {{when STUDY}} .. {{end}}                            the text between them, where every run of the study is done
 
 use super::root;
 use anyhow::{Context, Result, bail};
-use moslim_shared::study::{METRICS, Spread, StudyGroup, StudyResults, Table, best};
+use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, Table, best};
 use moslim_shared::summary::ControlFigures;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,12 +63,26 @@ fn available(template: &str, folder: &Path) -> Result<String> {
         let (id, body) = after.split_once("}}").context("a directive does not end")?;
         let (body, tail) = body.split_once("{{end}}").with_context(|| format!("{{{{when {id}}}}} has no {{{{end}}}}"))?;
         out += before;
-        if folder.join(format!("{}.results.json", id.trim())).exists() {
+        if is_complete(folder, id.trim())? {
             out += body;
         }
         rest = tail;
     }
     Ok(out + rest)
+}
+
+/// Whether every run of a study's plan has its results in `folder`.
+fn is_complete(folder: &Path, id: &str) -> Result<bool> {
+    let [plan, results] = [format!("{id}.json"), format!("{id}.results.json")].map(|name| folder.join(name));
+    if !results.exists() {
+        return Ok(false);
+    }
+    let of = |file: &Path| format!("reading {}", file.display());
+    let config: StudyConfig =
+        serde_json::from_slice(&std::fs::read(&plan).with_context(|| of(&plan))?).with_context(|| of(&plan))?;
+    let found: StudyResults =
+        serde_json::from_slice(&std::fs::read(&results).with_context(|| of(&results))?).with_context(|| of(&results))?;
+    Ok(found.is_complete(&config))
 }
 
 /// A template with its directives replaced by figures of the studies in `folder`.
@@ -243,8 +257,10 @@ fn tuned(study: &StudyResults, of: Table) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moslim_shared::study::StudyRow;
+    use moslim_shared::presets;
+    use moslim_shared::study::{Axis, StudyRow};
     use moslim_shared::summary::PartReport;
+    use serde_json::json;
 
     /// A folder with one study, which goes with the test.
     fn folder(name: &str) -> std::path::PathBuf {
@@ -272,7 +288,16 @@ mod tests {
             runs: vec![row("A · half", 1, 0.2), row("A · half", 2, 0.4)],
             ..Default::default()
         };
-        std::fs::write(folder.join("s.results.json"), serde_json::to_vec(&study).unwrap()).unwrap();
+        let axis = Axis::field("method", "method.kind", &[json!("moslim")]);
+        let base = presets::find("smoke").unwrap().config;
+        let plan = StudyConfig { name: "s".into(), question: String::new(), base, axes: vec![axis], seeds: vec![1, 2] };
+        std::fs::write(folder.join("s.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+        // One of whose runs there are some.
+        let begun = StudyConfig { seeds: vec![1, 2, 3], ..plan };
+        std::fs::write(folder.join("begun.json"), serde_json::to_vec(&begun).unwrap()).unwrap();
+        for id in ["s", "begun"] {
+            std::fs::write(folder.join(format!("{id}.results.json")), serde_json::to_vec(&study).unwrap()).unwrap();
+        }
         folder
     }
 
@@ -293,6 +318,7 @@ mod tests {
         assert!(made("{{tuned s | fronts}}").contains("| A | half | 0.580 | 0.580 | 0.500, 0.500 |"));
         assert_eq!(made("{{runs s}}"), "2 runs, seeds 1, 2");
         assert_eq!(made("a{{when s}}b {{runs s}}{{end}}c{{when t}}d {{runs t}}{{end}}e"), "ab 2 runs, seeds 1, 2ce");
+        assert_eq!(made("a{{when begun}}b{{end}}c"), "ac");
         for (text, what) in [
             ("{{mean s | C | hit_rate}}", "no setting is called C; known are A · as shipped"),
             ("{{mean s | A · half | hits}}", "no metric is called hits"),

@@ -2,6 +2,8 @@
 
 use crate::id::RunId;
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use moslim_engine::model::files::Storage;
+use moslim_engine::run::export::Form;
 use moslim_shared::config::DeviceChoice;
 use std::path::PathBuf;
 
@@ -37,6 +39,8 @@ pub enum Command {
     Score(ScoreArgs),
     /// Let a run's policy answer a prompt.
     Generate(GenerateArgs),
+    /// Write a run's policy and reward model as files that other software loads.
+    Export(ExportArgs),
     /// List the devices that can be computed on.
     Devices(DevicesArgs),
     /// Measure how fast this machine trains and generates.
@@ -45,6 +49,29 @@ pub enum Command {
     Data(DataArgs),
     /// Add off-the-shelf models, and look at them.
     Models(ModelsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Identifier of a finished run in the data folder.
+    pub run: RunId,
+    /// Folder to write to; it is made, or is empty.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// merged (a whole model), adapter (what was trained beside a frozen one, for PEFT) or gguf.
+    #[arg(long = "as", default_value = "merged", value_name = "FORM")]
+    pub form: Form,
+    /// How weights are stored: f32, f16, bf16, and q8_0 in GGUF files.
+    #[arg(long, default_value = "f32")]
+    pub weights: Storage,
+    /// Which policy of a method that keeps several, from 0.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub policy: usize,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -328,7 +355,7 @@ pub struct CompareArgs {
     /// Only these studies, separated by commas; others count as far as they are done.
     #[arg(long, value_delimiter = ',')]
     pub only: Option<Vec<String>>,
-    /// Folder to write plans and results to.
+    /// Folder to write plans and results to. A study that lies there with today's plan is done.
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// Runs at a time [default: as many as cores and memory allow].

@@ -15,7 +15,9 @@ use moslim_engine::keep::journal;
 use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome};
-use moslim_shared::study::{PlannedRun, StudyConfig, StudyResults, StudyRunState, StudyRunStatus, StudyState, aggregate};
+use moslim_shared::study::{
+    FrontAxes, PlannedRun, StudyConfig, StudyResults, StudyRow, StudyRunState, StudyRunStatus, StudyState, front_axes,
+};
 use moslim_shared::summary::RunSummary;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,6 +25,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Results of runs of the same plan that were trained elsewhere.
+const ELSEWHERE: &str = "elsewhere.json";
 /// Memory that a run needs besides its models, MiB.
 const RUN_MEMORY_MIB: u64 = 400;
 /// Time for a run to reach a checkpoint when the study is stopped.
@@ -174,11 +178,14 @@ impl Study {
             state = self.fresh_state(&plan);
         }
         state.active = true;
-        let mut known = Known::new();
+        let elsewhere = self.read_results(ELSEWHERE)?.unwrap_or_default();
+        let mut known = Known { axes: (elsewhere.objectives, elsewhere.reference), ..Default::default() };
         for run in &mut state.runs {
-            let summary = self.summary(&run.run);
-            let done = summary.is_some();
-            known.extend(summary.map(|s| (run.run.clone(), s)));
+            let same = |row: &&StudyRow| row.labels == run.labels && row.seed == run.seed;
+            let done = match self.summary(&run.run) {
+                Some(summary) => known.learn(run, &summary),
+                None => elsewhere.runs.iter().find(same).map(|row| known.rows.insert(run.run.clone(), row.clone())).is_some(),
+            };
             run.status = if done { StudyRunStatus::Finished } else { StudyRunStatus::Waiting };
             run.message.clear();
         }
@@ -206,13 +213,8 @@ impl Study {
         let threads = (cores / jobs).max(1);
         // Runs with the same stages before the policy wait for the first of them, and find its stages in the cache.
         let shared: Vec<String> = plan.iter().map(shared_stages).collect::<Result<_>>()?;
-        let mut warm: HashSet<String> = state
-            .runs
-            .iter()
-            .zip(&shared)
-            .filter(|(r, _)| r.status == StudyRunStatus::Finished)
-            .map(|(_, s)| s.clone())
-            .collect();
+        let mut warm: HashSet<String> =
+            state.runs.iter().zip(&shared).filter(|(r, _)| known.here.contains(&r.run)).map(|(_, s)| s.clone()).collect();
         let mut running: Vec<Running> = Vec::new();
         let mut taken: Vec<f64> = Vec::new();
         // How runs that are about to go say that they ended.
@@ -280,9 +282,7 @@ impl Study {
                 };
                 moved = true;
                 let slot = &mut state.runs[run.at];
-                let summary = self.summary(&slot.run);
-                let finished = summary.is_some();
-                known.extend(summary.map(|s| (slot.run.clone(), s)));
+                let finished = self.summary(&slot.run).is_some_and(|summary| known.learn(slot, &summary));
                 (slot.status, slot.message) = match ends.remove(&run.at) {
                     _ if finished => (StudyRunStatus::Finished, String::new()),
                     Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
@@ -331,12 +331,11 @@ impl Study {
     /// When a file cannot be written.
     fn write_results(&self, state: &StudyState, known: &Known) -> Result<()> {
         let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
-        let runs: Vec<(Vec<String>, &RunSummary)> =
-            finished.filter_map(|r| Some((r.labels.clone(), known.get(&r.run)?))).collect();
-        if runs.is_empty() {
+        let rows: Vec<StudyRow> = finished.filter_map(|r| known.rows.get(&r.run).cloned()).collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let results = aggregate(&self.config, &runs);
+        let results = StudyResults::of(&self.config, rows, known.axes.clone());
         write_file(&self.file("results.csv"), results.to_csv().as_bytes())?;
         for (name, picture) in pictures(&results)? {
             write_file(&self.file(&name), picture.as_bytes())?;
@@ -349,17 +348,48 @@ impl Study {
     /// # Errors
     /// When they are damaged.
     pub fn results(&self) -> Result<Option<StudyResults>> {
-        let file = self.file("results.json");
+        self.read_results("results.json")
+    }
+
+    fn read_results(&self, name: &str) -> Result<Option<StudyResults>> {
+        let file = self.file(name);
         match std::fs::read(&file) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(anyhow!(e).context(format!("reading {}", file.display()))),
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?)),
         }
     }
+
+    /// Counts the runs of `results`, trained elsewhere by the same plan, as finished.
+    ///
+    /// # Errors
+    /// When they cannot be written down.
+    pub fn take_over(&self, results: &StudyResults) -> Result<()> {
+        write_file(&self.file(ELSEWHERE), &serde_json::to_vec(results)?)
+    }
 }
 
-/// Summaries of finished runs, by the run.
-type Known = HashMap<String, RunSummary>;
+/// Figures of finished runs.
+#[derive(Default)]
+struct Known {
+    /// By the run.
+    rows: HashMap<String, StudyRow>,
+    axes: FrontAxes,
+    /// Runs that were trained here, so that their stages are in the cache.
+    here: HashSet<String>,
+}
+
+impl Known {
+    /// Takes in what a run has found; it is finished.
+    fn learn(&mut self, run: &StudyRunState, summary: &RunSummary) -> bool {
+        if let (true, Some(axes)) = (self.axes.0.is_empty(), front_axes(summary)) {
+            self.axes = axes;
+        }
+        self.rows.insert(run.run.clone(), StudyRow::of(&run.labels, summary));
+        self.here.insert(run.run.clone());
+        true
+    }
+}
 
 struct Running {
     /// Position in the plan.

@@ -11,7 +11,7 @@ mod state;
 
 pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
 pub use programme::{PROGRAMME, Table, best, study as programme_study};
-pub use results::{METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate};
+pub use results::{FrontAxes, METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate, front_axes};
 pub use shipped::{PRESETS, preset, preset_list};
 pub use state::{StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};
 

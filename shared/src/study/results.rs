@@ -195,31 +195,48 @@ pub struct StudyRow {
     pub front: Vec<Vec<f64>>,
 }
 
-/// Puts runs together. `runs`: labels and summary of each finished run, in the order of the plan.
-pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> StudyResults {
-    let rows: Vec<StudyRow> = runs
-        .iter()
-        .map(|(labels, s)| StudyRow {
+impl StudyRow {
+    /// The figures of a finished run.
+    pub fn of(labels: &[String], s: &RunSummary) -> Self {
+        Self {
             run: s.run.clone(),
-            labels: labels.clone(),
+            labels: labels.to_vec(),
             seed: s.seed,
             reward_hash: s.reward_hash.clone(),
             metrics: METRICS.iter().map(|m| (m.of)(s)).collect(),
             intervals: METRICS.iter().map(|m| (m.interval)(s)).collect(),
             parts: s.control.policy.parts.clone(),
             front: s.front.points.iter().map(|p| p.utility.clone()).collect(),
-        })
-        .collect();
+        }
+    }
+}
+
+/// What the coordinates of fronts are: objectives, and the reference point of the hypervolume.
+pub type FrontAxes = (Vec<String>, Vec<f64>);
+
+/// Those of a run, where it has a front.
+pub fn front_axes(s: &RunSummary) -> Option<FrontAxes> {
+    (!s.front.points.is_empty()).then(|| (s.front.objectives.clone(), s.front.reference.clone()))
+}
+
+/// Puts runs together. `runs`: labels and summary of each finished run, in the order of the plan.
+pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> StudyResults {
+    let rows = runs.iter().map(|(labels, s)| StudyRow::of(labels, s)).collect();
+    StudyResults::of(config, rows, runs.iter().find_map(|(_, s)| front_axes(s)).unwrap_or_default())
+}
+
+/// Means over the seeds of `rows`, setting by setting, in the order in which they come.
+fn groups(rows: &[StudyRow]) -> Vec<StudyGroup> {
     let mut order: Vec<&[String]> = Vec::new();
     let mut members: std::collections::HashMap<&[String], Vec<&StudyRow>> = std::collections::HashMap::new();
-    for row in &rows {
+    for row in rows {
         let group = members.entry(&row.labels).or_default();
         if group.is_empty() {
             order.push(&row.labels);
         }
         group.push(row);
     }
-    let groups = order
+    order
         .into_iter()
         .map(|labels| {
             let rows = &members[labels];
@@ -241,21 +258,29 @@ pub fn aggregate(config: &StudyConfig, runs: &[(Vec<String>, &RunSummary)]) -> S
                 front,
             }
         })
-        .collect();
-    let first = runs.iter().map(|(_, s)| &s.front).find(|f| !f.points.is_empty());
-    StudyResults {
-        name: config.name.clone(),
-        question: config.question.clone(),
-        axes: config.axes.iter().map(|a| a.name.clone()).collect(),
-        metrics: METRICS.iter().map(|m| m.title.to_string()).collect(),
-        objectives: first.map(|f| f.objectives.clone()).unwrap_or_default(),
-        reference: first.map(|f| f.reference.clone()).unwrap_or_default(),
-        groups,
-        runs: rows,
-    }
+        .collect()
 }
 
 impl StudyResults {
+    /// What `rows` say, in the order of the plan.
+    pub fn of(config: &StudyConfig, rows: Vec<StudyRow>, (objectives, reference): FrontAxes) -> Self {
+        Self {
+            name: config.name.clone(),
+            question: config.question.clone(),
+            axes: config.axes.iter().map(|a| a.name.clone()).collect(),
+            metrics: METRICS.iter().map(|m| m.title.to_string()).collect(),
+            objectives,
+            reference,
+            groups: groups(&rows),
+            runs: rows,
+        }
+    }
+
+    /// Whether every run of the plan is there.
+    pub fn is_complete(&self, config: &StudyConfig) -> bool {
+        self.runs.len() == config.seeds.len() * config.axes.iter().map(|a| a.variants.len()).product::<usize>()
+    }
+
     /// One line per run, comma-separated, with a heading. Cells that a spreadsheet would run as a formula are quoted.
     pub fn to_csv(&self) -> String {
         let cell = |text: &str| {
@@ -275,13 +300,16 @@ impl StudyResults {
             .collect();
         let mut out = heading.join(",") + "\n";
         for r in &self.runs {
-            let cells: Vec<String> = [r.run.clone(), r.seed.to_string()]
-                .into_iter()
-                .chain(r.labels.iter().map(|l| cell(l)))
-                .chain(r.metrics.iter().map(f64::to_string))
-                .chain(bounded.iter().flat_map(|(m, _)| r.intervals[*m].unwrap_or([f64::NAN; 2]).map(|x| x.to_string())))
-                .chain([r.reward_hash.clone()])
-                .collect();
+            let cells: Vec<String> =
+                [r.run.clone(), r.seed.to_string()]
+                    .into_iter()
+                    .chain(r.labels.iter().map(|l| cell(l)))
+                    .chain(r.metrics.iter().map(f64::to_string))
+                    .chain(bounded.iter().flat_map(|(m, _)| {
+                        r.intervals.get(*m).copied().flatten().unwrap_or([f64::NAN; 2]).map(|x| x.to_string())
+                    }))
+                    .chain([r.reward_hash.clone()])
+                    .collect();
             out += &(cells.join(",") + "\n");
         }
         out

@@ -125,6 +125,16 @@ impl<B: Kernels> Adapter<B> {
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
     }
 
+    /// What every adapted matrix has: its position among those that make ours, `A` as `[rank, in]` and `B` as `[out, rank]`, row after
+    /// row, as files have them.
+    pub fn pairs(&self) -> Vec<(usize, [Vec<f32>; 2])> {
+        let values = |t: Tensor<B, 2>| t.transpose().into_data().to_vec().expect("adapters are f32");
+        let rank = self.a.dims()[1] / self.b.len();
+        let adapted = self.columns.iter().enumerate().filter(|(_, (_, adapted))| *adapted).map(|(n, _)| n);
+        let pair = |(at, n): (usize, usize)| (n, [values(self.a.val().narrow(1, at * rank, rank)), values(self.b[at].val())]);
+        adapted.enumerate().map(pair).collect()
+    }
+
     /// What it adds to the matrix itself, `[in, out]`.
     pub fn matrix(&self) -> Tensor<B, 2> {
         let rows = self.a.dims()[0];

@@ -158,6 +158,9 @@ impl<B: Kernels> Transformer<B> {
 
     /// The model with what its adapters have learnt added to its weights.
     pub fn merged(mut self) -> Self {
+        if !self.is_adapted() {
+            return self;
+        }
         let sum = |w: Param<Tensor<B, 2>>, adapter: &Option<Adapter<B>>| match adapter {
             Some(adapter) => w.map(|w| w + adapter.matrix()),
             None => w,
@@ -176,6 +179,42 @@ impl<B: Kernels> Transformer<B> {
             })
             .collect();
         self
+    }
+
+    /// The weights of a part that the model has, row after row: what [`Self::assemble`] was given.
+    pub fn weights(&self, part: Part) -> Vec<f32> {
+        fn values<B: Backend, const D: usize>(param: Option<&Param<Tensor<B, D>>>) -> Vec<f32> {
+            param.map_or_else(Vec::new, |p| p.val().into_data().to_vec().expect("weights are f32"))
+        }
+        let Part::Layer(l, own) = part else {
+            return match part {
+                Part::Embedding => values(Some(&self.embedding)),
+                Part::Norm => values(Some(&self.norm)),
+                _ => values(self.head.as_ref()),
+            };
+        };
+        let layer = &self.layers[l];
+        match own {
+            LayerPart::AttentionNorm => values(Some(&layer.attention_norm)),
+            LayerPart::Qkv => values(Some(&layer.qkv)),
+            LayerPart::QkvBias => values(layer.qkv_bias.as_ref()),
+            LayerPart::QueryNorm => values(layer.query_norm.as_ref()),
+            LayerPart::KeyNorm => values(layer.key_norm.as_ref()),
+            LayerPart::AttentionOut => values(Some(&layer.attention_out)),
+            LayerPart::FeedNorm => values(Some(&layer.feed_norm)),
+            LayerPart::GateUp => values(Some(&layer.gate_up)),
+            LayerPart::Down => values(Some(&layer.down)),
+        }
+    }
+
+    /// What it is made of.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The adapters of its layers; none in a model that has none.
+    pub fn adapters(&self) -> &[LayerAdapters<B>] {
+        &self.adapters
     }
 
     /// Where the weights are.

@@ -83,6 +83,12 @@ impl<B: Kernels> RewardModel<B> {
         self.classes.iter().map(|&c| self.loss.outputs(c)).collect()
     }
 
+    /// Weights and biases of all heads, as files have them: `[columns, d_model]` row after row, and `[outputs]`.
+    pub fn head_weights(&self) -> [Vec<f32>; 2] {
+        let values = |data: TensorData| data.to_vec().expect("weights are f32");
+        [values(self.heads.val().transpose().into_data()), values(self.bias.val().into_data())]
+    }
+
     /// What the heads are trained with.
     pub fn loss(&self) -> RewardLoss {
         self.loss

@@ -1,28 +1,20 @@
 //! A finished run at work: scoring answers and generating them.
 
 use super::device::{Device, choose};
-use crate::data::TaskCard;
+use super::opened::{Opened, open};
 use crate::evaluate::answer::{Ask, Route};
-use crate::keep::models::Models;
-use crate::keep::{model_file, read_config};
-use crate::model::adapter::AdapterConfig;
-use crate::model::files::ModelFiles;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
-use crate::model::store::from_safetensors;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
-use crate::reward::RewardModel;
-use crate::reward::frozen::{Calibration, FrozenRewardModel};
-use crate::text::{ChatFormat, Tokenizer};
-use anyhow::{Context, Result, bail};
-use moslim_shared::config::{DeviceChoice, RunConfig};
+use crate::reward::frozen::FrozenRewardModel;
+use crate::text::Tokenizer;
+use anyhow::{Result, bail};
+use moslim_shared::config::DeviceChoice;
 use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
-use moslim_shared::ordinal::RewardLoss;
 use moslim_shared::preference::Preference;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -41,66 +33,6 @@ pub struct Scored {
     pub distributions: Vec<Vec<f64>>,
     /// Present when a preference was given.
     pub reward: Option<MappedReward>,
-}
-
-fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-}
-
-/// What of a run's folder every use of it begins with.
-struct Opened {
-    config: RunConfig,
-    objectives: Vec<Objective>,
-    tokenizer: Tokenizer,
-    /// The off-the-shelf model that the run is about.
-    base: Option<ModelFiles>,
-}
-
-fn open(folder: &Path) -> Result<Opened> {
-    if !folder.is_dir() {
-        bail!("there is no run in {}", folder.display());
-    }
-    let file = |name: &str| match std::fs::read(folder.join(name)) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some),
-    };
-    let config = read_config(file).with_context(|| format!("reading the configuration in {}", folder.display()))?;
-    let objectives = TaskCard::read(folder)?.objectives;
-    if config.base.model.is_empty() {
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"), &objectives)?;
-        return Ok(Opened { config, objectives, tokenizer, base: None });
-    }
-    let format: ChatFormat = read_json(&folder.join("chat.json"))?;
-    let path = folder.join("tokenizer.json");
-    let json = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let tokenizer = Tokenizer::chat(&json, &format, &objectives).with_context(|| format!("reading {}", path.display()))?;
-    // A run lies in the data folder in which its model is known.
-    let data = std::path::absolute(folder)?;
-    let data = data.parent().and_then(Path::parent).context("the run lies in no data folder")?;
-    let base = Models::of(data).open(&config.base.model)?.1;
-    Ok(Opened { config, objectives, tokenizer, base: Some(base) })
-}
-
-impl Opened {
-    /// A model of the policy's shape: an off-the-shelf one with fresh adapters, or one of the lab's own with random weights.
-    fn policy<B: Kernels>(&self, device: &B::Device) -> Result<Transformer<B>> {
-        let (c, t) = (&self.config, &self.tokenizer);
-        Ok(match &self.base {
-            Some(files) => {
-                files.load(c.model.context, c.model.precision, device, |_| {})?.adapted(&AdapterConfig::of(&c.base), 0)
-            }
-            None => Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device),
-        })
-    }
-
-    /// A reward model of this run's shape.
-    fn reward_model<B: Kernels>(&self, classes: &[usize], loss: RewardLoss, device: &B::Device) -> Result<RewardModel<B>> {
-        Ok(match &self.base {
-            Some(_) => RewardModel::on_trunk(self.policy(device)?, classes, loss, 0),
-            None => RewardModel::new(&self.config.reward_trunk, self.tokenizer.vocabulary(), classes, loss, 0, device),
-        })
-    }
 }
 
 /// The type of a closure that depends on the backend cannot be named, so each use is an object.
@@ -142,23 +74,12 @@ impl Scorer {
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let opened = open(folder)?;
-        let (config, objectives) = (&opened.config, &opened.objectives);
-        let calibration: Calibration = read_json(&folder.join("calibration.json"))?;
-        let classes: Vec<usize> = objectives.iter().map(Objective::class_count).collect();
-        // One model with all heads, or one for each objective.
-        let sets: Vec<Vec<usize>> =
-            if config.reward_model.separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };
-        let files: Vec<_> = (0..sets.len()).map(|n| folder.join(model_file("reward", n))).collect();
+        let calibration = opened.calibration()?;
+        let config = &opened.config;
         let context = if opened.base.is_some() { config.model.context } else { config.reward_trunk.context };
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let mut models = Vec::new();
-                for (classes, file) in sets.iter().zip(&files) {
-                    let weights = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-                    let loss = calibration.loss;
-                    let model = opened.reward_model::<$backend>(classes, loss, $device)?;
-                    models.push(from_safetensors(model, weights).with_context(|| format!("reading {}", file.display()))?);
-                }
+                let models = opened.reward_models::<$backend>(&calibration, $device)?;
                 Box::new(ScoreOn { reward_model: FrozenRewardModel { models, calibration }, context }) as Box<dyn Score>
             }};
         }
@@ -236,26 +157,16 @@ impl Generator {
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let opened = open(folder)?;
-        let (config, objectives, tokenizer) = (&opened.config, &opened.objectives, &opened.tokenizer);
-        // A run from before there were several methods has one policy, which reads tags.
-        let file = folder.join("route.json");
-        let route = if file.exists() { read_json(&file)? } else { Route::Tags };
+        let (config, objectives, eos) = (&opened.config, &opened.objectives, opened.tokenizer.eos);
+        let route = opened.route()?;
         if let Route::BestOf(_) = route {
             bail!("best-of-n chooses with the reward model and has no policy of its own to generate with");
         }
         let steered = config.steered(objectives);
-        let files: Vec<_> = (0..route.kept(steered.len())).map(|n| folder.join(model_file("policy", n))).collect();
-        let eos = tokenizer.eos;
+        let kept = route.kept(steered.len());
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let mut policies = Vec::new();
-                let like = opened.policy::<$backend>($device)?;
-                for file in &files {
-                    let weights =
-                        std::fs::read(file).with_context(|| format!("reading {} (is the run finished?)", file.display()))?;
-                    policies
-                        .push(from_safetensors(like.clone(), weights).with_context(|| format!("reading {}", file.display()))?);
-                }
+                let policies = opened.policies::<$backend>(kept, $device)?;
                 Box::new(GenerateOn { policies, steered, eos }) as Box<dyn Generate>
             }};
         }

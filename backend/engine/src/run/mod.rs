@@ -3,8 +3,10 @@
 //! Here belongs what knows concrete backends and a whole run. Stages are in `method/`, files in `keep/`.
 
 pub mod device;
+pub mod export;
 mod inference;
 pub mod off_the_shelf;
+mod opened;
 
 pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, ScoreLine, Scored, Scorer};

@@ -142,6 +142,11 @@ impl Tokenizer {
         self.inner.to_string(true).map_err(library)
     }
 
+    /// The number of the token that is written like this, if there is one.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
     /// Entries of the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary

@@ -10,8 +10,9 @@ use crate::folder::write_file;
 use crate::launch::Local;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
-use moslim_shared::study::{PROGRAMME, StudyConfig, StudyResults, programme_study};
+use moslim_shared::study::{METRICS, PROGRAMME, StudyConfig, StudyResults, programme_study};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Runs the studies of the programme that are not done, in order, and writes for each its plan, its results and its runs.
@@ -44,15 +45,28 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             }
             continue;
         };
+        let written = args.to.as_deref().and_then(|to| written(to, &config));
+        if let Some(results) = written.as_ref().filter(|r| r.is_complete(&config)) {
+            if wanted {
+                eprintln!("Study {} of {}: {id} is written already", n + 1, PROGRAMME.len());
+            }
+            done.insert(id.to_string(), results.clone());
+            continue;
+        }
         let study = match begun(&data, &config)? {
             Some(study) => study,
             None if wanted => Study::create(&data, config)?,
             None => continue,
         };
+        let mut ended = Ok(());
         if wanted {
             eprintln!("Study {} of {}: {id}, in {}", n + 1, PROGRAMME.len(), study.file("").display());
-            let state = follow(&study, args.jobs.map(usize::from), &launcher, &stop)?;
-            failures(&study, &state)?;
+            if let Some(results) = &written {
+                eprintln!("{} of its runs are written already", results.runs.len());
+                study.take_over(results)?;
+            }
+            let followed = follow(&study, args.jobs.map(usize::from), &launcher, &stop);
+            ended = followed.and_then(|state| failures(&study, &state));
         }
         let Some(results) = study.results()? else { continue };
         if let Some(to) = &args.to {
@@ -63,9 +77,20 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             write(format!("{id}.results.json"), &serde_json::to_vec_pretty(&results)?)?;
             write(format!("{id}.csv"), results.to_csv().as_bytes())?;
         }
+        ended?;
         done.insert(id.to_string(), results);
     }
     print_line(&format!("{} studies are done: {}", done.len(), done.keys().cloned().collect::<Vec<_>>().join(", ")))
+}
+
+/// The results of a study that lie in `to` with the plan that it has today, of all of its runs or of some; what is damaged is made anew.
+fn written(to: &Path, config: &StudyConfig) -> Option<StudyResults> {
+    let read = |name: String| std::fs::read(to.join(name)).ok();
+    let plan: StudyConfig = serde_json::from_slice(&read(format!("{}.json", config.name))?).ok()?;
+    let mut results: StudyResults = serde_json::from_slice(&read(format!("{}.results.json", config.name))?).ok()?;
+    // Of a version with other figures.
+    results.runs.retain(|row| row.metrics.len() == METRICS.len());
+    (plan == *config).then_some(results)
 }
 
 /// The study with this configuration, if it was begun.

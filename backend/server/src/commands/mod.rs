@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod data;
 mod devices;
+mod export;
 mod generate;
 mod models;
 mod reindex;
@@ -38,6 +39,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Data(args) => match args.command {

@@ -17,6 +17,18 @@ pub enum Storage {
     Q6K,
 }
 
+impl std::str::FromStr for Storage {
+    type Err = String;
+    /// One that can be written, by its name in lower case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+        known
+            .into_iter()
+            .find(|s| s.name().to_lowercase() == text)
+            .ok_or(format!("is \"{text}\"; allowed are f32, f16, bf16, q8_0"))
+    }
+}
+
 /// Numbers in a block of the K formats.
 const K: usize = 256;
 
@@ -63,6 +75,31 @@ impl Storage {
         n.is_multiple_of(block).then(|| (n / block).checked_mul(size)).flatten()
     }
 
+    /// Numbers in a block.
+    pub fn block(self) -> usize {
+        self.row().3
+    }
+
+    /// Its number in GGUF.
+    pub fn gguf(self) -> u32 {
+        self.row().1
+    }
+
+    /// `values` as bytes.
+    ///
+    /// # Errors
+    /// When they do not fill blocks, or the storage is one that is only read.
+    pub fn write(self, values: &[f32]) -> Result<Vec<u8>> {
+        ensure!(values.len().is_multiple_of(self.block()), "{} numbers do not fill blocks of {}", values.len(), self.name());
+        Ok(match self {
+            Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+            Self::Q8_0 => values.chunks(self.block()).flat_map(q8_0).collect(),
+            other => bail!("{} is only read; F32, F16, BF16 and Q8_0 can be written", other.name()),
+        })
+    }
+
     /// The numbers in `bytes`.
     ///
     /// # Errors
@@ -95,6 +132,15 @@ impl Storage {
 /// The half-precision number at the beginning of `bytes`.
 fn float(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+}
+
+/// 32 numbers in 8 bits each, the largest of them 127.
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let largest = values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let scale = f16::from_f32(largest / 127.0);
+    let unit = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+    let quants = values.iter().map(|v| (v * unit).round().clamp(-127.0, 127.0) as i8 as u8);
+    scale.to_le_bytes().into_iter().chain(quants).collect()
 }
 
 /// 32 numbers of 4 bits: low halves first, then high ones.
@@ -233,6 +279,18 @@ mod tests {
                 assert!((got - want).abs() < 1e-6, "{name} {i}: {got} is not {want}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let values: Vec<f32> = (0..64).map(|i| ((i * 29) % 64) as f32 * 0.37 - 9.0).collect();
+        for (storage, most) in [(Storage::F32, 0.0), (Storage::F16, 0.005), (Storage::Bf16, 0.04), (Storage::Q8_0, 0.06)] {
+            let read = storage.read(&storage.write(&values).unwrap(), 64).unwrap();
+            let apart = read.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart <= most && (most == 0.0 || apart > most / 10.0), "{storage:?}: {apart}");
+        }
+        assert_eq!(Storage::Q8_0.read(&Storage::Q8_0.write(&[0.0; 32]).unwrap(), 32).unwrap(), [0.0; 32]);
+        assert!(Storage::Q8_0.write(&values[..33]).is_err() && Storage::Q4K.write(&[0.0; K]).is_err());
     }
 
     #[test]

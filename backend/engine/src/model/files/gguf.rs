@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// Where tensors begin when the file does not say: at a multiple of this.
-const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = 32;
 /// Most dimensions of a tensor.
 const DIMENSIONS: u32 = 4;
 /// Arrays within arrays are not in use; a file that nests them deeper is hostile.

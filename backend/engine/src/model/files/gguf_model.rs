@@ -199,29 +199,44 @@ fn tokenizer(file: &Gguf, tokens: &Tokens) -> Result<String> {
     Ok(out.to_string())
 }
 
-/// Byte-level BPE: GPT-2 and what came after it.
-fn byte_level(file: &Gguf, vocabulary: &Map<String, serde_json::Value>) -> Result<serde_json::Value> {
-    let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+/// How a byte-level tokenizer cuts texts before it joins pairs.
+pub(super) struct Cut {
+    pub normalizer: serde_json::Value,
+    pub pre_tokenizer: serde_json::Value,
+    /// Whether what is a token as a whole is not cut.
+    pub whole_words: bool,
+}
+
+/// Names of the cuts, as `tokenizer.ggml.pre` has them.
+pub(super) const CUTS: [&str; 5] = ["gpt-2", "smollm", "llama-bpe", "llama3", "qwen2"];
+
+fn byte_pieces(regex: bool) -> serde_json::Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex})
+}
+
+/// The cut that GGUF calls `name`, if it is one of [`CUTS`].
+pub(super) fn cut(name: &str) -> Option<Cut> {
     let split = |digits: &str| {
         let pattern = [WORDS[0], digits, WORDS[1]].concat();
         json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
     };
-    let sequence = |first, regex| json!({"type": "Sequence", "pretokenizers": [first, bytes(regex)]});
-    let mut normalizer = json!(null);
-    let mut whole_words = false;
-    let pre_tokenizer = match file.optional("tokenizer.ggml.pre", Value::text)?.unwrap_or("gpt-2") {
-        "gpt-2" => bytes(true),
-        "smollm" => sequence(json!({"type": "Digits", "individual_digits": true}), true),
-        "llama-bpe" | "llama3" => {
-            whole_words = true;
-            sequence(split(r"\p{N}{1,3}"), false)
-        }
-        "qwen2" => {
-            normalizer = json!({"type": "NFC"});
-            sequence(split(r"\p{N}"), false)
-        }
-        other => bail!("tokenizer.ggml.pre: is \"{other}\"; allowed are gpt-2, smollm, llama-bpe and qwen2"),
-    };
+    let sequence = |first, regex| json!({"type": "Sequence", "pretokenizers": [first, byte_pieces(regex)]});
+    let plain = |pre_tokenizer| Cut { normalizer: json!(null), pre_tokenizer, whole_words: false };
+    Some(match name {
+        "gpt-2" => plain(byte_pieces(true)),
+        "smollm" => plain(sequence(json!({"type": "Digits", "individual_digits": true}), true)),
+        "llama-bpe" | "llama3" => Cut { whole_words: true, ..plain(sequence(split(r"\p{N}{1,3}"), false)) },
+        "qwen2" => Cut { normalizer: json!({"type": "NFC"}), ..plain(sequence(split(r"\p{N}"), false)) },
+        _ => return None,
+    })
+}
+
+/// Byte-level BPE: GPT-2 and what came after it.
+fn byte_level(file: &Gguf, vocabulary: &Map<String, serde_json::Value>) -> Result<serde_json::Value> {
+    let name = file.optional("tokenizer.ggml.pre", Value::text)?.unwrap_or("gpt-2");
+    let known = || format!("tokenizer.ggml.pre: is \"{name}\"; allowed are {}", CUTS.join(", "));
+    let Cut { normalizer, pre_tokenizer, whole_words } = cut(name).with_context(known)?;
+    let bytes = byte_pieces(true);
     let key = "tokenizer.ggml.merges";
     let merges = file.needed(key, |v| v.array()?.iter().map(Value::text).collect::<Option<Vec<_>>>())?;
     for merge in &merges {
@@ -232,8 +247,8 @@ fn byte_level(file: &Gguf, vocabulary: &Map<String, serde_json::Value>) -> Resul
         "truncation": null, "padding": null,
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": bytes(true),
-        "decoder": bytes(true),
+        "post_processor": bytes,
+        "decoder": bytes,
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": whole_words, "vocab": vocabulary, "merges": merges,

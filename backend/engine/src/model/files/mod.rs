@@ -1,12 +1,17 @@
 //! Models as people have them on their disks: a folder as Hugging Face's libraries write it, or a GGUF file.
 
 mod blocks;
+pub mod config;
 mod gguf;
+pub mod gguf_header;
 mod gguf_model;
 mod names;
 mod safetensors;
+pub mod write;
 
+pub use blocks::Storage;
 pub use gguf::{Gguf, Value};
+pub use names::Naming;
 
 use self::safetensors::Safetensors;
 use super::architecture::Architecture;
@@ -14,7 +19,6 @@ use super::kernels::Kernels;
 use super::transformer::Transformer;
 use anyhow::{Context, Result, ensure};
 use moslim_shared::config::Precision;
-use names::Naming;
 use std::path::{Path, PathBuf};
 
 /// Named tensors of a file or of several.
@@ -105,6 +109,19 @@ impl ModelFiles {
             *out.entry(self.tensors.storage(&name).unwrap_or_default()).or_default() += 1;
         }
         out.into_iter().collect()
+    }
+
+    /// Whose names its tensors have.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
+    /// The numbers of a tensor of the files.
+    ///
+    /// # Errors
+    /// When it is missing or cannot be read.
+    pub fn tensor(&self, name: &str) -> Result<Vec<f32>> {
+        self.tensors.read(name)
     }
 
     /// Whether every tensor that the model needs is there, in its shape. Reads no weights.

@@ -52,24 +52,35 @@ impl Naming {
         if self == Self::HuggingFace { hf.iter().map(named).collect() } else { gguf.iter().map(named).collect() }
     }
 
-    /// Names of the tensors that make `part`, and how many of its columns each gives; they are there, in the shape they should have.
+    /// Names of the tensors that make `part`, and their shapes in files, where a matrix acts from the left.
+    pub fn tensors(self, a: &Architecture, part: Part) -> Vec<(String, Vec<usize>)> {
+        let shape = a.shape(part);
+        let turned = |width: usize| match shape.as_slice() {
+            // The embeddings alone are kept as they are read, one row an entry.
+            [rows, columns] if part == Part::Embedding => vec![*rows, *columns],
+            [rows, _] => vec![width, *rows],
+            _ => vec![width],
+        };
+        self.of(part).into_iter().zip(widths(a, part, &shape)).map(|(name, width)| (name, turned(width))).collect()
+    }
+
+    /// [`Self::tensors`] of a part; they are there, in the shape they should have.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape; the message names it.
-    pub fn check(self, files: &dyn Tensors, a: &Architecture, part: Part) -> Result<Vec<(String, usize)>> {
-        let shape = a.shape(part);
-        let named: Vec<(String, usize)> = self.of(part).into_iter().zip(widths(a, part, &shape)).collect();
-        for (name, width) in &named {
-            let wanted = match shape.as_slice() {
-                // The embeddings alone are kept as they are read, one row an entry.
-                [rows, columns] if part == Part::Embedding => vec![*rows, *columns],
-                [rows, _] => vec![*width, *rows],
-                _ => vec![*width],
-            };
+    pub fn check(self, files: &dyn Tensors, a: &Architecture, part: Part) -> Result<Vec<(String, Vec<usize>)>> {
+        let named = self.tensors(a, part);
+        for (name, wanted) in &named {
             let found = files.shape(name).with_context(|| format!("the tensor {name} is missing"))?;
-            ensure!(found == wanted, "the tensor {name} has the shape {found:?} and should have {wanted:?}");
+            ensure!(found == *wanted, "the tensor {name} has the shape {found:?} and should have {wanted:?}");
         }
         Ok(named)
+    }
+
+    /// Whether the `n`th tensor of a part has its rows in another order in files.
+    fn is_interleaved(self, part: Part, n: usize) -> bool {
+        let turns = matches!(part, Part::Layer(_, LayerPart::Qkv | LayerPart::QkvBias)) && n < 2;
+        turns && self == Self::Gguf { interleaved: true }
     }
 
     /// The weights of `part` as the decoder has them, row after row.
@@ -79,17 +90,28 @@ impl Naming {
     pub fn read(self, files: &dyn Tensors, a: &Architecture, part: Part) -> Result<Vec<f32>> {
         let named = self.check(files, a, part)?;
         let mut parts = Vec::with_capacity(named.len());
-        for (n, (name, width)) in named.iter().enumerate() {
+        for (n, (name, shape)) in named.iter().enumerate() {
             let values = files.read(name)?;
-            let turned = matches!(part, Part::Layer(_, LayerPart::Qkv | LayerPart::QkvBias)) && n < 2;
-            let turned = turned && self == Self::Gguf { interleaved: true };
-            parts.push(if turned { in_halves(&values, *width, a.head_dim) } else { values });
+            parts.push(if self.is_interleaved(part, n) { in_halves(&values, shape[0], a.head_dim) } else { values });
         }
-        let widths: Vec<usize> = named.into_iter().map(|(_, width)| width).collect();
+        let widths: Vec<usize> = named.iter().map(|(_, shape)| shape[0]).collect();
         Ok(match a.shape(part).as_slice() {
             [rows, _] if part != Part::Embedding => side_by_side(&parts, &widths, *rows),
             _ => parts.concat(),
         })
+    }
+
+    /// The `n`th tensor of `part` as files have it, out of the weights as the decoder has them: what [`Self::read`] undoes.
+    pub fn split(self, a: &Architecture, part: Part, n: usize, weights: &[f32]) -> Vec<f32> {
+        let shape = a.shape(part);
+        let widths = widths(a, part, &shape);
+        let before: usize = widths[..n].iter().sum();
+        let own = match shape.as_slice() {
+            [rows, columns] if part != Part::Embedding => turned(weights, [*rows, *columns], before..before + widths[n]),
+            [_, _] => weights.to_vec(),
+            _ => weights[before..before + widths[n]].to_vec(),
+        };
+        if self.is_interleaved(part, n) { in_pairs(&own, widths[n], a.head_dim) } else { own }
     }
 
     /// Whether every tensor of `files` has its place in `a`.
@@ -127,6 +149,28 @@ fn in_halves(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
             let from = (head * head_dim + 2 * pair + half) * columns;
             out.extend_from_slice(&values[from..from + columns]);
         }
+    }
+    out
+}
+
+/// What [`in_halves`] undoes.
+fn in_pairs(values: &[f32], rows: usize, head_dim: usize) -> Vec<f32> {
+    let columns = values.len() / rows.max(1);
+    let mut out = Vec::with_capacity(values.len());
+    for head in 0..rows / head_dim {
+        for row in 0..head_dim {
+            let from = (head * head_dim + row % 2 * (head_dim / 2) + row / 2) * columns;
+            out.extend_from_slice(&values[from..from + columns]);
+        }
+    }
+    out
+}
+
+/// Some columns of a matrix of `[rows, columns]`, as rows.
+fn turned(values: &[f32], [rows, columns]: [usize; 2], some: std::ops::Range<usize>) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows * some.len());
+    for column in some {
+        out.extend((0..rows).map(|row| values[row * columns + column]));
     }
     out
 }
@@ -171,6 +215,8 @@ mod tests {
     fn interleaved_rows_are_put_back() {
         // Two heads of four rows with one column each.
         let rows: Vec<f32> = (0..8).map(|i| i as f32).collect();
-        assert_eq!(in_halves(&rows, 8, 4), [0., 2., 1., 3., 4., 6., 5., 7.]);
+        let halves = [0., 2., 1., 3., 4., 6., 5., 7.];
+        assert_eq!(in_halves(&rows, 8, 4), halves);
+        assert_eq!(in_pairs(&halves, 8, 4), rows);
     }
 }
