@@ -2,14 +2,19 @@
 //! results together.
 //!
 //! A study lives in a folder of its own: `study.json` is what was asked for, `state.json` how it stands, `results.json`,
-//! `results.csv` and the pictures what came out; each file appears whole or not at all. Its runs are ordinary runs. A study
+//! `results.csv` and the pictures what came out, `elsewhere.json` what was trained in another place; each file appears whole or not at all. Its runs are ordinary runs. A study
 //! that was stopped or killed goes on with whatever is not finished; a run that was interrupted goes on from its checkpoint.
+
+mod estimate;
+
+pub use estimate::operations;
 
 use crate::folder::{DataFolder, write_file};
 use crate::id::{RunId, now_ms};
 use crate::launch::{Ending, Launcher, Life, process};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
+use estimate::{fitting, shared_stages};
 use moslim_engine::data::Task;
 use moslim_engine::keep::journal;
 use moslim_engine::progress::Stop;
@@ -27,8 +32,6 @@ use std::time::{Duration, Instant};
 
 /// Results of runs of the same plan that were trained elsewhere.
 const ELSEWHERE: &str = "elsewhere.json";
-/// Memory that a run needs besides its models, MiB.
-const RUN_MEMORY_MIB: u64 = 400;
 /// Time for a run to reach a checkpoint when the study is stopped.
 const STOP_TIME: Duration = Duration::from_secs(60);
 /// Time between two looks at the children.
@@ -183,7 +186,10 @@ impl Study {
         for run in &mut state.runs {
             let same = |row: &&StudyRow| row.labels == run.labels && row.seed == run.seed;
             let done = match self.summary(&run.run) {
-                Some(summary) => known.learn(run, &summary),
+                Some(summary) => {
+                    known.learn(run, &summary);
+                    true
+                }
                 None => elsewhere.runs.iter().find(same).map(|row| known.rows.insert(run.run.clone(), row.clone())).is_some(),
             };
             run.status = if done { StudyRunStatus::Finished } else { StudyRunStatus::Waiting };
@@ -282,7 +288,11 @@ impl Study {
                 };
                 moved = true;
                 let slot = &mut state.runs[run.at];
-                let finished = self.summary(&slot.run).is_some_and(|summary| known.learn(slot, &summary));
+                let summary = self.summary(&slot.run);
+                let finished = summary.is_some();
+                if let Some(summary) = summary {
+                    known.learn(slot, &summary);
+                }
                 (slot.status, slot.message) = match ends.remove(&run.at) {
                     _ if finished => (StudyRunStatus::Finished, String::new()),
                     Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
@@ -380,14 +390,13 @@ struct Known {
 }
 
 impl Known {
-    /// Takes in what a run has found; it is finished.
-    fn learn(&mut self, run: &StudyRunState, summary: &RunSummary) -> bool {
+    /// Takes in what a run has found.
+    fn learn(&mut self, run: &StudyRunState, summary: &RunSummary) {
         if let (true, Some(axes)) = (self.axes.0.is_empty(), front_axes(summary)) {
             self.axes = axes;
         }
         self.rows.insert(run.run.clone(), StudyRow::of(&run.labels, summary));
         self.here.insert(run.run.clone());
-        true
     }
 }
 
@@ -415,66 +424,6 @@ impl Running {
         self.read += whole as u64;
         journal::events(&text[..whole]).into_iter().map(|e| e.body).collect()
     }
-}
-
-/// What decides the stages before the policy.
-fn shared_stages(run: &PlannedRun) -> Result<String> {
-    let c = &run.config;
-    Ok(serde_json::to_string(&(
-        &c.task,
-        c.vocabulary,
-        &c.model,
-        &c.reward_trunk,
-        c.reward_from_sft,
-        &c.sft,
-        &c.reward_model,
-        c.seed,
-        c.device,
-    ))?)
-}
-
-/// How many runs fit into the memory that is free.
-fn fitting(plan: &[PlannedRun]) -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    let largest = plan.iter().map(|r| parameters(&r.config)).fold(0.0, f64::max);
-    // Weights, gradients of several threads, two moments, reference and reward model: about twenty numbers a weight.
-    let each = RUN_MEMORY_MIB + (largest * 20.0 * 4.0 / f64::from(1 << 20)) as u64;
-    free.map_or(1, |kib| (kib / 1024 / each).max(1) as usize)
-}
-
-/// Weights of policy and reward model, roughly.
-fn parameters(c: &moslim_shared::config::RunConfig) -> f64 {
-    let of = |m: &moslim_shared::config::ModelConfig| {
-        let d = m.d_model as f64;
-        m.layers as f64 * (4.0 * d * d + 3.0 * d * m.d_ff as f64) + c.vocabulary as f64 * d
-    };
-    of(&c.model) + of(&c.reward_trunk)
-}
-
-/// Floating-point operations of a plan, roughly: for an estimate of how long it takes.
-pub fn operations(plan: &[PlannedRun]) -> f64 {
-    let mut known = HashSet::new();
-    let mut of = |run: &PlannedRun| {
-        let c = &run.config;
-        let policies = match c.method.budget {
-            moslim_shared::method::Budget::Total => 1,
-            moslim_shared::method::Budget::PerPolicy => {
-                let steered = Task::objectives_of(&c.task).map_or(0, |o| c.steered(&o).len());
-                c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
-            }
-        };
-        // About 40 tokens of a row, 25 of an answer and 20 of a prompt.
-        let fresh = shared_stages(run).is_ok_and(|stages| known.insert(stages));
-        let steps = if fresh { c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch } else { 0 };
-        let supervised = 3.0 * 40.0 * steps as f64;
-        let group = 20.0 + 25.0 * c.policy.samples_per_prompt as f64;
-        let untrained = c.method.kind.policies(2, 2) == 0;
-        let iterations = group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0;
-        let passes = if untrained { 0.0 } else { c.policy.passes.map_or(iterations, |p| p * 1e6) };
-        parameters(c) * (supervised + passes * policies as f64)
-    };
-    plan.iter().map(&mut of).sum()
 }
 
 /// What a run does, in a few words.
