@@ -16,6 +16,7 @@ use super::root;
 use anyhow::{Context, Result, bail};
 use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, Table, best};
 use moslim_shared::summary::ControlFigures;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -77,12 +78,13 @@ fn is_complete(folder: &Path, id: &str) -> Result<bool> {
     if !results.exists() {
         return Ok(false);
     }
-    let of = |file: &Path| format!("reading {}", file.display());
-    let config: StudyConfig =
-        serde_json::from_slice(&std::fs::read(&plan).with_context(|| of(&plan))?).with_context(|| of(&plan))?;
-    let found: StudyResults =
-        serde_json::from_slice(&std::fs::read(&results).with_context(|| of(&results))?).with_context(|| of(&results))?;
+    let (config, found): (StudyConfig, StudyResults) = (read(&plan)?, read(&results)?);
     Ok(found.is_complete(&config))
+}
+
+fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let of = || format!("reading {}; moslim-lab compare --to docs/studies writes it", file.display());
+    serde_json::from_slice(&std::fs::read(file).with_context(of)?).with_context(of)
 }
 
 /// A template with its directives replaced by figures of the studies in `folder`.
@@ -107,9 +109,7 @@ fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyRe
     let (what, id) = parts.next().and_then(|p| p.split_once(' ')).context("a directive is NAME STUDY | ..")?;
     if !studies.contains_key(id) {
         let file = folder.join(format!("{id}.results.json"));
-        let text = std::fs::read(&file)
-            .with_context(|| format!("reading {}; moslim-lab compare --to docs/studies writes it", file.display()))?;
-        studies.insert(id.into(), serde_json::from_slice(&text).with_context(|| format!("reading {}", file.display()))?);
+        studies.insert(id.into(), read(&file)?);
     }
     let study = &studies[id];
     let rest: Vec<&str> = parts.collect();

@@ -196,6 +196,11 @@ pub struct StudyRow {
 }
 
 impl StudyRow {
+    /// The interval of the `m`th figure, where it has one.
+    fn interval(&self, m: usize) -> Option<[f64; 2]> {
+        self.intervals.get(m).copied().flatten()
+    }
+
     /// The figures of a finished run.
     pub fn of(labels: &[String], s: &RunSummary) -> Self {
         Self {
@@ -241,7 +246,7 @@ fn groups(rows: &[StudyRow]) -> Vec<StudyGroup> {
         .map(|labels| {
             let rows = &members[labels];
             let spread = |m: usize| {
-                let values: Vec<_> = rows.iter().map(|r| (r.metrics[m], r.intervals.get(m).copied().flatten())).collect();
+                let values: Vec<_> = rows.iter().map(|r| (r.metrics[m], r.interval(m))).collect();
                 Spread::over(&values)
             };
             let mut front = rows[0].front.clone();
@@ -288,8 +293,7 @@ impl StudyResults {
             if guarded.contains([',', '"', '\n']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
         };
         let ids = METRICS.iter().map(|m| m.id.to_string());
-        let bounds =
-            METRICS.iter().enumerate().filter(|(m, _)| self.runs.iter().any(|r| matches!(r.intervals.get(*m), Some(Some(_)))));
+        let bounds = METRICS.iter().enumerate().filter(|(m, _)| self.runs.iter().any(|r| r.interval(*m).is_some()));
         let bounded: Vec<(usize, &str)> = bounds.map(|(m, metric)| (m, metric.id)).collect();
         let tail = bounded.iter().flat_map(|(_, id)| [format!("{id}_low"), format!("{id}_high")]).chain(["reward_hash".into()]);
         let heading: Vec<String> = ["run".to_string(), "seed".to_string()]
@@ -300,16 +304,13 @@ impl StudyResults {
             .collect();
         let mut out = heading.join(",") + "\n";
         for r in &self.runs {
-            let cells: Vec<String> =
-                [r.run.clone(), r.seed.to_string()]
-                    .into_iter()
-                    .chain(r.labels.iter().map(|l| cell(l)))
-                    .chain(r.metrics.iter().map(f64::to_string))
-                    .chain(bounded.iter().flat_map(|(m, _)| {
-                        r.intervals.get(*m).copied().flatten().unwrap_or([f64::NAN; 2]).map(|x| x.to_string())
-                    }))
-                    .chain([r.reward_hash.clone()])
-                    .collect();
+            let cells: Vec<String> = [r.run.clone(), r.seed.to_string()]
+                .into_iter()
+                .chain(r.labels.iter().map(|l| cell(l)))
+                .chain(r.metrics.iter().map(f64::to_string))
+                .chain(bounded.iter().flat_map(|(m, _)| r.interval(*m).unwrap_or([f64::NAN; 2]).map(|x| x.to_string())))
+                .chain([r.reward_hash.clone()])
+                .collect();
             out += &(cells.join(",") + "\n");
         }
         out

@@ -79,7 +79,8 @@ impl Scorer {
         let context = if opened.base.is_some() { config.model.context } else { config.reward_trunk.context };
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let models = opened.reward_models::<$backend>(&calibration, $device)?;
+                let trunk = opened.trunk::<$backend>($device)?;
+                let models = opened.reward_models(&calibration, trunk.as_ref(), $device)?;
                 Box::new(ScoreOn { reward_model: FrozenRewardModel { models, calibration }, context }) as Box<dyn Score>
             }};
         }
@@ -166,7 +167,8 @@ impl Generator {
         let kept = route.kept(steered.len());
         macro_rules! on {
             ($backend:ty, $device:expr) => {{
-                let policies = opened.policies::<$backend>(kept, $device)?;
+                let trunk = opened.trunk::<$backend>($device)?;
+                let policies = (0..kept).map(|n| opened.policy(n, trunk.as_ref(), $device)).collect::<Result<_>>()?;
                 Box::new(GenerateOn { policies, steered, eos }) as Box<dyn Generate>
             }};
         }

@@ -89,37 +89,44 @@ impl Opened {
         read_json(&self.folder.join("calibration.json"))
     }
 
-    /// The off-the-shelf model with fresh adapters.
-    fn adapted<B: Kernels>(&self, device: &B::Device) -> Result<Option<Transformer<B>>> {
+    /// The off-the-shelf model with fresh adapters, whose weights policies and reward models share; `None` where the run is about one
+    /// of the lab's own.
+    ///
+    /// # Errors
+    /// When a weight is missing or damaged.
+    pub fn trunk<B: Kernels>(&self, device: &B::Device) -> Result<Option<Transformer<B>>> {
         let Some((_, files)) = &self.base else { return Ok(None) };
         let c = &self.config;
         let trunk = files.load(c.model.context, c.model.precision, device, |_| {})?;
         Ok(Some(trunk.adapted(&AdapterConfig::of(&c.base), 0)))
     }
 
-    /// The first `count` policies that were kept. Those of an off-the-shelf model share its weights.
+    /// The `n`th policy that was kept, on the run's [`Self::trunk`].
     ///
     /// # Errors
-    /// When a file is missing or damaged (named).
-    pub fn policies<B: Kernels>(&self, count: usize, device: &B::Device) -> Result<Vec<Transformer<B>>> {
+    /// When its file is missing or damaged (named).
+    pub fn policy<B: Kernels>(&self, n: usize, trunk: Option<&Transformer<B>>, device: &B::Device) -> Result<Transformer<B>> {
         let (c, t) = (&self.config, &self.tokenizer);
         let own = || Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device);
-        let like = self.adapted(device)?.unwrap_or_else(own);
-        (0..count).map(|n| self.weights("policy", n, like.clone())).collect()
+        self.weights("policy", n, trunk.cloned().unwrap_or_else(own))
     }
 
-    /// The frozen reward model: one with all heads, or one for each objective.
+    /// The frozen reward model on the run's [`Self::trunk`]: one with all heads, or one for each objective.
     ///
     /// # Errors
     /// When a file is missing or damaged (named).
-    pub fn reward_models<B: Kernels>(&self, calibration: &Calibration, device: &B::Device) -> Result<Vec<RewardModel<B>>> {
+    pub fn reward_models<B: Kernels>(
+        &self,
+        calibration: &Calibration,
+        trunk: Option<&Transformer<B>>,
+        device: &B::Device,
+    ) -> Result<Vec<RewardModel<B>>> {
         let classes: Vec<usize> = self.objectives.iter().map(Objective::class_count).collect();
         let separate = self.config.reward_model.separate;
         let sets: Vec<Vec<usize>> = if separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };
-        let trunk = self.adapted(device)?;
         let own = |(n, classes): (usize, &Vec<usize>)| {
             let (loss, vocabulary) = (calibration.loss, self.tokenizer.vocabulary());
-            let model = match &trunk {
+            let model = match trunk {
                 Some(trunk) => RewardModel::on_trunk(trunk.clone(), classes, loss, 0),
                 None => RewardModel::new(&self.config.reward_trunk, vocabulary, classes, loss, 0, device),
             };

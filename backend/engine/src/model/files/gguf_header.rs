@@ -2,13 +2,10 @@
 
 use super::ModelFiles;
 use super::gguf::Value;
-use super::gguf_model::{CUTS, cut};
-use crate::model::architecture::{Architecture, Family, RopeScaling};
+use super::gguf_model::{CONTROL, CUTS, NORMAL, UNUSED, USER_DEFINED, cut};
+use crate::model::architecture::{Architecture, Family, Rope, RopeScaling};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value as Json;
-
-/// The tensor with a divisor for every rotary frequency, where they are stretched each by its own.
-pub const DIVISORS: &str = "rope_freqs.weight";
 
 /// Sizes, switches and tokenizer of `files`; the model is called `name`.
 ///
@@ -52,7 +49,7 @@ pub fn divisors(a: &Architecture) -> Option<Vec<f32>> {
     match &a.rope.scaling {
         RopeScaling::None | RopeScaling::Linear { .. } => None,
         _ => {
-            let plain = crate::model::architecture::Rope { theta: a.rope.theta, scaling: RopeScaling::None };
+            let plain = Rope { theta: a.rope.theta, scaling: RopeScaling::None };
             let both = plain.frequencies(a.head_dim).into_iter().zip(a.rope.frequencies(a.head_dim));
             Some(both.map(|(plain, own)| (plain / own) as f32).collect())
         }
@@ -77,8 +74,8 @@ fn tokenizer(files: &ModelFiles) -> Result<Vec<(String, Value)>> {
     let cuts = cuts.with_context(|| format!("cuts texts in a way that GGUF has no name for; known are {}", CUTS.join(", ")))?;
 
     let vocabulary = model["vocab"].as_object().context("has no vocabulary")?;
-    let mut tokens: Vec<(String, i64)> = vec![(String::new(), 0); files.architecture.vocabulary];
-    let mut place = |id: Option<u64>, text: &str, kind: i64| -> Result<()> {
+    let mut tokens: Vec<(String, usize)> = vec![(String::new(), 0); files.architecture.vocabulary];
+    let mut place = |id: Option<u64>, text: &str, kind: usize| -> Result<()> {
         let slot = id.and_then(|id| tokens.get_mut(id as usize));
         *slot.with_context(|| format!("the token \"{text}\" has no embedding"))? = (text.into(), kind);
         Ok(())
@@ -110,7 +107,10 @@ fn tokenizer(files: &ModelFiles) -> Result<Vec<(String, Value)>> {
         ("tokenizer.ggml.model".to_string(), Value::Text("gpt2".into())),
         ("tokenizer.ggml.pre".to_string(), Value::Text((*cuts).into())),
         ("tokenizer.ggml.add_bos_token".to_string(), Value::Bool(begins)),
-        ("tokenizer.ggml.token_type".to_string(), Value::Array(tokens.iter().map(|(_, kind)| Value::Signed(*kind)).collect())),
+        (
+            "tokenizer.ggml.token_type".to_string(),
+            Value::Array(tokens.iter().map(|(_, kind)| Value::Signed(*kind as i64)).collect()),
+        ),
     ];
     for (name, id) in ids {
         out.extend(id.map(|id| (format!("tokenizer.ggml.{name}_token_id"), Value::Unsigned(id as u64))));
@@ -119,12 +119,6 @@ fn tokenizer(files: &ModelFiles) -> Result<Vec<(String, Value)>> {
     out.push(("tokenizer.ggml.merges".into(), Value::Array(merges)));
     Ok(out)
 }
-
-/// Kinds of tokens.
-const NORMAL: i64 = 1;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-const UNUSED: i64 = 5;
 
 /// A part of a tokenizer without what changes no token: offsets.
 fn bare(part: &Json) -> Json {

@@ -1,7 +1,7 @@
 //! A model out of a GGUF file: sizes from its values, and the tokenizer that they describe rebuilt as a `tokenizer.json`.
 
 use super::gguf::{Gguf, Value};
-use super::names::Naming;
+use super::names::{DIVISORS, Naming};
 use super::{ModelFiles, Tensors};
 use crate::model::architecture::{Architecture, Family, Rope, RopeScaling};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// Kinds of tokens.
+pub(super) const NORMAL: usize = 1;
 const UNKNOWN: usize = 2;
-const CONTROL: usize = 3;
-const USER_DEFINED: usize = 4;
+pub(super) const CONTROL: usize = 3;
+pub(super) const USER_DEFINED: usize = 4;
+pub(super) const UNUSED: usize = 5;
 
 /// What stands between words in vocabularies of SentencePiece.
 const SPACE: &str = "\u{2581}";
@@ -105,10 +107,10 @@ fn architecture(file: &Gguf) -> Result<(Architecture, Family)> {
     if let Some(name) = left.first() {
         bail!("{}.{name}: is not understood and may change what the model computes", family.id);
     }
-    let scaling = match (kind, file.shape("rope_freqs.weight")) {
+    let scaling = match (kind, file.shape(DIVISORS)) {
         ("none", Some(shape)) => {
-            let divisors: Vec<f64> = file.read("rope_freqs.weight")?.into_iter().map(f64::from).collect();
-            ensure!(divisors.len() == head_dim / 2, "the tensor rope_freqs.weight has the shape {shape:?}");
+            let divisors: Vec<f64> = file.read(DIVISORS)?.into_iter().map(f64::from).collect();
+            ensure!(divisors.len() == head_dim / 2, "the tensor {DIVISORS} has the shape {shape:?}");
             RopeScaling::Each { divisors }
         }
         ("none", None) => RopeScaling::None,
@@ -147,7 +149,7 @@ impl<'a> Tokens<'a> {
         let texts = file.needed(key, |v| v.array()?.iter().map(Value::text).collect::<Option<Vec<_>>>())?;
         let key = "tokenizer.ggml.token_type";
         let kinds = file.optional(key, |v| v.array()?.iter().map(Value::size).collect::<Option<Vec<_>>>())?;
-        let kinds = kinds.unwrap_or_else(|| vec![1; texts.len()]);
+        let kinds = kinds.unwrap_or_else(|| vec![NORMAL; texts.len()]);
         ensure!(kinds.len() == texts.len(), "{key}: has {} entries for {} tokens", kinds.len(), texts.len());
         Ok(Self { texts, kinds })
     }

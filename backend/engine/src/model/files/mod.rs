@@ -11,7 +11,7 @@ pub mod write;
 
 pub use blocks::Storage;
 pub use gguf::{Gguf, Value};
-pub use names::Naming;
+pub use names::{DIVISORS, Naming};
 
 use self::safetensors::Safetensors;
 use super::architecture::Architecture;
@@ -109,19 +109,6 @@ impl ModelFiles {
             *out.entry(self.tensors.storage(&name).unwrap_or_default()).or_default() += 1;
         }
         out.into_iter().collect()
-    }
-
-    /// Whose names its tensors have.
-    pub fn naming(&self) -> Naming {
-        self.naming
-    }
-
-    /// The numbers of a tensor of the files.
-    ///
-    /// # Errors
-    /// When it is missing or cannot be read.
-    pub fn tensor(&self, name: &str) -> Result<Vec<f32>> {
-        self.tensors.read(name)
     }
 
     /// Whether every tensor that the model needs is there, in its shape. Reads no weights.

@@ -19,7 +19,9 @@ pub enum Naming {
 }
 
 /// Tensors that some files have beside the weights, and that nothing is computed from.
-const IDLE: [&str; 2] = ["rotary_emb.inv_freq", "rope_freqs.weight"];
+const IDLE: [&str; 2] = ["rotary_emb.inv_freq", DIVISORS];
+/// The tensor of GGUF files with a divisor for every rotary frequency, where they are stretched each by its own.
+pub const DIVISORS: &str = "rope_freqs.weight";
 
 impl Naming {
     /// Names of the tensors that make `part`, in order.

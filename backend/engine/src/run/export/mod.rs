@@ -9,9 +9,9 @@ use super::opened::{Opened, open, read_json};
 use crate::evaluate::answer::Route;
 use crate::keep::models::KnownModel;
 use crate::model::adapter::Target;
-use crate::model::architecture::{Architecture, LayerPart, Part};
+use crate::model::architecture::{Architecture, Family, LayerPart, Part};
 use crate::model::files::write::{Sheet, gguf, safetensors};
-use crate::model::files::{Gguf, Naming, Storage, Value, config, gguf_header};
+use crate::model::files::{DIVISORS, Gguf, Naming, Storage, Value, config, gguf_header};
 use crate::model::transformer::Transformer;
 use crate::reward::RewardModel;
 use anyhow::{Context, Result, bail, ensure};
@@ -96,8 +96,14 @@ pub fn export(
         route => route.kept(opened.config.steered(&opened.objectives).len()),
     };
     ensure!(policy < kept, "policy: is {policy}; the run kept {kept}, counted from 0");
-    if opened.base.is_none() && form == Form::Adapter {
-        bail!("as: is adapter; a model of the lab's own has none, and is written as merged");
+    match form {
+        Form::Adapter if opened.base.is_none() => {
+            bail!("as: is adapter; a model of the lab's own has none, and is written as merged")
+        }
+        Form::Gguf if opened.base.is_none() => {
+            bail!("as: is gguf; the tokenizer of the lab's own models has no counterpart there, and they are written as merged")
+        }
+        _ => {}
     }
     match (form, storage) {
         (Form::Gguf, _) | (_, Storage::F32 | Storage::F16 | Storage::Bf16) => {}
@@ -152,30 +158,22 @@ impl Writing<'_> {
     fn all(self, form: Form, storage: Storage, policy: usize) -> Result<()> {
         fs::create_dir_all(self.to).with_context(|| format!("writing {}", self.to.display()))?;
         (self.note)("reading the policy");
-        let model = self.opened.policies::<Cpu>(policy + 1, &Default::default())?.swap_remove(policy);
+        let trunk = self.opened.trunk::<Cpu>(&Default::default())?;
+        let model = self.opened.policy(policy, trunk.as_ref(), &Default::default())?;
         (self.note)("writing the policy");
         match form {
-            Form::Merged => self.merged(model.merged(), storage)?,
+            Form::Merged => self.whole(self.to, &model.merged(), storage)?,
             Form::Adapter => self.adapter(self.to, &model)?,
-            Form::Gguf => self.gguf(model.merged(), storage)?,
+            Form::Gguf => self.gguf(&model.merged(), storage)?,
         }
         if form != Form::Gguf {
             self.tokenizer()?;
             (self.note)("writing the reward model");
-            self.reward_models(storage)?;
+            self.reward_models(trunk.as_ref(), storage)?;
         }
         let summary: Option<RunSummary> = read_json(&self.opened.folder.join("summary.json")).ok();
         let card = card::card(self.opened, self.route, summary.as_ref(), (form, self.name, policy));
-        self.text("README.md", &card)
-    }
-
-    fn text(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.to.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-    }
-
-    fn json(&self, name: &str, value: &Json) -> Result<()> {
-        self.text(name, &serde_json::to_string_pretty(value)?)
+        text(self.to, "README.md", &card)
     }
 
     /// The number of a special token.
@@ -185,7 +183,6 @@ impl Writing<'_> {
 
     /// `config.json` for a decoder of `a`'s shape: the base's own where it is one of the base's.
     fn config(&self, folder: &Path, a: &Architecture, storage: Storage) -> Result<()> {
-        let file = folder.join("config.json");
         let config = match &self.opened.base {
             Some((known, files)) if known.path.is_dir() => {
                 let mut config: Json = read_json(&known.path.join("config.json"))?;
@@ -200,7 +197,7 @@ impl Writing<'_> {
             Some((_, files)) => config::config(a, storage, self.id(files.bos.as_deref()), self.id(files.eos.as_deref()))?,
             None => config::config(a, storage, None, Some(self.opened.tokenizer.eos))?,
         };
-        fs::write(&file, serde_json::to_string_pretty(&config)?).with_context(|| format!("writing {}", file.display()))
+        pretty(folder, "config.json", &config)
     }
 
     /// A whole model.
@@ -214,10 +211,6 @@ impl Writing<'_> {
         };
         self.config(folder, &a, storage)?;
         safetensors(&folder.join("model.safetensors"), &Sheet::all(Naming::HuggingFace, &a, storage, &weights))
-    }
-
-    fn merged(&self, model: Transformer<Cpu>, storage: Storage) -> Result<()> {
-        self.whole(self.to, &model, storage)
     }
 
     /// The adapters of a model, as PEFT has them.
@@ -256,8 +249,7 @@ impl Writing<'_> {
             "inference_mode": true,
             "modules_to_save": null,
         });
-        let file = folder.join("adapter_config.json");
-        fs::write(&file, serde_json::to_string_pretty(&config)?).with_context(|| format!("writing {}", file.display()))
+        pretty(folder, "adapter_config.json", &config)
     }
 
     /// What others call the base model, and the file in it where it is a GGUF file.
@@ -292,30 +284,34 @@ impl Writing<'_> {
         match &self.opened.base {
             Some((known, _)) if known.path.is_dir() => copy(&known.path),
             Some((_, files)) => {
-                self.text("tokenizer.json", &files.tokenizer)?;
+                text(self.to, "tokenizer.json", &files.tokenizer)?;
                 let (bos, eos) = (files.bos.as_deref(), files.eos.as_deref());
-                self.json("tokenizer_config.json", &settings(files.template.as_deref(), bos, eos, files.architecture.context))?;
-                self.json("generation_config.json", &json!({"bos_token_id": self.id(bos), "eos_token_id": self.id(eos)}))
+                pretty(
+                    self.to,
+                    "tokenizer_config.json",
+                    &settings(files.template.as_deref(), bos, eos, files.architecture.context),
+                )?;
+                pretty(self.to, "generation_config.json", &json!({"bos_token_id": self.id(bos), "eos_token_id": self.id(eos)}))
             }
             None => {
                 let tokenizer = &self.opened.tokenizer;
-                self.text("tokenizer.json", &tokenizer.to_json()?)?;
+                text(self.to, "tokenizer.json", &tokenizer.to_json()?)?;
                 let context = self.opened.config.model.context;
                 let mut own = settings(Some(OWN_TEMPLATE), None, Some("<eos>"), context);
                 // Else transformers switches it off.
                 own["add_prefix_space"] = json!(true);
-                self.json("tokenizer_config.json", &own)?;
+                pretty(self.to, "tokenizer_config.json", &own)?;
                 // What is only read: roles and tags.
                 let silent: Vec<usize> = (tokenizer.outputs()..tokenizer.vocabulary()).collect();
                 let generation = json!({"eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.eos, "suppress_tokens": silent});
-                self.json("generation_config.json", &generation)
+                pretty(self.to, "generation_config.json", &generation)
             }
         }
     }
 
-    fn reward_models(&self, storage: Storage) -> Result<()> {
+    fn reward_models(&self, trunk: Option<&Transformer<Cpu>>, storage: Storage) -> Result<()> {
         let calibration = self.opened.calibration()?;
-        let models = self.opened.reward_models::<Cpu>(&calibration, &Default::default())?;
+        let models = self.opened.reward_models(&calibration, trunk, &Default::default())?;
         let many = models.len() > 1;
         for (n, model) in models.iter().enumerate() {
             let folder = self.to.join(if many { format!("reward-{}", n + 1) } else { "reward".into() });
@@ -337,8 +333,8 @@ impl Writing<'_> {
                 "mapping": calibration.mapping,
                 "statistics": calibration.statistics,
             });
-            fs::write(folder.join("reward.json"), serde_json::to_string_pretty(&about)?)?;
-            fs::write(folder.join("reward_model.py"), include_str!("reward_model.py"))?;
+            pretty(&folder, "reward.json", &about)?;
+            text(&folder, "reward_model.py", include_str!("reward_model.py"))?;
             self.reward_weights(&folder, model, storage)?;
         }
         Ok(())
@@ -352,18 +348,16 @@ impl Writing<'_> {
         if self.opened.base.is_some() { self.adapter(folder, &model.trunk) } else { self.whole(folder, &model.trunk, storage) }
     }
 
-    fn gguf(&self, model: Transformer<Cpu>, storage: Storage) -> Result<()> {
-        let Some((known, files)) = &self.opened.base else {
-            bail!("as: is gguf; the tokenizer of the lab's own models has no counterpart there, and they are written as merged")
-        };
+    fn gguf(&self, model: &Transformer<Cpu>, storage: Storage) -> Result<()> {
+        let (known, files) = self.opened.base.as_ref().context("no off-the-shelf model")?;
         let a = &files.architecture;
-        let family = crate::model::architecture::Family::of(&a.family)?;
+        let family = Family::of(&a.family)?;
         let naming = Naming::Gguf { interleaved: family.interleaved_in_gguf };
         let weights = |part: Part| model.weights(part);
         let mut sheets = Sheet::all(naming, a, storage, &weights);
         let values = if known.path.is_dir() { gguf_header::values(files, self.name)? } else { self.gguf_values(known)? };
         if let Some(divisors) = gguf_header::divisors(a) {
-            sheets.push(Sheet::of(gguf_header::DIVISORS, &[divisors.len()], divisors));
+            sheets.push(Sheet::of(DIVISORS, &[divisors.len()], divisors));
         }
         let kind = match storage {
             Storage::F32 => 0,
@@ -383,6 +377,16 @@ impl Writing<'_> {
         let kept = file.values.into_iter().filter(|(key, _)| !stale.contains(&key.as_str()));
         Ok(kept.chain([("general.name".to_string(), Value::Text(self.name.into()))]).collect())
     }
+}
+
+/// Writes a small file of an export.
+fn text(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn pretty(folder: &Path, name: &str, value: &Json) -> Result<()> {
+    text(folder, name, &serde_json::to_string_pretty(value)?)
 }
 
 /// A matrix of `[rows, n]` with columns of zeros behind it, `[rows, columns]`.
