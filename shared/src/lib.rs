@@ -4,7 +4,9 @@
 //! page (compiled to WebAssembly) share these types, so a rule is written once and a number means the same everywhere.
 
 pub mod advantage;
+pub mod agreement;
 pub mod config;
+pub mod dialogue;
 pub mod distribution;
 pub mod event;
 pub mod kl;
@@ -16,5 +18,6 @@ pub mod ordinal;
 pub mod pareto;
 pub mod preference;
 pub mod presets;
+pub mod ratings;
 pub mod study;
 pub mod summary;

@@ -10,7 +10,7 @@ use crate::mapping::{MappingConfig, MappingFunction};
 /// All presets, smallest first; last the one for models that people bring.
 pub fn all() -> Vec<PresetInfo> {
     let [noisy, sparse, biased] = IMPERFECT.map(|labels| labels.preset());
-    vec![smoke(), quick(), noisy, sparse, biased, world(), standard(), offtheshelf()]
+    vec![smoke(), quick(), noisy, sparse, biased, world(), standard(), offtheshelf(), ratings()]
 }
 
 /// Labels that are not what the gold rules say.
@@ -188,6 +188,48 @@ fn offtheshelf() -> PresetInfo {
         "offtheshelf",
         "Off the shelf",
         "An instruction model that you have added learns to write as its prompt asks: how long, how easy, how warm.",
+        config,
+    )
+}
+
+/// A task of imported ratings, with an off-the-shelf model or the lab's own tiny one, for which it is a smoke test. Nobody can grade by
+/// rules; a held-out reward model does.
+fn ratings() -> PresetInfo {
+    let own = ModelConfig { context: 512, ..Default::default() };
+    let config = RunConfig {
+        task: TaskConfig { kind: TaskKind::Ratings, ..Default::default() },
+        vocabulary: 4_096,
+        model: own.clone(),
+        reward_trunk: own,
+        sft: SupervisedConfig { steps: 300, batch: 16, ..Default::default() },
+        reward_model: RewardModelConfig { steps: 240, batch: 16, learning_rate: 3e-4, ..Default::default() },
+        mapping: ordinal(),
+        targets: TargetConfig { wording: TargetWording::Mixed, held_out: Vec::new(), ..Default::default() },
+        policy: PolicyConfig {
+            iterations: 40,
+            prompts: 6,
+            samples_per_prompt: 8,
+            max_new_tokens: 64,
+            learning_rate: 1e-4,
+            kl_coefficient: 0.05,
+            checkpoint_every: 5,
+            ..Default::default()
+        },
+        evaluation: EvaluationConfig {
+            questions: 16,
+            joint: 32,
+            held_out: 0,
+            front: 0,
+            paraphrased: 32,
+            held_out_reward_model: true,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    named(
+        "ratings",
+        "Ratings",
+        "A task that you have imported: a reward model of people's ratings, and a policy that obeys it.",
         config,
     )
 }

@@ -469,6 +469,9 @@ pub struct RunSummary {
     pub device: String,
     pub seconds: StageSeconds,
     pub reward_model: RewardModelReport,
+    /// The held-out reward model on the same rows, where there is one: what its grades are worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_reward_model: Option<RewardModelReport>,
     pub control: ControlSummary,
     /// The same answers as graded by the reward model that trained the policy.
     pub control_reward_model: ControlSummary,

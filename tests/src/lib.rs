@@ -3,10 +3,12 @@
 //! Nothing here waits for a fixed time: every wait is for something, and [`LIMIT`] only decides how long a failure takes.
 
 mod browser;
+mod hub;
 mod lab;
 mod process;
 
 pub use browser::Browser;
+pub use hub::{Hub, Repository};
 pub use lab::{Answer, Lab, policy_steps};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
 

@@ -62,6 +62,10 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(program: &Path, args: &[&str], input: &str) -> Self {
+        Self::start_in(program, args, input, &[])
+    }
+
+    fn start_in(program: &Path, args: &[&str], input: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("stdin"), input).expect("a file for the input");
@@ -69,6 +73,7 @@ impl Process {
             .args(args)
             .env_remove("MOSLIM_LAB_DATA")
             .env_remove("RUST_LOG")
+            .envs(environment.iter().copied())
             .stdin(Stdio::from(File::open(path("stdin")).expect("the file of the input")))
             .stdout(Stdio::from(File::create(path("stdout")).expect("a file for the output")))
             .stderr(Stdio::from(File::create(path("stderr")).expect("a file for the errors")))
@@ -80,6 +85,11 @@ impl Process {
     /// Starts `moslim-lab`.
     pub fn lab(args: &[&str]) -> Self {
         Self::start(&binary(), args, "")
+    }
+
+    /// Starts `moslim-lab` with more in its environment.
+    pub fn lab_in(args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_in(&binary(), args, "", environment)
     }
 
     /// What it wrote to standard output so far.

@@ -1,7 +1,7 @@
 //! Off-the-shelf models: what the lab computes is what transformers computes (fixtures/make_models.py made the models and wrote down
 //! what it makes of them), and what cannot be computed is refused by name, with nothing half-added.
 
-use moslim_tests::{Process, binary, text};
+use moslim_tests::{Hub, LIMIT, Output, Process, Repository, binary, metrics, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,70 @@ fn every_family_computes_what_transformers_computes() {
     let listed: Vec<&str> = listed.as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
     assert_eq!(listed, names);
     assert_eq!(names.len(), 12, "{names:?}");
+}
+
+/// The files of a fixture, as a hub has them.
+fn repository(name: &str) -> Repository {
+    let read = |e: fs::DirEntry| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap());
+    let files = fs::read_dir(fixtures().join(name)).unwrap().map(Result::unwrap).map(read);
+    let commit = "0123456789abcdef0123456789abcdef01234567".into();
+    Repository { files: files.collect(), commit, token: None, wrong: None }
+}
+
+/// A model on a hub is fetched at one commit, once, and only as much of it as a model is made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_fetched_from_a_hub_by_its_id() {
+    let mut files = repository("llama3");
+    for (name, text) in [("train.py", "import os"), ("pytorch_model.bin", "x"), ("README.md", "---\nlicense: llama3\n---\n")] {
+        files.files.insert(name.into(), text.into());
+    }
+    files.token = Some("secret".into());
+    let hub = Hub::start("lab/Tiny-1.5", files).await;
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let endpoint = hub.endpoint();
+    let add = |id: &str, more: &[&str], token: &str| {
+        let args = [&["models", "add", id], more, &["--data", text(data.path()), "--json"]].concat();
+        let environment = [("HF_ENDPOINT", endpoint.as_str()), ("HF_HOME", text(home.path())), ("HF_TOKEN", token)];
+        let output = Process::lab_in(&args, &environment).wait();
+        match output.code {
+            Some(0) => Ok(serde_json::from_str::<Value>(&output.stdout).unwrap()),
+            _ => Err(output.stderr),
+        }
+    };
+    for (id, more, token, words) in [
+        ("lab/Tiny-1.5", &[][..], "", "HF_TOKEN"),
+        ("lab/Other", &[], "secret", "the hub has no lab/Other at revision main, nor is there such a path here"),
+        ("lab/Tiny-1.5", &["--revision", "v9"], "secret", "at revision v9"),
+        ("lab/Tiny-1.5", &["--file", "a.gguf"], "secret", "file: lab/Tiny-1.5 has no GGUF file"),
+        ("lab", &[], "secret", "there is no folder or file lab"),
+        ("lab/Tiny/1.5", &[], "secret", "there is no folder or file lab/Tiny/1.5"),
+    ] {
+        let error = add(id, more, token).unwrap_err();
+        assert!(error.contains(words), "{id} {more:?}: {error}");
+    }
+    assert!(hub.asked().is_empty());
+
+    let wrong = "model-00001-of-00003.safetensors".to_string();
+    hub.change(|r| r.wrong = Some(wrong.clone()));
+    let error = add("lab/Tiny-1.5", &[], "secret").unwrap_err();
+    assert!(error.contains(&wrong) && error.contains("its SHA-256 is"), "{error}");
+    assert_eq!(models(data.path(), &["list"]).unwrap(), json!([]), "nothing was added");
+    let asked = hub.asked();
+    assert!(asked.iter().all(|f| f.starts_with("0123456789abcdef0123456789abcdef01234567/")), "{asked:?}");
+    assert!(!asked.iter().any(|f| f.ends_with("train.py") || f.ends_with(".bin")), "{asked:?}");
+
+    hub.change(|r| r.wrong = None);
+    let added = add("lab/Tiny-1.5", &[], "secret").unwrap();
+    assert_eq!((added["name"].as_str(), hub.asked().len()), (Some("Tiny-1.5"), 0), "everything was there already");
+    assert_eq!(added["source"], "lab/Tiny-1.5@0123456789abcdef0123456789abcdef01234567");
+    // It computes what the same files from a folder compute, and needs no hub for it.
+    models(data.path(), &["add", text(&fixtures().join("llama3"))]).unwrap();
+    let said = |name: &str| models(data.path(), &["logits", name, "--text", "What is tea?", "--device", "cpu"]).unwrap();
+    assert_eq!(said("Tiny-1.5")["logits"], said("llama3")["logits"]);
+    // A branch that has moved on is another model.
+    hub.change(|r| r.commit = "fedcba9876543210fedcba9876543210fedcba98".into());
+    let moved = add("lab/Tiny-1.5", &["--name", "moved"], "secret").unwrap();
+    assert_eq!(moved["source"], "lab/Tiny-1.5@fedcba9876543210fedcba9876543210fedcba98");
 }
 
 /// A copy of a fixture that a test may spoil.
@@ -230,7 +294,7 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     models(&data, &["add", text(&fixtures().join("smollm2")), "--name", "tiny"]).unwrap();
     let settings = json!({
         "task": {"kind": "style", "rows": 500},
-        "base": {"rank": 4},
+        "base": {"rank": 4, "reward_layers": 1},
         "model": {"context": 512},
         "reward_trunk": {"context": 512},
         "reward_model": {"steps": 6, "batch": 8},
@@ -253,6 +317,14 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
         "{}",
         unknown.stderr
     );
+
+    let mut deep = settings.clone();
+    deep["base"]["reward_layers"] = json!(3);
+    let file = folder.path().join("deep.json");
+    fs::write(&file, deep.to_string()).unwrap();
+    let output = Process::lab(&["train", "--config", text(&file), "--model", "tiny", "--data", text(&data)]).wait();
+    let words = "base.reward_layers: is 3; tiny has 2 layers";
+    assert!(output.code == Some(2) && output.stderr.contains(words), "{}", output.stderr);
 
     let output = train(&["--model", "tiny", "--run", "styled"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
@@ -278,6 +350,44 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     let line: Value = serde_json::from_str(graded.stdout.trim()).unwrap();
     assert!(line.to_string().contains("reading_ease"), "{line}");
     exports(&data, folder.path());
+    resumed_and_soups(&data, &config, &train);
+}
+
+/// A run that was killed while its adapters were trained ends as one that was not; and several policies of one base are mixed.
+fn resumed_and_soups(data: &Path, config: &Path, train: &impl Fn(&[&str]) -> Output) {
+    change(config, |c| {
+        c["policy"]["iterations"] = json!(12);
+        c["policy"]["checkpoint_every"] = json!(1);
+    });
+    let whole = train(&["--model", "tiny", "--run", "whole", "--seed", "2"]);
+    assert_eq!(whole.code, Some(0), "{}", whole.stderr);
+    // The shared stages come from the cache.
+    let args = ["train", "--config", text(config), "--device", "cpu", "--data", text(data), "--model", "tiny"];
+    let mut killed = Process::lab(&[&args[..], &["--run", "killed", "--seed", "2"]].concat());
+    fs::remove_dir_all(data.join("cache")).unwrap();
+    let checkpoint = data.join("runs/killed/checkpoint-policy.bin");
+    let begun = std::time::Instant::now();
+    while killed.running() && !checkpoint.exists() && begun.elapsed() < LIMIT {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    killed.kill();
+    assert!(checkpoint.exists(), "it was killed in the middle: {}", killed.stderr());
+    let resumed = Process::lab(&["train", "--run", "killed", "--data", text(data), "--json"]).wait();
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    let of = |output: &Output| metrics(&serde_json::from_str(&output.stdout).unwrap());
+    assert_eq!(of(&resumed), of(&whole));
+
+    change(config, |c| {
+        c["method"] = json!({"kind": "rewarded_soups"});
+        c["evaluation"]["front"] = json!(2);
+    });
+    let soups = train(&["--model", "tiny", "--run", "soups"]);
+    assert_eq!(soups.code, Some(0), "{}", soups.stderr);
+    let policies = fs::read_dir(data.join("runs/soups")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(policies.filter(|name| name.starts_with("policy")).count(), 5, "adapters of five policies");
+    let generated = ["generate", "--run", "soups", "--prompt", "What is tea?", "--target", "length=0", "--max-new-tokens", "4"];
+    let asked = Process::lab(&[&generated[..], &["--device", "cpu", "--data", text(data)]].concat()).wait();
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
 }
 
 /// The tensors of a safetensors file.
@@ -358,7 +468,11 @@ fn exports(data: &Path, folder: &Path) {
     let card = fs::read_to_string(folder.join("small/README.md")).unwrap();
     assert!(card.contains("length=0/4") && card.contains("| `warmth` |") && card.contains("library_name: peft"), "{card}");
     let reward: Value = serde_json::from_slice(&fs::read(folder.join("whole/reward/reward.json")).unwrap()).unwrap();
-    assert_eq!((reward["objectives"].as_array().unwrap().len(), reward["loss"].as_str()), (5, Some("cross_entropy")));
+    let layers = reward["layers"].as_u64();
+    assert_eq!(
+        (reward["objectives"].as_array().unwrap().len(), reward["loss"].as_str(), layers),
+        (5, Some("cross_entropy"), Some(1))
+    );
     let heads = tensors(&folder.join("whole/reward/heads.safetensors"));
     assert_eq!(heads["weight"].0, [17, 32]);
 

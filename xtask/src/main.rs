@@ -99,15 +99,24 @@ fn lab(options: Options) -> Result<()> {
     system::replace_process(command)
 }
 
+/// Crates that are built together: their libraries have the same features then, and are built once.
+const BACKEND: [&str; 3] = ["moslim-server", "moslim-engine", "moslim-import"];
+
 /// Runs every test.
 fn test(options: Options) -> Result<()> {
     system::browser()?;
     page::build()?;
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let binary = build_server(&features)?;
-    let mut command = cargo(&["test", "--workspace", "--exclude", "moslim-server", "--exclude", "moslim-engine"]);
+    let mut command = cargo(&["test", "--workspace"]);
+    for name in BACKEND {
+        command.args(["--exclude", name]);
+    }
     command.env("MOSLIM_LAB_BIN", &binary);
-    let mut backend = cargo(&["test", "--package", "moslim-server", "--package", "moslim-engine"]);
+    let mut backend = cargo(&["test"]);
+    for name in BACKEND {
+        backend.args(["--package", name]);
+    }
     if !features.is_empty() {
         backend.arg("--features").arg(features.iter().map(|f| format!("moslim-engine/{f}")).collect::<Vec<_>>().join(","));
     }

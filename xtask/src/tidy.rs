@@ -15,7 +15,8 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("moslim-shared", "shared", &[]),
     ("moslim-engine", "backend/engine", &["moslim-shared"]),
     ("moslim-charts", "frontend/charts", &["moslim-shared"]),
-    ("moslim-server", "backend/server", &["moslim-shared", "moslim-engine", "moslim-charts"]),
+    ("moslim-import", "backend/import", &["moslim-shared", "moslim-engine"]),
+    ("moslim-server", "backend/server", &["moslim-shared", "moslim-engine", "moslim-import", "moslim-charts"]),
     ("moslim-frontend", "frontend", &["moslim-shared", "moslim-charts"]),
     ("moslim-tests", "tests", &["moslim-shared"]),
     ("xtask", "xtask", &["moslim-shared"]),
@@ -34,6 +35,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         &["std::fs", "std::net", "std::process", "std::env", "std::thread", "std::time", "burn", "tokio", "web_sys"],
         "no file, socket, process, clock, tensor or browser in shared",
     ),
+    ("moslim-import", &["burn", "axum", "tokio", "hf_hub", "ureq", "std::net"], "an import reads files and nothing else"),
     ("moslim-charts", &["std::fs", "std::net", "web_sys", "js_sys", "leptos"], "a chart is a pure drawing from plain data"),
     ("moslim-frontend", &["burn", "moslim_engine", "moslim_server", "tokio"], "the page speaks to a source and computes nothing"),
 ];

@@ -100,6 +100,10 @@ fn every_stage_runs_on_a_task_of_its_own() {
 fn without_gold_rules_the_held_out_reward_model_grades_under_its_own_name() {
     let (summary, events, _) = run(false);
     assert_eq!(summary.control.grader, Grader::HeldOutRewardModel);
+    // It learnt from other rows, and says how well.
+    let [first, judge] = [Some(&summary.reward_model), summary.held_out_reward_model.as_ref()].map(|r| r.unwrap().heads.clone());
+    assert_eq!((judge.len(), judge[0].n), (first.len(), first[0].n));
+    assert_ne!(judge[0].nll, first[0].nll);
     assert!(summary.kl_frontier.iter().all(|p| p.gold_hit_rate.is_none() && p.held_out_hit_rate.is_some()));
     assert!(events.iter().any(|e| matches!(e, EventBody::StageEnded { stage: Stage::HeldOutRewardModel, .. })));
     let graders: Vec<Grader> =

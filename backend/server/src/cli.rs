@@ -1,5 +1,9 @@
 //! The command line. What it promises (options, exit codes, JSON on standard output) is a contract.
 
+mod data;
+
+pub use data::*;
+
 use crate::id::RunId;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use moslim_engine::model::files::Storage;
@@ -45,7 +49,11 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Measure how fast this machine trains and generates.
     Bench(BenchArgs),
-    /// Look at data.
+    /// Make a task of ratings in files, or of a data set on the hub.
+    Import(ImportArgs),
+    /// Grade answers yourself, or choose between two; what you say can be imported.
+    Rate(RateArgs),
+    /// Look at data, and change the classes of imported tasks.
     Data(DataArgs),
     /// Add off-the-shelf models, and look at them.
     Models(ModelsArgs),
@@ -82,7 +90,7 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// Add a model from a Hugging Face folder or a GGUF file. Its files stay where they are.
+    /// Add a model from a Hugging Face folder, a GGUF file or a hub. Its files stay where they are.
     Add(AddModelArgs),
     /// List the models that were added.
     List(ListModelsArgs),
@@ -102,12 +110,19 @@ pub struct ModelFolderArgs {
 
 #[derive(Debug, Args)]
 pub struct AddModelArgs {
-    /// Folder with config.json, tokenizer.json and safetensors, or a GGUF file.
-    #[arg(value_name = "PATH")]
+    /// Folder with config.json, tokenizer.json and safetensors, or a GGUF file; or OWNER/NAME on the hub, which is then fetched (HF_HOME,
+    /// HF_ENDPOINT and HF_TOKEN are respected).
+    #[arg(value_name = "PATH|ID")]
     pub model: String,
-    /// Name to know it by [default: that of the folder or file].
+    /// Name to know it by [default: that of the folder, the file or the id].
     #[arg(long)]
     pub name: Option<String>,
+    /// Of a model on the hub, the branch, tag or commit [default: main].
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Of a model on the hub, the GGUF file to fetch instead of its folder.
+    #[arg(long, value_name = "NAME")]
+    pub file: Option<String>,
     /// Field of config.json that changes nothing in what the model computes, although the lab does not know it; may be repeated.
     #[arg(long, value_name = "FIELD")]
     pub ignore: Vec<String>,
@@ -193,7 +208,8 @@ pub struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Preset to start from: smoke, quick, noisy, sparse, biased, world, standard or offtheshelf [default: quick].
+    /// Preset to start from: smoke, quick, noisy, sparse, biased, world, standard, offtheshelf or ratings [default:
+    /// quick].
     #[arg(long)]
     pub preset: Option<String>,
     /// JSON file with the configuration; it replaces the preset, and fields that it leaves out have their defaults.
@@ -202,6 +218,9 @@ pub struct TrainArgs {
     /// Off-the-shelf model to begin with, by the name that it was added under; overrides preset and file.
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
+    /// Imported task that the run is about; overrides preset and file.
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
     /// Seed of every random choice; overrides preset and file.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -398,39 +417,6 @@ pub struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
-    /// Print one JSON document.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct DataArgs {
-    #[command(subcommand)]
-    pub command: DataCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DataCommand {
-    /// Print rows of a data set.
-    Sample(SampleArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct SampleArgs {
-    /// The built-in world; the only source there is, and the default.
-    #[arg(long)]
-    pub world: bool,
-    /// Number of rows.
-    #[arg(long, default_value_t = 20)]
-    pub n: usize,
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Share of labels moved to a neighbouring class.
-    #[arg(long, default_value_t = 0.0)]
-    pub label_noise: f64,
-    /// Share of labels removed.
-    #[arg(long, default_value_t = 0.0)]
-    pub missing_labels: f64,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

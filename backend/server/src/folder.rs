@@ -3,9 +3,12 @@
 use crate::id::RunId;
 use crate::launch::process;
 use anyhow::Context;
+use moslim_engine::data::{Task, ratings};
 use moslim_engine::keep::files::{Disk, Files};
 use moslim_engine::keep::{Job, read_config, write_atomically};
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{Problem, RunConfig, TaskConfig};
+use moslim_shared::objective::Objective;
+use moslim_shared::ratings::RatingsTask;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +73,48 @@ impl DataFolder {
     /// The file that a running server holds locked.
     pub fn lock(&self) -> PathBuf {
         self.root.join("server.lock")
+    }
+
+    /// A file of the folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn read(&self, path: &str) -> std::io::Result<Option<Vec<u8>>> {
+        Disk(self.root.clone()).read(path)
+    }
+
+    /// Every imported task, by name.
+    ///
+    /// # Errors
+    /// When a task's file is damaged.
+    pub fn tasks(&self) -> anyhow::Result<Vec<RatingsTask>> {
+        let folder = self.root.join(ratings::FOLDER);
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+        names.retain(|name| folder.join(name).join(ratings::FILE).is_file());
+        names.sort_unstable();
+        names.iter().map(|name| ratings::about(name, &|path| self.read(path))).collect()
+    }
+
+    /// Writes down what is known of an imported task.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_task(&self, task: &RatingsTask) -> anyhow::Result<()> {
+        let file = self.root.join(ratings::FOLDER).join(&task.name).join(ratings::FILE);
+        write_atomically(&file, &serde_json::to_vec_pretty(task)?).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// The objectives of the task that a configuration names.
+    ///
+    /// # Errors
+    /// When there is no such task, or it is damaged.
+    pub fn objectives(&self, task: &TaskConfig) -> Result<Vec<Objective>, Problem> {
+        let wrong = |e: anyhow::Error| {
+            let message = format!("{e:#}");
+            Problem { field: "task.name".into(), message: message.strip_prefix("task.name: ").unwrap_or(&message).into() }
+        };
+        Task::objectives_of(task, &|path| self.read(path)).map_err(wrong)
     }
 
     /// Takes a run for this process: two that write one run's checkpoints would spoil them.

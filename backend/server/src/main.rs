@@ -13,6 +13,7 @@ mod failure;
 mod folder;
 mod follow;
 mod guard;
+mod hub;
 mod id;
 mod index;
 mod json;
@@ -27,6 +28,7 @@ mod stream;
 mod studies;
 mod study;
 mod supervisor;
+mod tasks;
 
 use clap::Parser;
 use std::process::ExitCode;

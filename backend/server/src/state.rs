@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 
 /// State of the server.
 pub struct App {
+    pub data: DataFolder,
     pub follower: Follower,
     pub index: Index,
     pub launcher: Arc<Local>,
@@ -38,8 +39,8 @@ impl App {
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
-        let studies = Studies::new(data, launcher.clone());
+        let studies = Studies::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        Arc::new(Self { follower, index, launcher, supervisor, studies, hosts, stopping, devices })
+        Arc::new(Self { data, follower, index, launcher, supervisor, studies, hosts, stopping, devices })
     }
 }

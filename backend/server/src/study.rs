@@ -15,7 +15,6 @@ use crate::launch::{Ending, Launcher, Life, process};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
-use moslim_engine::data::Task;
 use moslim_engine::keep::journal;
 use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
@@ -62,7 +61,9 @@ impl Study {
     /// # Errors
     /// When it is not, or cannot be written.
     pub fn create(data: &DataFolder, config: StudyConfig) -> Result<Self, StudyError> {
-        let plan = config.plan(&Task::objectives_of(&config.base.task)?).map_err(StudyError::Invalid)?;
+        let plan = config
+            .plan(&data.objectives(&config.base.task).map_err(|p| StudyError::Invalid(vec![p]))?)
+            .map_err(StudyError::Invalid)?;
         let study = Self { id: RunId::fresh(), config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
         write_file(&study.file("study.json"), &text)?;
@@ -172,7 +173,8 @@ impl Study {
         stop: &Stop,
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<StudyState, StudyError> {
-        let plan = self.config.plan(&Task::objectives_of(&self.config.base.task)?).map_err(StudyError::Invalid)?;
+        let objectives = self.data.objectives(&self.config.base.task).map_err(|p| StudyError::Invalid(vec![p]))?;
+        let plan = self.config.plan(&objectives).map_err(StudyError::Invalid)?;
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };

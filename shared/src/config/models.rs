@@ -37,6 +37,8 @@ pub enum TaskKind {
     World,
     /// Everyday instructions, and objectives about how an answer is written; for off-the-shelf models.
     Style,
+    /// People's ratings that were imported.
+    Ratings,
 }
 
 /// Which task a run is about, and its settings.
@@ -44,6 +46,11 @@ pub enum TaskKind {
 #[serde(deny_unknown_fields, default)]
 pub struct TaskConfig {
     pub kind: TaskKind,
+    /// Name of an imported task; empty for the lab's own.
+    pub name: String,
+    /// Of imported ratings, whether training sees every rater's label, as often as it was given, instead of the one that they make
+    /// together: soft labels. Validation and test keep the one.
+    pub every_rater: bool,
     /// Topics of the built-in world that there are questions about, from 22 to 60: the more, the more there is to know.
     pub topics: usize,
     /// Question-answer rows generated, before duplicates are dropped.
@@ -60,7 +67,17 @@ pub struct TaskConfig {
 
 impl Default for TaskConfig {
     fn default() -> Self {
-        Self { kind: TaskKind::World, topics: 60, rows: 60_000, label_noise: 0.0, missing_labels: 0.0, length_bias: 0.0, seed: 1 }
+        Self {
+            kind: TaskKind::World,
+            name: String::new(),
+            every_rater: false,
+            topics: 60,
+            rows: 60_000,
+            label_noise: 0.0,
+            missing_labels: 0.0,
+            length_bias: 0.0,
+            seed: 1,
+        }
     }
 }
 
@@ -77,11 +94,13 @@ pub struct BaseConfig {
     pub alpha: f64,
     /// Temperature at which the answers are sampled that the reward model learns from.
     pub temperature: f64,
+    /// How many of the model's layers the reward model has, from the first on; 0 for all. Heads on a layer halfway up cost half.
+    pub reward_layers: usize,
 }
 
 impl Default for BaseConfig {
     fn default() -> Self {
-        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0 }
+        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0, reward_layers: 0 }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Here belong loaders of tasks, one folder or file each, and what they have in common. Tokens, models and rewards do not.
 
+pub mod ratings;
 pub mod style;
 pub mod world;
 
@@ -10,6 +11,7 @@ use moslim_shared::config::{TaskConfig, TaskKind};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use rand::rngs::StdRng;
+pub use ratings::ReadFile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -111,14 +113,15 @@ pub struct Splits {
 }
 
 impl Task {
-    /// Loads the task that a configuration names.
+    /// Loads the task that a configuration names. `read`: reads a file of the data folder, where imported tasks are.
     ///
     /// # Errors
-    /// When it cannot be read. The built-in world always can.
-    pub fn load(config: &TaskConfig) -> Result<Self> {
+    /// When it is not there or damaged. The lab's own always are there.
+    pub fn load(config: &TaskConfig, read: ReadFile) -> Result<Self> {
         Ok(match config.kind {
             TaskKind::World => world::task(config),
             TaskKind::Style => style::task(),
+            TaskKind::Ratings => ratings::task(&config.name, config.every_rater, read)?,
         })
     }
 
@@ -126,10 +129,14 @@ impl Task {
     ///
     /// # Errors
     /// As [`Task::load`].
-    pub fn objectives_of(config: &TaskConfig) -> Result<Vec<Objective>> {
+    pub fn objectives_of(config: &TaskConfig, read: ReadFile) -> Result<Vec<Objective>> {
         Ok(match config.kind {
             TaskKind::World => world::objectives(),
             TaskKind::Style => style::objectives(),
+            TaskKind::Ratings => {
+                let about = ratings::about(&config.name, read)?;
+                ratings::shaped(&about)?.into_iter().map(|s| s.objective).collect()
+            }
         })
     }
 
@@ -138,6 +145,7 @@ impl Task {
         match config.kind {
             TaskKind::World => "world",
             TaskKind::Style => "style",
+            TaskKind::Ratings => &config.name,
         }
         .into()
     }

@@ -9,6 +9,7 @@ use crate::text::tokenizer;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,27 @@ pub struct KnownModel {
     pub files: Vec<KnownFile>,
 }
 
+/// A model that is about to be added.
+#[derive(Debug, Clone, Default)]
+pub struct NewModel {
+    /// A folder or a GGUF file.
+    pub path: PathBuf,
+    pub name: String,
+    /// Fields of its configuration that the person who adds it vouches for.
+    pub ignored: Vec<String>,
+    /// Where it was fetched from, with its revision.
+    pub source: Option<String>,
+    /// SHA-256 that files should have, by file name.
+    pub checksums: BTreeMap<String, String>,
+}
+
+impl KnownModel {
+    /// The id of the model on the hub that it was fetched from, and the commit.
+    pub fn hub_id(&self) -> Option<(&str, &str)> {
+        self.source.as_deref()?.split_once('@')
+    }
+}
+
 /// The models of a data folder.
 #[derive(Debug, Clone)]
 pub struct Models {
@@ -64,19 +86,15 @@ impl Models {
         self.folder.join(name).join(FILE)
     }
 
-    /// Adds the model at `path` under `name`. `each` is told how many bytes of how many have been read, and may stop it.
+    /// Adds a model. `each` is told how many bytes of how many have been read, and may stop it.
     ///
     /// # Errors
-    /// When it is no model that the lab can compute (nothing is added then), or the name is taken by another.
-    pub fn add(
-        &self,
-        path: &Path,
-        name: &str,
-        ignored: &[String],
-        mut each: impl FnMut(u64, u64) -> Result<()>,
-    ) -> Result<KnownModel> {
+    /// When it is no model that the lab can compute or a file is not what was promised (nothing is added then), or the name is taken by
+    /// another.
+    pub fn add(&self, new: &NewModel, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<KnownModel> {
+        let NewModel { name, ignored, .. } = new;
         check_name(name)?;
-        let path = std::fs::canonicalize(path).with_context(|| format!("{} is neither a folder nor a file", path.display()))?;
+        let path = resolved(&new.path).with_context(|| format!("{} is neither a folder nor a file", new.path.display()))?;
         let files = ModelFiles::open(&path, ignored)?;
         files.check().with_context(|| format!("in {}", path.display()))?;
         tokenizer(&files.tokenizer, files.architecture.vocabulary).with_context(|| format!("in {}", path.display()))?;
@@ -92,17 +110,21 @@ impl Models {
                 done += n;
                 each(done, total)
             })?;
+            let file_name = file.file_name().unwrap_or_default().to_string_lossy();
+            if let Some(promised) = new.checksums.get(&*file_name) {
+                ensure!(*promised == sha256, "{}: its SHA-256 is {sha256} and should be {promised}", file.display());
+            }
             known.push(KnownFile { path: file.clone(), bytes, sha256 });
         }
         let model = KnownModel {
-            name: name.to_string(),
+            name: name.clone(),
             path,
-            source: None,
+            source: new.source.clone(),
             weights: files.architecture.weights(),
             storages: files.storages(),
             template: files.template.is_some(),
             architecture: files.architecture,
-            ignored: ignored.to_vec(),
+            ignored: ignored.clone(),
             files: known,
         };
         if let Some(other) = self.find(name)? {
@@ -165,6 +187,18 @@ impl Models {
     }
 }
 
+/// The path from the root. Of a file only the folder's links are followed: where files are kept by their checksums, a link has the name.
+fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    match (path.is_dir(), path.file_name()) {
+        (false, Some(name)) => {
+            std::fs::metadata(path)?;
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok(std::fs::canonicalize(folder)?.join(name))
+        }
+        _ => std::fs::canonicalize(path),
+    }
+}
+
 /// A name that is a folder's.
 fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -173,10 +207,14 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A name for the model at `path`: that of its folder or file, with what is not allowed in names replaced.
+/// A name for the model at `path`: that of its folder or file, as [`name_from`] makes it.
 pub fn name_of(path: &Path) -> String {
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    let text = stem.map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
+    name_from(&stem.unwrap_or_default().to_string_lossy())
+}
+
+/// `text` as a name, with what is not allowed in names replaced.
+pub fn name_from(text: &str) -> String {
     let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
     let name: String = name.trim_start_matches('.').chars().take(LONGEST).collect();
     if name.is_empty() { "model".into() } else { name }

@@ -72,6 +72,10 @@ impl Base {
         if wanted > most {
             return Err(Unfit(format!("model.context: is {wanted}; {} reads at most {most} tokens", self.known.name)).into());
         }
+        let (graded, layers) = (job.config.base.reward_layers, self.files.architecture.layers);
+        if graded > layers {
+            return Err(Unfit(format!("base.reward_layers: is {graded}; {} has {layers} layers", self.known.name)).into());
+        }
         let millions = self.known.weights as f64 / 1e6;
         progress.emit(EventBody::Note { text: format!("Reading {}, {millions:.0} million weights", self.known.name) });
         self.files.load(wanted, job.config.model.precision, device, |_| {})
@@ -81,7 +85,9 @@ impl Base {
 /// `trunk` with the policy's adapters, and with the reward model's.
 pub fn adapted<B: TrainBackend>(job: &Job, trunk: &Transformer<B>) -> [Transformer<B>; 2] {
     let config = AdapterConfig::of(&job.config.base);
-    [job.config.seed ^ POLICY_SEED, job.config.seed].map(|seed| trunk.clone().adapted(&config, seed))
+    let seed = job.config.seed;
+    let graded = trunk.clone().first_layers(job.config.base.reward_layers);
+    [trunk.clone().adapted(&config, seed ^ POLICY_SEED), graded.adapted(&config, seed)]
 }
 
 /// Questions without rows need a model that answers them.

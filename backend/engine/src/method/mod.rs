@@ -39,7 +39,7 @@ use evaluation::evaluate;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
 use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
-use reward::{calibrate, held_out_reward_model, reward_models};
+use reward::{advice, calibrate, held_out_reward_model, reward_models};
 use setting::{Ready, Setting, Trained};
 use supervised::fine_tuning;
 
@@ -68,6 +68,12 @@ pub fn run<B: TrainBackend>(
     }
     let base = Base::open(job)?;
     let mut setting = Setting::prepare(job, task, base.as_ref())?;
+    if setting.left_out != [0; 2] {
+        let ([rows, questions], context) = (setting.left_out, config.model.context);
+        let text =
+            format!("{rows} rows and {questions} questions are longer than the context of {context} tokens, and are left out");
+        progress.emit(EventBody::Note { text });
+    }
     if let Some(free) = free_memory(&name)
         && let Some(tokens) = fit_pieces::<B>(&[&config.model, &config.reward_trunk], setting.tokenizer.vocabulary(), free)
     {
@@ -84,13 +90,18 @@ pub fn run<B: TrainBackend>(
         }
         Some(base) => {
             let (model, key) = (base.load::<B>(job, device, progress)?, base.key(job)?);
-            let seconds = answers::answers::<B>(job, &mut setting, (&model.valid(), &key), &name, progress)?;
+            let rated = !setting.corpus.train.is_empty();
+            let mut answer = |progress| answers::answers::<B>(job, &mut setting, (&model.valid(), &key), &name, progress);
+            let seconds = if rated { 0.0 } else { answer(progress)? };
             let [policy, trunk] = adapted(job, &model);
             (policy, trunk, key, seconds)
         }
     };
     // Without a gold grader, the held-out reward model grades.
     let (mut held_out, mut held_out_seconds) = (None, 0.0);
+    if setting.gold.is_none() {
+        setting.corpus.set_aside();
+    }
     if config.evaluation.held_out_reward_model || setting.gold.is_none() {
         let stage = Stage::HeldOutRewardModel;
         let (models, seconds) = reward_models::<B>(job, &setting, stage, (&trunk, &sft_key), &name, device, progress)?;
@@ -112,6 +123,11 @@ pub fn run<B: TrainBackend>(
         Some((tags, like)) => sft.copy_embedding(&tags, like, config.seed),
         None => sft,
     };
+    let (held_out, held_out_report) = held_out.unzip();
+    if let Some(smaller) = held_out_report.as_ref().filter(|_| setting.gold.is_none()) {
+        let rows = [setting.corpus.judging.len(), setting.corpus.train.len()];
+        advice(&reward_report, smaller, rows).into_iter().for_each(|text| progress.emit(EventBody::Note { text }));
+    }
     let ready = Ready { reward_model, held_out, reference: start.valid(), start, origin: sft_key };
 
     let key = kept::key(job, &ready, &name)?;
@@ -149,6 +165,7 @@ pub fn run<B: TrainBackend>(
         device: name,
         seconds,
         reward_model: reward_report,
+        held_out_reward_model: held_out_report,
         control: evaluated.control,
         control_reward_model: evaluated.control_reward_model,
         policy: outcome.summary.clone(),

@@ -14,7 +14,7 @@ use crate::reward::frozen::FrozenRewardModel;
 use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
 use anyhow::{Context, Result};
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{RunConfig, TaskKind};
 use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{KlPoint, PolicySummary, Work};
@@ -32,6 +32,8 @@ pub struct Setting {
     pub cache: Cache,
     /// Which trade-offs every method is asked for: weights over all objectives.
     pub trade_offs: Vec<Vec<f64>>,
+    /// Rows and questions that are longer than the context, and were left out.
+    pub left_out: [usize; 2],
 }
 
 impl Setting {
@@ -52,14 +54,17 @@ impl Setting {
             }
             None => Tokenizer::train(config.vocabulary, &splits, &objectives)?,
         };
-        let corpus = Corpus::new(&splits, &tokenizer)?;
+        let mut corpus = Corpus::new(&splits, &tokenizer)?;
+        let around = (tokenizer.framing(), tokenizer.longest_preference(&objectives)?);
+        // People write as long as they like; what a model cannot read is left out.
+        let left_out = if config.task.kind == TaskKind::Ratings { leave_long(config, &mut corpus, around)? } else { [0; 2] };
         job.write("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
         job.write_json("task.json", &card)?;
-        check_lengths(config, &corpus, (tokenizer.framing(), tokenizer.longest_preference(&objectives)?))?;
+        check_lengths(config, &corpus, around)?;
         let steered = config.steered(&objectives);
         let trade_offs = config.method.weight_vectors(&steered, objectives.len());
         let cache = Cache::new(job.files.clone());
-        Ok(Self { task: card, objectives, steered, gold, tokenizer, corpus, cache, trade_offs })
+        Ok(Self { task: card, objectives, steered, gold, tokenizer, corpus, cache, trade_offs, left_out })
     }
 
     /// Which objectives are better when higher.
@@ -68,14 +73,47 @@ impl Setting {
     }
 }
 
+/// Tokens that a preference adds to a prompt.
+fn asking(config: &RunConfig, asked: usize) -> usize {
+    // RiC writes its scores as text, of at most five tokens each.
+    if config.method.kind == Method::Ric { 5 * asked } else { asked }
+}
+
+/// The context of policy and reward model.
+fn contexts(config: &RunConfig) -> [usize; 2] {
+    // An off-the-shelf model is both.
+    let trunk = if config.base.model.is_empty() { config.reward_trunk.context } else { config.model.context };
+    [config.model.context, trunk]
+}
+
+/// Leaves out rows and questions that do not fit into the context. Returns how many of each.
+///
+/// # Errors
+/// When too little is left.
+fn leave_long(config: &RunConfig, corpus: &mut Corpus, (framing, asked): (usize, usize)) -> Result<[usize; 2]> {
+    let [policy, trunk] = contexts(config);
+    let reserved = config.policy.max_new_tokens + framing + 1;
+    let question = policy.saturating_sub(reserved + asking(config, asked)).min(trunk.saturating_sub(reserved));
+    let left = corpus.keep_within(policy.min(trunk), question);
+    for (what, rows, questions) in [
+        ("train", corpus.train.len(), corpus.train_questions.len()),
+        ("validate", corpus.validation.len(), corpus.validation_questions.len()),
+        ("test", corpus.test.len(), corpus.test_questions.len()),
+    ] {
+        if rows == 0 || questions == 0 {
+            let hint = "a longer context or fewer new tokens leave more";
+            return Err(Unfit(format!("model.context: is {policy}; no row is short enough to {what} on ({hint})")).into());
+        }
+    }
+    Ok(left)
+}
+
 /// Everything that a model reads must fit into its context.
 fn check_lengths(config: &RunConfig, corpus: &Corpus, (framing, asked): (usize, usize)) -> Result<()> {
-    // RiC writes its scores as text, of at most five tokens each.
-    let asked = if config.method.kind == Method::Ric { 5 * asked } else { asked };
+    let asked = asking(config, asked);
     // What stands around a question, and the end of the sequence.
     let answered = corpus.longest_question() + config.policy.max_new_tokens + framing + 1;
-    // An off-the-shelf model is policy and reward model both.
-    let trunk = if config.base.model.is_empty() { config.reward_trunk.context } else { config.model.context };
+    let [_, trunk] = contexts(config);
     for (field, context, what, needed) in [
         ("model.context", config.model.context, "the longest row", corpus.longest_row()),
         ("model.context", config.model.context, "the longest tagged prompt with its answer", answered + asked),

@@ -145,6 +145,16 @@ impl<B: Kernels> Transformer<B> {
         frozen
     }
 
+    /// The model up to its `n`th layer, and the last norm; all of it for 0.
+    pub fn first_layers(mut self, n: usize) -> Self {
+        if n > 0 {
+            self.layers.truncate(n);
+            self.adapters.truncate(n);
+            self.architecture = Arc::new(Architecture { layers: self.layers.len(), ..(*self.architecture).clone() });
+        }
+        self
+    }
+
     /// The model without its adapters: what they adapt.
     pub fn unadapted(mut self) -> Self {
         self.adapters = Vec::new();

@@ -107,7 +107,7 @@ impl Scorer {
     pub fn score(&self, rows: &[(String, String)], preference: Option<&Preference>) -> Result<Vec<Scored>> {
         let mut pairs = Vec::with_capacity(rows.len());
         for (n, (question, answer)) in rows.iter().enumerate() {
-            let question = self.tokenizer.untagged_prompt(&self.tokenizer.encode(question)?);
+            let question = self.tokenizer.untagged_prompt(&self.tokenizer.question(question)?);
             let answer = ended_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
             let tokens = question.len() + answer.len();
             if tokens > self.inner.context() {
@@ -206,7 +206,7 @@ impl Generator {
     ) -> Result<Vec<String>> {
         let ask = Ask::of(preference.clone());
         let policy = self.route.policy(&ask, &self.objectives);
-        let tokens = self.route.prompt(&self.tokenizer.encode(prompt)?, &ask, &self.tokenizer, &self.objectives)?;
+        let tokens = self.route.prompt(&self.tokenizer.question(prompt)?, &ask, &self.tokenizer, &self.objectives)?;
         if tokens.len() + max_new_tokens > self.context {
             bail!(
                 "the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}",

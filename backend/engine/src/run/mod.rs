@@ -54,7 +54,7 @@ impl RunError {
 /// [`RunError::BadInput`] for an invalid configuration or a forced device that is missing; [`RunError::Stopped`] after
 /// `stop`; [`RunError::Failed`] otherwise, also when the journal cannot be written.
 pub fn train(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
-    let task = Task::load(&job.config.task).map_err(RunError::Failed)?;
+    let task = Task::load(&job.config.task, &|path| job.files.read(path)).map_err(RunError::Failed)?;
     train_on(job, task, stop, sink)
 }
 

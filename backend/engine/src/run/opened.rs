@@ -127,7 +127,9 @@ impl Opened {
         let own = |(n, classes): (usize, &Vec<usize>)| {
             let (loss, vocabulary) = (calibration.loss, self.tokenizer.vocabulary());
             let model = match trunk {
-                Some(trunk) => RewardModel::on_trunk(trunk.clone(), classes, loss, 0),
+                Some(trunk) => {
+                    RewardModel::on_trunk(trunk.clone().first_layers(self.config.base.reward_layers), classes, loss, 0)
+                }
                 None => RewardModel::new(&self.config.reward_trunk, vocabulary, classes, loss, 0, device),
             };
             self.weights("reward", n, model)

@@ -9,6 +9,9 @@ use rand::rngs::StdRng;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Of so many training questions, the rows of one are set aside where a reward model grades.
+const JUDGING: usize = 3;
+
 /// One row as tokens.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -51,6 +54,8 @@ pub struct EncodedQuestion {
 pub struct Corpus {
     /// Training rows with labels: what reward models and everything after them learn from.
     pub train: Vec<Encoded>,
+    /// Training rows set aside for a reward model that grades and is not optimised for; none where rules grade.
+    pub judging: Vec<Encoded>,
     /// Training rows that SFT alone reads.
     text_only: Vec<Encoded>,
     pub validation: Vec<Encoded>,
@@ -67,11 +72,12 @@ impl Corpus {
     pub fn new(splits: &Splits, tokenizer: &Tokenizer) -> Result<Self> {
         let rows = |rows: &[Row]| rows.par_iter().map(|r| encode_row(r, tokenizer)).collect::<Result<Vec<_>>>();
         let question = |q: &TaskQuestion| {
-            Ok(EncodedQuestion { text: q.text.clone(), tokens: tokenizer.encode(&q.text)?, topic: q.topic, part: q.part })
+            Ok(EncodedQuestion { text: q.text.clone(), tokens: tokenizer.question(&q.text)?, topic: q.topic, part: q.part })
         };
         let questions = |questions: &[TaskQuestion]| questions.par_iter().map(question).collect::<Result<Vec<_>>>();
         Ok(Self {
             train: rows(&splits.train)?,
+            judging: Vec::new(),
             text_only: rows(&splits.text_only)?,
             validation: rows(&splits.validation)?,
             test: rows(&splits.test)?,
@@ -107,6 +113,42 @@ impl Corpus {
         &texts[..texts.iter().take_while(|r| r.part == 0).count()]
     }
 
+    /// Sets the rows of every [`JUDGING`]th training question aside. SFT reads them still.
+    pub fn set_aside(&mut self) {
+        if self.text_only.is_empty() {
+            self.text_only.clone_from(&self.train);
+        }
+        let mut known: std::collections::HashMap<Vec<u32>, usize> = std::collections::HashMap::new();
+        let numbers: Vec<usize> = self
+            .train
+            .iter()
+            .map(|r| {
+                let next = known.len();
+                *known.entry(r.question().to_vec()).or_insert(next)
+            })
+            .collect();
+        let mut numbers = numbers.into_iter();
+        let own = |_: &mut Encoded| numbers.next().is_some_and(|n| n % JUDGING == JUDGING - 1);
+        self.judging = self.train.extract_if(.., own).collect();
+    }
+
+    /// Leaves out rows longer than `row` tokens and questions longer than `question`. Returns how many rows and questions were there and
+    /// are not any more.
+    pub fn keep_within(&mut self, row: usize, question: usize) -> [usize; 2] {
+        let mut left = [0; 2];
+        for rows in [&mut self.train, &mut self.text_only, &mut self.validation, &mut self.test] {
+            let before = rows.len();
+            rows.retain(|r| r.tokens.len() <= row && r.question.len() <= question);
+            left[0] += before - rows.len();
+        }
+        for questions in [&mut self.train_questions, &mut self.validation_questions, &mut self.test_questions] {
+            let before = questions.len();
+            questions.retain(|q| q.tokens.len() <= question);
+            left[1] += before - questions.len();
+        }
+        left
+    }
+
     /// Tokens of the longest row of any split.
     pub fn longest_row(&self) -> usize {
         [&self.train, &self.text_only, &self.validation, &self.test]
@@ -125,7 +167,7 @@ impl Corpus {
 }
 
 fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
-    let question = tokenizer.encode(&row.question)?;
+    let question = tokenizer.question(&row.question)?;
     let mut tokens = tokenizer.untagged_prompt(&question);
     let answer = tokens.len();
     let from = tokenizer.before_question();

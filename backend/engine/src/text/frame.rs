@@ -3,6 +3,7 @@
 use super::chat::{ChatTemplate, Message};
 use super::library;
 use anyhow::{Context, Result, bail, ensure};
+use moslim_shared::dialogue::Speaker;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub(super) struct Chat {
     after: Vec<u32>,
     /// What stands before a question without a preference, and after it.
     bare: [Vec<u32>; 2],
+    /// What stands between a user's turn and the assistant's, and the other way round; `None` where the template cannot have several.
+    turns: Option<[Vec<u32>; 2]>,
     /// Whether the template takes spaces from around a question.
     pub trims: bool,
     /// Reads special tokens in what the template says.
@@ -86,10 +89,12 @@ impl Chat {
         let [before_question, after_question] = around(&alone, QUESTION)?;
         let [before_block, rest] = around(&together, BLOCK)?;
         let [between, after] = around(&rest, QUESTION)?;
+        let turns = between_turns(&template);
         let tokens = |text: &str| -> Result<Vec<u32>> { Ok(framing.encode(text, false).map_err(library)?.get_ids().to_vec()) };
         Ok(Self {
             after: tokens(&after)?,
             bare: [tokens(&before_question)?, tokens(&after_question)?],
+            turns: turns.map(|[a, b]| Ok::<_, anyhow::Error>([tokens(&a)?, tokens(&b)?])).transpose()?,
             before: before_block,
             between,
             trims,
@@ -106,6 +111,12 @@ impl Chat {
         let text = [&self.before, block, &self.between].concat();
         let before = self.framing.encode(text, false).map_err(library)?;
         Ok([before.get_ids(), question, &self.after].concat())
+    }
+
+    /// What stands between two turns of a conversation, the first of which is `speaker`'s; nothing where they cannot be told apart.
+    pub fn after_turn(&self, speaker: Speaker) -> Option<&[u32]> {
+        let [user, assistant] = self.turns.as_ref()?;
+        Some(if speaker == Speaker::Assistant { assistant } else { user })
     }
 
     /// The prompt that asks for nothing.
@@ -131,6 +142,17 @@ impl Chat {
             Said::Both(n) => format!("{}\n{}", tags(), words(n)),
         }
     }
+}
+
+/// What a template puts between a user's turn and the assistant's, and between that and the user's next.
+fn between_turns(template: &ChatTemplate) -> Option<[String; 2]> {
+    const SAID: [&str; 3] = ["\u{E0A3}first\u{E0A3}", "\u{E0A4}second\u{E0A4}", "\u{E0A5}third\u{E0A5}"];
+    let messages = [Message::new("user", SAID[0]), Message::new("assistant", SAID[1]), Message::new("user", SAID[2])];
+    let text = template.render(&messages, false).ok()?;
+    let [_, rest] = around(&text, SAID[0]).ok()?;
+    let [first, rest] = around(&rest, SAID[1]).ok()?;
+    let [second, _] = around(&rest, SAID[2]).ok()?;
+    Some([first, second])
 }
 
 /// What stands before and after `mark`, which is there once.

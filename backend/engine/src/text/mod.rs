@@ -13,6 +13,7 @@ pub use frame::{ChatFormat, Manner, Said, UNSEEN};
 use crate::data::Splits;
 use anyhow::{Context, Result, anyhow, ensure};
 use frame::Chat;
+use moslim_shared::dialogue::{Speaker, turns};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use std::path::Path;
@@ -174,6 +175,35 @@ impl Tokenizer {
         Ok(self.inner.encode(text, false).map_err(library)?.get_ids().to_vec())
     }
 
+    /// Tokens of a question. Turns of a conversation stand in it as they would in any: between roles, or as the template puts them.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn question(&self, text: &str) -> Result<Vec<u32>> {
+        let mut turns = turns(text);
+        // What a system said begins what the user says: the place of the system is where preferences stand.
+        if turns.len() > 1 && turns[0].speaker == Speaker::System {
+            let told = turns.remove(0).text;
+            turns[0].text = format!("{told}\n\n{}", turns[0].text);
+        }
+        let mut out = Vec::new();
+        for (n, turn) in turns.iter().enumerate() {
+            if n > 0 {
+                let before = turns[n - 1].speaker;
+                match &self.frame {
+                    Frame::Own { assistant, .. } if before != Speaker::Assistant => out.push(*assistant),
+                    Frame::Own { user, .. } => out.extend([self.eos, *user]),
+                    Frame::Chat(chat) => match chat.after_turn(before) {
+                        Some(between) => out.extend(between),
+                        None => return self.encode(text),
+                    },
+                }
+            }
+            out.extend(self.encode(&turn.text)?);
+        }
+        Ok(out)
+    }
+
     /// Text of answer tokens; stops at the end of the sequence.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let end = tokens.iter().position(|&t| t == self.eos).unwrap_or(tokens.len());
@@ -261,12 +291,13 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
+    use super::chat::{ChatTemplate, Message};
     use super::*;
     use crate::data::{Task, world};
     use moslim_shared::config::TaskConfig;
 
     fn tokenizer() -> (Tokenizer, Splits) {
-        let splits = Task::load(&TaskConfig { rows: 4_000, ..Default::default() }).unwrap().splits;
+        let splits = Task::load(&TaskConfig { rows: 4_000, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
         (Tokenizer::train(1_024, &splits, &world::objectives()).unwrap(), splits)
     }
 
@@ -301,6 +332,11 @@ mod tests {
         assert_eq!(a.len(), question.len() + 4);
         assert_eq!((a[1], a[2]), (b[2], b[1]));
         assert_eq!(tokenizer.untagged_prompt(&question).len(), question.len() + 2);
+        let (hi, yes) = (tokenizer.encode("Hi").unwrap(), tokenizer.encode("Yes?").unwrap());
+        let Frame::Own { user, assistant, .. } = tokenizer.frame else { panic!("it is the lab's own") };
+        let talk = tokenizer.question("\n\nSystem: Hi\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Hi").unwrap();
+        let told = tokenizer.encode("Hi\n\nHi").unwrap();
+        assert_eq!(talk, [&told[..], &[assistant], &yes, &[tokenizer.eos, user], &hi].concat());
     }
 
     /// The tokenizer of a fixture, whose tokens for two conversations transformers has written down.
@@ -330,6 +366,15 @@ mod tests {
             let tokens = tokenizer.prompt(&question, &Preference(vec![class]), &manner).unwrap();
             tokenizer.inner.decode(&tokens, false).unwrap()
         };
+        // A conversation stands in the prompt as the template would put it.
+        let talk = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: What is tea?";
+        let several = tokenizer.untagged_prompt(&tokenizer.question(talk).unwrap());
+        let template = ChatTemplate::new(format.template.as_deref().unwrap(), Some("<|im_start|>"), Some("<|im_end|>")).unwrap();
+        let messages = [("user", "Hi"), ("assistant", "Yes?"), ("user", "What is tea?")].map(|(r, c)| Message::new(r, c));
+        let rendered = template.render(&messages, false).unwrap();
+        let ids = super::tokenizer(&self::tests_json(&folder), 300).unwrap().encode(rendered, false).unwrap().get_ids().to_vec();
+        assert_eq!(several, ids);
+        assert_eq!(tokenizer.question("What is tea?").unwrap(), question);
         let whole = |block: &str| {
             format!("<|im_start|>system\n{block}<|im_end|>\n<|im_start|>user\nWhat is tea?<|im_end|>\n<|im_start|>assistant\n")
         };

@@ -49,13 +49,14 @@ async fn presets() -> Json<Vec<PresetInfo>> {
 }
 
 /// The task of a run of which nothing else is said.
-async fn task() -> Result<Json<TaskInfo>, Error> {
-    task_of(Body(Proposal { config: RunConfig::default() })).await
+async fn task(app: State<Shared>) -> Result<Json<TaskInfo>, Error> {
+    task_of(app, Body(Proposal { config: RunConfig::default() })).await
 }
 
-async fn task_of(Body(proposal): Body<Proposal>) -> Result<Json<TaskInfo>, Error> {
+async fn task_of(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<Json<TaskInfo>, Error> {
     let task = &proposal.config.task;
-    Ok(Json(TaskInfo { name: Task::name_of(task), objectives: Task::objectives_of(task)? }))
+    let objectives = app.data.objectives(task).map_err(|p| Error::invalid(vec![p]))?;
+    Ok(Json(TaskInfo { name: Task::name_of(task), objectives }))
 }
 
 #[derive(Serialize)]
@@ -63,9 +64,12 @@ struct Verdict {
     problems: Vec<Problem>,
 }
 
-async fn validate(Body(proposal): Body<Proposal>) -> Result<Json<Verdict>, Error> {
-    let objectives = Task::objectives_of(&proposal.config.task)?;
-    Ok(Json(Verdict { problems: proposal.config.problems(&objectives) }))
+async fn validate(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<Json<Verdict>, Error> {
+    let problems = match app.data.objectives(&proposal.config.task) {
+        Ok(objectives) => proposal.config.problems(&objectives),
+        Err(problem) => vec![problem],
+    };
+    Ok(Json(Verdict { problems }))
 }
 
 async fn devices(State(app): State<Shared>) -> Result<Json<Value>, Error> {

@@ -4,6 +4,7 @@
 mod lab;
 mod runs;
 mod studies;
+mod tasks;
 
 use crate::error::{Error, panicked};
 use crate::guard::{BODY_LIMIT, guard, secure};
@@ -28,6 +29,7 @@ pub fn router(app: Shared) -> Router {
     Router::new()
         .merge(runs::router())
         .merge(studies::router())
+        .merge(tasks::router())
         .merge(lab::router())
         .merge(stream::router())
         .method_not_allowed_fallback(method_not_allowed)

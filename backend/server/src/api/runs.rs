@@ -8,7 +8,6 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use moslim_engine::data::Task;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, RunInfo};
 use serde::Deserialize;
@@ -80,7 +79,8 @@ async fn events(
 }
 
 async fn start(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let problems = proposal.config.problems(&Task::objectives_of(&proposal.config.task)?);
+    let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
+    let problems = proposal.config.problems(&objectives);
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }

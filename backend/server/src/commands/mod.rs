@@ -6,7 +6,9 @@ mod data;
 mod devices;
 mod export;
 mod generate;
+mod import;
 mod models;
+mod rate;
 mod reindex;
 mod score;
 mod serve;
@@ -42,8 +44,15 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Export(args) => export::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Data(args) => match args.command {
-            DataCommand::Sample(args) => data::sample(&args),
+        Command::Rate(args) => rate::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Data(args) => match &args.command {
+            DataCommand::Sample(args) => data::sample(args),
+            DataCommand::List(args) => data::list(args),
+            DataCommand::Show(args) => data::show(args),
+            DataCommand::Stats(args) => data::stats(args),
+            DataCommand::Export(args) => data::export(args),
+            DataCommand::Edit(args) => data::edit(args),
         },
         Command::Models(args) => models::run(&args.command),
     }

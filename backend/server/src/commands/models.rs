@@ -1,11 +1,12 @@
 //! `moslim-lab models`: off-the-shelf models that the lab knows.
 
-use crate::cli::{ModelFolderArgs, ModelsCommand};
+use crate::cli::{AddModelArgs, ModelFolderArgs, ModelsCommand};
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::hub::HubId;
 use indicatif::{ProgressBar, ProgressStyle};
-use moslim_engine::keep::models::{KnownModel, Models, name_of};
+use moslim_engine::keep::models::{KnownModel, Models, NewModel, name_from, name_of};
 use moslim_engine::model::files::ModelFiles;
 use moslim_engine::run::off_the_shelf::{chat, read};
 use moslim_engine::text::chat::Message;
@@ -20,14 +21,10 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
         ModelsCommand::Add(args) => {
             let data = DataFolder::resolve(args.folder.data.clone());
             data.create().map_err(Failure::BadInput)?;
-            let path = Path::new(&args.model);
-            if !path.exists() {
-                return Err(Failure::field("model", format!("there is no folder or file {}", args.model)));
-            }
-            let name = args.name.clone().unwrap_or_else(|| name_of(path));
+            let new = new_model(args)?;
             let style = ProgressStyle::with_template("Reading {bar:30} {bytes} of {total_bytes}").expect("a valid template");
             let bar = ProgressBar::new(0).with_style(style);
-            let added = models(&data).add(path, &name, &args.ignore, |done, total| {
+            let added = models(&data).add(&new, |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
                 Ok(())
@@ -42,7 +39,7 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
                 return print_json(&all);
             }
             if all.is_empty() {
-                return print_line("No model was added yet: moslim-lab models add PATH");
+                return print_line("No model was added yet: moslim-lab models add PATH|ID");
             }
             all.iter().try_for_each(|m| print_line(&format!("{:<32} {:>8}  {}", m.name, count(m.weights), m.architecture.family)))
         }
@@ -70,6 +67,31 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
             print_line(&report.continuation)
         }
     }
+}
+
+/// The model that the arguments name; one on a hub is fetched.
+fn new_model(args: &AddModelArgs) -> Result<NewModel, Failure> {
+    let path = Path::new(&args.model);
+    let ignored = args.ignore.clone();
+    if path.exists() {
+        for (field, value) in [("revision", &args.revision), ("file", &args.file)] {
+            if value.is_some() {
+                return Err(Failure::field(field, format!("is for models on the hub, and {} is here", args.model)));
+            }
+        }
+        let name = args.name.clone().unwrap_or_else(|| name_of(path));
+        return Ok(NewModel { path: path.into(), name, ignored, ..Default::default() });
+    }
+    let Some(id) = HubId::parse(&args.model, args.revision.as_deref(), args.file.as_deref()) else {
+        return Err(Failure::field("model", format!("there is no folder or file {}", args.model)));
+    };
+    let fetched = id.fetch(|text| eprintln!("{text}"))?;
+    let own = || match fetched.path.is_dir() {
+        true => name_from(args.model.rsplit('/').next().unwrap_or_default()),
+        false => name_of(&fetched.path),
+    };
+    let name = args.name.clone().unwrap_or_else(own);
+    Ok(NewModel { path: fetched.path, name, ignored, source: Some(fetched.source), checksums: fetched.checksums })
 }
 
 fn models(data: &DataFolder) -> Models {
@@ -111,5 +133,8 @@ fn described(model: &KnownModel) -> String {
         format!("  chat template  {}", yes(model.template)),
         format!("  in             {}", model.path.display()),
     ]
+    .into_iter()
+    .chain(model.source.iter().map(|source| format!("  fetched from   {source}")))
+    .collect::<Vec<_>>()
     .join("\n")
 }

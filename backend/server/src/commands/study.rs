@@ -9,7 +9,6 @@ use crate::json::{self, JsonError};
 use crate::launch::Local;
 use crate::study::{Study, StudyError, operations};
 use moslim_engine::bench::gemm_peak;
-use moslim_engine::data::Task;
 use moslim_engine::progress::Stop;
 use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
@@ -53,8 +52,10 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
         Some(id) => Study::open(&data, id)?,
         None => {
             let config = choose(args)?;
-            let plan = config.plan(&Task::objectives_of(&config.base.task)?).map_err(|p| Failure::problems(&p))?;
-            let hours = operations(&plan) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
+            let plan = config
+                .plan(&data.objectives(&config.base.task).map_err(|p| Failure::problems(&[p]))?)
+                .map_err(|p| Failure::problems(&p))?;
+            let hours = operations(&plan, &data) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
             eprintln!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0));
             if args.dry {
                 for run in &plan {

@@ -9,10 +9,9 @@ use crate::json::{self, JsonError};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, Wish};
-use moslim_engine::data::Task;
 use moslim_engine::progress::Stop;
 use moslim_engine::run::{RunError, train};
-use moslim_shared::config::{Problem, RunConfig};
+use moslim_shared::config::{Problem, RunConfig, TaskKind};
 use moslim_shared::presets;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     let own = stored(&id)?;
     let origin = args.from.as_ref().map(&stored).transpose()?.flatten();
     let config = choose(&args, &id, own, origin)?;
-    let problems = config.problems(&Task::objectives_of(&config.task)?);
+    let problems = config.problems(&data.objectives(&config.task).map_err(|p| Failure::problems(&[p]))?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }
@@ -73,6 +72,9 @@ fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<
     };
     if let Some(model) = &args.model {
         config.base.model.clone_from(model);
+    }
+    if let Some(task) = &args.task {
+        (config.task.kind, config.task.name) = (TaskKind::Ratings, task.clone());
     }
     if let Some(seed) = args.seed {
         config.seed = seed;

@@ -1,7 +1,7 @@
 //! What a study takes: memory, operations, and which of its runs have stages in common.
 
+use crate::folder::DataFolder;
 use anyhow::Result;
-use moslim_engine::data::Task;
 use moslim_shared::study::PlannedRun;
 use std::collections::HashSet;
 
@@ -44,14 +44,14 @@ fn parameters(c: &moslim_shared::config::RunConfig) -> f64 {
 }
 
 /// Floating-point operations of a plan, roughly: for an estimate of how long it takes.
-pub fn operations(plan: &[PlannedRun]) -> f64 {
+pub fn operations(plan: &[PlannedRun], data: &DataFolder) -> f64 {
     let mut known = HashSet::new();
     let mut of = |run: &PlannedRun| {
         let c = &run.config;
         let policies = match c.method.budget {
             moslim_shared::method::Budget::Total => 1,
             moslim_shared::method::Budget::PerPolicy => {
-                let steered = Task::objectives_of(&c.task).map_or(0, |o| c.steered(&o).len());
+                let steered = data.objectives(&c.task).map_or(0, |o| c.steered(&o).len());
                 c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
             }
         };

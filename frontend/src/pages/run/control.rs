@@ -24,6 +24,10 @@ pub fn Control(run: Run) -> impl IntoView {
                         "Each row is a class that the prompt asked for, each column what the answers were. "
                         "A policy that obeys fills the diagonal; one that ignores its tags has equal rows."
                     </p>
+                    {move || {
+                        let _ = revision.get();
+                        run.read(judge)
+                    }}
                 </div>
                 <div class="segments" role="group" aria-label="Grader" class:gone=move || !final_ones.get()>
                     <button
@@ -269,4 +273,19 @@ mod tests {
             assert_eq!(wins(&ControlReport { win_rate_interval: nothing, ..Default::default() }), "");
         }
     }
+}
+
+/// How well the reward model grades where no rules can: its agreement with people's labels on held-out rows.
+fn judge(state: &RunState) -> Option<impl IntoView + use<>> {
+    let judge = state.summary.as_ref()?.held_out_reward_model.as_ref()?;
+    if state.grader() != Grader::HeldOutRewardModel {
+        return None;
+    }
+    let heads: Vec<String> = judge.heads.iter().map(|h| format!("{} {:.2}", h.objective, h.qwk)).collect();
+    let text = format!(
+        "No rules can grade these answers. A reward model does that no policy was trained on; its quadratic weighted kappa with the labels \
+         of test rows is {}.",
+        heads.join(", ")
+    );
+    Some(view! { <p class="muted" id="judge">{text}</p> })
 }

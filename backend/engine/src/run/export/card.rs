@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// `README.md` of an export called `name` of the `policy`th policy.
 pub fn card(opened: &Opened, route: &Route, summary: Option<&RunSummary>, (form, name, policy): (Form, &str, usize)) -> String {
     let (config, base) = (&opened.config, opened.base.as_ref());
-    let base_name = base.map(|(known, _)| known.source.clone().unwrap_or_else(|| known.name.clone()));
+    let base_name = base.map(|(known, _)| known.hub_id().map_or_else(|| known.name.clone(), |(id, _)| id.to_string()));
     let licence = base.map_or(Some("apache-2.0".to_string()), |(known, _)| licence(known));
     let mut out = String::from("---\n");
     let mut line = |text: String| {

@@ -234,11 +234,12 @@ impl Writing<'_> {
         }
         safetensors(&folder.join("adapter_model.safetensors"), &sheets)?;
         let base = &self.opened.config.base;
-        let (named, _) = self.base_name();
+        let ((named, _), known) = (self.base_name(), &self.opened.base);
         let config = json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": named,
+            "revision": known.as_ref().and_then(|(known, _)| known.hub_id()).map(|(_, commit)| commit),
             "r": base.rank,
             "lora_alpha": base.alpha,
             "lora_dropout": 0.0,
@@ -255,11 +256,10 @@ impl Writing<'_> {
     /// What others call the base model, and the file in it where it is a GGUF file.
     fn base_name(&self) -> (Option<String>, Option<String>) {
         let Some((known, _)) = &self.opened.base else { return (None, None) };
-        if known.path.is_dir() {
-            return (Some(known.source.clone().unwrap_or_else(|| known.path.display().to_string())), None);
-        }
-        let folder = known.path.parent().map_or_else(String::new, |p| p.display().to_string());
-        (Some(folder), known.path.file_name().map(|n| n.to_string_lossy().into_owned()))
+        let file = (!known.path.is_dir()).then(|| known.path.file_name().map(|n| n.to_string_lossy().into_owned())).flatten();
+        let folder = if file.is_some() { known.path.parent().unwrap_or(&known.path) } else { &known.path };
+        let name = known.hub_id().map_or_else(|| folder.display().to_string(), |(id, _)| id.to_string());
+        (Some(name), file)
     }
 
     fn tokenizer(&self) -> Result<()> {
@@ -328,6 +328,7 @@ impl Writing<'_> {
             let about = json!({
                 "base_model": base_model,
                 "gguf_file": gguf_file,
+                "layers": model.trunk.architecture().layers,
                 "loss": calibration.loss,
                 "objectives": heads.iter().enumerate().map(objective).collect::<Vec<_>>(),
                 "mapping": calibration.mapping,

@@ -33,6 +33,7 @@ class RewardModel:
 
             where = {"gguf_file": self.about["gguf_file"]} if self.about["gguf_file"] else {}
             trunk = AutoModelForCausalLM.from_pretrained(base or named, torch_dtype=dtype, **where)
+            trunk.model.layers = trunk.model.layers[: self.about["layers"]]  # it may stop halfway up
             self.model = PeftModel.from_pretrained(trunk, folder).base_model.model.model
         heads = load_file(folder / "heads.safetensors")
         self.weight, self.bias = heads["weight"], heads["bias"]

@@ -1,0 +1,94 @@
+//! Imported tasks: what there are, their rows, and what can be counted of them.
+
+use crate::error::Error;
+use crate::state::Shared;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use moslim_engine::data::ratings::kept::SPLITS;
+use moslim_engine::data::ratings::{about, check_name};
+use moslim_shared::ratings::{RatingsTask, RowFilter, ShownRow, TaskStatistics};
+use serde::Deserialize;
+
+/// Rows of an answer, if nothing else is asked for, and at most.
+const ROWS: usize = 20;
+const MOST_ROWS: usize = 500;
+
+/// Routes of imported tasks.
+pub fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v1/tasks", get(list))
+        .route("/api/v1/tasks/{name}", get(one))
+        .route("/api/v1/tasks/{name}/rows", get(rows))
+        .route("/api/v1/tasks/{name}/stats", get(stats))
+}
+
+/// Work on files, off the threads that answer.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)?
+}
+
+async fn list(State(app): State<Shared>) -> Result<Json<Vec<RatingsTask>>, Error> {
+    beside(move || Ok(Json(app.data.tasks()?))).await
+}
+
+/// The task called `name`, or that there is none.
+fn opened(app: &Shared, name: &str) -> Result<RatingsTask, Error> {
+    let unknown = || Error::NotFound("there is no task of this name".into());
+    check_name(name).map_err(|_| unknown())?;
+    let known = app.data.tasks()?.iter().any(|t| t.name == name);
+    if known { Ok(about(name, &|path| app.data.read(path))?) } else { Err(unknown()) }
+}
+
+async fn one(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<RatingsTask>, Error> {
+    beside(move || opened(&app, &name).map(Json)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default)]
+    from: usize,
+    limit: Option<usize>,
+    split: Option<String>,
+    #[serde(default)]
+    disagreed: bool,
+}
+
+async fn rows(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Vec<ShownRow>>, Error> {
+    let Query(asked) =
+        asked.map_err(|e| Error::BadRequest(format!("from, limit, split and disagreed are known: {}", e.body_text())))?;
+    let limit = asked.limit.unwrap_or(ROWS);
+    if !(1..=MOST_ROWS).contains(&limit) {
+        return Err(Error::BadRequest(format!("limit is {limit}; allowed is 1 to {MOST_ROWS}")));
+    }
+    let split = match &asked.split {
+        None => None,
+        Some(name) => match SPLITS.iter().position(|s| s == name) {
+            None => return Err(Error::BadRequest(format!("split is {name}; allowed are {}", SPLITS.join(", ")))),
+            at => at,
+        },
+    };
+    let filter = RowFilter { from: asked.from, limit, split, disagreed: asked.disagreed };
+    beside(move || Ok(Json(app.data.task_rows(&opened(&app, &name)?, &filter)?))).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counted {
+    context: Option<usize>,
+}
+
+async fn stats(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    asked: Result<Query<Counted>, QueryRejection>,
+) -> Result<Json<TaskStatistics>, Error> {
+    let Query(asked) = asked.map_err(|e| Error::BadRequest(format!("context is known: {}", e.body_text())))?;
+    beside(move || Ok(Json(app.data.task_statistics(&opened(&app, &name)?, None, asked.context)?))).await
+}
