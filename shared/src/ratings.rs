@@ -201,6 +201,24 @@ pub struct ShownRating {
     pub answer: String,
 }
 
+/// A label that a reward model finds unlikely: a candidate for noise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnlikelyLabel {
+    /// Number of the row in the task, from 1.
+    pub row: usize,
+    pub split: String,
+    pub prompt: String,
+    pub response: String,
+    pub objective: String,
+    pub class: usize,
+    /// Name of the class.
+    pub name: String,
+    /// What the reward model gives the label.
+    pub probability: f64,
+    /// The class that it expects, a mean.
+    pub expected: f64,
+}
+
 /// Which rows are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowFilter {

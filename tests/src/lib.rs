@@ -5,11 +5,13 @@
 mod browser;
 mod hub;
 mod lab;
+mod place;
 mod process;
 
 pub use browser::Browser;
 pub use hub::{Hub, Repository};
 pub use lab::{Answer, Lab, policy_steps};
+pub use place::{FLAT, Place, lab, lines, record};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
 
 use moslim_shared::config::{DeviceChoice, RunConfig};

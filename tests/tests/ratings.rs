@@ -1,6 +1,6 @@
 //! People's ratings: files become tasks, with every label traceable to where it stands, or nothing at all becomes of them.
 
-use moslim_tests::{Hub, LIMIT, Process, Repository, text};
+use moslim_tests::{FLAT, Hub, LIMIT, Place, Process, Repository, lab, lines, record, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -8,60 +8,6 @@ use std::path::{Path, PathBuf};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/ratings")
-}
-
-/// A command, and its one JSON document or what it complained about.
-fn lab(data: &Path, args: &[&str]) -> Result<Value, String> {
-    let output = Process::lab(&[args, &["--data", text(data), "--json"]].concat()).wait();
-    match output.code {
-        Some(0) => Ok(serde_json::from_str(&output.stdout).expect("one JSON document")),
-        Some(2) => Err(output.stderr),
-        other => panic!("{args:?} ended with {other:?}: {}", output.stderr),
-    }
-}
-
-/// A folder with a data folder and files to import.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.folder.path().join(name);
-        fs::write(&path, content).unwrap();
-        text(&path).into()
-    }
-
-    fn import(&self, args: &[&str]) -> Result<Value, String> {
-        lab(&self.data(), &[&["import"], args].concat())
-    }
-
-    /// Files and folders under the data folder, none of them hidden.
-    fn left(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.data().join("tasks")).into_iter().flatten();
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-const FLAT: &str = "prompt = \"question\"\nresponse = \"answer\"\n[[objectives]]\nid = \"use\"\nlabel = \"use\"\nrange = [1, 5]\n\
-    [[objectives]]\nid = \"tone\"\nlabel = \"tone\"\nvalues = [\"rude\", \"plain\", \"kind\"]\nmissing = [\"?\"]\n";
-
-/// A record of the flat format.
-fn record(n: usize) -> Value {
-    let tone = ["rude", "plain", "kind", "?"][n % 4];
-    json!({"question": format!("How do I make tea, way {}?", n / 2), "answer": format!("Boil water, {n} times."), "use": n % 5 + 1, "tone": tone})
-}
-
-fn lines(records: impl IntoIterator<Item = Value>) -> String {
-    records.into_iter().map(|r| format!("{r}\n")).collect()
 }
 
 #[test]
@@ -357,6 +303,10 @@ fn a_task_of_ratings_is_trained_on_like_any_other() {
     .wait();
     assert_eq!(graded.code, Some(0), "{}", graded.stderr);
     assert!(graded.stdout.contains("tone"), "{}", graded.stdout);
+    // The labels that its reward model finds the least likely.
+    let unlikely = lab(&place.data(), &["data", "noise", "tea", "--run", "tea", "--n", "7", "--device", "cpu"]).unwrap();
+    let probabilities: Vec<f64> = unlikely.as_array().unwrap().iter().map(|r| r["probability"].as_f64().unwrap()).collect();
+    assert!(probabilities.len() == 7 && probabilities.is_sorted(), "{probabilities:?}");
     // A task that is not there is a problem of its field.
     for (task, words) in [("nothing", "task.name: there is no task nothing"), ("../x", "task.name: is \"../x\"")] {
         let error = lab(&place.data(), &["train", "--config", &config, "--task", task]).unwrap_err();
@@ -392,69 +342,4 @@ async fn a_data_set_is_fetched_from_a_hub_and_an_unknown_file_is_shown() {
     assert_eq!(hub.asked().len(), 1, "it was there already");
     let error = run(&["import", "lab/other", "--mapping", &own]);
     assert!(error.code == Some(2) && error.stderr.contains("the hub has no lab/other"), "{}", error.stderr);
-}
-
-/// A person grades answers, and chooses between two; both can be imported.
-#[test]
-fn what_a_person_says_in_the_lab_becomes_rows_with_their_name() {
-    let place = Place::new();
-    let mapping = place.file("flat.toml", FLAT);
-    let file = place.file("a.jsonl", lines((0..600).map(record)));
-    place.import(&[&file, "--mapping", &mapping, "--name", "tea"]).unwrap();
-    let data = place.data();
-    let say = |args: &[&str], said: &str| {
-        Process::start(&moslim_tests::binary(), &[args, &["--data", text(&data)]].concat(), said).wait()
-    };
-    let grades = place.folder.path().join("grades.jsonl");
-    let args = ["rate", "grades", "tea", "--rater", "ann", "--split", "train", "--n", "40", "--to", text(&grades)];
-    // A wrong class is asked for again; one objective is passed over.
-    let said: String = (0..40).map(|n| format!("9\n{}\n\n", n % 5)).collect();
-    let done = say(&args, &said);
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
-    assert!(
-        done.stderr.contains("9 is no class; allowed are 0 to 4") && done.stdout.starts_with("40 answers"),
-        "{}",
-        done.stdout
-    );
-    let task = place.import(&[text(&grades), "--mapping", text(&grades.with_extension("toml")), "--name", "graded"]);
-    // Nobody graded the tone, and that is said.
-    assert!(task.unwrap_err().contains("objectives (tone): no record has a label at tone"));
-    let last = say(&args[..], "1\n2\nq\n");
-    assert!(last.stdout.starts_with("1 answers"), "{}", last.stdout);
-    let task = place.import(&[text(&grades), "--mapping", text(&grades.with_extension("toml")), "--name", "graded"]).unwrap();
-    let labels = &task["report"]["labels"];
-    assert_eq!((labels[0]["rated_again"].as_u64(), labels[1]["missing"].as_u64()), (Some(1), Some(39)));
-    let shown = lab(&data, &["data", "show", "graded", "--n", "1"]).unwrap();
-    assert_eq!(shown[0]["labels"][0]["ratings"][0]["rater"], "ann");
-    let taken =
-        say(&["rate", "pairs", "--run", "a", "--against", "b", "--prompts", "x", "--rater", "ann", "--to", "x.jsonl"], "");
-    assert!(taken.code == Some(2) && taken.stderr.contains("run: there is no folder"), "{}", taken.stderr);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_api_shows_tasks() {
-    let lab_ = moslim_tests::Lab::start().await;
-    let place = Place::new();
-    let mapping = place.file("flat.toml", FLAT);
-    let file = place.file("a.jsonl", lines((0..60).map(record)));
-    lab(lab_.data(), &["import", &file, "--mapping", &mapping, "--name", "tea"]).unwrap();
-    let get = async |path: &str| lab_.get(path).await;
-    assert_eq!(get("/api/v1/tasks").await.body[0]["name"], "tea");
-    assert_eq!(get("/api/v1/tasks/tea").await.body["report"]["rows"], 60);
-    let rows = get("/api/v1/tasks/tea/rows?split=test&limit=3&from=1").await.body;
-    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["split"]), (3, &json!("test")));
-    assert_eq!(get("/api/v1/tasks/tea/stats?context=2").await.body["row_lengths"]["over"], 60);
-    for (path, status) in [
-        ("/api/v1/tasks/other", 404),
-        ("/api/v1/tasks/..%2f..%2fx", 404),
-        ("/api/v1/tasks/tea/rows?limit=0", 400),
-        ("/api/v1/tasks/tea/rows?limit=9999", 400),
-        ("/api/v1/tasks/tea/rows?split=x", 400),
-        ("/api/v1/tasks/tea/rows?colour=red", 400),
-    ] {
-        assert_eq!(get(path).await.status, status, "{path}");
-    }
-    // A run on a task that is not there is refused in its field.
-    let wrong = lab_.post("/api/v1/validate", &json!({"config": {"task": {"kind": "ratings", "name": "other"}}})).await;
-    assert_eq!(wrong.body["problems"][0]["field"], "task.name");
 }

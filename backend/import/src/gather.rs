@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::Hasher;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
@@ -18,9 +19,12 @@ const SHARES: [f64; 2] = [0.8, 0.9];
 /// With so few prompts every split gets its exact share; with more, chance does that.
 const FEW: usize = 4_096;
 
+/// What is known of a sample that waits, beside its texts.
 #[derive(Serialize, Deserialize)]
 struct Waiting {
-    sample: Sample,
+    hash: u64,
+    ratings: Vec<Rating>,
+    answer: String,
     file: u32,
     record: u64,
 }
@@ -44,9 +48,53 @@ pub struct Gatherer {
 
 /// What a prompt is split by: its hash, with letters and blanks made alike, so that nearly the same prompt is in the same split.
 pub fn prompt_hash(prompt: &str) -> u64 {
-    let words: Vec<String> = prompt.split_whitespace().map(str::to_lowercase).collect();
-    let digest = Sha256::digest(words.join(" "));
+    let mut alike = String::with_capacity(prompt.len());
+    for word in prompt.split_ascii_whitespace() {
+        if !alike.is_empty() {
+            alike.push(' ');
+        }
+        let from = alike.len();
+        alike.push_str(word);
+        alike[from..].make_ascii_lowercase();
+    }
+    if !alike.is_ascii() {
+        alike = alike.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    let digest = Sha256::digest(alike);
     digest[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+/// Writes pieces of bytes with their lengths before them.
+fn write_pieces(to: &mut impl Write, pieces: [&[u8]; 3]) -> std::io::Result<()> {
+    for piece in pieces {
+        to.write_all(&(piece.len() as u64).to_le_bytes())?;
+    }
+    pieces.into_iter().try_for_each(|piece| to.write_all(piece))
+}
+
+/// The next three pieces of what was written so; `None` at the end.
+fn next_pieces<'a>(from: &mut &'a [u8]) -> Result<Option<[&'a [u8]; 3]>> {
+    if from.is_empty() {
+        return Ok(None);
+    }
+    let torn = "what waits is torn";
+    let (head, mut rest) = from.split_at_checked(24).context(torn)?;
+    let mut out = [&head[..0]; 3];
+    for (piece, length) in out.iter_mut().zip(head.chunks(8)) {
+        let length = length.iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+        (*piece, rest) = rest.split_at_checked(length).context(torn)?;
+    }
+    *from = rest;
+    Ok(Some(out))
+}
+
+/// A hash of prompt and answer together.
+fn pair_hash(prompt: &[u8], response: &[u8]) -> u64 {
+    let mut hash = std::hash::DefaultHasher::new();
+    hash.write(prompt);
+    hash.write_u8(0xff);
+    hash.write(response);
+    hash.finish()
 }
 
 impl Gatherer {
@@ -70,9 +118,10 @@ impl Gatherer {
             self.few.insert(hash);
             self.many = self.few.len() > FEW;
         }
+        let Sample { prompt, response, ratings, answer } = sample;
+        let about = serde_json::to_vec(&Waiting { hash, ratings, answer, file, record })?;
         let bucket = &mut self.buckets[hash as usize % BUCKETS];
-        serde_json::to_writer(&mut *bucket, &Waiting { sample, file, record })?;
-        bucket.write_all(b"\n").context("writing what waits")
+        write_pieces(bucket, [prompt.as_bytes(), response.as_bytes(), &about]).context("writing what waits")
     }
 
     /// From which hash on a prompt is for validation, and for the test.
@@ -104,24 +153,32 @@ impl Gatherer {
         for bucket in self.buckets {
             let mut file = bucket.into_inner().context("writing what waits")?;
             file.rewind()?;
-            let mut text = Vec::new();
-            BufReader::new(file).read_to_end(&mut text)?;
+            let mut bytes = Vec::new();
+            BufReader::new(file).read_to_end(&mut bytes)?;
             let mut rows: Vec<KeptRow> = Vec::new();
-            let mut place: HashMap<(String, String), usize> = HashMap::new();
+            // Positions of rows by the hash of their texts, which are compared where it is the same.
+            let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
             let mut prompts: HashSet<u64> = HashSet::new();
-            for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-                let Waiting { sample, file, record } = serde_json::from_slice(line).context("reading what waits")?;
-                let Sample { prompt, response, ratings, answer } = sample;
+            let mut rest = bytes.as_slice();
+            while let Some([prompt, response, about]) = next_pieces(&mut rest)? {
+                let Waiting { hash, ratings, answer, file, record } =
+                    serde_json::from_slice(about).context("reading what waits")?;
                 let origin = Origin { file, record, answer };
-                let hash = prompt_hash(&prompt);
-                let at = *place.entry((prompt.clone(), response.clone())).or_insert(rows.len());
-                if at == rows.len() {
+                let same = places.entry(pair_hash(prompt, response)).or_default();
+                let there_already = same
+                    .iter()
+                    .copied()
+                    .find(|&at| rows[at].prompt.as_bytes() == prompt && rows[at].response.as_bytes() == response);
+                let Some(at) = there_already else {
+                    same.push(rows.len());
                     prompts.insert(hash);
                     let split = edges.iter().filter(|e| **e <= hash).count();
                     let ratings = ratings.into_iter().map(|r| kept(r, 0)).collect();
+                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).context("reading what waits");
+                    let (prompt, response) = (text(prompt)?, text(response)?);
                     rows.push(KeptRow { prompt, response, split, origins: vec![origin], ratings });
                     continue;
-                }
+                };
                 let row = &mut rows[at];
                 let new: Vec<Rating> = ratings.into_iter().filter(|r| self.repeated_is_rated_again || !there(row, r)).collect();
                 if new.is_empty() {

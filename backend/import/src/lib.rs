@@ -10,7 +10,9 @@ pub mod extract;
 mod gather;
 pub mod import;
 pub mod known;
+pub mod making;
 pub mod mapping;
+pub mod mix;
 pub mod path;
 pub mod peek;
 mod pick;
@@ -19,4 +21,5 @@ pub mod source;
 pub mod stats;
 
 pub use import::{Import, import};
+pub use making::DROPPED;
 pub use mapping::Mapping;

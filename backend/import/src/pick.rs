@@ -88,6 +88,29 @@ impl Wanted {
     }
 }
 
+/// Reads a key, and keeps it where its entry is wanted.
+struct Key<'a>(&'a Wanted);
+
+impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
+    type Value = Option<(String, &'a Wanted)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for Key<'a> {
+    type Value = Option<(String, &'a Wanted)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.of_key(key).map(|wanted| (key.to_string(), wanted)))
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for &Wanted {
     type Value = Datum;
 
@@ -144,13 +167,12 @@ impl<'de> Visitor<'de> for &Wanted {
 
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Datum, A::Error> {
         let mut out: Vec<(String, Datum)> = Vec::new();
-        while let Some(key) = from.next_key::<std::borrow::Cow<'_, str>>()? {
-            match self.of_key(&key) {
-                Some(wanted) => {
+        while let Some(known) = from.next_key_seed(Key(self))? {
+            match known {
+                Some((key, wanted)) => {
                     if out.len() >= MOST_ENTRIES {
                         return Err(A::Error::custom(format!("an object has more than {MOST_ENTRIES} entries")));
                     }
-                    let key = key.into_owned();
                     out.push((key, from.next_value_seed(wanted)?));
                 }
                 None => {

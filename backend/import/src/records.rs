@@ -83,7 +83,10 @@ pub fn read(
     match format {
         Format::Jsonl => read_lines(&mut source.reader, wanted, &mut sink)?,
         Format::Json => read_json(&mut source.reader, list, wanted, &mut sink)?,
-        Format::Csv => read_csv(&mut source.reader, b',', wanted, &mut sink)?,
+        Format::Csv => {
+            let delimiter = delimiter(source.reader.fill_buf().with_context(|| format!("reading {}", path.display()))?);
+            read_csv(&mut source.reader, delimiter, wanted, &mut sink)?;
+        }
         Format::Tsv => read_csv(&mut source.reader, b'\t', wanted, &mut sink)?,
         Format::Parquet => unreachable!("read above"),
     }
@@ -234,6 +237,19 @@ fn read_json(from: &mut dyn BufRead, list: Option<&Path>, wanted: &Wanted, sink:
     read.and_then(|()| json.end()).map_err(|e| anyhow!("after {count} records it is not JSON: {e}"))
 }
 
+/// What stands between the columns of a table: of comma, semicolon, tab and bar the one that its first line has most often outside quotes.
+fn delimiter(begun: &[u8]) -> u8 {
+    let line = begun.split(|&b| b == b'\n').next().unwrap_or_default();
+    let mut quoted = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0), (b'|', 0)];
+    for &byte in line {
+        quoted ^= byte == b'"';
+        counts.iter_mut().filter(|(d, _)| *d == byte && !quoted).for_each(|(_, n)| *n += 1);
+    }
+    // Of several as frequent, the first.
+    counts.into_iter().rev().max_by_key(|(_, n)| *n).map_or(b',', |(d, _)| d)
+}
+
 fn read_csv(from: &mut dyn BufRead, delimiter: u8, wanted: &Wanted, sink: &mut Sink) -> Result<()> {
     let fenced = Fenced::new(from);
     let since = fenced.since.clone();
@@ -368,5 +384,17 @@ fn datum(field: &Field, wanted: Option<&Wanted>) -> Datum {
             serde_json::Value::String(text) => Datum::Text(text),
             _ => Datum::Null,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_tells_what_stands_between_its_columns() {
+        let of = |line: &str| delimiter(format!("{line}\na;b;c;d;e;f\n").as_bytes()) as char;
+        assert_eq!([of("a,b"), of("a;b"), of("a\tb,c\td"), of("a|b|c"), of("a")], [',', ';', '\t', '|', ',']);
+        assert_eq!(of("\"a;b;c\",d"), ',');
     }
 }

@@ -1,14 +1,17 @@
 //! Imported tasks: their rows and what can be counted of them, for the command line and the API.
 
 use crate::folder::DataFolder;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use moslim_engine::data::ratings::kept::{KeptRow, SPLITS};
 use moslim_engine::data::ratings::{labels, rows, scores, shaped};
 use moslim_engine::keep::models::Models;
 use moslim_engine::keep::write_atomically;
+use moslim_engine::run::Scorer;
 use moslim_engine::text::tokenizer;
 use moslim_import::stats::{Measure, statistics};
-use moslim_shared::ratings::{RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics};
+use moslim_shared::distribution::expected_class;
+use moslim_shared::objective::Objective;
+use moslim_shared::ratings::{RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics, UnlikelyLabel};
 use serde_json::{Map, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -68,6 +71,70 @@ fn shown_row(n: usize, row: KeptRow, task: &RatingsTask, shaped: &[Shaped]) -> S
     };
     let labels = shaped.iter().zip(&classes).map(label).collect();
     ShownRow { row: n, split: SPLITS[row.split].into(), prompt: row.prompt.clone(), response: row.response.clone(), labels }
+}
+
+/// Rows that are graded together.
+const TOGETHER: usize = 256;
+
+impl DataFolder {
+    /// The `n` labels of a task that a reward model finds the least likely, the least likely first; and how many rows are too long for it.
+    ///
+    /// # Errors
+    /// When the rows are missing or damaged, or none of the task's objectives is one of the reward model's.
+    pub fn task_noise(&self, task: &RatingsTask, scorer: &Scorer, n: usize) -> Result<(Vec<UnlikelyLabel>, usize)> {
+        let shaped = shaped(task)?;
+        let heads: Vec<Option<usize>> = shaped.iter().map(|s| head_of(scorer.objectives(), &s.objective)).collect();
+        ensure!(
+            heads.iter().any(Option::is_some),
+            "run: its reward model has none of the task's objectives, with the same classes"
+        );
+        let mut all = Vec::new();
+        rows(task, &|path| self.read(path), |row| {
+            let labels = labels(&row, &shaped);
+            all.push((row.split, row.prompt, row.response, labels));
+            Ok(())
+        })?;
+        let (mut found, mut long) = (Vec::new(), 0);
+        for (chunk, part) in all.chunks(TOGETHER).enumerate() {
+            let pairs: Vec<(String, String)> = part.iter().map(|(_, p, r, _)| (p.clone(), r.clone())).collect();
+            // One row that is too long fails the whole chunk.
+            let scored: Vec<Option<_>> = match scorer.score(&pairs, None) {
+                Ok(scored) => scored.into_iter().map(Some).collect(),
+                Err(_) => {
+                    pairs.iter().map(|pair| scorer.score(std::slice::from_ref(pair), None).ok()?.into_iter().next()).collect()
+                }
+            };
+            for (at, (scored, (split, prompt, response, labels))) in scored.into_iter().zip(part).enumerate() {
+                let Some(scored) = scored else {
+                    long += 1;
+                    continue;
+                };
+                for ((shaped, head), class) in shaped.iter().zip(&heads).zip(labels) {
+                    let (Some(head), Some(class)) = (*head, *class) else { continue };
+                    let p = &scored.distributions[head];
+                    found.push(UnlikelyLabel {
+                        row: chunk * TOGETHER + at + 1,
+                        split: SPLITS[*split].into(),
+                        prompt: prompt.clone(),
+                        response: response.clone(),
+                        objective: shaped.objective.id.clone(),
+                        class,
+                        name: shaped.objective.classes[class].clone(),
+                        probability: p[class],
+                        expected: expected_class(p),
+                    });
+                }
+            }
+        }
+        found.sort_by(|a, b| a.probability.total_cmp(&b.probability));
+        found.truncate(n);
+        Ok((found, long))
+    }
+}
+
+/// Position of the same objective, with as many classes.
+fn head_of(known: &[Objective], wanted: &Objective) -> Option<usize> {
+    known.iter().position(|o| o.id == wanted.id && o.class_count() == wanted.class_count())
 }
 
 /// A text that no table calculates: a cell that begins like a formula gets a quote before it.

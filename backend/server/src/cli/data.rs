@@ -78,6 +78,10 @@ pub enum DataCommand {
     Show(ShowTaskArgs),
     /// Count an imported task: labels, agreement of raters, lengths, near duplicates.
     Stats(TaskStatsArgs),
+    /// Rows whose labels a run's reward model finds the least likely: candidates for noise.
+    Noise(NoiseArgs),
+    /// Make one task of several, in proportions.
+    Mix(MixArgs),
     /// Write an imported task as JSON Lines or CSV, with a mapping that imports it again.
     Export(ExportTaskArgs),
     /// Merge, rename or re-bin classes of an imported task, without a new import.
@@ -147,6 +151,43 @@ pub struct TaskStatsArgs {
     /// Count the rows that are longer than this.
     #[arg(long, value_name = "LENGTH")]
     pub context: Option<usize>,
+    #[command(flatten)]
+    pub folder: DataFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NoiseArgs {
+    /// Name of the task.
+    pub task: String,
+    /// A finished run whose reward model knows the task's objectives.
+    #[arg(long, value_name = "ID")]
+    pub run: RunId,
+    /// Number of rows.
+    #[arg(long, default_value_t = 20)]
+    pub n: usize,
+    /// Device to compute on: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    #[command(flatten)]
+    pub folder: DataFolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MixArgs {
+    /// Name of the new task.
+    pub name: String,
+    /// An imported task and its share of the rows: TASK=SHARE; at least two.
+    #[arg(long, value_name = "TASK=SHARE")]
+    pub of: Vec<String>,
+    /// Replace a task of that name.
+    #[arg(long)]
+    pub replace: bool,
     #[command(flatten)]
     pub folder: DataFolderArgs,
     /// Print one JSON document.

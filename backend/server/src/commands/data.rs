@@ -1,13 +1,18 @@
 //! `moslim-lab data`: rows of the built-in world, and imported tasks looked at and changed.
 
-use crate::cli::{DataFolderArgs, EditTaskArgs, ExportTaskArgs, ListTasksArgs, SampleArgs, ShowTaskArgs, TaskStatsArgs};
+use super::import::said as imported;
+use crate::cli::{
+    DataFolderArgs, EditTaskArgs, ExportTaskArgs, ListTasksArgs, MixArgs, NoiseArgs, SampleArgs, ShowTaskArgs, TaskStatsArgs,
+};
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use moslim_engine::data::ratings::kept::SPLITS;
 use moslim_engine::data::ratings::{about, shaped};
 use moslim_engine::data::world;
+use moslim_engine::run::Scorer;
 use moslim_import::Mapping;
+use moslim_import::mix::{Part, mix as mix_tasks};
 use moslim_shared::config::{RunConfig, TaskConfig};
 use moslim_shared::ratings::{Change, Lengths, RatingsTask, RowFilter, Shaped, ShownRating, TaskStatistics};
 
@@ -169,6 +174,52 @@ fn counted(s: &TaskStatistics, shaped: &[Shaped]) -> String {
         out.push(format!("  {:.2}: {a}, {b}", near.similarity));
     }
     out.join("\n")
+}
+
+/// Prints the rows whose labels a reward model finds the least likely.
+///
+/// # Errors
+/// When there is no such task or run, or the run's objectives are others.
+pub fn noise(args: &NoiseArgs) -> Result<(), Failure> {
+    if !(1..=MOST_ROWS).contains(&args.n) {
+        return Err(Failure::field("n", format!("is {}; allowed is 1 to {MOST_ROWS}", args.n)));
+    }
+    let (data, task) = opened(&args.folder, &args.task)?;
+    let folder = data.run(&args.run);
+    if !folder.is_dir() {
+        return Err(Failure::field("run", format!("there is no folder {}", folder.display())));
+    }
+    let scorer = Scorer::load(&folder, args.device)?;
+    let (found, long) = data.task_noise(&task, &scorer, args.n).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+    if long > 0 {
+        eprintln!("{long} rows are longer than the reward model reads, and were passed over");
+    }
+    if args.json {
+        return print_json(&found);
+    }
+    found.iter().try_for_each(|row| {
+        print_line(&format!(
+            "[{} {}] {} is {} where the reward model gives that {:.3} and expects class {:.1}\n  {}\n  -> {}",
+            row.split, row.row, row.objective, row.name, row.probability, row.expected, row.prompt, row.response
+        ))
+    })
+}
+
+/// Makes one task of several.
+///
+/// # Errors
+/// When a task is not there, their objectives do not fit together, or the name is taken.
+pub fn mix(args: &MixArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let part = |text: &String| {
+        let parsed =
+            text.split_once('=').and_then(|(task, share)| Some(Part { task: task.into(), share: share.trim().parse().ok()? }));
+        parsed.ok_or_else(|| Failure::field("of", format!("is \"{text}\"; it should be TASK=SHARE")))
+    };
+    let parts = args.of.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+    let task = mix_tasks(data.root(), &|path| data.read(path), &args.name, &parts, args.replace);
+    let task = task.map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+    if args.json { print_json(&task) } else { print_line(&imported(&task)) }
 }
 
 /// Writes an imported task for other software, and for another import.

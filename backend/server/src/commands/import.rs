@@ -7,9 +7,9 @@ use crate::folder::DataFolder;
 use crate::hub::HubId;
 use indicatif::{ProgressBar, ProgressStyle};
 use moslim_engine::data::ratings::check_name;
-use moslim_import::import::{DROPPED, format};
+use moslim_import::import::format;
 use moslim_import::peek::{peek, skeleton};
-use moslim_import::{Import, Mapping, import, known};
+use moslim_import::{DROPPED, Import, Mapping, import, known};
 use moslim_shared::ratings::RatingsTask;
 use std::path::{Path, PathBuf};
 
@@ -99,16 +99,16 @@ fn any(id: &HubId) -> Result<Vec<PathBuf>, Failure> {
 fn look(args: &ImportArgs) -> Result<(), Failure> {
     let files = files(args, None)?;
     let bad = |e: anyhow::Error| Failure::BadInput(format!("{}: {e:#}", files[0].display()));
-    let columns = peek(&files[0], format(&files[0], None).map_err(bad)?, None).map_err(bad)?;
+    let seen = peek(&files[0], format(&files[0], None).map_err(bad)?).map_err(bad)?;
     let mut out = format!("# What is in {}:\n", files[0].display());
-    for column in &columns {
+    for column in &seen.columns {
         out += &format!("#   {:<40} {:<14} {}\n", column.path.to_string(), column.kind, column.example);
     }
-    print_line(&format!("{out}\n{}", skeleton(&columns).trim_end()))
+    print_line(&format!("{out}\n{}", skeleton(&seen).trim_end()))
 }
 
 /// What an import made, for people.
-fn said(task: &RatingsTask) -> String {
+pub fn said(task: &RatingsTask) -> String {
     let r = &task.report;
     let [train, validation, test] = r.splits;
     let mut out = vec![

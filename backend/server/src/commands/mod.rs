@@ -51,6 +51,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             DataCommand::List(args) => data::list(args),
             DataCommand::Show(args) => data::show(args),
             DataCommand::Stats(args) => data::stats(args),
+            DataCommand::Noise(args) => data::noise(args),
+            DataCommand::Mix(args) => data::mix(args),
             DataCommand::Export(args) => data::export(args),
             DataCommand::Edit(args) => data::edit(args),
         },

@@ -10,7 +10,7 @@ use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::record::{Row, RowAccessor};
 use parquet::schema::parser::parse_message_type;
-use parquet::schema::types::Type;
+use parquet::schema::types::{ColumnPath, Type};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::sync::Arc;
@@ -83,7 +83,10 @@ impl<W: Write + Send> KeptWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn new(to: W, objectives: &[Objective]) -> Result<Self> {
+        // Texts hardly repeat: no dictionary for them.
+        let long = ["prompt", "response", "origins"].map(|name| ColumnPath::from(name));
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_created_by("moslim-lab".into());
+        let properties = long.into_iter().fold(properties, |p, column| p.set_column_dictionary_enabled(column, false));
         let writer = SerializedFileWriter::new(to, Arc::new(schema(objectives)?), Arc::new(properties.build()))?;
         Ok(Self { writer, waiting: Vec::new(), labels: objectives.len() })
     }
