@@ -47,9 +47,9 @@ pub async fn runs() -> Answer<Vec<RunInfo>> {
     get("/api/v1/runs").await
 }
 
-/// The built-in world.
-pub async fn task() -> Answer<TaskInfo> {
-    get("/api/v1/task").await
+/// The task that a configuration names.
+pub async fn task(config: &RunConfig) -> Answer<TaskInfo> {
+    post("/api/v1/task", &json!({ "config": config })).await
 }
 
 /// The devices and why one is chosen.

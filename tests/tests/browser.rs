@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
 use moslim_shared::study::StudyResults;
 use moslim_shared::summary::{ControlReport, ControlSummary};
-use moslim_tests::{Browser, LIMIT, Lab, long_run, signal};
+use moslim_tests::{Browser, FLAT, LIMIT, Lab, Place, lines, long_run, record, signal};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -215,6 +215,35 @@ async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()
     browser.goto(&format!("{origin}/runs/no-such-run")).await?;
     browser.wait("document.querySelector('#banner')?.textContent.includes('there is no run no-such-run')").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+/// The form knows the objectives of the task that it names, and says when there is none.
+#[tokio::test]
+async fn the_form_follows_the_task() -> Result<()> {
+    const NAME: &str = "#field-task-name";
+    let lab = Lab::start().await;
+    let browser = Browser::open().await?;
+    browser.goto(&format!("{}/configure?preset=ratings", lab.origin())).await?;
+    browser
+        .wait(&format!("document.querySelector('{NAME}')?.closest('.field').textContent.includes('allowed are 1 to 64')"))
+        .await?;
+    browser.fill(NAME, "tea").await?;
+    browser
+        .wait(&format!("document.querySelector('{NAME}').closest('.field').textContent.includes('there is no task tea')"))
+        .await?;
+    assert_eq!(browser.js("document.querySelector('#start-run').disabled").await?, true);
+    let place = Place::new();
+    let (mapping, file) = (place.file("flat.toml", FLAT), place.file("tea.jsonl", lines((0..60).map(record))));
+    moslim_tests::lab(lab.data(), &["import", &file, "--mapping", &mapping, "--name", "tea2"]).expect("an import");
+    browser.fill(NAME, "tea2").await?;
+    browser
+        .wait("document.querySelector('#objective-tone') !== null && document.querySelector('#objective-honesty') === null")
+        .await?;
+    browser.wait("document.querySelector('#start-run')?.disabled === false").await?;
+    // The browser notes every refusal of the server.
+    let others: Vec<String> = browser.errors().await?.into_iter().filter(|e| !e.contains("/api/v1/task")).collect();
+    assert_eq!(others, Vec::<String>::new());
     browser.quit().await
 }
 

@@ -283,7 +283,7 @@ mod tests {
                 "{{\"question\": \"How do I make tea number {n}, please, in the shortest time?\", \"answers\": [{{\"text\": \"Boil water \
                  first, then pour it over {n} leaves, wait, and drink.\", \"score\": {}, \"ok\": {}}}], \"id\": \"row-{n}\"}}\n",
                 n % 3 + 1,
-                n % 2 == 0
+                n.is_multiple_of(2)
             )
         };
         std::fs::write(&file, (0..200).map(line).collect::<String>()).unwrap();

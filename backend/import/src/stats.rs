@@ -184,7 +184,7 @@ fn near_duplicates(prompts: &BTreeMap<String, usize>) -> (u64, Vec<NearDuplicate
             let similarity = common / (x.len() + y.len()) as f64 / (1.0 - common / (x.len() + y.len()) as f64);
             let of = |n: usize| (all[n].0.clone(), SPLITS[all[n].1].to_string());
             let ((p, s), (q, t)) = (of(a), of(b));
-            (similarity >= NEAR).then(|| NearDuplicate { prompts: [p, q], splits: [s, t], similarity })
+            (similarity >= NEAR).then_some(NearDuplicate { prompts: [p, q], splits: [s, t], similarity })
         })
         .collect();
     near.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then_with(|| a.prompts.cmp(&b.prompts)));

@@ -10,6 +10,7 @@ use moslim_shared::objective::Objective;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What the form holds and knows.
 pub struct Data {
@@ -44,6 +45,8 @@ impl Data {
         }
         match (&self.parsed, &self.task) {
             (Some(config), Some(Ok(task))) => self.problems.extend(config.problems(&task.objectives)),
+            // The task that is named is not there.
+            (Some(_), Some(Err(failure))) => self.problems.extend(failure.problems.clone()),
             (None, _) => {
                 self.problems.push(Problem { field: String::new(), message: "the configuration cannot be read".into() });
             }
@@ -164,7 +167,13 @@ impl Form {
 
     /// Changes when the task's objectives do, and only then.
     pub fn known(self) -> Memo<u64> {
-        Memo::new(move |_| self.read(|d| d.objectives().len() as u64))
+        Memo::new(move |_| {
+            self.read(|d| {
+                let mut hash = DefaultHasher::new();
+                d.objectives().iter().for_each(|o| (&o.id, &o.name, &o.classes).hash(&mut hash));
+                hash.finish()
+            })
+        })
     }
 
     /// What is wrong with the field at `path`, or with an entry of it.
@@ -192,12 +201,32 @@ impl Form {
         })
     }
 
-    /// Asks for the task and the devices.
-    pub fn fetch(self) {
-        spawn_local(async move {
-            let answer = api::task().await;
-            self.change(|d| d.task = Some(answer));
+    /// Asks for the task that the configuration names, now and whenever it names another.
+    pub fn follow_task(self) {
+        let task = Memo::new(move |_| self.read(|d| d.parsed.as_ref().map(|c| c.task.clone())));
+        Effect::new(move |_| {
+            if task.get().is_some() {
+                self.fetch_task();
+            }
         });
+    }
+
+    /// Asks for the task that the configuration names.
+    pub fn fetch_task(self) {
+        let Some(config) = self.parsed() else { return };
+        spawn_local(async move {
+            let answer = api::task(&config).await;
+            self.change(|d| {
+                // Meanwhile it may name another.
+                if d.parsed.as_ref().is_some_and(|now| now.task == config.task) {
+                    d.task = Some(answer);
+                }
+            });
+        });
+    }
+
+    /// Asks for the devices.
+    pub fn fetch_devices(self) {
         spawn_local(async move {
             let answer = api::devices().await;
             if let Ok(list) = answer {

@@ -25,7 +25,8 @@ pub fn Configure() -> impl IntoView {
     let wished = use_query_map().with_untracked(|q| q.get("preset")).unwrap_or_else(|| "quick".into());
     let config = presets::find(&wished).or_else(|| presets::find("quick")).map(|p| p.config).unwrap_or_default();
     let form = Form::new(config);
-    form.fetch();
+    form.fetch_devices();
+    form.follow_task();
     let cards: Vec<AnyView> = presets::all().into_iter().map(|p| preset_card(form, p)).collect();
     let mut links: Vec<AnyView> = Vec::new();
     let mut sections: Vec<AnyView> = Vec::new();
@@ -139,7 +140,8 @@ fn device_notes(form: Form) -> AnyView {
 fn task_banner(form: Form) -> AnyView {
     let failed = Memo::new(move |_| {
         form.read(|d| match &d.task {
-            Some(Err(failure)) => failure.message.clone(),
+            // Problems of a field stand there.
+            Some(Err(failure)) if failure.problems.is_empty() => failure.message.clone(),
             _ => String::new(),
         })
     });
@@ -152,7 +154,7 @@ fn task_banner(form: Form) -> AnyView {
             view! {
                 <div class="card banner error" role="alert">
                     <p>{message}</p>
-                    <button class="button" type="button" on:click=move |_| form.fetch()>"Try again"</button>
+                    <button class="button" type="button" on:click=move |_| form.fetch_task()>"Try again"</button>
                 </div>
             }
             .into_any()

@@ -261,20 +261,6 @@ fn cross_talk(objectives: &[Objective], report: &ControlReport) -> impl IntoView
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_win_rate_is_told_with_its_interval_or_not_at_all() {
-        let report = ControlReport { win_rate: 0.78, win_rate_interval: [0.72, 0.83], ..Default::default() };
-        assert!(wins(&report).contains("in 78 % of cases (95 % interval 72 % to 83 %;"), "{}", wins(&report));
-        for nothing in [[0.0, 0.0], [0.0, 1.0]] {
-            assert_eq!(wins(&ControlReport { win_rate_interval: nothing, ..Default::default() }), "");
-        }
-    }
-}
-
 /// How well the reward model grades where no rules can: its agreement with people's labels on held-out rows.
 fn judge(state: &RunState) -> Option<impl IntoView + use<>> {
     let judge = state.summary.as_ref()?.held_out_reward_model.as_ref()?;
@@ -288,4 +274,18 @@ fn judge(state: &RunState) -> Option<impl IntoView + use<>> {
         heads.join(", ")
     );
     Some(view! { <p class="muted" id="judge">{text}</p> })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_win_rate_is_told_with_its_interval_or_not_at_all() {
+        let report = ControlReport { win_rate: 0.78, win_rate_interval: [0.72, 0.83], ..Default::default() };
+        assert!(wins(&report).contains("in 78 % of cases (95 % interval 72 % to 83 %;"), "{}", wins(&report));
+        for nothing in [[0.0, 0.0], [0.0, 1.0]] {
+            assert_eq!(wins(&ControlReport { win_rate_interval: nothing, ..Default::default() }), "");
+        }
+    }
 }

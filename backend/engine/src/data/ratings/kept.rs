@@ -84,7 +84,7 @@ impl<W: Write + Send> KeptWriter<W> {
     /// When it cannot be written.
     pub fn new(to: W, objectives: &[Objective]) -> Result<Self> {
         // Texts hardly repeat: no dictionary for them.
-        let long = ["prompt", "response", "origins"].map(|name| ColumnPath::from(name));
+        let long = ["prompt", "response", "origins"].map(ColumnPath::from);
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_created_by("moslim-lab".into());
         let properties = long.into_iter().fold(properties, |p, column| p.set_column_dictionary_enabled(column, false));
         let writer = SerializedFileWriter::new(to, Arc::new(schema(objectives)?), Arc::new(properties.build()))?;
