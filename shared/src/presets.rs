@@ -196,35 +196,16 @@ fn offtheshelf() -> PresetInfo {
 /// rules; a held-out reward model does.
 fn ratings() -> PresetInfo {
     let own = ModelConfig { context: 512, ..Default::default() };
+    let shelf = offtheshelf().config;
     let config = RunConfig {
         task: TaskConfig { kind: TaskKind::Ratings, ..Default::default() },
         vocabulary: 4_096,
         model: own.clone(),
         reward_trunk: own,
         sft: SupervisedConfig { steps: 300, batch: 16, ..Default::default() },
-        reward_model: RewardModelConfig { steps: 240, batch: 16, learning_rate: 3e-4, ..Default::default() },
-        mapping: ordinal(),
-        targets: TargetConfig { wording: TargetWording::Mixed, held_out: Vec::new(), ..Default::default() },
-        policy: PolicyConfig {
-            iterations: 40,
-            prompts: 6,
-            samples_per_prompt: 8,
-            max_new_tokens: 64,
-            learning_rate: 1e-4,
-            kl_coefficient: 0.05,
-            checkpoint_every: 5,
-            ..Default::default()
-        },
-        evaluation: EvaluationConfig {
-            questions: 16,
-            joint: 32,
-            held_out: 0,
-            front: 0,
-            paraphrased: 32,
-            held_out_reward_model: true,
-            ..Default::default()
-        },
-        ..Default::default()
+        policy: PolicyConfig { temperature: 1.0, ..shelf.policy },
+        evaluation: EvaluationConfig { questions: 16, temperature: 1.0, held_out_reward_model: true, ..shelf.evaluation },
+        ..shelf
     };
     named(
         "ratings",

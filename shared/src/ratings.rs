@@ -129,6 +129,14 @@ pub struct LabelCounts {
     pub disagreed: u64,
 }
 
+impl LabelCounts {
+    /// Every class of the objective with its rows.
+    pub fn said(&self, objective: &Objective) -> String {
+        let each = objective.classes.iter().zip(&self.classes);
+        each.map(|(class, n)| format!("{class}: {n}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What an import read, and what it made of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImportReport {

@@ -1,7 +1,7 @@
 //! Off-the-shelf models: what the lab computes is what transformers computes (fixtures/make_models.py made the models and wrote down
 //! what it makes of them), and what cannot be computed is refused by name, with nothing half-added.
 
-use moslim_tests::{Hub, LIMIT, Output, Process, Repository, binary, metrics, text};
+use moslim_tests::{Hub, LIMIT, Output, Process, Repository, binary, lab, metrics, text};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,9 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models")
 }
 
-/// A command about models, and its one JSON document or what it complained about.
+/// A command about models.
 fn models(data: &Path, args: &[&str]) -> Result<Value, String> {
-    let all: Vec<&str> = [&["models"][..], args, &["--data", text(data), "--json"]].concat();
-    let output = Process::lab(&all).wait();
-    match output.code {
-        Some(0) => Ok(serde_json::from_str(&output.stdout).expect("one JSON document")),
-        Some(2) => Err(output.stderr),
-        other => panic!("{args:?} ended with {other:?}: {}", output.stderr),
-    }
+    lab(data, &[&["models"], args].concat())
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

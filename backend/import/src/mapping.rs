@@ -171,6 +171,11 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// The mapping as TOML.
+    pub fn written(&self) -> String {
+        toml::to_string(self).expect("a mapping is TOML")
+    }
+
     /// What stands between joined entries.
     pub fn between(&self) -> &str {
         if self.join.is_empty() { "\n\n" } else { &self.join }
@@ -258,6 +263,23 @@ impl Mapping {
 }
 
 impl ObjectiveMapping {
+    /// What reads an objective whose labels are its classes' numbers, at `label`.
+    pub fn of_classes(objective: &Objective, label: Path, raters: Agree) -> Self {
+        let Objective { id, name, description, classes, higher_is_better, wordings } = objective.clone();
+        Self {
+            id,
+            name,
+            description,
+            label: Some(label),
+            range: Some([0, classes.len() as i64 - 1]),
+            classes,
+            lower_is_better: !higher_is_better,
+            raters,
+            wordings,
+            ..Self::default()
+        }
+    }
+
     fn check(&self, each: &[String]) -> Result<(), String> {
         let need = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

@@ -149,6 +149,11 @@ fn entries(value: &Datum) -> Vec<(Entry, &Datum)> {
 }
 
 impl Path {
+    /// The way to an entry of an entry, and so on.
+    pub fn of_keys(keys: &[&str]) -> Self {
+        Self(keys.iter().map(|key| Step::Key((*key).into())).collect())
+    }
+
     /// How many `*` it has.
     pub fn answers(&self) -> usize {
         self.0.iter().filter(|s| **s == Step::Answer).count()

@@ -5,7 +5,8 @@ use crate::mapping::Format;
 use crate::path::{Path, Step};
 use crate::pick::Wanted;
 use crate::source::{Fenced, LONGEST_RECORD, Source, plain_name};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use moslim_engine::keep::models::checksum;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -13,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read as _};
 use std::rc::Rc;
 
 /// What is wrong with a record, or with a part of it.
@@ -57,7 +58,8 @@ pub fn format_of(path: &std::path::Path) -> Option<Format> {
     })
 }
 
-/// Reads a file, record after record, and returns its SHA-256. `list`: where the list of records is in a JSON file. `each` is told the bytes read so far.
+/// Reads a file, record after record, and returns its SHA-256. `list`: where the list of records is in a JSON file. `each` is told the
+/// bytes read so far.
 ///
 /// # Errors
 /// When the file cannot be read or is damaged, or `sink` ends it.
@@ -305,17 +307,7 @@ fn read_parquet(
 ) -> Result<String> {
     let of = || format!("reading {}", path.display());
     let bytes = std::fs::metadata(path).with_context(of)?.len();
-    // A damaged file may make the library panic; that is no reason for us to.
-    let guarded = |what: &mut dyn FnMut() -> Result<()>| {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).unwrap_or_else(|_| Err(anyhow!("the file is damaged")))
-    };
-    let mut open = None;
-    guarded(&mut || {
-        open = Some(SerializedFileReader::new(File::open(path)?)?);
-        Ok(())
-    })
-    .with_context(of)?;
-    let Some(reader) = open else { bail!("{}: cannot be opened", path.display()) };
+    let reader = guarded(|| Ok(SerializedFileReader::new(File::open(path)?)?)).with_context(of)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let names: Vec<String> = schema.get_fields().iter().map(|f| f.name().to_string()).collect();
     for key in wanted.first_keys() {
@@ -326,7 +318,7 @@ fn read_parquet(
     let rows = reader.metadata().file_metadata().num_rows().max(1) as u64;
     let mut n = 0;
     let mut stopped = None;
-    guarded(&mut || {
+    guarded(|| {
         for row in reader.get_row_iter(Some(projected.clone()))? {
             n += 1;
             let row = row.map_err(|e| anyhow!("in row {n}: {e}"))?;
@@ -345,21 +337,12 @@ fn read_parquet(
     if let Some(e) = stopped {
         return Err(e);
     }
-    checksum(path)
+    checksum(path, |_| Ok(()))
 }
 
-/// SHA-256 of a file, in hex.
-fn checksum(path: &std::path::Path) -> Result<String> {
-    use sha2::{Digest, Sha256};
-    let (mut hash, mut file) = (Sha256::new(), File::open(path)?);
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut piece)?;
-        if n == 0 {
-            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
-        }
-        hash.update(&piece[..n]);
-    }
+/// What `what` does with a library that may panic on a damaged file; that is no reason for us to.
+fn guarded<T>(what: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).unwrap_or_else(|_| Err(anyhow!("the file is damaged")))
 }
 
 fn datum(field: &Field, wanted: Option<&Wanted>) -> Datum {

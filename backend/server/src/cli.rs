@@ -100,14 +100,6 @@ pub enum ModelsCommand {
     Logits(LogitsArgs),
 }
 
-/// The data folder in which models are known.
-#[derive(Debug, Args)]
-pub struct ModelFolderArgs {
-    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-}
-
 #[derive(Debug, Args)]
 pub struct AddModelArgs {
     /// Folder with config.json, tokenizer.json and safetensors, or a GGUF file; or OWNER/NAME on the hub, which is then fetched (HF_HOME,
@@ -127,7 +119,7 @@ pub struct AddModelArgs {
     #[arg(long, value_name = "FIELD")]
     pub ignore: Vec<String>,
     #[command(flatten)]
-    pub folder: ModelFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -136,7 +128,7 @@ pub struct AddModelArgs {
 #[derive(Debug, Args)]
 pub struct ListModelsArgs {
     #[command(flatten)]
-    pub folder: ModelFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -147,7 +139,7 @@ pub struct ShowModelArgs {
     /// Name of the model.
     pub model: String,
     #[command(flatten)]
-    pub folder: ModelFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -174,7 +166,7 @@ pub struct LogitsArgs {
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
     #[command(flatten)]
-    pub folder: ModelFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,

@@ -8,13 +8,18 @@ use moslim_engine::keep::models::Models;
 use moslim_engine::keep::write_atomically;
 use moslim_engine::run::Scorer;
 use moslim_engine::text::tokenizer;
+use moslim_import::Mapping;
+use moslim_import::mapping::ObjectiveMapping;
+use moslim_import::path::{Path, Step};
 use moslim_import::stats::{Measure, statistics};
 use moslim_shared::distribution::expected_class;
 use moslim_shared::objective::Objective;
-use moslim_shared::ratings::{RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics, UnlikelyLabel};
+use moslim_shared::ratings::{
+    ImportedObjective, RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics, UnlikelyLabel,
+};
 use serde_json::{Map, json};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Path as FilePath, PathBuf};
 
 impl DataFolder {
     /// Rows of an imported task, with every rater's label and where it stands.
@@ -153,7 +158,7 @@ impl DataFolder {
     ///
     /// # Errors
     /// When the rows are missing or damaged, or a file cannot be written.
-    pub fn export_task(&self, task: &RatingsTask, to: &Path) -> Result<PathBuf> {
+    pub fn export_task(&self, task: &RatingsTask, to: &FilePath) -> Result<PathBuf> {
         let table = to.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
         let ids: Vec<&str> = task.objectives.iter().map(|o| o.objective.id.as_str()).collect();
         let mut out = Vec::new();
@@ -188,38 +193,27 @@ impl DataFolder {
         })?;
         let mapping = to.with_extension("toml");
         write_atomically(to, &out).with_context(|| format!("writing {}", to.display()))?;
-        write_atomically(&mapping, again(task, table).as_bytes()).with_context(|| format!("writing {}", mapping.display()))?;
+        write_atomically(&mapping, again(task, table).written().as_bytes())
+            .with_context(|| format!("writing {}", mapping.display()))?;
         Ok(mapping)
     }
 }
 
 /// The mapping with which an export is imported again.
-fn again(task: &RatingsTask, table: bool) -> String {
-    let text = |t: &str| toml::Value::String(t.into()).to_string();
-    let mut out = format!(
-        "title = {}\nlicence = {}\nprompt = \"prompt\"\nresponse = \"response\"\n",
-        text(&task.title),
-        text(&task.licence)
-    );
-    if table {
-        out += "rater = \"rater\"\n";
+fn again(task: &RatingsTask, table: bool) -> Mapping {
+    let objective = |imported: &ImportedObjective| {
+        let id = imported.objective.id.as_str();
+        let mut label = if table { Path::of_keys(&[id]) } else { Path::of_keys(&["ratings", id]) };
+        label.0.extend((!table).then_some(Step::All));
+        ObjectiveMapping::of_classes(&imported.objective, label, imported.agree)
+    };
+    Mapping {
+        title: task.title.clone(),
+        licence: task.licence.clone(),
+        prompt: Some(Path::of_keys(&["prompt"])),
+        response: Path::of_keys(&["response"]),
+        rater: table.then(|| Path::of_keys(&["rater"])),
+        objectives: task.objectives.iter().map(objective).collect(),
+        ..Mapping::default()
     }
-    for imported in &task.objectives {
-        let o = &imported.objective;
-        let label = if table { o.id.clone() } else { format!("ratings.{}.@", o.id) };
-        let classes: Vec<String> = o.classes.iter().map(|c| text(c)).collect();
-        out += &format!(
-            "\n[[objectives]]\nid = \"{}\"\nname = {}\ndescription = {}\nlabel = \"{label}\"\n",
-            o.id,
-            text(&o.name),
-            text(&o.description)
-        );
-        out += &format!("range = [0, {}]\nclasses = [{}]\n", o.class_count() - 1, classes.join(", "));
-        out +=
-            &format!("raters = {}\n", text(serde_json::to_value(imported.agree).unwrap_or_default().as_str().unwrap_or("mean")));
-        if !o.higher_is_better {
-            out += "lower_is_better = true\n";
-        }
-    }
-    out
 }

@@ -220,8 +220,11 @@ pub fn name_from(text: &str) -> String {
     if name.is_empty() { "model".into() } else { name }
 }
 
-/// SHA-256 of a file; `each` is told of every piece's bytes.
-fn checksum(file: &Path, mut each: impl FnMut(u64) -> Result<()>) -> Result<String> {
+/// SHA-256 of a file, in hex; `each` is told of every piece's bytes.
+///
+/// # Errors
+/// When it cannot be read, or `each` ends it.
+pub fn checksum(file: &Path, mut each: impl FnMut(u64) -> Result<()>) -> Result<String> {
     let of = || format!("reading {}", file.display());
     let (mut hash, mut reader) = (Sha256::new(), File::open(file).with_context(of)?);
     let mut piece = vec![0; 1 << 20];

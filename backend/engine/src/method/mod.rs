@@ -90,9 +90,11 @@ pub fn run<B: TrainBackend>(
         }
         Some(base) => {
             let (model, key) = (base.load::<B>(job, device, progress)?, base.key(job)?);
-            let rated = !setting.corpus.train.is_empty();
-            let mut answer = |progress| answers::answers::<B>(job, &mut setting, (&model.valid(), &key), &name, progress);
-            let seconds = if rated { 0.0 } else { answer(progress)? };
+            let seconds = if setting.corpus.train.is_empty() {
+                answers::answers::<B>(job, &mut setting, (&model.valid(), &key), &name, progress)?
+            } else {
+                0.0
+            };
             let [policy, trunk] = adapted(job, &model);
             (policy, trunk, key, seconds)
         }

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use moslim_engine::data::ratings::kept::SPLITS;
-use moslim_engine::data::ratings::{about, check_name};
+use moslim_engine::data::ratings::{check_name, find};
 use moslim_shared::ratings::{RatingsTask, RowFilter, ShownRow, TaskStatistics};
 use serde::Deserialize;
 
@@ -37,8 +37,7 @@ async fn list(State(app): State<Shared>) -> Result<Json<Vec<RatingsTask>>, Error
 fn opened(app: &Shared, name: &str) -> Result<RatingsTask, Error> {
     let unknown = || Error::NotFound("there is no task of this name".into());
     check_name(name).map_err(|_| unknown())?;
-    let known = app.data.tasks()?.iter().any(|t| t.name == name);
-    if known { Ok(about(name, &|path| app.data.read(path))?) } else { Err(unknown()) }
+    find(name, &|path| app.data.read(path))?.ok_or_else(unknown)
 }
 
 async fn one(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<RatingsTask>, Error> {

@@ -1,5 +1,6 @@
 //! Options about data: importing ratings, looking at tasks, changing their classes.
 
+use super::FolderArgs;
 use crate::id::RunId;
 use clap::{Args, Subcommand, ValueEnum};
 use moslim_import::import::Bad;
@@ -48,18 +49,10 @@ pub struct ImportArgs {
     #[arg(long)]
     pub replace: bool,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
-}
-
-/// The data folder in which tasks are.
-#[derive(Debug, Clone, Args)]
-pub struct DataFolderArgs {
-    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -112,7 +105,7 @@ pub struct SampleArgs {
 #[derive(Debug, Args)]
 pub struct ListTasksArgs {
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -135,7 +128,7 @@ pub struct ShowTaskArgs {
     #[arg(long)]
     pub disagreed: bool,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -152,7 +145,7 @@ pub struct TaskStatsArgs {
     #[arg(long, value_name = "LENGTH")]
     pub context: Option<usize>,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -172,7 +165,7 @@ pub struct NoiseArgs {
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -189,7 +182,7 @@ pub struct MixArgs {
     #[arg(long)]
     pub replace: bool,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -203,7 +196,7 @@ pub struct ExportTaskArgs {
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]
@@ -232,7 +225,7 @@ pub struct EditTaskArgs {
     #[arg(long)]
     pub undo_all: bool,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -272,7 +265,7 @@ pub struct RateGradesArgs {
     #[arg(long, default_value = "test")]
     pub split: String,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]
@@ -305,5 +298,5 @@ pub struct RatePairsArgs {
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
     #[command(flatten)]
-    pub folder: DataFolderArgs,
+    pub folder: FolderArgs,
 }

@@ -2,7 +2,7 @@
 
 use super::import::said as imported;
 use crate::cli::{
-    DataFolderArgs, EditTaskArgs, ExportTaskArgs, ListTasksArgs, MixArgs, NoiseArgs, SampleArgs, ShowTaskArgs, TaskStatsArgs,
+    EditTaskArgs, ExportTaskArgs, FolderArgs, ListTasksArgs, MixArgs, NoiseArgs, SampleArgs, ShowTaskArgs, TaskStatsArgs,
 };
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
@@ -50,7 +50,7 @@ pub fn sample(args: &SampleArgs) -> Result<(), Failure> {
 }
 
 /// The task called `name`.
-fn opened(folder: &DataFolderArgs, name: &str) -> Result<(DataFolder, RatingsTask), Failure> {
+fn opened(folder: &FolderArgs, name: &str) -> Result<(DataFolder, RatingsTask), Failure> {
     let data = DataFolder::resolve(folder.data.clone());
     let task = about(name, &|path| data.read(path)).map_err(|e| {
         let text = format!("{e:#}");
@@ -133,9 +133,7 @@ fn counted(s: &TaskStatistics, shaped: &[Shaped]) -> String {
     )];
     out.push("Labels".into());
     for (labels, shaped) in s.labels.iter().zip(shaped) {
-        let classes: Vec<String> =
-            shaped.objective.classes.iter().zip(&labels.classes).map(|(c, n)| format!("{c}: {n}")).collect();
-        out.push(format!("  {:<24} {}, without: {}", labels.id, classes.join(", "), labels.missing));
+        out.push(format!("  {:<24} {}, without: {}", labels.id, labels.said(&shaped.objective), labels.missing));
     }
     if !s.agreement.is_empty() {
         out.push("Agreement of raters".into());

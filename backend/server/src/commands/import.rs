@@ -123,8 +123,6 @@ pub fn said(task: &RatingsTask) -> String {
     }
     let shaped = task.shaped().unwrap_or_default();
     for (labels, shaped) in r.labels.iter().zip(&shaped) {
-        let classes: Vec<String> =
-            shaped.objective.classes.iter().zip(&labels.classes).map(|(c, n)| format!("{c}: {n}")).collect();
         let missing = if labels.missing > 0 { format!(", without a label: {}", labels.missing) } else { String::new() };
         let raters = if labels.rated_again > 0 {
             format!(
@@ -135,7 +133,7 @@ pub fn said(task: &RatingsTask) -> String {
         } else {
             String::new()
         };
-        out.push(format!("  {:<24} {}{missing}{raters}", labels.id, classes.join(", ")));
+        out.push(format!("  {:<24} {}{missing}{raters}", labels.id, labels.said(&shaped.objective)));
     }
     for dropped in &r.dropped {
         out.push(format!("  left out, {}: {} ({})", dropped.reason, dropped.count, dropped.examples[0]));

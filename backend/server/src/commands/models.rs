@@ -1,6 +1,6 @@
 //! `moslim-lab models`: off-the-shelf models that the lab knows.
 
-use crate::cli::{AddModelArgs, ModelFolderArgs, ModelsCommand};
+use crate::cli::{AddModelArgs, FolderArgs, ModelsCommand};
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
@@ -99,7 +99,7 @@ fn models(data: &DataFolder) -> Models {
 }
 
 /// A model by its name; its files are still what they were.
-fn opened(folder: &ModelFolderArgs, name: &str) -> Result<(KnownModel, ModelFiles), Failure> {
+fn opened(folder: &FolderArgs, name: &str) -> Result<(KnownModel, ModelFiles), Failure> {
     let models = models(&DataFolder::resolve(folder.data.clone()));
     models.open(name).map_err(|e| Failure::BadInput(format!("{e:#}")))
 }

@@ -8,13 +8,16 @@ use crate::folder::DataFolder;
 use moslim_engine::data::ratings::kept::SPLITS;
 use moslim_engine::data::ratings::{about, shaped};
 use moslim_engine::run::Generator;
+use moslim_import::Mapping;
+use moslim_import::mapping::ObjectiveMapping;
+use moslim_import::path::Path;
 use moslim_shared::objective::Objective;
-use moslim_shared::ratings::{RatingsTask, RowFilter, ShownRow};
+use moslim_shared::ratings::{Agree, RatingsTask, RowFilter, ShownRow};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
 use std::io::{BufRead, Write};
-use std::path::Path;
+use std::path::Path as FilePath;
 
 /// Asks a person.
 ///
@@ -36,7 +39,7 @@ fn ask(question: &str) -> Result<Option<String>, Failure> {
 }
 
 /// A file to which what a person says is added, with the mapping beside it.
-fn begin(to: &Path, mapping: &str) -> Result<std::fs::File, Failure> {
+fn begin(to: &FilePath, mapping: &str) -> Result<std::fs::File, Failure> {
     let beside = to.with_extension("toml");
     if beside == to {
         return Err(Failure::field("to", "should end in .jsonl; the mapping goes beside it, as .toml"));
@@ -55,31 +58,22 @@ fn add(file: &mut std::fs::File, record: &Value) -> Result<(), Failure> {
     Ok(file.write_all(format!("{record}\n").as_bytes())?)
 }
 
-fn ended(to: &Path, count: usize) -> Result<(), Failure> {
+fn ended(to: &FilePath, count: usize) -> Result<(), Failure> {
     let (file, mapping) = (to.display(), to.with_extension("toml"));
     print_line(&format!("{count} answers to {file}; import them with: moslim-lab import {file} --mapping {}", mapping.display()))
 }
 
 /// The mapping for grades of `objectives`.
-fn grades_mapping(objectives: &[Objective]) -> String {
-    let mut out = String::from(
-        "title = \"Grades given in the lab\"\nlicence = \"\"\nprompt = \"prompt\"\nresponse = \"response\"\nrater = \"rater\"\n",
-    );
-    for o in objectives {
-        let classes: Vec<String> = o.classes.iter().map(|c| toml::Value::String(c.clone()).to_string()).collect();
-        let last = o.class_count() - 1;
-        out += &format!(
-            "\n[[objectives]]\nid = \"{}\"\nname = {}\nlabel = \"{}\"\nrange = [0, {last}]\nclasses = [{}]\n",
-            o.id,
-            toml::Value::String(o.name.clone()),
-            o.id,
-            classes.join(", ")
-        );
-        if !o.higher_is_better {
-            out += "lower_is_better = true\n";
-        }
+fn grades_mapping(objectives: &[Objective]) -> Mapping {
+    let objective = |o: &Objective| ObjectiveMapping::of_classes(o, Path::of_keys(&[&o.id]), Agree::default());
+    Mapping {
+        title: "Grades given in the lab".into(),
+        prompt: Some(Path::of_keys(&["prompt"])),
+        response: Path::of_keys(&["response"]),
+        rater: Some(Path::of_keys(&["rater"])),
+        objectives: objectives.iter().map(objective).collect(),
+        ..Mapping::default()
     }
-    out
 }
 
 fn grades(args: &RateGradesArgs) -> Result<(), Failure> {
@@ -90,7 +84,7 @@ fn grades(args: &RateGradesArgs) -> Result<(), Failure> {
     let split = split.ok_or_else(|| Failure::field("split", format!("is {}; allowed are {}", args.split, SPLITS.join(", "))))?;
     let filter = RowFilter { from: args.from, limit: args.n, split: Some(split), disagreed: false };
     let rows: Vec<ShownRow> = data.task_rows(&task, &filter)?;
-    let mut file = begin(&args.to, &grades_mapping(&objectives))?;
+    let mut file = begin(&args.to, &grades_mapping(&objectives).written())?;
     let mut count = 0;
     'rows: for (n, row) in rows.iter().enumerate() {
         eprintln!("\n{} of {}\n{}\n\n  {}\n", n + 1, rows.len(), row.prompt, row.response.replace('\n', "\n  "));

@@ -3,7 +3,7 @@
 pub mod kept;
 
 use super::{Row, Splits, Task, TaskQuestion};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use kept::{KeptRow, read_rows};
 use moslim_shared::objective::Objective;
@@ -39,17 +39,24 @@ pub fn rows_file(task: &RatingsTask) -> String {
     format!("rows-{}.parquet", &task.hash[..16.min(task.hash.len())])
 }
 
+/// What is known of the task called `name`, if there is one.
+///
+/// # Errors
+/// When no task may be called so, or its file is damaged.
+pub fn find(name: &str, read: ReadFile) -> Result<Option<RatingsTask>> {
+    check_name(name).map_err(|e| anyhow!("task.name: {e}"))?;
+    let path = format!("{FOLDER}/{name}/{FILE}");
+    let Some(bytes) = read(&path).with_context(|| format!("reading {path}"))? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {path}"))
+}
+
 /// What is known of the task called `name`.
 ///
 /// # Errors
 /// When there is no such task, or its file is damaged.
 pub fn about(name: &str, read: ReadFile) -> Result<RatingsTask> {
-    check_name(name).map_err(|e| anyhow!("task.name: {e}"))?;
-    let path = format!("{FOLDER}/{name}/{FILE}");
-    let Some(bytes) = read(&path).with_context(|| format!("reading {path}"))? else {
-        bail!("task.name: there is no task {name} (moslim-lab import makes one, moslim-lab data list shows them)");
-    };
-    serde_json::from_slice(&bytes).with_context(|| format!("reading {path}"))
+    let missing = || format!("task.name: there is no task {name} (moslim-lab import makes one, moslim-lab data list shows them)");
+    find(name, read)?.with_context(missing)
 }
 
 /// The objectives of an imported task after what was done to it.
@@ -103,17 +110,16 @@ pub fn task(name: &str, every_rater: bool, read: ReadFile) -> Result<Task> {
     let about = about(name, read)?;
     let shaped = shaped(&about)?;
     let mut splits = Splits::default();
-    // As many copies of every row, so that each weighs the same.
-    let mut copies = 1;
-    if every_rater {
-        rows(&about, read, |row| {
-            copies = shaped.iter().map(|s| scores(&row, s.imported).len()).fold(copies, usize::max);
-            Ok(())
-        })?;
-    }
-    let copies = copies.min(MOST_COPIES);
-    let mut topics: HashMap<String, usize> = HashMap::new();
+    let mut all = Vec::new();
     rows(&about, read, |row| {
+        all.push(row);
+        Ok(())
+    })?;
+    // As many copies of every row, so that each weighs the same.
+    let ratings = |row: &KeptRow| shaped.iter().map(|s| scores(row, s.imported).len()).max().unwrap_or(1);
+    let copies = if every_rater { all.iter().map(ratings).max().unwrap_or(1).min(MOST_COPIES) } else { 1 };
+    let mut topics: HashMap<String, usize> = HashMap::new();
+    for row in all {
         let labels = labels(&row, &shaped);
         let next = topics.len();
         let topic = *topics.entry(row.prompt.clone()).or_insert(next);
@@ -126,13 +132,12 @@ pub fn task(name: &str, every_rater: bool, read: ReadFile) -> Result<Task> {
             questions.push(TaskQuestion { text: row.prompt.clone(), topic, part: 0 });
         }
         if labels.iter().all(Option::is_none) {
-            return Ok(());
+            continue;
         }
         let all = if copies > 1 && row.split == 0 { each_rater(&row, &shaped, copies) } else { vec![labels] };
         let of = |labels| Row { question: row.prompt.clone(), answer: row.response.clone(), labels, part: 0 };
         rows.extend(all.into_iter().map(of));
-        Ok(())
-    })?;
+    }
     for (what, rows) in [("train", &splits.train), ("validate", &splits.validation), ("test", &splits.test)] {
         ensure!(!rows.is_empty(), "task {name} has too few prompts: there is no row with labels to {what} on");
     }
