@@ -1,14 +1,16 @@
-//! Requests to the server: a function for each, and why one came to nothing.
+//! Requests to whoever answers, the server or this tab's engine: a function for each, and why one came to nothing.
 //!
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
-use gloo_net::http::{Method, RequestBuilder};
+use crate::source::source;
+use js_sys::Uint8Array;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use wasm_bindgen::JsCast;
 
 /// Why a request came to nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +22,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(message: impl Into<String>) -> Self {
+    /// One without problems of fields.
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), problems: Vec::new() }
     }
 }
@@ -69,6 +72,19 @@ pub async fn act(run: &str, action: &str) -> Answer<()> {
     Ok(())
 }
 
+/// Everything about a run, as one file that another lab opens.
+pub async fn run_file(run: &str) -> Answer<Uint8Array> {
+    let (status, answer) = source().carry(format!("/api/v1/runs/{run}/file"), None).await?;
+    if status == 200 { Ok(answer.unchecked_into()) } else { Err(refused(status, &answer.as_string().unwrap_or_default())) }
+}
+
+/// Adds the run in such a file; the answer is its id.
+pub async fn open_run_file(bytes: Uint8Array) -> Answer<String> {
+    let (status, answer) = source().carry("/api/v1/run-files".into(), Some(bytes)).await?;
+    let text = answer.as_string().unwrap_or_default();
+    if status == 201 { understood::<RunInfo>(&text).map(|run| run.id) } else { Err(refused(status, &text)) }
+}
+
 /// What can be studied.
 pub async fn study_presets() -> Answer<Vec<StudyPreset>> {
     get("/api/v1/study-presets").await
@@ -100,29 +116,26 @@ pub async fn act_on_study(id: &str, action: &str) -> Answer<StudyState> {
 }
 
 async fn get<T: DeserializeOwned>(path: &str) -> Answer<T> {
-    ask::<(), T>(Method::GET, path, None).await
+    ask("GET", path, None).await
 }
 
 async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(path: &str, body: &B) -> Answer<T> {
-    ask(Method::POST, path, Some(body)).await
+    let body = serde_json::to_string(body).map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
+    ask("POST", path, Some(body)).await
 }
 
-async fn ask<B: Serialize + ?Sized, T: DeserializeOwned>(method: Method, path: &str, body: Option<&B>) -> Answer<T> {
-    let silent = |_| Failure::new("The server did not answer. Is moslim-lab still running?");
-    let request = RequestBuilder::new(path).method(method);
-    let request = match body {
-        Some(body) => request.json(body),
-        None => request.build(),
-    };
-    let response = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await;
-    let response = response.map_err(silent)?;
-    let text = response.text().await.map_err(silent)?;
-    if response.ok() {
-        return serde_json::from_str(&text)
-            .map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")));
-    }
-    Err(match serde_json::from_str::<ApiError>(&text) {
+async fn ask<T: DeserializeOwned>(method: &'static str, path: &str, body: Option<String>) -> Answer<T> {
+    let (status, text) = source().ask(method, path.into(), body).await?;
+    if (200..300).contains(&status) { understood(&text) } else { Err(refused(status, &text)) }
+}
+
+fn understood<T: DeserializeOwned>(text: &str) -> Answer<T> {
+    serde_json::from_str(text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
+}
+
+fn refused(status: u16, text: &str) -> Failure {
+    match serde_json::from_str::<ApiError>(text) {
         Ok(error) => Failure { message: error.error, problems: error.problems },
-        Err(_) => Failure::new(format!("The server answered with status {}.", response.status())),
-    })
+        Err(_) => Failure::new(format!("The server answered with status {status}.")),
+    }
 }

@@ -9,6 +9,7 @@ use crate::pages::run::RunPage;
 use crate::pages::studies::Studies;
 use crate::pages::study::StudyPage;
 use crate::parts::theme::Theme;
+use crate::source::{at, base, is_tab};
 use leptos::prelude::*;
 use leptos_router::components::{A, Route, Router, Routes};
 use leptos_router::path;
@@ -19,18 +20,18 @@ pub fn App() -> impl IntoView {
     let theme = Theme::new();
     provide_context(theme);
     view! {
-        <Router>
+        <Router base=base()>
             <a class="skip" href="#main" rel="external">"Skip to the content"</a>
             <header class="bar">
                 <div class="bar-inner">
-                    <a class="brand" href="/">
-                        <img src="/icon.svg" alt="" width="28" height="28"/>
+                    <a class="brand" href=at("/")>
+                        <img src=at("/icon.svg") alt="" width="28" height="28"/>
                         <span>"MOSLIM Lab"</span>
                     </a>
                     <nav class="nav" aria-label="Pages">
-                        <A href="/" exact=true>"Home"</A>
-                        <A href="/configure" exact=true>"Configure"</A>
-                        <A href="/studies" exact=true>"Studies"</A>
+                        <A href=at("/") exact=true>"Home"</A>
+                        <A href=at("/configure") exact=true>"Configure"</A>
+                        {(!is_tab()).then(|| view! { <A href=at("/studies") exact=true>"Studies"</A> })}
                     </nav>
                     <button
                         id="theme"
@@ -57,6 +58,14 @@ pub fn App() -> impl IntoView {
                     "One reward model, graded classes, preferences in the prompt: MOSLIM, arXiv 2505.20336. "
                     "Everything here is computed on this machine; nothing is fetched from elsewhere."
                 </p>
+                {is_tab().then(|| view! {
+                    <p>
+                        {concat!("Version ", env!("CARGO_PKG_VERSION"), ", under the ")}
+                        <a href=at("/LICENSE-MIT.txt") rel="external">"MIT"</a>" or "
+                        <a href=at("/LICENSE-APACHE.txt") rel="external">"Apache 2.0"</a>
+                        " licence. It trains in this tab: what it learns stays in this browser, and no server is asked for anything."
+                    </p>
+                })}
             </footer>
         </Router>
     }

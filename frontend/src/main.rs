@@ -7,6 +7,7 @@ mod api;
 mod app;
 mod pages;
 mod parts;
+mod source;
 mod state;
 mod stream;
 

@@ -1,17 +1,14 @@
-//! The live connection to a run: a websocket that resumes where it was, and the store that it fills.
+//! The live connection to a run, which goes on where it was, and the store that it fills.
 //!
 //! How frames come belongs here; what they mean is in `state`.
 
+use crate::source::{Ears, Link, source};
 use crate::state::{RunState, Topic};
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
-use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use wasm_bindgen::JsCast;
-use wasm_bindgen::closure::Closure;
-use web_sys::{MessageEvent, WebSocket};
 
 /// Shortest time between two redraws, milliseconds.
 const FLUSH_MS: f64 = 50.0;
@@ -89,29 +86,13 @@ impl Run {
     }
 }
 
-struct Socket {
-    socket: WebSocket,
-    _open: Closure<dyn FnMut()>,
-    _message: Closure<dyn FnMut(MessageEvent)>,
-    _close: Closure<dyn FnMut()>,
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        self.socket.set_onopen(None);
-        self.socket.set_onmessage(None);
-        self.socket.set_onclose(None);
-        let _ = self.socket.close();
-    }
-}
-
 struct Inner {
     id: String,
     run: Run,
     connection: Cell<Connection>,
     /// The same for the page.
     shown: RwSignal<Connection>,
-    socket: RefCell<Option<Socket>>,
+    link: RefCell<Option<Box<dyn Link>>>,
     timer: Cell<Option<TimeoutHandle>>,
     attempts: Cell<i32>,
     stopped: Cell<bool>,
@@ -131,7 +112,7 @@ impl Stream {
             run,
             connection: Cell::new(Connection::Connecting),
             shown,
-            socket: RefCell::new(None),
+            link: RefCell::new(None),
             timer: Cell::new(None),
             attempts: Cell::new(0),
             stopped: Cell::new(false),
@@ -156,7 +137,7 @@ impl Stream {
         if let Some(timer) = self.0.timer.take() {
             timer.clear();
         }
-        self.0.socket.borrow_mut().take();
+        self.0.link.borrow_mut().take();
     }
 }
 
@@ -166,13 +147,6 @@ fn say(inner: &Inner, connection: Connection) {
     }
 }
 
-fn address() -> String {
-    let location = window().location();
-    let secure = location.protocol().is_ok_and(|p| p == "https:");
-    let host = location.host().unwrap_or_default();
-    format!("{}://{host}/api/v1/ws", if secure { "wss" } else { "ws" })
-}
-
 fn connect(inner: &Rc<Inner>) {
     if inner.stopped.get() {
         return;
@@ -180,41 +154,28 @@ fn connect(inner: &Rc<Inner>) {
     if let Some(timer) = inner.timer.take() {
         timer.clear();
     }
-    let Ok(socket) = WebSocket::new(&address()) else {
-        retry(inner);
-        return;
+    let (greeting, heard, lost) = (Rc::downgrade(inner), Rc::downgrade(inner), Rc::downgrade(inner));
+    let run = inner.id.clone();
+    let ears = Ears {
+        hello: Box::new(move || {
+            let after = greeting.upgrade().map_or(0, |inner| inner.run.ask(|s| s.last_seq()));
+            Hello { run: run.clone(), after }
+        }),
+        frame: Box::new(move |frame| {
+            if let Some(inner) = heard.upgrade() {
+                deliver(&inner, frame);
+            }
+        }),
+        closed: Box::new(move || {
+            if let Some(inner) = lost.upgrade() {
+                retry(&inner);
+            }
+        }),
     };
-
-    let opened = Rc::downgrade(inner);
-    let writer = socket.clone();
-    let open = Closure::<dyn FnMut()>::new(move || {
-        let Some(inner) = opened.upgrade() else { return };
-        let hello = Hello { run: inner.id.clone(), after: inner.run.ask(|s| s.last_seq()) };
-        let _ = writer.send_with_str(&json!(hello).to_string());
-    });
-
-    let heard = Rc::downgrade(inner);
-    let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
-        let Some(inner) = heard.upgrade() else { return };
-        let Some(text) = event.data().as_string() else { return };
-        let frame = serde_json::from_str::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
-            message: format!("A message was not understood (\"{error}\"). Reload the page."),
-        });
-        deliver(&inner, frame);
-    });
-
-    let lost = Rc::downgrade(inner);
-    let close = Closure::<dyn FnMut()>::new(move || {
-        if let Some(inner) = lost.upgrade() {
-            retry(&inner);
-        }
-    });
-
-    socket.set_onopen(Some(open.as_ref().unchecked_ref()));
-    socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
-    socket.set_onclose(Some(close.as_ref().unchecked_ref()));
-    let previous = inner.socket.replace(Some(Socket { socket, _open: open, _message: message, _close: close }));
-    drop(previous);
+    match source().follow(Rc::new(ears)) {
+        Some(link) => drop(inner.link.replace(Some(link))),
+        None => retry(inner),
+    }
 }
 
 /// Waits with full jitter, then connects again, unless the run is over.

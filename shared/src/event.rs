@@ -363,6 +363,40 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
+    /// A run that was made at `created` and has said nothing yet.
+    pub fn new(id: &str, config: &RunConfig, created: u64) -> Self {
+        Self {
+            id: id.into(),
+            name: config.name.clone(),
+            preset: config.preset.clone(),
+            seed: config.seed,
+            status: RunStatus::Interrupted,
+            created,
+            last_seq: 0,
+            message: "it has not begun; resume it to begin".into(),
+            config: config.clone(),
+            summary: None,
+            about: About::default(),
+        }
+    }
+
+    /// Takes in what an event of its journal says of the run as a whole. How it ended is for the caller to say, who knows whether
+    /// what trained it is gone.
+    pub fn hear(&mut self, event: &Event) {
+        match &event.body {
+            EventBody::Started { config, .. } => {
+                (self.name, self.preset, self.seed) = (config.name.clone(), config.preset.clone(), config.seed);
+                self.config = config.clone();
+                if event.seq == 1 {
+                    self.created = event.time;
+                }
+                (self.status, self.message) = (RunStatus::Running, String::new());
+            }
+            EventBody::Summary { summary } => self.summary = Some(summary.clone()),
+            _ => {}
+        }
+    }
+
     /// What it is called: by a person, else by its configuration, else by its id.
     pub fn title(&self) -> String {
         let names = [&self.about.name, &self.name];

@@ -10,7 +10,7 @@ use crate::mapping::{MappingConfig, MappingFunction};
 /// All presets, smallest first; last the one for models that people bring.
 pub fn all() -> Vec<PresetInfo> {
     let [noisy, sparse, biased] = IMPERFECT.map(|labels| labels.preset());
-    vec![smoke(), quick(), noisy, sparse, biased, world(), standard(), offtheshelf(), ratings()]
+    vec![smoke(), quick(), tab(), noisy, sparse, biased, world(), standard(), offtheshelf(), ratings()]
 }
 
 /// Labels that are not what the gold rules say.
@@ -153,6 +153,27 @@ fn world() -> PresetInfo {
 
 /// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in tags, in
 /// words or in both; the objectives are about style.
+/// What one thread of a browser does in two minutes.
+fn tab() -> PresetInfo {
+    let config = quick().config;
+    let model = ModelConfig { d_model: 64, d_ff: 172, context: 64, ..config.model.clone() };
+    let policy = PolicyConfig { iterations: 70, learning_rate: 1e-3, ..config.policy.clone() };
+    let evaluation =
+        EvaluationConfig { questions: 32, joint: 64, held_out: 32, front: 16, paraphrased: 32, ..Default::default() };
+    let config = RunConfig {
+        task: TaskConfig { rows: 8_000, topics: 22, ..Default::default() },
+        model: model.clone(),
+        reward_trunk: model,
+        sft: SupervisedConfig { steps: 700, batch: 32, learning_rate: 4e-3, ..config.sft },
+        reward_model: RewardModelConfig { steps: 500, batch: 32, ..config.reward_model },
+        policy,
+        evaluation,
+        method: Default::default(),
+        ..config
+    };
+    named("tab", "Tab", "Two minutes on one thread, as a browser's tab has it. A smaller model, a world of 22 topics.", config)
+}
+
 fn offtheshelf() -> PresetInfo {
     let config = RunConfig {
         task: TaskConfig { kind: TaskKind::Style, rows: 1_600, ..Default::default() },

@@ -7,12 +7,14 @@ mod hub;
 mod lab;
 mod place;
 mod process;
+mod site;
 
 pub use browser::Browser;
 pub use hub::{Hub, Repository};
 pub use lab::{Answer, Lab, policy_steps};
 pub use place::{FLAT, Place, lab, lines, record};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
+pub use site::Site;
 
 use moslim_shared::config::{DeviceChoice, RunConfig};
 use serde_json::Value;

@@ -8,12 +8,14 @@
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
 //!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
 //!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
+//!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
 //!     cargo lab page                                            build the page into dist/
 
 mod mutants;
 mod page;
 mod profile;
 mod results;
+mod site;
 mod system;
 mod tidy;
 
@@ -81,8 +83,7 @@ fn build_server(features: &[&str]) -> Result<PathBuf> {
         command.arg("--features").arg(features.join(","));
     }
     run(command)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("debug").join(format!("moslim-lab{}", std::env::consts::EXE_SUFFIX)))
+    Ok(page::target_folder().join("debug").join(format!("moslim-lab{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// Opens the lab.
@@ -105,14 +106,16 @@ const BACKEND: [&str; 3] = ["moslim-server", "moslim-engine", "moslim-import"];
 /// Runs every test.
 fn test(options: Options) -> Result<()> {
     system::browser()?;
-    page::build()?;
+    let site = page::target_folder().join("site");
+    site::build(&site)?;
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let binary = build_server(&features)?;
-    let mut command = cargo(&["test", "--workspace"]);
+    // The engine for a tab is tested in a tab.
+    let mut command = cargo(&["test", "--workspace", "--exclude", site::MODULE]);
     for name in BACKEND {
         command.args(["--exclude", name]);
     }
-    command.env("MOSLIM_LAB_BIN", &binary);
+    command.env("MOSLIM_LAB_BIN", &binary).env("MOSLIM_LAB_SITE", &site);
     let mut backend = cargo(&["test"]);
     for name in BACKEND {
         backend.args(["--package", name]);
@@ -167,6 +170,7 @@ fn main() -> Result<()> {
         Some("bench") => bench(options(args.skip(1))?),
         Some("flamegraph") => profile::flamegraph(&options(args.skip(1))?.rest),
         Some("page") => page::build(),
+        Some("site") => site::site(&args.skip(1).collect::<Vec<_>>()),
         Some("soak") => soak(&options(args.skip(1))?.rest),
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
@@ -180,6 +184,9 @@ fn main() -> Result<()> {
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab results [--check]                               write docs/results.md from the studies' files");
             println!("cargo lab mutants [CARGO-MUTANTS OPTIONS]                 see whether tests notice wrong formulas");
+            println!(
+                "cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab"
+            );
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

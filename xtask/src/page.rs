@@ -12,6 +12,16 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 /// The page's module.
 const MODULE: &str = "moslim";
 
+/// The folder that is built in.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The folder that the page is built into.
+pub fn dist() -> PathBuf {
+    root().join("dist")
+}
+
 /// Makes sure that the compiler can build for the browser.
 pub fn ensure_target() -> Result<()> {
     let output = Command::new("rustc")
@@ -30,7 +40,7 @@ pub fn ensure_target() -> Result<()> {
 }
 
 /// Writes a file unless it holds these bytes already. Returns whether it was written.
-fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
+pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(false);
     }
@@ -41,7 +51,7 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
-fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
+pub fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut writer = brotli::CompressorWriter::new(&mut out, 4096, 11, 22);
     writer.write_all(bytes)?;
@@ -55,17 +65,19 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(writer.finish()?)
 }
 
-/// Binds the module to JavaScript, unless it is the one that was bound last. Returns the folder with the result.
-fn bind(target: &Path) -> Result<PathBuf> {
-    let wasm = target.join(TARGET).join("wasm").join(format!("{MODULE}.wasm"));
+/// Binds a module that was built with `profile` to JavaScript, unless it is the one that was bound last. Returns the folder with the
+/// result.
+pub fn bind(profile: &str, name: &str) -> Result<PathBuf> {
+    let target = target_folder();
+    let wasm = target.join(TARGET).join(profile).join(format!("{name}.wasm"));
     let module = std::fs::read(&wasm).with_context(|| format!("reading {}", wasm.display()))?;
-    let staging = target.join("page").join(MODULE);
+    let staging = target.join("page").join(name);
     let bound = staging.join("bound.wasm");
     if !std::fs::read(&bound).is_ok_and(|old| old == module) {
         let _ = std::fs::remove_dir_all(&staging);
         Bindgen::new()
             .input_path(&wasm)
-            .out_name(MODULE)
+            .out_name(name)
             .web(true)?
             .typescript(false)
             .remove_producers_section(true)
@@ -81,11 +93,10 @@ fn bind(target: &Path) -> Result<PathBuf> {
 pub fn build() -> Result<()> {
     ensure_target()?;
     run(cargo(&["build", "--package", "moslim-frontend", "--target", TARGET, "--profile", "wasm"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let dist = root().join("dist");
+    let dist = dist();
     std::fs::create_dir_all(&dist).with_context(|| format!("creating {}", dist.display()))?;
 
-    let staging = bind(&target)?;
+    let staging = bind("wasm", MODULE)?;
     let mut files = vec![staging.join(format!("{MODULE}.js")), staging.join(format!("{MODULE}_bg.wasm"))];
     let statics = root().join("static");
     for entry in std::fs::read_dir(&statics).with_context(|| format!("reading {}", statics.display()))? {

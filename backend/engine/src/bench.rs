@@ -4,6 +4,7 @@
 use crate::data::Task;
 use crate::method::{Actors, roll_out};
 use crate::model::TrainBackend;
+use crate::model::architecture::Architecture;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::memory::{free_memory, peak_memory_mib};
@@ -30,7 +31,7 @@ use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Rows and tokens of the batch that forward pass and training step read.
 const BATCH: (usize, usize) = (32, 64);
@@ -243,7 +244,8 @@ pub fn run<B: TrainBackend>(what: &Measured, device: &B::Device, mut each: impl 
         each(size.name);
         reset_peak_memory();
         if let Some(free) = free_memory(&what.device) {
-            fit_pieces::<B>(&[&size.config(precision)], size.vocabulary, free);
+            let config = size.config(precision);
+            fit_pieces::<B>(&[Architecture::own(&config, size.vocabulary, size.vocabulary)], config.context, free);
         }
         sizes.push(measure::<B>(size, precision, device, &meter)?);
     }

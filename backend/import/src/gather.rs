@@ -4,8 +4,8 @@
 use crate::extract::{Rating, Sample};
 use anyhow::{Context, Result};
 use moslim_engine::data::ratings::kept::{KeptRating, KeptRow, Origin};
+use moslim_engine::data::ratings::prompt_hash;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::Hasher;
@@ -44,24 +44,6 @@ pub struct Gatherer {
     few: HashSet<u64>,
     many: bool,
     repeated_is_rated_again: bool,
-}
-
-/// What a prompt is split by: its hash, with letters and blanks made alike, so that nearly the same prompt is in the same split.
-pub fn prompt_hash(prompt: &str) -> u64 {
-    let mut alike = String::with_capacity(prompt.len());
-    for word in prompt.split_ascii_whitespace() {
-        if !alike.is_empty() {
-            alike.push(' ');
-        }
-        let from = alike.len();
-        alike.push_str(word);
-        alike[from..].make_ascii_lowercase();
-    }
-    if !alike.is_ascii() {
-        alike = alike.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
-    }
-    let digest = Sha256::digest(alike);
-    digest[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 /// Writes pieces of bytes with their lengths before them.

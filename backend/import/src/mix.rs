@@ -1,10 +1,9 @@
 //! Several imported tasks as one, in proportions.
 
 use crate::extract::{Rating, Sample};
-use crate::gather::prompt_hash;
 use crate::making::{About, Making};
 use anyhow::{Context, Result, ensure};
-use moslim_engine::data::ratings::{ReadFile, about, rows};
+use moslim_engine::data::ratings::{ReadFile, about, prompt_hash, rows};
 use moslim_shared::ratings::{ImportedFile, ImportedObjective, RatingsTask};
 use std::path::Path;
 

@@ -1,8 +1,10 @@
 //! The command line. What it promises (options, exit codes, JSON on standard output) is a contract.
 
 mod data;
+mod runs;
 
 pub use data::*;
+pub use runs::*;
 
 use crate::id::RunId;
 use clap::{ArgGroup, Args, Parser, Subcommand};
@@ -45,6 +47,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Write a run's policy and reward model as files that other software loads.
     Export(ExportArgs),
+    /// Take runs from lab to lab, each as one file.
+    Runs(RunsArgs),
     /// List the devices that can be computed on.
     Devices(DevicesArgs),
     /// Measure how fast this machine trains and generates.

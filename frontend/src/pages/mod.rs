@@ -1,6 +1,7 @@
 //! The pages, each with the pieces that only it has. A page imports parts and `state`, never another page; what two pages
-//! need is a part.
+//! need is a part, or, where it asks for something, `carry`.
 
+pub mod carry;
 pub mod configure;
 pub mod home;
 pub mod not_found;

@@ -1,5 +1,6 @@
 //! The page that is not there.
 
+use crate::source::at;
 use leptos::prelude::*;
 
 /// Says so, and where to go.
@@ -9,7 +10,7 @@ pub fn NotFound() -> impl IntoView {
         <section class="card narrow" id="not-found">
             <h1>"There is no page at this address"</h1>
             <p class="muted">"A run's address is /runs/ and its id. All runs are listed on the first page."</p>
-            <p><a class="button" href="/">"Go to the first page"</a></p>
+            <p><a class="button" href=at("/")>"Go to the first page"</a></p>
         </section>
     }
 }

@@ -13,7 +13,8 @@ pub mod settings;
 
 pub use difference::{Difference, differences};
 pub use models::{
-    BaseConfig, ClassWeights, DeviceChoice, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig, TaskKind,
+    BaseConfig, ClassWeights, DeviceChoice, FOLDS, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig,
+    TaskKind,
 };
 pub use policy::{
     Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,

@@ -41,6 +41,9 @@ pub enum TaskKind {
     Ratings,
 }
 
+/// Folds of a cross-validation.
+pub const FOLDS: usize = 5;
+
 /// Which task a run is about, and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,6 +54,9 @@ pub struct TaskConfig {
     /// Of imported ratings, whether training sees every rater's label, as often as it was given, instead of the one that they make
     /// together: soft labels. Validation and test keep the one.
     pub every_rater: bool,
+    /// Of imported ratings, the fold of a cross-validation whose prompts are the test split, from 1 to [`FOLDS`]; 0 keeps the splits of
+    /// the import.
+    pub fold: usize,
     /// Topics of the built-in world that there are questions about, from 22 to 60: the more, the more there is to know.
     pub topics: usize,
     /// Question-answer rows generated, before duplicates are dropped.
@@ -71,6 +77,7 @@ impl Default for TaskConfig {
             kind: TaskKind::World,
             name: String::new(),
             every_rater: false,
+            fold: 0,
             topics: 60,
             rows: 60_000,
             label_noise: 0.0,

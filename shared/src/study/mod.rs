@@ -10,7 +10,7 @@ mod shipped;
 mod state;
 
 pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
-pub use programme::{PROGRAMME, Table, best, study as programme_study};
+pub use programme::{ON_REQUEST, PROGRAMME, Table, best, study as programme_study};
 pub use results::{FrontAxes, METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate, front_axes};
 pub use shipped::{PRESETS, preset, preset_list};
 pub use state::{StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};

@@ -12,8 +12,23 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 8] =
-    ["methods-tuning", "methods", "optimisers-tuning", "optimisers", "stages", "mappings", "reward-size", "labels"];
+pub const PROGRAMME: [&str; 9] = [
+    "methods-tuning",
+    "methods",
+    "optimisers-tuning",
+    "optimisers",
+    "stages",
+    "mappings",
+    "reward-size",
+    "labels",
+    "methods-long",
+];
+
+/// Studies of the programme that are only done when they are named: this one takes longer than all others together.
+pub const ON_REQUEST: [&str; 1] = ["methods-long"];
+
+/// By how much the budget of `methods-long` is larger.
+const LONGER: usize = 10;
 
 /// What stands between a method's name and a setting's in the labels of a tuning study.
 const APART: &str = " · ";
@@ -70,6 +85,18 @@ pub fn study(
             }
             let question = "Does one tag-steered policy beat the methods that train many, at an equal budget?";
             let axes = vec![Axis { name: "method".into(), variants }];
+            Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
+        }
+        "methods-long" => {
+            let mut base = base;
+            base.policy.passes = base.policy.passes.map(|passes| passes * LONGER as f64);
+            base.policy.iterations *= LONGER;
+            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
+            let rivals = [Method::Moslim, Method::Morlhf, Method::RewardedSoups, Method::RicClass];
+            let variants =
+                rivals.iter().flat_map(|m| chosen(m.title(), &tries, results, &[Table::Fronts, Table::Control])).collect();
+            let axes = vec![Axis { name: "method".into(), variants }];
+            let question = "Who is ahead at ten times the budget?";
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }
         "optimisers" => {
@@ -202,7 +229,7 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
     out
 }
 
-/// Four tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
+/// Six tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
 fn optimizer_tries() -> Vec<Variant> {
     use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
     let mut out = Vec::new();
@@ -215,6 +242,8 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("5e-4, KL 0.05", set(5e-4, beta, 0.05)),
                 ("1e-3, KL 0.1", set(1e-3, beta, 0.1)),
                 ("5e-4, KL 0.025", set(5e-4, beta, 0.025)),
+                ("2e-3, KL 0.05", set(2e-3, beta, 0.05)),
+                ("2e-3, KL 0.1", set(2e-3, beta, 0.1)),
             ],
             // GRPO's advantages are about 2.5 times as large, and its KL coefficient with them.
             Grpo | DrGrpo => vec![
@@ -226,30 +255,47 @@ fn optimizer_tries() -> Vec<Variant> {
                     own.push(("policy.kl_penalty", json!("k2_loss")));
                     own
                 }),
+                // Advantages that no deviation divides are smaller; those that one does drift further from the reference.
+                match optimizer {
+                    Grpo => ("1e-3, KL 0.25", set(1e-3, beta, 0.25)),
+                    _ => ("2e-3, KL 0.125", set(2e-3, beta, 0.125)),
+                },
+                match optimizer {
+                    Grpo => ("2e-3, KL 0.25", set(2e-3, beta, 0.25)),
+                    _ => ("4e-3, KL 0.125", set(4e-3, beta, 0.125)),
+                },
             ],
             Dapo => vec![
                 ("5e-4", set(5e-4, "policy.clip_high", 0.28)),
                 ("3e-4", set(3e-4, "policy.clip_high", 0.28)),
                 ("2e-4", set(2e-4, "policy.clip_high", 0.28)),
                 ("3e-4, symmetric clip", set(3e-4, "policy.clip_high", 0.2)),
+                ("4e-4", set(4e-4, "policy.clip_high", 0.28)),
+                ("5e-4, symmetric clip", set(5e-4, "policy.clip_high", 0.2)),
             ],
             OnlineDpo => vec![
                 ("5e-4, beta 0.3", set(5e-4, dpo, 0.3)),
                 ("2e-4, beta 0.3", set(2e-4, dpo, 0.3)),
                 ("5e-4, beta 0.1", set(5e-4, dpo, 0.1)),
                 ("5e-4, beta 1", set(5e-4, dpo, 1.0)),
+                ("1e-3, beta 0.1", set(1e-3, dpo, 0.1)),
+                ("2e-3, beta 0.1", set(2e-3, dpo, 0.1)),
             ],
             // The paper's sums beside the means of the field's libraries.
             OnlineIpo => {
-                [("5e-4, sums, beta 0.1", 0.1, false), ("5e-4, means, beta 0.5", 0.5, true), ("5e-4, means, beta 1", 1.0, true)]
-                    .into_iter()
-                    .chain([("5e-4, means, beta 2", 2.0, true)])
-                    .map(|(label, value, mean)| {
-                        let mut own = set(5e-4, dpo, value);
-                        own.push(("policy.dpo.mean_log_probs", json!(mean)));
-                        (label, own)
-                    })
-                    .collect()
+                let ipo = |label, rate, value: f64, mean: bool| {
+                    let mut own = set(rate, dpo, value);
+                    own.push(("policy.dpo.mean_log_probs", json!(mean)));
+                    (label, own)
+                };
+                vec![
+                    ipo("5e-4, sums, beta 0.1", 5e-4, 0.1, false),
+                    ipo("5e-4, means, beta 0.5", 5e-4, 0.5, true),
+                    ipo("5e-4, means, beta 1", 5e-4, 1.0, true),
+                    ipo("5e-4, means, beta 2", 5e-4, 2.0, true),
+                    ipo("1e-3, means, beta 0.5", 1e-3, 0.5, true),
+                    ipo("2e-3, means, beta 0.5", 2e-3, 0.5, true),
+                ]
             }
         };
         if matches!(optimizer, OnlineDpo | OnlineIpo) {
@@ -303,6 +349,9 @@ mod tests {
             study.axes[0].variants.iter().find(|v| v.label == label).unwrap().set["method.ric.learning_rate"].clone()
         };
         assert_eq!((rate("RiC"), rate("RiC, tuned for control")), (json!(0.001), json!(0.004)));
+        let long = super::study("methods-long", &base, &[1, 2], 4, &done).unwrap();
+        let budget = |study: &StudyConfig| (study.base.policy.passes.unwrap(), study.base.policy.iterations);
+        assert_eq!(budget(&long), (10.0 * budget(&study).0, 10 * budget(&study).1));
     }
 
     #[test]
@@ -310,7 +359,7 @@ mod tests {
         let base = crate::presets::find("quick").unwrap().config;
         for (id, names, tries) in [
             ("methods-tuning", [&Method::ALL.map(Method::title)[..], &[MOC]].concat(), 8),
-            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 4),
+            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 6),
         ] {
             let study = study(id, &base, &[1], 4, &BTreeMap::new()).unwrap();
             assert_eq!((study.base.evaluation.split, study.seeds.as_slice()), (EvaluationSplit::Validation, &[4][..]));

@@ -121,7 +121,7 @@ impl Task {
         Ok(match config.kind {
             TaskKind::World => world::task(config),
             TaskKind::Style => style::task(),
-            TaskKind::Ratings => ratings::task(&config.name, config.every_rater, read)?,
+            TaskKind::Ratings => ratings::task(config, read)?,
         })
     }
 

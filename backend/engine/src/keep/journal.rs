@@ -23,15 +23,10 @@ struct ReadLine {
     body: EventBody,
 }
 
-/// Milliseconds since the Unix epoch; 0 for a clock set before it, or where there is none.
+/// Milliseconds since the Unix epoch; 0 for a clock set before it.
 pub fn now_ms() -> u64 {
-    #[cfg(target_family = "wasm")]
-    return 0;
-    #[cfg(not(target_family = "wasm"))]
-    {
-        let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-    }
+    let elapsed = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Appends events.

@@ -4,10 +4,12 @@
 
 pub mod bundle;
 pub mod cache;
+pub mod carried;
 pub mod checkpoint;
 pub mod files;
 mod job;
 pub mod journal;
+pub mod log;
 pub mod models;
 
 pub use files::write_atomically;

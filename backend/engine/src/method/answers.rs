@@ -8,6 +8,7 @@ use crate::keep::Job;
 use crate::keep::cache::{Cache, Entry};
 use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
+use crate::model::kernels::Kernels;
 use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit, stream};
 use crate::text::{Manner, Said};
@@ -17,10 +18,13 @@ use moslim_shared::preference::Preference;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use std::time::Instant;
+use web_time::Instant;
 
-/// Prompts that are answered in one step.
-const TOGETHER: usize = 32;
+/// Prompts that are answered in one step: so few that a person sees it move, so many that a GPU is busy.
+const fn together<B: Kernels>() -> usize {
+    if B::THREADED { 32 } else { 256 }
+}
+
 /// Of ten answers, one is to a validation question and one to a test question.
 const TENTHS: usize = 10;
 /// Share of the prompts that wish for nothing.
@@ -42,7 +46,8 @@ pub fn answers<B: TrainBackend>(
     let Some(gold) = setting.gold.as_deref() else {
         return Err(Unfit(format!("task.kind: {} has neither rows nor rules to grade answers", setting.task.name)).into());
     };
-    let total = c.task.rows.div_ceil(TOGETHER);
+    let together = together::<B>();
+    let total = c.task.rows.div_ceil(together);
     let inputs =
         (&setting.task.fingerprint, key, c.task.rows, c.task.seed, c.base.temperature, c.policy.max_new_tokens, device_name);
     let plan = Plan {
@@ -63,9 +68,9 @@ pub fn answers<B: TrainBackend>(
     let splits = [&corpus.train_questions, &corpus.validation_questions, &corpus.test_questions];
     while let Some(step) = driver.next(progress, || Ok(Vec::new()))? {
         let rng = &mut stream(c.task.seed, Stage::Answers, step);
-        let mut asked = Vec::with_capacity(TOGETHER);
-        let mut prompts = Vec::with_capacity(TOGETHER);
-        for n in 0..TOGETHER.min(c.task.rows - step * TOGETHER) {
+        let mut asked = Vec::with_capacity(together);
+        let mut prompts = Vec::with_capacity(together);
+        for n in 0..together.min(c.task.rows - step * together) {
             let split = (n % TENTHS).saturating_sub(TENTHS - splits.len());
             let question = &splits[split][rng.random_range(0..splits[split].len())];
             let (preference, manner) = wish(setting, rng);
@@ -82,7 +87,7 @@ pub fn answers<B: TrainBackend>(
                 driver.state.push((split, Row { question: question.text.clone(), answer, labels, part: question.part }));
             }
         }
-        progress.emit(EventBody::Answering { done: ((step + 1) * TOGETHER).min(c.task.rows), total: c.task.rows });
+        progress.emit(EventBody::Answering { done: ((step + 1) * together).min(c.task.rows), total: c.task.rows });
     }
     let rows = std::mem::take(&mut driver.state);
     let entry = Entry { seconds: driver.seconds(), ..Default::default() };

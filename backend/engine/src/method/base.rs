@@ -6,6 +6,7 @@ use crate::keep::cache::Cache;
 use crate::keep::models::{KnownModel, Models};
 use crate::model::TrainBackend;
 use crate::model::adapter::AdapterConfig;
+use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
 use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
@@ -35,6 +36,11 @@ impl Base {
         let root = job.files.folder().context("an off-the-shelf model needs a lab on a disk")?;
         let (known, files) = Models::of(root).open(name).map_err(|e| Unfit(format!("base.{e:#}")))?;
         Ok(Some(Self { known, files }))
+    }
+
+    /// What it is made of.
+    pub fn architecture(&self) -> &Architecture {
+        &self.files.architecture
     }
 
     /// Its tokenizer, as a `tokenizer.json`.

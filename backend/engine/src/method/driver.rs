@@ -9,7 +9,8 @@ use anyhow::Result;
 use moslim_shared::event::{EventBody, Part, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// A stage under way, or one part of it.
 pub struct Driver<'a, S> {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use moslim_shared::config::{EvaluationSplit, RunConfig};
 use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::summary::{Answerer, ControlSummary, FrontReport, Grader};
-use std::time::Instant;
+use web_time::Instant;
 
 /// What a method offers, tried on training questions; `each` is told how many answers are done, and may stop it.
 ///

@@ -28,6 +28,7 @@ pub use moslim::{Actors, roll_out};
 use crate::data::Task;
 use crate::keep::Job;
 use crate::model::TrainBackend;
+use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::packed::fit_pieces;
 use crate::progress::{Progress, Unfit};
@@ -74,10 +75,18 @@ pub fn run<B: TrainBackend>(
             format!("{rows} rows and {questions} questions are longer than the context of {context} tokens, and are left out");
         progress.emit(EventBody::Note { text });
     }
+    let models = match &base {
+        Some(base) => vec![base.architecture().clone()],
+        None => {
+            let vocabulary = setting.tokenizer.vocabulary();
+            [&config.model, &config.reward_trunk].map(|c| Architecture::own(c, vocabulary, vocabulary)).to_vec()
+        }
+    };
     if let Some(free) = free_memory(&name)
-        && let Some(tokens) = fit_pieces::<B>(&[&config.model, &config.reward_trunk], setting.tokenizer.vocabulary(), free)
+        && let Some([tokens, rows]) = fit_pieces::<B>(&models, config.model.context, free)
     {
-        let text = format!("{} MiB of the device are free; it computes {tokens} tokens at a time", free >> 20);
+        let free = free >> 20;
+        let text = format!("{free} MiB of the device are free; it computes {tokens} tokens and samples {rows} answers at a time");
         progress.emit(EventBody::Note { text });
     }
     progress.check()?;

@@ -22,7 +22,7 @@ use moslim_shared::mapping::{Pooling, RewardStatistics};
 use moslim_shared::method::Budget;
 use moslim_shared::summary::{KlPoint, PolicySummary, Work};
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use web_time::Instant;
 
 /// Samples over which an adaptive KL coefficient may change by a fifth.
 const KL_HORIZON: f64 = 2_000.0;

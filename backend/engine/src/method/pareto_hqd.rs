@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::event::Stage;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Trains a policy for every trade-off.
 ///

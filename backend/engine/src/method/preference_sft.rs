@@ -13,7 +13,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use anyhow::Result;
 use moslim_shared::event::Stage;
-use std::time::Instant;
+use web_time::Instant;
 
 pub use super::scored::Trial;
 

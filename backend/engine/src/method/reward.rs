@@ -22,7 +22,7 @@ use moslim_shared::event::{EventBody, Part, Stage};
 use moslim_shared::mapping::RewardStatistics;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::RewardModelReport;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Reference answers over which the reward statistics are taken.
 const REFERENCE_ROWS: usize = 2048;

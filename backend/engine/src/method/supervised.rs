@@ -17,7 +17,8 @@ use burn::prelude::*;
 use burn_store::ModuleSnapshot;
 use moslim_shared::config::SupervisedConfig;
 use moslim_shared::event::{EventBody, Part, Stage};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Weight decay of the supervised stages.
 pub const WEIGHT_DECAY: f32 = 0.01;

@@ -2,10 +2,11 @@
 //! the work shrinks with them.
 
 use super::kernels::{Kernels, cpu::sampling_weights};
-use super::packed::{Group, Packed, even_pieces, map};
+use super::packed::{Group, Packed, even_pieces, map, rows_together};
 use super::transformer::{Transformer, index_tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rayon::prelude::*;
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -31,11 +32,6 @@ pub struct Answer {
     pub entropies: Vec<f32>,
     /// Whether it ended by itself.
     pub ended: bool,
-}
-
-/// Most answers that one thread samples together; on a GPU, answers that are sampled at once.
-const fn rows_together<B: Kernels>() -> usize {
-    if B::THREADED { 64 } else { 4096 }
 }
 
 /// Samples `samples` answers to each prompt; answers to one prompt are neighbours, in the order of the prompts.
@@ -97,9 +93,15 @@ fn sample_rows<B: Kernels>(
     loop {
         let mut values: Vec<f32> = logits.into_data().to_vec().expect("logits are f32");
         let outputs = values.len() / active.len();
+        let uniform: Vec<f32> = active.iter().map(|&at| rngs[at].random()).collect();
+        let draw = |(logits, &uniform): (&mut [f32], &f32)| draw(logits, sampling, uniform);
+        // A thread that samples a piece draws for it, too; for the thousands of answers of a GPU's batch, all cores do.
+        let drawn: Vec<Drawn> = match B::THREADED {
+            true => values.chunks_exact_mut(outputs).zip(&uniform).map(draw).collect(),
+            false => values.par_chunks_exact_mut(outputs).zip(&uniform).map(draw).collect(),
+        };
         let (mut kept, mut tokens) = (Vec::new(), Vec::new());
-        for (row, (logits, &at)) in values.chunks_exact_mut(outputs).zip(&active).enumerate() {
-            let drawn = draw(logits, sampling.temperature, sampling.top_p, &mut rngs[at]);
+        for (row, (drawn, &at)) in drawn.into_iter().zip(&active).enumerate() {
             let answer = &mut answers[at];
             answer.tokens.push(drawn.token);
             answer.log_probs.push(drawn.log_prob);
@@ -128,10 +130,10 @@ struct Drawn {
     entropy: f32,
 }
 
-/// Draws a token. `logits` are used up.
-fn draw(logits: &mut [f32], temperature: f64, top_p: f64, rng: &mut StdRng) -> Drawn {
-    let greedy = temperature == 0.0;
-    let scale = if greedy { 1.0 } else { 1.0 / temperature as f32 };
+/// The token at `uniform`, in [0, 1), of the distribution. `logits` are used up.
+fn draw(logits: &mut [f32], sampling: &Sampling, uniform: f32) -> Drawn {
+    let (greedy, top_p) = (sampling.temperature == 0.0, sampling.top_p);
+    let scale = if greedy { 1.0 } else { 1.0 / sampling.temperature as f32 };
     let best = greedy.then(|| (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }));
     let (total, mean) = sampling_weights(logits, scale);
     let weights = logits;
@@ -140,7 +142,7 @@ fn draw(logits: &mut [f32], temperature: f64, top_p: f64, rng: &mut StdRng) -> D
         if top_p < 1.0 {
             mass = keep_nucleus(weights, top_p as f32 * total);
         }
-        let mut left = rng.random::<f32>() * mass;
+        let mut left = uniform * mass;
         let mut chosen = weights.iter().rposition(|&w| w > 0.0).unwrap_or(0);
         for (i, &w) in weights.iter().enumerate() {
             left -= w;
@@ -214,7 +216,7 @@ mod tests {
     fn drawing_follows_the_distribution_and_top_p_cuts_its_tail() {
         let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY];
         let mut rng = StdRng::seed_from_u64(1);
-        let draws: Vec<Drawn> = (0..4_000).map(|_| draw(&mut logits.clone(), 1.0, 1.0, &mut rng)).collect();
+        let draws: Vec<Drawn> = (0..4_000).map(|_| draw(&mut logits.clone(), &SAMPLING, rng.random())).collect();
         let share = draws.iter().filter(|d| d.token == 1).count() as f64 / 4_000.0;
         assert!((share - 0.75).abs() < 0.03, "{share}");
         assert!(
@@ -223,9 +225,9 @@ mod tests {
                 .all(|d| d.token != 2 && (d.log_prob - if d.token == 1 { 0.75f32.ln() } else { 0.25f32.ln() }).abs() < 1e-5)
         );
         let entropy = -(0.75f32 * 0.75f32.ln() + 0.25 * 0.25f32.ln());
-        let cut = draw(&mut [0.0, 3f32.ln(), -50.0], 1.0, 0.7, &mut rng);
+        let cut = draw(&mut [0.0, 3f32.ln(), -50.0], &Sampling { top_p: 0.7, ..SAMPLING }, rng.random());
         assert_eq!(cut.token, 1);
         assert!((cut.entropy - entropy).abs() < 1e-5);
-        assert_eq!(draw(&mut logits.clone(), 0.0, 1.0, &mut rng).token, 1);
+        assert_eq!(draw(&mut logits.clone(), &Sampling { temperature: 0.0, ..SAMPLING }, rng.random()).token, 1);
     }
 }

@@ -3,9 +3,9 @@
 //! A group is a prompt followed by answers to it. Every answer attends to the prompt and to itself, never to its
 //! neighbours, so eight answers to one prompt cost one reading of the prompt.
 
+use super::architecture::Architecture;
 use super::kernels::Kernels;
 use super::span::Span;
-use moslim_shared::config::ModelConfig;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,32 +78,57 @@ fn piece_tokens<B: Kernels>() -> usize {
     }
 }
 
-/// Makes pieces so large that training the largest of `models` on one takes at most half of `free` bytes of the device's memory,
-/// and tells how large; `None` on the CPU. A power of two, so that a little more or less free memory changes nothing. For the
-/// whole process: it trains one run.
-pub fn fit_pieces<B: Kernels>(models: &[&ModelConfig], outputs: usize, free: u64) -> Option<usize> {
+/// Answers that are sampled at once on such devices; 0 until [`fit_pieces`] has set it.
+static FITTED_ROWS: AtomicUsize = AtomicUsize::new(0);
+
+/// Most answers that are sampled at once; on the CPU, by one thread.
+pub fn rows_together<B: Kernels>() -> usize {
+    match FITTED_ROWS.load(Ordering::Relaxed) {
+        n if n > 0 && !B::THREADED => n,
+        _ => B::CHUNK_ROWS,
+    }
+}
+
+/// Makes pieces so large that training the largest of `models`, which read at most `context` tokens, on one takes at most half of `free`
+/// bytes of the device's memory, and sampling no more; tells how many tokens and how many answers; `None` on the CPU. Powers of
+/// two, so that a little more or less free memory changes nothing. For the whole process: it trains one run.
+pub fn fit_pieces<B: Kernels>(models: &[Architecture], context: usize, free: u64) -> Option<[usize; 2]> {
     if B::THREADED {
         return None;
     }
-    let most = models.iter().map(|config| training_bytes(config, outputs)).max()?;
-    let tokens = (free as usize / 2 / most).clamp(SMALLEST_PIECE, LARGEST_PIECE);
-    let tokens = 1 << tokens.ilog2();
+    let fitted = |bytes: fn(&Architecture, usize) -> usize, least: usize, most: usize| {
+        let largest = models.iter().map(|model| bytes(model, context)).max()?;
+        Some(1 << (free as usize / 2 / largest).clamp(least, most).ilog2())
+    };
+    let tokens = fitted(training_bytes, SMALLEST_PIECE, LARGEST_PIECE)?;
+    let rows = fitted(sampling_bytes, FEWEST_ROWS, MOST_ROWS)?;
     FITTED.store(tokens, Ordering::Relaxed);
-    Some(tokens)
+    FITTED_ROWS.store(rows, Ordering::Relaxed);
+    Some([tokens, rows])
 }
 
 /// Fewest and most tokens of a fitted piece.
 const SMALLEST_PIECE: usize = 512;
 const LARGEST_PIECE: usize = 1 << 17;
 
+/// Fewest and most answers that are sampled at once on a device with a memory of its own.
+const FEWEST_ROWS: usize = 8;
+const MOST_ROWS: usize = 4096;
+
 /// Bytes that one token takes while a model is trained with burn's own operations, roughly: what every operation keeps for
 /// its gradient. The gradients on their way, weights and optimiser have the other half of the memory.
-fn training_bytes(config: &ModelConfig, outputs: usize) -> usize {
-    let qkv = config.d_model + 2 * config.kv_heads * (config.d_model / config.heads);
+fn training_bytes(model: &Architecture, context: usize) -> usize {
     // Scores before and after the mask and after the softmax, for keys that fill half the context.
-    let scores = 3 * config.heads * config.context / 2;
-    let layer = 10 * config.d_model + 4 * qkv + 8 * config.d_ff + scores;
-    4 * (config.layers * layer + 3 * outputs)
+    let scores = 3 * model.heads * context / 2;
+    let layer = 10 * model.d_model + 4 * model.qkv_dim() + 8 * model.d_ff + scores;
+    4 * (model.layers * layer + 3 * model.outputs)
+}
+
+/// Bytes that one answer takes while it is sampled, roughly: keys and values of a whole context, which are copied as they grow, and
+/// the scores of the next token.
+fn sampling_bytes(model: &Architecture, context: usize) -> usize {
+    let keys_and_values = 2 * model.kv_heads * model.head_dim * context;
+    4 * (2 * model.layers * keys_and_values + 3 * model.outputs)
 }
 
 /// Cuts `items` into consecutive chunks of nearly equal size, at most about a piece's tokens each (`tokens(item)`).
@@ -151,6 +176,7 @@ pub fn map<B: Kernels, M: Clone + Send, T: Send, R: Send>(model: &M, work: Vec<T
 mod tests {
     use super::*;
     use burn::backend::Flex;
+    use moslim_shared::config::ModelConfig;
 
     #[test]
     fn groups_are_laid_end_to_end() {
@@ -164,13 +190,16 @@ mod tests {
 
     #[test]
     fn pieces_are_as_large_as_memory_allows() {
-        let small = ModelConfig::default();
-        let large =
+        let small = Architecture::own(&ModelConfig::default(), 640, 640);
+        let config =
             ModelConfig { layers: 30, d_model: 576, heads: 9, kv_heads: 3, d_ff: 1536, context: 256, ..Default::default() };
-        assert!(training_bytes(&large, 49_152) > 20 * training_bytes(&small, 640));
+        let large = Architecture::own(&config, 49_152, 49_152);
+        assert!(training_bytes(&large, 256) > 20 * training_bytes(&small, 256));
         // 8 x 256 tokens of 135 M weights fit into half of 16 GiB.
-        assert!(2048 * training_bytes(&large, 49_152) < 8 << 30, "{}", training_bytes(&large, 49_152));
-        assert_eq!(fit_pieces::<Flex>(&[&small], 640, 1 << 34), None, "the CPU keeps its pieces");
+        assert!(2048 * training_bytes(&large, 256) < 8 << 30, "{}", training_bytes(&large, 256));
+        // Keys and values of 256 tokens in 30 layers, three heads of 64 each, f32, twice, beside three times the scores.
+        assert_eq!(sampling_bytes(&large, 256), 2 * 4 * 30 * 2 * 3 * 64 * 256 + 3 * 4 * 49_152);
+        assert_eq!(fit_pieces::<Flex>(&[small], 256, 1 << 34), None, "the CPU keeps its pieces");
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn find_cuda() -> Finding {
     return missing("this build has no CUDA backend; build with --features cuda".into());
     #[cfg(feature = "cuda")]
     {
+        keep_kernels();
         // The driver library is loaded on first use, and its absence is a panic there.
         let found = quietly(|| {
             use burn::tensor::{Tensor, TensorData};
@@ -91,6 +92,22 @@ fn find_cuda() -> Finding {
             None => missing("no NVIDIA driver answers".into()),
         }
     }
+}
+
+/// Keeps compiled kernels in the user's cache: every run is a process of its own, and would compile them anew.
+#[cfg(feature = "cuda")]
+fn keep_kernels() {
+    use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        let folder = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+        let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        if let (None, Some(cache)) = (&config.compilation.cache, cache) {
+            config.compilation.cache = Some(CacheConfig::File(cache.join("moslim-lab")));
+        }
+        CubeClRuntimeConfig::set(config);
+    });
 }
 
 #[cfg(feature = "cuda")]

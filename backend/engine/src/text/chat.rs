@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
-use std::time::{SystemTime, UNIX_EPOCH};
+use web_time::{SystemTime, UNIX_EPOCH};
 
 /// Steps that a template may take: a hundred times what the longest ones need for a conversation.
 const FUEL: u64 = 1_000_000;

@@ -2,14 +2,19 @@
 
 use crate::api::{Body, Id, finish};
 use crate::error::Error;
+use crate::id::RunId;
 use crate::state::Shared;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use moslim_engine::keep::carried;
+use moslim_engine::keep::files::Disk;
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{About, Event, RunInfo};
+use moslim_shared::event::{About, Event, RunInfo, RunStatus};
 use serde::Deserialize;
 use std::collections::HashSet;
 
@@ -17,12 +22,17 @@ use std::collections::HashSet;
 const DEFAULT_EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;
 
+/// Bytes of a run's file that may be sent here.
+const LARGEST_FILE: usize = 256 << 20;
+
 /// Routes of runs.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1/runs", get(list).post(start))
         .route("/api/v1/runs/{id}", get(one))
         .route("/api/v1/runs/{id}/events", get(events))
+        .route("/api/v1/runs/{id}/file", get(pack))
+        .route("/api/v1/run-files", post(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
         .route("/api/v1/runs/{id}/cancel", post(cancel))
         .route("/api/v1/runs/{id}/resume", post(resume))
         .route("/api/v1/runs/{id}/about", put(describe))
@@ -99,6 +109,36 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
+}
+
+/// Everything about a run that does not train, as one file.
+async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse, Error> {
+    let run = app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
+    if run.status == RunStatus::Running {
+        return Err(Error::Conflict(format!("run {id} is training; wait for it or cancel it")));
+    }
+    let name = format!("attachment; filename=\"{id}.{}\"", carried::ENDING);
+    let read = move || carried::pack_run(&Disk(app.data.root().into()), id.as_str());
+    let bytes = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
+    let kind = "application/octet-stream".to_string();
+    Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], bytes))
+}
+
+/// Adds a run that another lab has packed.
+async fn open(State(app): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let bytes = bytes.map_err(|_| Error::TooLarge(format!("the file is larger than {LARGEST_FILE} bytes, or was cut off")))?;
+    let run = finish(async move {
+        let opened = tokio::task::spawn_blocking(move || {
+            let id =
+                carried::unpack_run(&Disk(app.data.root().into()), &bytes).map_err(|e| Error::BadRequest(format!("{e:#}")))?;
+            let id: RunId = id.parse().map_err(Error::BadRequest)?;
+            app.follower.look(&id);
+            app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+        });
+        opened.await.map_err(anyhow::Error::from)?
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(run)))
 }
 
 async fn describe(State(app): State<Shared>, Id(id): Id, Body(about): Body<About>) -> Result<Json<RunInfo>, Error> {

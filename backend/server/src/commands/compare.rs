@@ -10,7 +10,7 @@ use crate::folder::write_file;
 use crate::launch::Local;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
-use moslim_shared::study::{METRICS, PROGRAMME, StudyConfig, StudyResults, programme_study};
+use moslim_shared::study::{METRICS, ON_REQUEST, PROGRAMME, StudyConfig, StudyResults, programme_study};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let launcher = Local::new()?;
     let mut done: BTreeMap<String, StudyResults> = BTreeMap::new();
     for (n, id) in PROGRAMME.iter().enumerate() {
-        let wanted = args.only.as_ref().is_none_or(|only| only.iter().any(|o| o == id));
+        let wanted = match &args.only {
+            Some(only) => only.iter().any(|o| o == id),
+            None => !ON_REQUEST.contains(id),
+        };
         let Some(config) = programme_study(id, &base, &seeds, args.tuning_seed, &done) else {
             if wanted {
                 let before = id.to_string() + "-tuning";

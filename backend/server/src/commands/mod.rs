@@ -10,6 +10,7 @@ mod import;
 mod models;
 mod rate;
 mod reindex;
+mod runs;
 mod score;
 mod serve;
 mod stop;
@@ -17,7 +18,7 @@ mod study;
 mod train;
 mod worker;
 
-use crate::cli::{Cli, Command, DataCommand, SourceArgs};
+use crate::cli::{Cli, Command, DataCommand, RunsCommand, SourceArgs};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use moslim_shared::objective::Objective;
@@ -42,6 +43,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Runs(args) => match &args.command {
+            RunsCommand::Pack(args) => runs::pack(args),
+            RunsCommand::Open(args) => runs::open(args),
+        },
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Rate(args) => rate::run(&args),

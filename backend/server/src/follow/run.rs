@@ -30,19 +30,7 @@ pub struct Followed {
 
 impl Followed {
     pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
-        let info = RunInfo {
-            id: id.to_string(),
-            name: config.name.clone(),
-            preset: config.preset.clone(),
-            seed: config.seed,
-            status: RunStatus::Interrupted,
-            created,
-            last_seq: 0,
-            message: "it has not begun; resume it to begin".into(),
-            config: config.clone(),
-            summary: None,
-            about: About::default(),
-        };
+        let info = RunInfo::new(id.as_str(), config, created);
         Self { info, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
     }
 
@@ -82,25 +70,14 @@ impl Followed {
         // A line is {"time":N,"body":{"kind":...; its kind is near its start.
         let head = String::from_utf8_lossy(&line[..line.len().min(64)]);
         let is = |kind: &str| head.contains(kind);
-        if is("\"body\":{\"started\"") {
+        if ["started", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
             let event = journal::read_line(self.info.last_seq, line);
-            if let EventBody::Started { config, .. } = event.body {
-                (self.info.name, self.info.preset, self.info.seed) = (config.name.clone(), config.preset.clone(), config.seed);
-                self.info.config = config;
-                if self.info.last_seq == 1 {
-                    self.info.created = event.time;
-                }
+            self.info.hear(&event);
+            match event.body {
+                EventBody::Started { .. } => (self.started, self.ending) = (None, None),
+                EventBody::Ended { outcome, message } => self.ending = Some((outcome, message)),
+                _ => {}
             }
-            (self.info.status, self.info.message, self.started) = (RunStatus::Running, String::new(), None);
-            self.ending = None;
-        } else if is("\"body\":{\"summary\"") {
-            if let EventBody::Summary { summary } = journal::read_line(self.info.last_seq, line).body {
-                self.info.summary = Some(summary);
-            }
-        } else if is("\"body\":{\"ended\"")
-            && let EventBody::Ended { outcome, message } = journal::read_line(self.info.last_seq, line).body
-        {
-            self.ending = Some((outcome, message));
         } else if self.info.last_seq == 1 {
             self.info.status = RunStatus::Running;
         }

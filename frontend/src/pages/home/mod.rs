@@ -8,6 +8,7 @@ mod runs;
 use crate::api;
 use crate::pages::home::demo::Demo;
 use crate::pages::home::runs::Runs;
+use crate::source::{at, is_tab};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
@@ -38,15 +39,20 @@ const STEPS: [(&str, &str, &str); 5] = [
     ),
 ];
 
+/// The preset of the demo: what trains in a tab has one thread.
+fn demo_preset() -> &'static str {
+    if is_tab() { "tab" } else { "quick" }
+}
+
 /// The page.
 #[component]
 pub fn Home() -> impl IntoView {
     let (query, navigate) = (use_query_map(), use_navigate());
-    let wished = Memo::new(move |_| query.with(|q| q.get("preset")).unwrap_or_else(|| "quick".to_string()));
+    let wished = Memo::new(move |_| query.with(|q| q.get("preset")).unwrap_or_else(|| demo_preset().to_string()));
     let starting = RwSignal::new(false);
     let failure = RwSignal::new(String::new());
     let start = move |_| {
-        let Some(preset) = presets::find(&wished.get_untracked()).or_else(|| presets::find("quick")) else { return };
+        let Some(preset) = presets::find(&wished.get_untracked()).or_else(|| presets::find(demo_preset())) else { return };
         if starting.get_untracked() {
             return;
         }
@@ -96,16 +102,16 @@ pub fn Home() -> impl IntoView {
                 >
                     {move || if starting.get() { "Starting…" } else { "Start the demo" }}
                 </button>
-                <a class="button" href="/configure">"Configure a run"</a>
+                <a class="button" href=at("/configure")>"Configure a run"</a>
             </p>
             <p class="hint" id="demo-preset">
                 {move || {
-                    let preset = presets::find(&wished.get()).or_else(|| presets::find("quick"));
+                    let preset = presets::find(&wished.get()).or_else(|| presets::find(demo_preset()));
                     preset.map(|p| format!("Preset {}: {}", p.id, p.description)).unwrap_or_default()
                 }}
             </p>
             <p class="note" class:gone=move || presets::find(&wished.get()).is_some()>
-                {move || format!("There is no preset called \"{}\"; the button starts quick.", wished.get())}
+                {move || format!("There is no preset called \"{}\"; the button starts {}.", wished.get(), demo_preset())}
             </p>
             <div class="card banner error" role="alert" class:gone=move || failure.with(String::is_empty)>
                 <p>{move || failure.get()}</p>

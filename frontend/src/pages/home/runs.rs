@@ -1,8 +1,10 @@
 //! The list of runs.
 
 use crate::api::{self, Failure};
+use crate::pages::carry::OpenRun;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::source::at;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::event::RunInfo;
@@ -24,6 +26,7 @@ pub fn Runs() -> impl IntoView {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
             {move || known.with(|k| list(k, known))}
+            <OpenRun/>
         </section>
     }
 }
@@ -67,7 +70,7 @@ fn row(run: &RunInfo) -> impl IntoView + use<> {
     let status = format::status(run.status);
     view! {
         <li>
-            <a class="run" href=format!("/runs/{}", run.id) data-run=run.id.clone()>
+            <a class="run" href=at(&format!("/runs/{}", run.id)) data-run=run.id.clone()>
                 <span class="run-name"><b>{name}</b><span class="hint">{run.preset.clone()}</span></span>
                 <span class=format!("status {status}")>{status}</span>
                 <span class="run-figure"><span class="hint">"seed"</span>{run.seed.to_string()}</span>

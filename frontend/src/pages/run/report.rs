@@ -1,9 +1,11 @@
 //! The reward model's report, the calibration, and the summary at the end.
 
+use crate::pages::carry::SaveRun;
 use crate::pages::run::matrix::between;
 use crate::pages::run::trade_offs::{name, trade_offs};
 use crate::parts::format;
 use crate::parts::table::Table;
+use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
@@ -212,13 +214,24 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
                     "Graded by rules that also made the reward model's labels, on held-out questions. The file holds every figure, and the settings to compute them again."
                 </p>
                 <p>
-                    <a class="button" rel="external" download=format!("{}.json", summary.run) href=format!("/api/v1/runs/{}", summary.run)>
+                    <a class="button" rel="external" download=format!("{}.json", summary.run) href=summary_address(summary)>
                         "Download the summary (JSON)"
                     </a>
+                    " "
+                    <SaveRun id=summary.run.clone()/>
                 </p>
             </div>
         </div>
     }
+}
+
+/// Where the summary can be had as a file.
+fn summary_address(summary: &RunSummary) -> String {
+    if is_tab() {
+        let text = serde_json::to_string_pretty(summary).unwrap_or_default();
+        return format!("data:application/json,{}", js_sys::encode_uri_component(&text));
+    }
+    at(&format!("/api/v1/runs/{}", summary.run))
 }
 
 /// What the method cost. Runs of earlier versions did not count it.

@@ -6,6 +6,7 @@ use crate::api::{self, Failure};
 use crate::pages::studies::form::StudyForm;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::source::at;
 use crate::state::study::standing;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -79,7 +80,7 @@ fn row(state: &StudyState) -> impl IntoView + use<> {
     let finished = format!("{} of {}", state.count(StudyRunStatus::Finished), state.runs.len());
     view! {
         <li>
-            <a class="run study" href=format!("/studies/{}", state.id) data-study=state.id.clone()>
+            <a class="run study" href=at(&format!("/studies/{}", state.id)) data-study=state.id.clone()>
                 <span class="run-name"><b>{state.name.clone()}</b><span class="hint">{state.question.clone()}</span></span>
                 <span class=format!("status {word}")>{word}</span>
                 <span class="run-figure"><span class="hint">"runs"</span>{finished}</span>

@@ -1,6 +1,7 @@
 //! What a study found, as a table: a row for every setting, a column for every figure.
 
 use crate::parts::format;
+use crate::source::at;
 use crate::state::study::setting;
 use leptos::prelude::*;
 use moslim_shared::study::{Spread, StudyGroup, StudyResults};
@@ -35,7 +36,7 @@ pub fn comparison(id: &str, results: &StudyResults) -> impl IntoView + use<> {
         .into_iter()
         .map(|(name, text)| {
             view! {
-                <a class="button" download=format!("{id}-{name}") href=format!("/api/v1/studies/{id}/files/{name}")>{text}</a>
+                <a class="button" download=format!("{id}-{name}") href=at(&format!("/api/v1/studies/{id}/files/{name}"))>{text}</a>
             }
         })
         .collect_view();

@@ -808,6 +808,14 @@ pub const SETTINGS: &[Setting] = &[
         More,
         "Of imported ratings, training sees each rater's label instead of the one that they make together.",
     ),
+    row(
+        "run",
+        "task.fold",
+        "Fold",
+        int(0, 5),
+        More,
+        "Of imported ratings, the fold of five whose prompts are the test split; 0 is the import's own.",
+    ),
     row("run", "task.topics", "Topics", int(22, 60), More, "Of the built-in world; the more, the more there is to know.")
         .unit("topics"),
     row("run", "task.rows", "Rows of data", int(500, 2_000_000), More, "Question-answer rows, before duplicates are dropped.")

@@ -6,6 +6,7 @@ use super::{Row, Splits, Task, TaskQuestion};
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use kept::{KeptRow, read_rows};
+use moslim_shared::config::{FOLDS, TaskConfig};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{RatingsTask, Shaped};
 use sha2::{Digest, Sha256};
@@ -102,11 +103,47 @@ fn each_rater(row: &KeptRow, shaped: &[Shaped], copies: usize) -> Vec<Vec<Option
     (0..copies).map(label).collect()
 }
 
-/// Loads an imported task. Rows without any label are left out. `every_rater`: as [`moslim_shared::config::TaskConfig::every_rater`].
+/// What a prompt is split by: its hash, with letters and blanks made alike, so that nearly the same prompt is in the same split.
+pub fn prompt_hash(prompt: &str) -> u64 {
+    let mut alike = String::with_capacity(prompt.len());
+    for word in prompt.split_ascii_whitespace() {
+        if !alike.is_empty() {
+            alike.push(' ');
+        }
+        let from = alike.len();
+        alike.push_str(word);
+        alike[from..].make_ascii_lowercase();
+    }
+    if !alike.is_ascii() {
+        alike = alike.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    let digest = Sha256::digest(alike);
+    digest[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+/// Puts the prompts of one fold of [`FOLDS`], counted from 1, into the test split, about an eighth of the others into validation, and what
+/// is left into training. Prompts that are nearly the same stay together.
+fn cross_validate(rows: &mut [KeptRow], fold: usize) {
+    let hashes: Vec<u64> = rows.iter().map(|row| prompt_hash(&row.prompt)).collect();
+    let mut order = hashes.clone();
+    order.sort_unstable();
+    order.dedup();
+    for (row, hash) in rows.iter_mut().zip(hashes) {
+        let place = order.partition_point(|h| *h < hash);
+        let (round, own) = (place / FOLDS, place % FOLDS);
+        row.split = match own + 1 == fold {
+            true => 2,
+            false => usize::from((round + own).is_multiple_of(8)),
+        };
+    }
+}
+
+/// Loads the imported task that `config` names, as it says. Rows without any label are left out.
 ///
 /// # Errors
 /// As [`about`] and [`rows`]; or a split has no rows.
-pub fn task(name: &str, every_rater: bool, read: ReadFile) -> Result<Task> {
+pub fn task(config: &TaskConfig, read: ReadFile) -> Result<Task> {
+    let (name, every_rater) = (config.name.as_str(), config.every_rater);
     let about = about(name, read)?;
     let shaped = shaped(&about)?;
     let mut splits = Splits::default();
@@ -115,6 +152,9 @@ pub fn task(name: &str, every_rater: bool, read: ReadFile) -> Result<Task> {
         all.push(row);
         Ok(())
     })?;
+    if config.fold > 0 {
+        cross_validate(&mut all, config.fold);
+    }
     // As many copies of every row, so that each weighs the same.
     let ratings = |row: &KeptRow| shaped.iter().map(|s| scores(row, s.imported).len()).max().unwrap_or(1);
     let copies = if every_rater { all.iter().map(ratings).max().unwrap_or(1).min(MOST_COPIES) } else { 1 };
@@ -191,8 +231,12 @@ mod tests {
     }
 
     fn load(kept: &(RatingsTask, Vec<u8>), every_rater: bool) -> Result<Task> {
+        load_as(kept, TaskConfig { every_rater, ..Default::default() })
+    }
+
+    fn load_as(kept: &(RatingsTask, Vec<u8>), config: TaskConfig) -> Result<Task> {
         let rows = format!("tasks/t/{}", rows_file(&kept.0));
-        task("t", every_rater, &|path| {
+        task(&TaskConfig { name: "t".into(), ..config }, &|path| {
             Ok(match path {
                 "tasks/t/task.json" => Some(serde_json::to_vec(&kept.0).unwrap()),
                 path if path == rows => Some(kept.1.clone()),
@@ -213,6 +257,25 @@ mod tests {
         let labels: Vec<_> = each.train[..3].iter().map(|r| r.labels.clone()).collect();
         assert_eq!(labels, [[Some(0), Some(1)], [Some(2), Some(1)], [Some(2), Some(1)]]);
         assert_eq!(each.validation, one.validation);
+    }
+
+    #[test]
+    fn every_prompt_is_tested_in_one_fold_and_in_no_other_split_of_it() {
+        let kept = kept(vec![]);
+        let mut tested: Vec<String> = Vec::new();
+        for fold in 1..=FOLDS {
+            let splits = load_as(&kept, TaskConfig { fold, ..Default::default() }).unwrap().splits;
+            let texts = |questions: &[TaskQuestion]| questions.iter().map(|q| q.text.clone()).collect::<Vec<_>>();
+            let test = texts(&splits.test_questions);
+            assert_eq!((test.len(), splits.test.len()), (2, 4), "ten prompts, two rows of each");
+            let others = [texts(&splits.train_questions), texts(&splits.validation_questions)];
+            assert!(!others[1].is_empty() && others[0].len() > others[1].len());
+            assert!(others.concat().iter().all(|q| !test.contains(q)));
+            tested.extend(test);
+        }
+        tested.sort();
+        tested.dedup();
+        assert_eq!(tested.len(), 10);
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Devi
 pub trait Kernels: Backend {
     /// Tokens that are best computed in one piece.
     const CHUNK_TOKENS: usize = 1 << 14;
+    /// Answers that are best sampled together, by one thread where pieces are.
+    const CHUNK_ROWS: usize = 4096;
     /// Whether pieces are best computed by one thread each, several at a time.
     const THREADED: bool = false;
 

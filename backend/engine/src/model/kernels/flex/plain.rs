@@ -1,7 +1,7 @@
 //! The operations without a tape: sampling, reference, reward model.
 
 use super::super::{AdamStep, AttentionShape, Kernels, LayerCache, cpu};
-use super::tensors::{CHUNK_TOKENS, float, ordered, primitive, projection, tensor, values, whole};
+use super::tensors::{CHUNK_ROWS, CHUNK_TOKENS, float, ordered, primitive, projection, tensor, values, whole};
 use crate::model::span::Span;
 use burn::backend::Flex;
 use burn::prelude::*;
@@ -10,6 +10,7 @@ use moslim_shared::config::Precision;
 
 impl Kernels for Flex {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
+    const CHUNK_ROWS: usize = CHUNK_ROWS;
     const THREADED: bool = true;
 
     /// The fused operations are f32.

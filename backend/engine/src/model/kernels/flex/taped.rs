@@ -2,7 +2,7 @@
 
 use super::super::product::product;
 use super::super::{AttentionShape, Kernels, cpu};
-use super::tensors::{CHUNK_TOKENS, float, matrix, ordered, primitive, projection, tensor, values};
+use super::tensors::{CHUNK_ROWS, CHUNK_TOKENS, float, matrix, ordered, primitive, projection, tensor, values};
 use crate::model::span::Span;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -140,6 +140,7 @@ impl Backward<Flex, 1> for LogProbBackward {
 
 impl Kernels for Taped {
     const CHUNK_TOKENS: usize = CHUNK_TOKENS;
+    const CHUNK_ROWS: usize = CHUNK_ROWS;
     const THREADED: bool = true;
 
     /// The fused operations are f32.

@@ -8,6 +8,9 @@ use burn_flex::FlexTensor;
 /// A few hundred tokens of a small model's activations fit into a core's second-level cache.
 pub const CHUNK_TOKENS: usize = 384;
 
+/// Answers that one thread samples together.
+pub const CHUNK_ROWS: usize = 64;
+
 pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }

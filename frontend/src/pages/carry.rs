@@ -1,0 +1,72 @@
+//! Runs as files: one that is saved, and one that is opened.
+
+use crate::api;
+use js_sys::{Array, Uint8Array};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_navigate;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Blob, Event, HtmlAnchorElement, HtmlInputElement, Url};
+
+/// Gives the person a file.
+fn save(name: &str, bytes: &Uint8Array) -> Result<(), JsValue> {
+    let url = Url::create_object_url_with_blob(&Blob::new_with_u8_array_sequence(&Array::of1(bytes))?)?;
+    let link: HtmlAnchorElement = document().create_element("a")?.unchecked_into();
+    link.set_href(&url);
+    link.set_download(name);
+    link.click();
+    Url::revoke_object_url(&url)
+}
+
+/// A button that saves a run as a file.
+#[component]
+pub fn SaveRun(id: String) -> impl IntoView {
+    let said = RwSignal::new(String::new());
+    let save = move |_| {
+        let id = id.clone();
+        spawn_local(async move {
+            let saved = match api::run_file(&id).await {
+                Ok(bytes) => save(&format!("{id}.moslim-run"), &bytes).map_err(|_| "This browser saves no files.".to_string()),
+                Err(failure) => Err(failure.message),
+            };
+            let _ = said.try_set(saved.err().unwrap_or_default());
+        });
+    };
+    view! {
+        <button id="save-run" class="button" type="button" on:click=save>"Save the run as a file"</button>
+        <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
+    }
+}
+
+/// A button that opens a run that was saved, here or by another lab.
+#[component]
+pub fn OpenRun() -> impl IntoView {
+    let said = RwSignal::new(String::new());
+    let navigate = use_navigate();
+    let chosen = move |event: Event| {
+        let Some(input) = event.target().and_then(|t| t.dyn_into::<HtmlInputElement>().ok()) else { return };
+        let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
+        let navigate = navigate.clone();
+        spawn_local(async move {
+            let read = JsFuture::from(file.array_buffer()).await;
+            // The same file can be chosen again.
+            input.set_value("");
+            let opened = match read {
+                Ok(buffer) => api::open_run_file(Uint8Array::new(&buffer)).await.map_err(|failure| failure.message),
+                Err(_) => Err("The file cannot be read.".to_string()),
+            };
+            match opened {
+                Ok(id) => navigate(&format!("/runs/{id}"), Default::default()),
+                Err(message) => drop(said.try_set(message)),
+            }
+        });
+    };
+    view! {
+        <p class="actions">
+            <label class="button quiet small" for="open-run">"Open a run's file"</label>
+            <input id="open-run" class="visually-hidden" type="file" accept=".moslim-run" on:change=chosen/>
+            <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
+        </p>
+    }
+}

@@ -1,0 +1,93 @@
+//! The site that `cargo lab site` writes, on a plain server of static files, in a sub-folder.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
+
+/// The folder that the site lies in on the server.
+const FOLDER: &str = "/some/folder/";
+
+/// A server of static files. It ends when this is dropped.
+pub struct Site {
+    port: u16,
+    asked: Arc<Mutex<Vec<String>>>,
+    serving: JoinHandle<()>,
+}
+
+/// The folder with the site's files.
+fn folder() -> PathBuf {
+    let named = std::env::var_os("MOSLIM_LAB_SITE").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/site")));
+    let missing = "is missing; run the tests with `cargo lab test`, or write it with `cargo lab site --to target/site`";
+    assert!(folder.join("index.html").is_file(), "the site, {}, {missing}", folder.display());
+    folder
+}
+
+async fn file(State((folder, asked)): State<(PathBuf, Arc<Mutex<Vec<String>>>)>, path: Option<UrlPath<String>>) -> Response {
+    let name = path.map(|UrlPath(path)| path).unwrap_or_default();
+    asked.lock().unwrap().push(name.clone());
+    let name = if name.is_empty() { "index.html".to_string() } else { name };
+    let kind = match name.rsplit_once('.').map(|(_, end)| end) {
+        Some("html") => "text/html",
+        Some("js") => "text/javascript",
+        Some("wasm") => "application/wasm",
+        Some("css") => "text/css",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    match std::fs::read(folder.join(&name)) {
+        Ok(bytes) => ([(header::CONTENT_TYPE, kind)], Body::from(bytes)).into_response(),
+        Err(_) => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+impl Site {
+    /// Serves the site on a free port.
+    ///
+    /// # Panics
+    /// When there is no site, or no port.
+    pub async fn start() -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let router = Router::new()
+            .route(FOLDER, get(file))
+            .route(&format!("{FOLDER}{{*path}}"), get(file))
+            .with_state((folder(), asked.clone()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Self { port, asked, serving }
+    }
+
+    /// The address of a page of the lab; its path begins without a slash.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{FOLDER}{path}", self.port)
+    }
+
+    /// What was asked for so far.
+    ///
+    /// # Panics
+    /// When a request panicked.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Nobody answers any more.
+    pub async fn stop(&mut self) {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
