@@ -153,25 +153,34 @@ fn world() -> PresetInfo {
 
 /// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in tags, in
 /// words or in both; the objectives are about style.
-/// What one thread of a browser does in two minutes.
+/// What one thread of a browser does in two minutes: one layer, and two objectives to be steered.
 fn tab() -> PresetInfo {
-    let config = quick().config;
-    let model = ModelConfig { d_model: 64, d_ff: 172, context: 64, ..config.model.clone() };
-    let policy = PolicyConfig { iterations: 70, learning_rate: 1e-3, ..config.policy.clone() };
-    let evaluation =
-        EvaluationConfig { questions: 32, joint: 64, held_out: 32, front: 16, paraphrased: 32, ..Default::default() };
-    let config = RunConfig {
+    let quick = quick().config;
+    let model = ModelConfig { layers: 1, d_model: 64, d_ff: 172, ..quick.model.clone() };
+    let mut config = RunConfig {
         task: TaskConfig { rows: 8_000, topics: 22, ..Default::default() },
         model: model.clone(),
         reward_trunk: model,
-        sft: SupervisedConfig { steps: 700, batch: 32, learning_rate: 4e-3, ..config.sft },
-        reward_model: RewardModelConfig { steps: 500, batch: 32, ..config.reward_model },
-        policy,
-        evaluation,
-        method: Default::default(),
-        ..config
+        sft: SupervisedConfig { steps: 420, batch: 32, learning_rate: 6e-3, ..quick.sft },
+        reward_model: RewardModelConfig { steps: 380, batch: 32, ..quick.reward_model },
+        targets: TargetConfig {
+            objectives: vec!["helpfulness".into(), "verbosity".into()],
+            held_out: Vec::new(),
+            ..quick.targets.clone()
+        },
+        policy: PolicyConfig { iterations: 100, prompts: 16, minibatches: 1, learning_rate: 1e-3, sft_mix: 0.25, ..quick.policy },
+        evaluation: EvaluationConfig { questions: 32, joint: 64, held_out: 0, front: 16, paraphrased: 32, ..Default::default() },
+        method: quick.method,
+        ..quick
     };
-    named("tab", "Tab", "Two minutes on one thread, as a browser's tab has it. A smaller model, a world of 22 topics.", config)
+    config.method.preference_sft = 170;
+    config.method.ric.batch = 32;
+    named(
+        "tab",
+        "Tab",
+        "Two minutes on one thread, as a browser's tab has it. A smaller model learns how much help is wanted, and at what length.",
+        config,
+    )
 }
 
 fn offtheshelf() -> PresetInfo {

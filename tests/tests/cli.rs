@@ -292,7 +292,7 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
     let mut table: Vec<(Vec<&str>, Vec<&str>)> = vec![
         (
             vec!["train", "--preset", "huge", "--data", fresh],
-            vec!["preset: ", "\"huge\"", "smoke, quick, noisy, sparse, biased, world, standard, offtheshelf"],
+            vec!["preset: ", "\"huge\"", "smoke, quick, tab, noisy, sparse, biased, world, standard, offtheshelf"],
         ),
         (vec!["train", "--config", &bad_value, "--data", fresh], vec!["policy.samples_per_prompt: is 1", "at least 2"]),
         (vec!["train", "--config", &bad_type, "--data", fresh], vec!["policy.prompts: invalid type"]),

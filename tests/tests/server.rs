@@ -97,7 +97,7 @@ async fn the_api_says_what_there_is_and_what_is_wrong() {
     let lab = Lab::start().await;
     let presets = lab.get("/api/v1/presets").await;
     let ids: Vec<&str> = presets.body.as_array().expect("presets").iter().filter_map(|p| p["id"].as_str()).collect();
-    assert_eq!(ids, ["smoke", "quick", "noisy", "sparse", "biased", "world", "standard", "offtheshelf", "ratings"]);
+    assert_eq!(ids, ["smoke", "quick", "tab", "noisy", "sparse", "biased", "world", "standard", "offtheshelf", "ratings"]);
     let config: RunConfig = serde_json::from_value(presets.body[0]["config"].clone()).expect("a configuration");
     assert_eq!(config.preset, "smoke");
 

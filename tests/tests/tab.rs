@@ -1,7 +1,10 @@
 //! The lab in a browser's tab: static files, and nobody who answers.
 
-use anyhow::{Result, ensure};
-use moslim_tests::{Browser, Site};
+use anyhow::{Context, Result, ensure};
+use moslim_shared::summary::RunSummary;
+use moslim_tests::{Browser, Place, Process, Site, binary, text};
+use serde_json::{Value, json};
+use std::time::Instant;
 
 const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
 
@@ -16,6 +19,39 @@ const SECOND: &str = "(() => { if (window.second === undefined) { window.second 
 
 /// A condition: the first stage has begun.
 const TRAINS: &str = "document.querySelector('li[data-stage=sft]')?.dataset.state === 'running'";
+
+/// Clicks on "Save the run as a file", and catches the file on its way to the disk.
+const SAVED: &str = "(() => { if (window.saved === undefined) { window.saved = null; const make = URL.createObjectURL; \
+     URL.createObjectURL = (blob) => { blob.arrayBuffer().then(b => { window.saved = [...new Uint8Array(b)]; }); return make.call(URL, blob); }; \
+     document.querySelector('#save-run').click(); } return window.saved; })()";
+
+/// The reward model that a tab trained grades the tab's last samples alike in the native program.
+fn agree(place: &Place) -> Result<()> {
+    let run = std::fs::read_dir(place.data().join("runs"))?.next().context("a run")??.path();
+    let journal = std::fs::read_to_string(run.join("events.jsonl"))?;
+    let events = journal.lines().map(|line| serde_json::from_str::<Value>(line)).collect::<Result<Vec<_>, _>>()?;
+    let samples = events.iter().rev().find_map(|e| e["body"]["samples"]["samples"].as_array()).context("samples")?;
+    // An answer that was cut off has no end, and as text it has one.
+    let ended: Vec<&Value> = samples.iter().filter(|s| s["penalty"] == 0.0).collect();
+    ensure!(!ended.is_empty(), "no sample has ended");
+    let lines: Vec<String> =
+        ended.iter().map(|s| json!({ "prompt": s["question"], "response": s["answer"] }).to_string()).collect();
+    let id = run.file_name().and_then(|n| n.to_str()).context("its name")?.to_string();
+    let args = ["score", "--run", &id, "--data", text(&place.data())];
+    let output = Process::start(&binary(), &args, &(lines.join("\n") + "\n")).wait();
+    ensure!(output.code == Some(0), "{}", output.stderr);
+    let mut alike = 0;
+    for (line, sample) in output.stdout.lines().zip(&ended) {
+        let scored: Value = serde_json::from_str(line)?;
+        let [native, tab]: [Vec<Vec<f64>>; 2] =
+            [serde_json::from_value(scored["distributions"].clone())?, serde_json::from_value(sample["distributions"].clone())?];
+        let pairs = native.concat().into_iter().zip(tab.concat());
+        alike += usize::from(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) < 1e-3);
+    }
+    // A sampled answer may be cut into other tokens when it is read as text.
+    ensure!(2 * alike > ended.len(), "{alike} of {} samples are graded alike", ended.len());
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_trains_in_a_tab_without_a_network_and_is_there_after_a_reload() -> Result<()> {
@@ -40,6 +76,14 @@ async fn the_demo_trains_in_a_tab_without_a_network_and_is_there_after_a_reload(
     wait_for_status(&browser, "finished").await?;
     browser.wait(&format!("{matrices} === 4")).await?;
     assert_eq!(browser.js("[...document.querySelectorAll('table.matrix')].map(t => t.innerText)").await?, shown);
+
+    // The run as a file, and what the native program makes of it.
+    let file = browser.wait(SAVED).await?;
+    let bytes: Vec<u8> = serde_json::from_value(file)?;
+    let place = Place::new();
+    let opened = Process::lab(&["runs", "open", &place.file("run.moslim-run", bytes), "--data", text(&place.data())]).wait();
+    ensure!(opened.code == Some(0), "{}", opened.stderr);
+    agree(&place)?;
 
     let second = browser.wait(SECOND).await?;
     let message = second["failed"]["message"].as_str().unwrap_or_default();
@@ -66,5 +110,55 @@ async fn a_run_in_a_tab_is_left_found_again_resumed_and_cancelled() -> Result<()
     wait_for_status(&browser, "running").await?;
     browser.click("#cancel").await?;
     wait_for_status(&browser, "cancelled").await?;
+    browser.quit().await
+}
+
+/// Not a test: how long the preset `tab` takes here, in a tab and in the native program on one thread and on two, for
+/// `cargo lab bench --tab`. `MOSLIM_TAB_SEEDS` says how often, 1 unless it does.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; cargo lab bench --tab"]
+async fn how_fast_a_tab_is() -> Result<()> {
+    let seeds: u64 = std::env::var("MOSLIM_TAB_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let of = |s: &RunSummary| {
+        let t = &s.seconds;
+        let control = s.control.policy.mean_spearman();
+        format!(
+            "SFT {:.0}, reward model {:.0}, calibration {:.0}, policy {:.0}, evaluation {:.0}, total {:.0} s; rank correlation {control:.2}",
+            t.sft, t.reward_model, t.calibration, t.policy, t.evaluation, t.total
+        )
+    };
+    let (site, browser) = (Site::start().await, Browser::open().await?);
+    for seed in 1..=seeds {
+        let mut native = Vec::new();
+        for threads in ["1", "2"] {
+            let (data, seed) = (tempfile::tempdir()?, seed.to_string());
+            let args = ["train", "--preset", "tab", "--seed", &seed, "--device", "cpu", "--json", "--data", text(data.path())];
+            let output = Process::lab_in(&args, &[("RAYON_NUM_THREADS", threads)]).wait();
+            let summary: RunSummary = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
+            eprintln!("seed {seed}, native, {threads} threads: {}", of(&summary));
+            native.push(summary.seconds.total);
+        }
+        browser.goto(&site.url(&format!("?preset=tab&seed={seed}"))).await?;
+        browser.wait("!!document.querySelector('#start-demo')").await?;
+        let began = Instant::now();
+        browser.click("#start-demo").await?;
+        browser.wait("document.querySelector('li[data-stage=sft]')?.dataset.state === 'running'").await?;
+        let first = began.elapsed().as_secs_f64();
+        let ended = ["finished", "failed", "interrupted"].map(|s| format!("{STATUS} === '{s}'")).join(" || ");
+        while browser.js(&ended).await? != true {
+            ensure!(began.elapsed().as_secs() < 1_800, "it takes more than half an hour");
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        let whole = began.elapsed().as_secs_f64();
+        let summary =
+            "decodeURIComponent(document.querySelector('a[download$=\".json\"]')?.href.split(',').slice(1).join(',') ?? '')";
+        let summary = browser.wait(summary).await?;
+        let summary: RunSummary = serde_json::from_str(summary.as_str().context("a summary")?)?;
+        eprintln!("seed {seed}, tab: {}", of(&summary));
+        eprintln!(
+            "seed {seed}, tab: {whole:.0} s from the click to the summary, {first:.1} s to the first step, {:.2} of the native speed on one thread",
+            native[0] / summary.seconds.total
+        );
+    }
     browser.quit().await
 }

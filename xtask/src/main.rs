@@ -3,6 +3,7 @@
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
 //!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
+//!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
@@ -103,6 +104,16 @@ fn lab(options: Options) -> Result<()> {
 /// Crates that are built together: their libraries have the same features then, and are built once.
 const BACKEND: [&str; 3] = ["moslim-server", "moslim-engine", "moslim-import"];
 
+/// The tests of everything but the backend's crates, which are tested together, and the engine for a tab, which is tested in a tab.
+fn system_tests(binary: &Path, site: &Path) -> Command {
+    let mut command = cargo(&["test", "--workspace", "--exclude", site::MODULE]);
+    for name in BACKEND {
+        command.args(["--exclude", name]);
+    }
+    command.env("MOSLIM_LAB_BIN", binary).env("MOSLIM_LAB_SITE", site);
+    command
+}
+
 /// Runs every test.
 fn test(options: Options) -> Result<()> {
     system::browser()?;
@@ -110,12 +121,7 @@ fn test(options: Options) -> Result<()> {
     site::build(&site)?;
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let binary = build_server(&features)?;
-    // The engine for a tab is tested in a tab.
-    let mut command = cargo(&["test", "--workspace", "--exclude", site::MODULE]);
-    for name in BACKEND {
-        command.args(["--exclude", name]);
-    }
-    command.env("MOSLIM_LAB_BIN", &binary).env("MOSLIM_LAB_SITE", &site);
+    let command = system_tests(&binary, &site);
     let mut backend = cargo(&["test"]);
     for name in BACKEND {
         backend.args(["--package", name]);
@@ -145,8 +151,22 @@ fn soak(rest: &[String]) -> Result<()> {
     run(command)
 }
 
+/// Measures how fast a browser's tab trains, beside the native program.
+fn bench_tab() -> Result<()> {
+    system::browser()?;
+    let site = page::target_folder().join("site");
+    site::build(&site)?;
+    let binary = build_server(&[])?;
+    let mut command = system_tests(&binary, &site);
+    command.args(["--test", "tab", "--", "--ignored", "--nocapture"]);
+    run(command)
+}
+
 /// Measures how fast this machine trains.
 fn bench(options: Options) -> Result<()> {
+    if options.rest.iter().any(|arg| arg == "--tab") {
+        return bench_tab();
+    }
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let mut command = Command::new(build_server(&features)?);
     command.arg("bench").args(&options.rest);
@@ -179,6 +199,9 @@ fn main() -> Result<()> {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
+            println!(
+                "cargo lab bench --tab                                     measure how fast a browser's tab does, beside it"
+            );
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");

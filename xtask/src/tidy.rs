@@ -18,6 +18,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("moslim-import", "backend/import", &["moslim-shared", "moslim-engine"]),
     ("moslim-server", "backend/server", &["moslim-shared", "moslim-engine", "moslim-import", "moslim-charts"]),
     ("moslim-frontend", "frontend", &["moslim-shared", "moslim-charts"]),
+    ("moslim-tab", "frontend/tab", &["moslim-shared", "moslim-engine"]),
     ("moslim-tests", "tests", &["moslim-shared"]),
     ("xtask", "xtask", &["moslim-shared"]),
 ];
@@ -75,7 +76,7 @@ pub fn tidy() -> Result<()> {
         bail!("{} walls are broken", wrong.len());
     }
     page::ensure_target()?;
-    let mut wasm = cargo(&["check", "--locked", "--package", "moslim-engine", "--target", page::TARGET]);
+    let mut wasm = cargo(&["check", "--locked", "--package", "moslim-tab", "--target", page::TARGET]);
     wasm.env_remove("RUSTFLAGS");
     run(wasm).context("the engine must build for a browser")?;
     eprintln!("The walls hold.");

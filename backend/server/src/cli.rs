@@ -204,7 +204,7 @@ pub struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Preset to start from: smoke, quick, noisy, sparse, biased, world, standard, offtheshelf or ratings [default:
+    /// Preset to start from: smoke, quick, tab, noisy, sparse, biased, world, standard, offtheshelf or ratings [default:
     /// quick].
     #[arg(long)]
     pub preset: Option<String>,

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!((config.vocabulary, config.policy.prompts), (701, 7));
 
         let failure = choose("train --preset huge", None).unwrap_err();
-        assert_eq!((failure.code(), failure.to_string().contains("known are smoke, quick, noisy")), (2, true));
+        assert_eq!((failure.code(), failure.to_string().contains("known are smoke, quick, tab, noisy")), (2, true));
         assert!(choose("train --config /nowhere.json", None).unwrap_err().to_string().starts_with("config: "));
         std::fs::write(&table, b"[policy]\nprompts = \"x\"\n").unwrap();
         let wrong = choose(&format!("train --config {}", table.display()), None).unwrap_err();

@@ -12,6 +12,7 @@ use crate::source::{at, is_tab};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
+use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 
 /// The stages in a few words: name, what happens, what it needs and gives.
@@ -58,9 +59,11 @@ pub fn Home() -> impl IntoView {
         }
         starting.set(true);
         failure.set(String::new());
+        // A link may name one, so that people who compare what they see have the same run.
+        let seed = query.with_untracked(|q| q.get("seed")).and_then(|s| s.parse().ok()).unwrap_or(preset.config.seed);
         let navigate = navigate.clone();
         spawn_local(async move {
-            let answer = api::start(&preset.config).await;
+            let answer = api::start(&RunConfig { seed, ..preset.config }).await;
             let _ = starting.try_set(false);
             match answer {
                 Ok(id) => navigate(&format!("/runs/{id}"), Default::default()),

@@ -130,10 +130,12 @@ fn cross_validate(rows: &mut [KeptRow], fold: usize) {
     order.dedup();
     for (row, hash) in rows.iter_mut().zip(hashes) {
         let place = order.partition_point(|h| *h < hash);
-        let (round, own) = (place / FOLDS, place % FOLDS);
-        row.split = match own + 1 == fold {
+        let (round, own) = (place / FOLDS, place % FOLDS + 1);
+        // Its place among those that are not tested.
+        let left = round * (FOLDS - 1) + own - 1 - usize::from(own > fold);
+        row.split = match own == fold {
             true => 2,
-            false => usize::from((round + own).is_multiple_of(8)),
+            false => usize::from(left.is_multiple_of(8)),
         };
     }
 }
