@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::summary::RunSummary;
-use moslim_tests::{Browser, Place, Process, Site, binary, text};
-use serde_json::{Value, json};
+use moslim_tests::{Browser, Place, Process, Site, text};
+use serde_json::Value;
 use std::time::Instant;
 
 const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
@@ -25,31 +25,30 @@ const SAVED: &str = "(() => { if (window.saved === undefined) { window.saved = n
      URL.createObjectURL = (blob) => { blob.arrayBuffer().then(b => { window.saved = [...new Uint8Array(b)]; }); return make.call(URL, blob); }; \
      document.querySelector('#save-run').click(); } return window.saved; })()";
 
-/// The reward model that a tab trained grades the tab's last samples alike in the native program.
+/// Loss of every step of SFT, as a journal has them.
+fn losses(journal: &str) -> Result<Vec<f64>> {
+    let events = journal.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let loss = |e: &Value| {
+        let loss = &e["body"]["loss"];
+        (loss["stage"] == "sft").then(|| loss["loss"].as_f64())?
+    };
+    Ok(events.iter().filter_map(loss).collect())
+}
+
+/// The tab has drawn the same rows and computed the same losses as the native program, as far as rounding goes.
 fn agree(place: &Place) -> Result<()> {
-    let run = std::fs::read_dir(place.data().join("runs"))?.next().context("a run")??.path();
-    let journal = std::fs::read_to_string(run.join("events.jsonl"))?;
-    let events = journal.lines().map(|line| serde_json::from_str::<Value>(line)).collect::<Result<Vec<_>, _>>()?;
-    let samples = events.iter().rev().find_map(|e| e["body"]["samples"]["samples"].as_array()).context("samples")?;
-    // An answer that was cut off has no end, and as text it has one.
-    let ended: Vec<&Value> = samples.iter().filter(|s| s["penalty"] == 0.0).collect();
-    ensure!(!ended.is_empty(), "no sample has ended");
-    let lines: Vec<String> =
-        ended.iter().map(|s| json!({ "prompt": s["question"], "response": s["answer"] }).to_string()).collect();
-    let id = run.file_name().and_then(|n| n.to_str()).context("its name")?.to_string();
-    let args = ["score", "--run", &id, "--data", text(&place.data())];
-    let output = Process::start(&binary(), &args, &(lines.join("\n") + "\n")).wait();
+    let data = place.data();
+    let tab = std::fs::read_dir(data.join("runs"))?.next().context("a run")??.path();
+    let args = ["train", "--preset", "smoke", "--run", "native", "--device", "cpu", "--data", text(&data)];
+    let output = Process::lab(&args).wait();
     ensure!(output.code == Some(0), "{}", output.stderr);
-    let mut alike = 0;
-    for (line, sample) in output.stdout.lines().zip(&ended) {
-        let scored: Value = serde_json::from_str(line)?;
-        let [native, tab]: [Vec<Vec<f64>>; 2] =
-            [serde_json::from_value(scored["distributions"].clone())?, serde_json::from_value(sample["distributions"].clone())?];
-        let pairs = native.concat().into_iter().zip(tab.concat());
-        alike += usize::from(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) < 1e-3);
-    }
-    // A sampled answer may be cut into other tokens when it is read as text.
-    ensure!(2 * alike > ended.len(), "{alike} of {} samples are graded alike", ended.len());
+    let [tab, native] = [tab, data.join("runs/native")].map(|run| std::fs::read_to_string(run.join("events.jsonl")));
+    let (tab, native) = (losses(&tab?)?, losses(&native?)?);
+    ensure!(!tab.is_empty() && tab.len() == native.len(), "{} losses in a tab, {} natively", tab.len(), native.len());
+    let apart = |n: usize| (tab[n] - native[n]).abs() / native[n];
+    ensure!(apart(0) < 1e-6, "the first loss is {} in a tab, {} natively", tab[0], native[0]);
+    let last = tab.len() - 1;
+    ensure!(apart(last) < 1e-3, "the last loss is {} in a tab, {} natively", tab[last], native[last]);
     Ok(())
 }
 
