@@ -2,31 +2,16 @@
 //!
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
+pub use crate::source::Failure;
 use crate::source::source;
 use js_sys::Uint8Array;
-use moslim_shared::config::{Problem, RunConfig};
+use moslim_shared::config::RunConfig;
 use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wasm_bindgen::JsCast;
-
-/// Why a request came to nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    /// For people.
-    pub message: String,
-    /// Problems of a configuration, with the path of each field.
-    pub problems: Vec<Problem>,
-}
-
-impl Failure {
-    /// One without problems of fields.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), problems: Vec::new() }
-    }
-}
 
 /// What comes back, sooner or later.
 type Answer<T> = Result<T, Failure>;

@@ -4,15 +4,31 @@
 mod server;
 mod tab;
 
-use crate::api::Failure;
 use js_sys::Uint8Array;
 use leptos::prelude::document;
+use moslim_shared::config::Problem;
 use moslim_shared::event::{Frame, Hello};
 use std::cell::OnceCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// For people.
+    pub message: String,
+    /// Problems of a configuration, with the path of each field.
+    pub problems: Vec<Problem>,
+}
+
+impl Failure {
+    /// One without problems of fields.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), problems: Vec::new() }
+    }
+}
 
 /// An answer to a request: its status and its text.
 pub type Answered = Pin<Box<dyn Future<Output = Result<(u16, String), Failure>>>>;

@@ -1,7 +1,6 @@
 //! The server: requests over HTTP, events over a websocket.
 
-use super::{Answered, Carried, Ears, Link, Source, at};
-use crate::api::Failure;
+use super::{Answered, Carried, Ears, Failure, Link, Source, at};
 use gloo_net::http::{Method, RequestBuilder};
 use js_sys::Uint8Array;
 use leptos::prelude::window;

@@ -1,7 +1,6 @@
 //! The engine in a worker of this tab. The worker takes a moment to open its files; what is asked before waits.
 
-use super::{Answered, Carried, Ears, Link, Source, at};
-use crate::api::Failure;
+use super::{Answered, Carried, Ears, Failure, Link, Source, at};
 use js_sys::{Array, Function, Promise, Uint8Array};
 use moslim_shared::event::{Frame, RunStatus};
 use serde::Deserialize;
@@ -17,6 +16,8 @@ use web_sys::{Event, MessageEvent, Worker, WorkerOptions, WorkerType};
 /// What the worker tells the page.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
+// It is read and used up at once.
+#[allow(clippy::large_enum_variant)]
 enum Told {
     Ready { note: String },
     Failed { message: String },

@@ -32,6 +32,8 @@ pub enum Asked {
 /// What the desk tells the page.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
+// It is read and used up at once.
+#[allow(clippy::large_enum_variant)]
 pub enum Told {
     /// It answers from now on. `note`: what people should know of the place where runs are kept.
     Ready {
