@@ -168,12 +168,12 @@ fn tab() -> PresetInfo {
             held_out: Vec::new(),
             ..quick.targets.clone()
         },
-        policy: PolicyConfig { iterations: 100, prompts: 16, minibatches: 1, learning_rate: 1e-3, sft_mix: 0.25, ..quick.policy },
+        policy: PolicyConfig { iterations: 60, prompts: 16, minibatches: 1, learning_rate: 1e-3, sft_mix: 0.25, ..quick.policy },
         evaluation: EvaluationConfig { questions: 32, joint: 64, held_out: 0, front: 16, paraphrased: 32, ..Default::default() },
         method: quick.method,
         ..quick
     };
-    config.method.preference_sft = 170;
+    config.method.preference_sft = 330;
     config.method.ric.batch = 32;
     named(
         "tab",

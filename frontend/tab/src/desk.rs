@@ -350,6 +350,9 @@ impl Desk {
     /// The trainer is done or is ended. `how`: what its journal does not say yet.
     fn end(&mut self, how: Option<(Outcome, String)>) {
         let Some(trainer) = self.trainer.take() else { return };
+        // What is on its way from it is not heard any more.
+        trainer.worker.set_onmessage(None);
+        trainer.worker.set_onerror(None);
         trainer.worker.terminate();
         let run = trainer.run;
         if let Some((outcome, message)) = how {
