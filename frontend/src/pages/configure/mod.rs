@@ -11,11 +11,12 @@ use crate::api::{self, Failure};
 use crate::pages::configure::field::field;
 use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
+use crate::source::is_tab;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
-use moslim_shared::config::{Difference, Problem};
+use moslim_shared::config::{Difference, Problem, TaskKind};
 use moslim_shared::event::PresetInfo;
 use moslim_shared::presets;
 
@@ -23,11 +24,16 @@ use moslim_shared::presets;
 #[component]
 pub fn Configure() -> impl IntoView {
     let wished = use_query_map().with_untracked(|q| q.get("preset")).unwrap_or_else(|| "quick".into());
-    let config = presets::find(&wished).or_else(|| presets::find("quick")).map(|p| p.config).unwrap_or_default();
+    let config = presets::find(&wished)
+        .or_else(|| presets::find(if is_tab() { "tab" } else { "quick" }))
+        .map(|p| p.config)
+        .unwrap_or_default();
     let form = Form::new(config);
     form.fetch_devices();
     form.follow_task();
-    let cards: Vec<AnyView> = presets::all().into_iter().map(|p| preset_card(form, p)).collect();
+    // A tab has its own models and the built-in world.
+    let fits = |p: &PresetInfo| !is_tab() || p.config.task.kind == TaskKind::World;
+    let cards: Vec<AnyView> = presets::all().into_iter().filter(fits).map(|p| preset_card(form, p)).collect();
     let mut links: Vec<AnyView> = Vec::new();
     let mut sections: Vec<AnyView> = Vec::new();
     for s in SECTIONS {
