@@ -7,7 +7,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 
 /// The folder that the site lies in on the server.
@@ -16,7 +15,6 @@ const FOLDER: &str = "/some/folder/";
 /// A server of static files. It ends when this is dropped.
 pub struct Site {
     port: u16,
-    asked: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
 
@@ -29,9 +27,8 @@ fn folder() -> PathBuf {
     folder
 }
 
-async fn file(State((folder, asked)): State<(PathBuf, Arc<Mutex<Vec<String>>>)>, path: Option<UrlPath<String>>) -> Response {
+async fn file(State(folder): State<PathBuf>, path: Option<UrlPath<String>>) -> Response {
     let name = path.map(|UrlPath(path)| path).unwrap_or_default();
-    asked.lock().unwrap().push(name.clone());
     let name = if name.is_empty() { "index.html".to_string() } else { name };
     let kind = match name.rsplit_once('.').map(|(_, end)| end) {
         Some("html") => "text/html",
@@ -53,30 +50,18 @@ impl Site {
     /// # Panics
     /// When there is no site, or no port.
     pub async fn start() -> Self {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let router = Router::new()
-            .route(FOLDER, get(file))
-            .route(&format!("{FOLDER}{{*path}}"), get(file))
-            .with_state((folder(), asked.clone()));
+        let router = Router::new().route(FOLDER, get(file)).route(&format!("{FOLDER}{{*path}}"), get(file)).with_state(folder());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let serving = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Self { port, asked, serving }
+        Self { port, serving }
     }
 
     /// The address of a page of the lab; its path begins without a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{FOLDER}{path}", self.port)
-    }
-
-    /// What was asked for so far.
-    ///
-    /// # Panics
-    /// When a request panicked.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
     }
 
     /// Nobody answers any more.
