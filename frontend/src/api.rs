@@ -3,14 +3,16 @@
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
 pub use crate::source::Failure;
-use crate::source::source;
+use crate::source::{Link, Pouring, source};
 use js_sys::Uint8Array;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::rc::Rc;
 use wasm_bindgen::JsCast;
 
 /// What comes back, sooner or later.
@@ -68,6 +70,30 @@ pub async fn open_run_file(bytes: Uint8Array) -> Answer<String> {
     let (status, answer) = source().carry("/api/v1/run-files".into(), Some(bytes)).await?;
     let text = answer.as_string().unwrap_or_default();
     if status == 201 { understood::<RunInfo>(&text).map(|run| run.id) } else { Err(refused(status, &text)) }
+}
+
+/// A finished run's answers to a question: `heard` is told of each event, `ended` once, when nothing more comes. When what is returned is
+/// dropped, the rest is not wanted any more.
+pub fn generate(
+    run: &str,
+    request: &GenerateRequest,
+    heard: impl Fn(GenerateEvent) + 'static,
+    ended: impl Fn(Answer<()>) + 'static,
+) -> Box<dyn Link> {
+    let line = move |line: String| {
+        let event = serde_json::from_str(&line);
+        heard(event.unwrap_or_else(|e| GenerateEvent::Failed { message: format!("An answer is not understood (\"{e}\").") }));
+    };
+    let ended = move |how: Result<(u16, String), Failure>| {
+        ended(how.and_then(|(status, text)| if status == 200 { Ok(()) } else { Err(refused(status, &text)) }));
+    };
+    let body = serde_json::to_string(request).unwrap_or_default();
+    source().pour(format!("/api/v1/runs/{run}/generate"), body, Rc::new(Pouring { line: Box::new(line), ended: Box::new(ended) }))
+}
+
+/// What a finished run's reward model says of answers.
+pub async fn score(run: &str, request: &ScoreRequest) -> Answer<Vec<Scored>> {
+    post(&format!("/api/v1/runs/{run}/score"), request).await
 }
 
 /// What can be studied.

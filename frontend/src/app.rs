@@ -5,6 +5,7 @@
 use crate::pages::configure::Configure;
 use crate::pages::home::Home;
 use crate::pages::not_found::NotFound;
+use crate::pages::playground::Playground;
 use crate::pages::run::RunPage;
 use crate::pages::studies::Studies;
 use crate::pages::study::StudyPage;
@@ -31,6 +32,7 @@ pub fn App() -> impl IntoView {
                     <nav class="nav" aria-label="Pages">
                         <A href=at("/") exact=true>"Home"</A>
                         <A href=at("/configure") exact=true>"Configure"</A>
+                        <A href=at("/playground") exact=true>"Playground"</A>
                         {(!is_tab()).then(|| view! { <A href=at("/studies") exact=true>"Studies"</A> })}
                     </nav>
                     <button
@@ -48,6 +50,7 @@ pub fn App() -> impl IntoView {
                 <Routes fallback=NotFound>
                     <Route path=path!("/") view=Home/>
                     <Route path=path!("/configure") view=Configure/>
+                    <Route path=path!("/playground") view=Playground/>
                     <Route path=path!("/runs/:id") view=RunPage/>
                     <Route path=path!("/studies") view=Studies/>
                     <Route path=path!("/studies/:id") view=StudyPage/>

@@ -45,6 +45,13 @@ pub struct Ears {
     pub closed: Box<dyn Fn()>,
 }
 
+/// How an answer that comes line by line is heard.
+pub struct Pouring {
+    pub line: Box<dyn Fn(String)>,
+    /// Nothing more will come: the status, and what is said of one that is not 200.
+    pub ended: Box<dyn Fn(Result<(u16, String), Failure>)>,
+}
+
 /// A live connection; it is closed when this is dropped.
 pub trait Link {}
 
@@ -55,6 +62,9 @@ pub trait Source {
 
     /// Fetches bytes, or sends some; the answer is a `Uint8Array` where all went well and bytes were asked for, else a text.
     fn carry(&self, path: String, bytes: Option<Uint8Array>) -> Carried;
+
+    /// Sends a request, JSON, whose answer comes line by line; when what it returns is dropped, the rest is not wanted any more.
+    fn pour(&self, path: String, body: String, pouring: Rc<Pouring>) -> Box<dyn Link>;
 
     /// Opens a live connection to a run; `None` where that is not possible just now.
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>>;

@@ -449,6 +449,9 @@ pub struct PresetInfo {
 pub struct TaskInfo {
     pub name: String,
     pub objectives: Vec<Objective>,
+    /// A few of its questions, to try things with.
+    #[serde(default)]
+    pub examples: Vec<String>,
 }
 
 /// Every error of the API: what was wrong, where, and what is allowed.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a prompt asks for: one entry per objective, `Some(class)` where it is asked for (`m_i = 1`), `None` where it is
 /// masked (`m_i = 0`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Preference(pub Vec<Option<usize>>);
 

@@ -242,7 +242,14 @@ fn a_finished_run_scores_and_answers() {
     assert_ne!(lines[0], lines[1]);
     let plain = score(&[], good);
     let plain: Vec<Value> = plain.stdout.lines().map(document).collect();
-    assert_eq!(plain, lines.iter().map(|l| json!({ "distributions": l["distributions"] })).collect::<Vec<_>>());
+    for (plain, line) in plain.iter().zip(&lines) {
+        assert_eq!((&plain["distributions"], &plain["reward"]), (&line["distributions"], &Value::Null));
+        assert_eq!(plain["gold"]["verbosity"], 0, "by the rules they are short");
+    }
+    let long = json!({ "prompt": "a", "response": "so long ".repeat(400) });
+    let output = score(&[], &format!("{}\n{long}\n", good.lines().next().unwrap()));
+    assert_eq!((output.code, output.stdout.lines().count()), (Some(2), 1), "{}", output.stderr);
+    assert!(output.stderr.contains("line 2: ") && output.stderr.contains("tokens long"), "{}", output.stderr);
 
     let output = score(&[], "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n");
     assert_eq!((output.code, output.stdout.lines().count()), (Some(2), 1), "{}", output.stderr);
@@ -258,6 +265,7 @@ fn a_finished_run_scores_and_answers() {
     let answers = generate("7");
     assert_eq!((&answers["prompt"], &answers["target"]), (&json!("How do I sleep?"), &json!("verbosity=0")));
     assert_eq!(items(&answers, "responses").len(), 3);
+    assert_eq!(items(&answers, "scores").len(), 3);
     assert_eq!(generate("7"), answers);
     assert_ne!(generate("8")["responses"], answers["responses"]);
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::summary::RunSummary;
-use moslim_tests::{Browser, Place, Process, Site, text};
-use serde_json::Value;
+use moslim_tests::{Browser, Place, Process, Site, binary, text};
+use serde_json::{Value, json};
 use std::time::Instant;
 
 const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
@@ -52,6 +52,35 @@ fn agree(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// The tab's run is asked in the tab, and grades an answer as the native program does.
+async fn ask(browser: &Browser, place: &Place) -> Result<()> {
+    browser.click("#ask-it").await?;
+    browser.wait("document.querySelector('#ask-verbosity') !== null").await?;
+    browser.click("#ask").await?;
+    browser.wait("document.querySelectorAll('.lane .waterfall').length === 2").await?;
+    let question = browser.js("document.querySelector('#question').value").await?;
+    let own = "Boil fresh water. I am not sure.";
+    browser.fill("#own-answer", own).await?;
+    browser.click("#score-own").await?;
+    let shares = "[...document.querySelectorAll('.own .columns')].map(o => [...o.children].map(c => Number(c.dataset.share)))";
+    browser.wait(&format!("{shares}.length === 4")).await?;
+    let tab: Vec<Vec<f64>> = serde_json::from_value(browser.js(shares).await?)?;
+    let run = std::fs::read_dir(place.data().join("runs"))?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let run = run.into_iter().find(|name| name != "native").context("the tab's run")?;
+    let data = place.data();
+    let args = ["score", "--run", &run, "--device", "cpu", "--data", text(&data)];
+    let line = json!({ "prompt": question, "response": own }).to_string() + "\n";
+    let output = Process::start(&binary(), &args, &line).wait();
+    ensure!(output.code == Some(0), "{}", output.stderr);
+    let native: Value = serde_json::from_str(&output.stdout)?;
+    for (name, tab) in ["helpfulness", "harmlessness", "honesty", "verbosity"].iter().zip(tab) {
+        let native: Vec<f64> = serde_json::from_value(native["distributions"][name].clone())?;
+        let apart = native.iter().zip(&tab).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        ensure!(native.len() == tab.len() && apart < 1e-4, "{name}: {native:?} natively, {tab:?} in the tab");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_trains_in_a_tab_without_a_network_and_is_there_after_a_reload() -> Result<()> {
     let (mut site, browser) = (Site::start().await, Browser::open().await?);
@@ -83,6 +112,7 @@ async fn the_demo_trains_in_a_tab_without_a_network_and_is_there_after_a_reload(
     let opened = Process::lab(&["runs", "open", &place.file("run.moslim-run", bytes), "--data", text(&place.data())]).wait();
     ensure!(opened.code == Some(0), "{}", opened.stderr);
     agree(&place)?;
+    ask(&browser, &place).await?;
 
     let second = browser.wait(SECOND).await?;
     let message = second["failed"]["message"].as_str().unwrap_or_default();

@@ -41,6 +41,9 @@ pub enum Command {
     /// The process in which a server trains a run.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// The process in which a server's finished run answers.
+    #[command(hide = true)]
+    Inference(WorkerArgs),
     /// Grade JSON lines {"prompt", "response"} from standard input with a run's reward model.
     Score(ScoreArgs),
     /// Let a run's policy answer a prompt.
@@ -309,6 +312,12 @@ pub struct GenerateArgs {
     /// Number of answers.
     #[arg(long, default_value_t = 1)]
     pub n: usize,
+    /// Take for each answer the one of this many that the reward model likes best.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub best_of: usize,
+    /// Ask the policy that optimisation started from, which knows no tags.
+    #[arg(long)]
+    pub start: bool,
     /// Sampling temperature; 0 takes the most probable token.
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,

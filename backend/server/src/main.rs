@@ -16,6 +16,7 @@ mod guard;
 mod hub;
 mod id;
 mod index;
+mod inference;
 mod json;
 mod launch;
 mod legacy;

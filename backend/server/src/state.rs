@@ -4,6 +4,7 @@ use crate::folder::DataFolder;
 use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::index::Index;
+use crate::inference::Inference;
 use crate::launch::Local;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
@@ -19,6 +20,7 @@ pub struct App {
     pub launcher: Arc<Local>,
     pub supervisor: Supervisor,
     pub studies: Studies,
+    pub inference: Inference,
     pub hosts: Arc<Hosts>,
     /// Becomes true when the server stops, so that sockets say goodbye.
     pub stopping: watch::Receiver<bool>,
@@ -40,7 +42,8 @@ impl App {
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
         let studies = Studies::new(data.clone(), launcher.clone());
+        let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        Arc::new(Self { data, follower, index, launcher, supervisor, studies, hosts, stopping, devices })
+        Arc::new(Self { data, follower, index, launcher, supervisor, studies, inference, hosts, stopping, devices })
     }
 }

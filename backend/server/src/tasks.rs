@@ -13,6 +13,7 @@ use moslim_import::mapping::ObjectiveMapping;
 use moslim_import::path::{Path, Step};
 use moslim_import::stats::{Measure, statistics};
 use moslim_shared::distribution::expected_class;
+use moslim_shared::inference::Pair;
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{
     ImportedObjective, RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics, UnlikelyLabel,
@@ -101,7 +102,9 @@ impl DataFolder {
         })?;
         let (mut found, mut long) = (Vec::new(), 0);
         for (chunk, part) in all.chunks(TOGETHER).enumerate() {
-            let pairs: Vec<(String, String)> = part.iter().map(|(_, p, r, _)| (p.clone(), r.clone())).collect();
+            let pair =
+                |(_, prompt, response, _): &(_, String, String, _)| Pair { prompt: prompt.clone(), response: response.clone() };
+            let pairs: Vec<Pair> = part.iter().map(pair).collect();
             // One row that is too long fails the whole chunk.
             let scored: Vec<Option<_>> = match scorer.score(&pairs, None) {
                 Ok(scored) => scored.into_iter().map(Some).collect(),

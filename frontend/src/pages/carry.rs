@@ -1,23 +1,14 @@
 //! Runs as files: one that is saved, and one that is opened.
 
 use crate::api;
-use js_sys::{Array, Uint8Array};
+use crate::parts::save::save;
+use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Blob, Event, HtmlAnchorElement, HtmlInputElement, Url};
-
-/// Gives the person a file.
-fn save(name: &str, bytes: &Uint8Array) -> Result<(), JsValue> {
-    let url = Url::create_object_url_with_blob(&Blob::new_with_u8_array_sequence(&Array::of1(bytes))?)?;
-    let link: HtmlAnchorElement = document().create_element("a")?.unchecked_into();
-    link.set_href(&url);
-    link.set_download(name);
-    link.click();
-    Url::revoke_object_url(&url)
-}
+use web_sys::{Event, HtmlInputElement};
 
 /// A button that saves a run as a file.
 #[component]

@@ -5,6 +5,7 @@ pub mod carry;
 pub mod configure;
 pub mod home;
 pub mod not_found;
+pub mod playground;
 pub mod run;
 pub mod studies;
 pub mod study;

@@ -4,8 +4,10 @@
 mod backend;
 pub mod canvas;
 pub mod chart;
+pub mod class_bars;
 pub mod every;
 pub mod format;
 pub mod pick;
+pub mod save;
 pub mod table;
 pub mod theme;

@@ -1,14 +1,16 @@
 //! The server: requests over HTTP, events over a websocket.
 
-use super::{Answered, Carried, Ears, Failure, Link, Source, at};
+use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
 use gloo_net::http::{Method, RequestBuilder};
-use js_sys::Uint8Array;
+use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
+use leptos::task::spawn_local;
 use moslim_shared::event::Frame;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
-use web_sys::{MessageEvent, WebSocket};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AbortController, AbortSignal, MessageEvent, ReadableStreamDefaultReader, WebSocket};
 
 /// The server that this page came from.
 pub struct Server;
@@ -53,6 +55,20 @@ impl Source for Server {
         })
     }
 
+    fn pour(&self, path: String, body: String, pouring: Rc<Pouring>) -> Box<dyn Link> {
+        let controller = AbortController::new().ok();
+        let signal = controller.as_ref().map(AbortController::signal);
+        spawn_local(async move {
+            // Who has dropped the link hears nothing more.
+            let dropped = signal.clone();
+            let ended = poured(path, body, signal, &pouring).await;
+            if !dropped.is_some_and(|signal| signal.aborted()) {
+                (pouring.ended)(ended);
+            }
+        });
+        Box::new(Poured(controller))
+    }
+
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>> {
         let socket = WebSocket::new(&address()).ok()?;
         let (opened, writer) = (ears.clone(), socket.clone());
@@ -73,6 +89,46 @@ impl Source for Server {
         socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
         socket.set_onclose(Some(close.as_ref().unchecked_ref()));
         Some(Box::new(Socket { socket, _open: open, _message: message, _close: close }))
+    }
+}
+
+/// Sends a request, and passes its lines on as they come.
+async fn poured(path: String, body: String, signal: Option<AbortSignal>, pouring: &Pouring) -> Result<(u16, String), Failure> {
+    let silent = || Failure::new("The server did not answer. Is moslim-lab still running?");
+    let request = RequestBuilder::new(&at(&path)).method(Method::POST).header("Content-Type", "application/json");
+    let request = request.abort_signal(signal.as_ref()).body(body);
+    let request = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
+    let response = request.send().await.map_err(|_| silent())?;
+    let status = response.status();
+    if status != 200 {
+        return Ok((status, response.text().await.map_err(|_| silent())?));
+    }
+    let stream = response.body().ok_or_else(silent)?;
+    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    let mut bytes = Vec::new();
+    loop {
+        let read = JsFuture::from(reader.read()).await.map_err(|_| silent())?;
+        let part = |name: &str| Reflect::get(&read, &name.into()).unwrap_or_default();
+        if part("done").is_truthy() {
+            return Ok((status, String::new()));
+        }
+        bytes.extend(part("value").unchecked_into::<Uint8Array>().to_vec());
+        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = bytes.drain(..=end).collect();
+            (pouring.line)(String::from_utf8_lossy(&line).trim_end().to_string());
+        }
+    }
+}
+
+struct Poured(Option<AbortController>);
+
+impl Link for Poured {}
+
+impl Drop for Poured {
+    fn drop(&mut self) {
+        if let Some(controller) = &self.0 {
+            controller.abort();
+        }
     }
 }
 

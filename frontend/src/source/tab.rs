@@ -1,6 +1,6 @@
 //! The engine in a worker of this tab. The worker takes a moment to open its files; what is asked before waits.
 
-use super::{Answered, Carried, Ears, Failure, Link, Source, at};
+use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
 use js_sys::{Array, Function, Promise, Uint8Array};
 use moslim_shared::event::{Frame, RunStatus};
 use serde::Deserialize;
@@ -22,6 +22,7 @@ enum Told {
     Ready { note: String },
     Failed { message: String },
     Answer { number: u64, status: u16, text: String },
+    Line { number: u64, text: String },
     Frame { run: String, frame: Frame },
 }
 
@@ -41,6 +42,7 @@ struct Inner {
     waiting: RefCell<Vec<JsValue>>,
     /// What answers are for, by their numbers.
     asked: RefCell<HashMap<u64, Function>>,
+    poured: RefCell<HashMap<u64, Rc<Pouring>>>,
     number: Cell<u64>,
     links: RefCell<HashMap<String, Rc<Ears>>>,
 }
@@ -134,6 +136,10 @@ impl Inner {
         for (_, resolve) in self.asked.borrow_mut().drain() {
             let _ = resolve.call1(&JsValue::NULL, &Array::of2(&0.into(), &message.into()));
         }
+        let poured: Vec<Rc<Pouring>> = self.poured.borrow_mut().drain().map(|(_, pouring)| pouring).collect();
+        for pouring in poured {
+            (pouring.ended)(Err(Failure::new(message)));
+        }
         let ears: Vec<Rc<Ears>> = self.links.borrow().values().cloned().collect();
         for ears in ears {
             (ears.frame)(Frame::Error { message: message.into() });
@@ -152,7 +158,17 @@ impl Inner {
                 }
             }
             Told::Failed { message } => self.fail(&message),
+            Told::Line { number, text } => {
+                let pouring = self.poured.borrow().get(&number).cloned();
+                if let Some(pouring) = pouring {
+                    (pouring.line)(text);
+                }
+            }
             Told::Answer { number, status, text } => {
+                let pouring = self.poured.borrow_mut().remove(&number);
+                if let Some(pouring) = pouring {
+                    return (pouring.ended)(Ok((status, text)));
+                }
                 if let Some(resolve) = self.asked.borrow_mut().remove(&number) {
                     let _ = resolve.call1(&JsValue::NULL, &Array::of2(&status.into(), &bytes.unwrap_or_else(|| text.into())));
                 }
@@ -179,6 +195,19 @@ impl Source for Tab {
 
     fn carry(&self, path: String, bytes: Option<Uint8Array>) -> Carried {
         self.0.request(if bytes.is_some() { "POST" } else { "GET" }, &path, "", bytes)
+    }
+
+    fn pour(&self, path: String, body: String, pouring: Rc<Pouring>) -> Box<dyn Link> {
+        let number = self.0.number.get() + 1;
+        self.0.number.set(number);
+        self.0.poured.borrow_mut().insert(number, pouring.clone());
+        if let Standing::Broken(message) = &*self.0.standing.borrow() {
+            let failure = Failure::new(message.clone());
+            // As everywhere, not before who asks has what it asked for.
+            leptos::task::spawn_local(async move { (pouring.ended)(Err(failure)) });
+        }
+        self.0.send(&json!({ "request": { "number": number, "method": "POST", "path": path, "body": body } }), None);
+        Box::new(Poured { inner: self.0.clone(), number })
     }
 
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>> {
@@ -209,6 +238,22 @@ impl Drop for Following {
             links.remove(&self.run);
             drop(links);
             self.inner.send(&json!({ "leave": { "run": self.run } }), None);
+        }
+    }
+}
+
+/// An answer that comes line by line.
+struct Poured {
+    inner: Rc<Inner>,
+    number: u64,
+}
+
+impl Link for Poured {}
+
+impl Drop for Poured {
+    fn drop(&mut self) {
+        if self.inner.poured.borrow_mut().remove(&self.number).is_some() {
+            self.inner.send(&json!({ "drop": { "number": self.number } }), None);
         }
     }
 }

@@ -1,17 +1,20 @@
 //! The worker that the page talks to: it keeps the files, answers the requests of the API that a tab can answer, passes on what a run
 //! says, and starts and ends the trainer.
 
+use super::asking::{Asking, Request, What};
 use super::keep::{self, Place};
-use super::messages::{Asked, Kept, Told, Training, pack, unpack};
+use super::known::{known, take};
+use super::messages::{Asked, Kept, Said, Told, Training, pack, unpack};
 use super::{TRAINER, scope};
 use moslim_engine::data::Task;
+use moslim_engine::keep::Job;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Files;
 use moslim_engine::keep::journal::{self, Journal};
-use moslim_engine::keep::{Job, read_config};
 use moslim_engine::run::devices;
 use moslim_shared::config::{Problem, RunConfig};
-use moslim_shared::event::{About, ApiError, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus, TaskInfo};
+use moslim_shared::event::{About, ApiError, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus};
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, problem_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -113,12 +116,14 @@ struct Desk {
     /// Runs that the page follows.
     followed: BTreeSet<String>,
     trainer: Option<Trainer>,
+    asking: Asking,
     note: String,
 }
 
 impl Desk {
     fn new(paths: Vec<String>, files: Arc<dyn Files>, note: String) -> Self {
-        let mut desk = Self { files, runs: BTreeMap::new(), followed: BTreeSet::new(), trainer: None, note };
+        let mut desk =
+            Self { files, runs: BTreeMap::new(), followed: BTreeSet::new(), trainer: None, asking: Asking::new(answered), note };
         let ids = paths.iter().filter_map(|p| p.strip_prefix("runs/")?.split_once('/').map(|(id, _)| id.to_string()));
         for id in ids.collect::<BTreeSet<_>>() {
             desk.runs.extend(known(desk.files.as_ref(), &id).map(|info| (id, info)));
@@ -130,6 +135,14 @@ impl Desk {
         match asked {
             Asked::Request { number, method, path, body } => {
                 let mut packed = Vec::new();
+                let asked = path.strip_prefix("/api/v1/runs/").and_then(|path| path.split_once('/'));
+                if let ("POST", Some((run, what @ ("generate" | "score")))) = (method.as_str(), asked) {
+                    if let Err(Refused(status, error)) = self.ask(number, run, what, &body) {
+                        let text = serde_json::to_string(&error).unwrap_or_default();
+                        tell(&Told::Answer { number, status, text });
+                    }
+                    return;
+                }
                 let answer = self.answer((&method, &path), &body, bytes, &mut packed);
                 let (status, text) =
                     answer.unwrap_or_else(|Refused(status, error)| (status, serde_json::to_string(&error).unwrap_or_default()));
@@ -139,6 +152,10 @@ impl Desk {
             Asked::Follow { hello } => self.follow(hello),
             Asked::Leave { run } => {
                 self.followed.remove(&run);
+            }
+            Asked::Drop { number } => {
+                let went_on = self.asking.leave(number, self.files.as_ref());
+                self.broken(went_on);
             }
         }
     }
@@ -153,8 +170,9 @@ impl Desk {
             ("GET", ["devices"]) => said(&devices()),
             ("POST", ["task"]) => {
                 let Proposal { config } = read(body)?;
-                let objectives = self.objectives(&config)?;
-                said(&TaskInfo { name: Task::name_of(&config.task), objectives })
+                self.objectives(&config)?;
+                let info = Task::info(&config.task, &|path| self.files.read(path));
+                said(&info.map_err(|e| Refused::new(500, format!("{e:#}")))?)
             }
             ("POST", ["validate"]) => said(&json!({ "problems": self.problems(&read::<Proposal>(body)?.config) })),
             ("GET", ["runs"]) => said(&self.runs.values().rev().collect::<Vec<_>>()),
@@ -193,6 +211,72 @@ impl Desk {
                 said(self.find(id)?)
             }
             _ => Err(Refused::new(501, "A tab cannot do this; the lab with a server can (cargo lab).")),
+        }
+    }
+
+    /// Asks a finished run; the answer comes later.
+    fn ask(&mut self, number: u64, run: &str, what: &str, body: &str) -> Result<(), Refused> {
+        self.find(run)?;
+        let (what, problems) = if what == "generate" {
+            let request: GenerateRequest = read(body)?;
+            let problems = request.problems_for_one();
+            (What::Generate(request), problems)
+        } else {
+            let request: ScoreRequest = read(body)?;
+            let problems = request.problems();
+            (What::Score(request), problems)
+        };
+        if !problems.is_empty() {
+            return Err(Refused(422, ApiError { error: "the request is not valid".into(), problems }));
+        }
+        let request = Request { number, run: run.into(), what };
+        self.asking.add(request, self.files.as_ref()).map_err(|message| Refused::new(429, message))
+    }
+
+    /// What the assistant says, or why it has ended.
+    fn answered(&mut self, said: Result<Said, String>) {
+        let files = self.files.clone();
+        let text = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+        let refuse = |number: u64, message: String| {
+            let problems: Vec<Problem> = problem_of(&message).into_iter().collect();
+            let status = if problems.is_empty() { 409 } else { 422 };
+            tell(&Told::Answer { number, status, text: text(serde_json::to_string(&ApiError { error: message, problems })) });
+        };
+        let went_on = match said {
+            Ok(Said::Ready) => self.asking.ready(files.as_ref()),
+            Ok(Said::Event { number, event }) => {
+                let (first, last) = (self.asking.said(number), event.is_last());
+                match event {
+                    GenerateEvent::Failed { message } if first => refuse(number, message),
+                    event => {
+                        tell(&Told::Line { number, text: text(serde_json::to_string(&event)) });
+                        if last {
+                            tell(&Told::Answer { number, status: 200, text: String::new() });
+                        }
+                    }
+                }
+                if last { self.asking.done(files.as_ref()) } else { Ok(()) }
+            }
+            Ok(Said::Scores { number, scores }) => {
+                tell(&Told::Answer { number, status: 200, text: text(serde_json::to_string(&scores)) });
+                self.asking.done(files.as_ref())
+            }
+            Ok(Said::Refused { number, message }) => {
+                refuse(number, message);
+                self.asking.done(files.as_ref())
+            }
+            Err(message) => Err(message),
+        };
+        self.broken(went_on);
+    }
+
+    /// Where the assistant cannot go on, the request that it was at is answered with that.
+    fn broken(&mut self, went_on: Result<(), String>) {
+        let Err(message) = went_on else { return };
+        if let Some(number) = self.asking.end() {
+            let error =
+                ApiError { error: format!("the worker that answers has ended ({message}); ask again"), problems: Vec::new() };
+            tell(&Told::Answer { number, status: 409, text: serde_json::to_string(&error).unwrap_or_default() });
         }
     }
 
@@ -284,6 +368,7 @@ impl Desk {
         worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));
         worker.set_onerror(Some(broken.as_ref().unchecked_ref()));
         self.trainer = Some(Trainer { run: run.into(), worker, _heard: heard, _broken: broken });
+        self.asking.forget(run);
         self.runs.entry(run.into()).and_modify(|info| (info.status, info.message) = (RunStatus::Running, String::new()));
         self.show(run);
         Ok(())
@@ -402,27 +487,7 @@ impl Desk {
     }
 }
 
-/// What the files say of a run that does not train.
-fn known(files: &dyn Files, id: &str) -> Option<RunInfo> {
-    let own = |file: &str| files.read(&format!("runs/{id}/{file}"));
-    let config = read_config(own).ok()?;
-    let mut info = RunInfo::new(id, &config, 0);
-    for event in journal::events(&own(journal::FILE).ok().flatten().unwrap_or_default()) {
-        take(&mut info, &event);
-    }
-    info.about = own("about.json").ok().flatten().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
-    if info.status == RunStatus::Running {
-        info.status = RunStatus::Interrupted;
-        info.message = "the tab was closed while it trained; resume it to go on from its last checkpoint".into();
-    }
-    Some(info)
-}
-
-/// Takes in an event of a run that one process writes and ends.
-fn take(info: &mut RunInfo, event: &Event) {
-    info.last_seq = event.seq;
-    info.hear(event);
-    if let EventBody::Ended { outcome, message } = &event.body {
-        (info.status, info.message) = ((*outcome).into(), message.clone());
-    }
+/// Takes in what the assistant says.
+fn answered(said: Result<Said, String>) {
+    with(|desk| desk.answered(said));
 }

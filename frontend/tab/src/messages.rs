@@ -3,6 +3,7 @@
 use js_sys::{Array, Uint8Array};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Frame, Hello};
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::{JsCast, JsValue};
@@ -27,6 +28,10 @@ pub enum Asked {
     Leave {
         run: String,
     },
+    /// The answer to this request is not wanted any more.
+    Drop {
+        number: u64,
+    },
 }
 
 /// What the desk tells the page.
@@ -46,6 +51,11 @@ pub enum Told {
     Answer {
         number: u64,
         status: u16,
+        text: String,
+    },
+    /// A line of an answer that comes line by line; its [`Told::Answer`] ends it.
+    Line {
+        number: u64,
         text: String,
     },
     Frame {
@@ -83,6 +93,35 @@ pub enum Kept {
     },
     /// The run has ended; how is in its journal.
     Ended,
+}
+
+/// What the desk asks of the assistant.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// With the bytes of the files: those of the run that is asked from now on.
+    Load {
+        run: String,
+        files: Vec<String>,
+    },
+    Generate {
+        number: u64,
+        request: GenerateRequest,
+    },
+    Score {
+        number: u64,
+        request: ScoreRequest,
+    },
+}
+
+/// What the assistant tells the desk.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    Ready,
+    Event { number: u64, event: GenerateEvent },
+    Scores { number: u64, scores: Vec<Scored> },
+    Refused { number: u64, message: String },
 }
 
 /// A message as it is sent.

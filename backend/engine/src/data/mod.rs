@@ -8,6 +8,7 @@ pub mod world;
 
 use anyhow::{Context, Result};
 use moslim_shared::config::{TaskConfig, TaskKind};
+use moslim_shared::event::TaskInfo;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use rand::rngs::StdRng;
@@ -140,6 +141,28 @@ impl Task {
         })
     }
 
+    /// The rules that grade answers to the task that a configuration names, without its rows; `None` where it has none.
+    pub fn rules(config: &TaskConfig) -> Option<Box<dyn Gold>> {
+        match config.kind {
+            TaskKind::World => Some(Box::new(world::Rules::default())),
+            TaskKind::Style => Some(Box::new(style::Rules)),
+            TaskKind::Ratings => None,
+        }
+    }
+
+    /// What people are told of the task that a configuration names, without its rows.
+    ///
+    /// # Errors
+    /// As [`Task::load`].
+    pub fn info(config: &TaskConfig, read: ReadFile) -> Result<TaskInfo> {
+        let examples = match config.kind {
+            TaskKind::World => world::examples(),
+            TaskKind::Style => style::examples(),
+            TaskKind::Ratings => Vec::new(),
+        };
+        Ok(TaskInfo { name: Self::name_of(config), objectives: Self::objectives_of(config, read)?, examples })
+    }
+
     /// The name of the task that a configuration names.
     pub fn name_of(config: &TaskConfig) -> String {
         match config.kind {
@@ -199,20 +222,14 @@ pub struct TaskCard {
 }
 
 impl TaskCard {
-    /// The card in a run's folder; a run from before cards were kept is about the built-in world.
+    /// The card in a run's folder; a run from before cards were kept is about the built-in world. `read` gives a file of the folder.
     ///
     /// # Errors
-    /// When the file is damaged; the message names it.
-    pub fn read(folder: &std::path::Path) -> Result<Self> {
-        let file = folder.join("task.json");
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self { name: "world".into(), objectives: world::objectives(), fingerprint: String::new() })
-            }
-            read => {
-                let bytes = read.with_context(|| format!("reading {}", file.display()))?;
-                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-            }
+    /// When the file is damaged.
+    pub fn read(read: impl Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Result<Self> {
+        match read("task.json").context("reading task.json")? {
+            None => Ok(Self { name: "world".into(), objectives: world::objectives(), fingerprint: String::new() }),
+            Some(bytes) => serde_json::from_slice(&bytes).context("reading task.json"),
         }
     }
 }

@@ -6,6 +6,9 @@ use moslim_shared::config::RunConfig;
 use serde::Serialize;
 use std::sync::Arc;
 
+/// Name of the weights of the policy that optimisation started from.
+pub const START: &str = "start";
+
 /// A run to be trained.
 #[derive(Clone)]
 pub struct Job {

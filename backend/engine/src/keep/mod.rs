@@ -13,4 +13,4 @@ pub mod log;
 pub mod models;
 
 pub use files::write_atomically;
-pub use job::{Job, model_file, read_config};
+pub use job::{Job, START, model_file, read_config};

@@ -4,7 +4,7 @@
 use super::setting::{Outcome, Ready, Trained};
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
-use crate::keep::{Job, model_file};
+use crate::keep::{Job, START, model_file};
 use crate::model::TrainBackend;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::Progress;
@@ -38,8 +38,9 @@ pub fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> R
     Cache::key("trained", &(config, &ready.reward_model.calibration.hash, &ready.origin, device_name))
 }
 
-/// Writes the policies, how they are asked, and what they took.
-pub fn save<B: TrainBackend>(job: &Job, trained: &Trained<B>, key: &str) -> Result<()> {
+/// Writes the policy that optimisation started from, the policies that it came to, how they are asked, and what they took.
+pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, key: &str) -> Result<()> {
+    job.write(&model_file(START, 0), &to_safetensors::<B::InnerBackend, _>(&ready.reference)?)?;
     let mut policies = Vec::new();
     for (n, policy) in trained.policies.iter().enumerate() {
         let weights = to_safetensors::<B::InnerBackend, _>(policy)?;

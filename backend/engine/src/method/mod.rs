@@ -154,7 +154,7 @@ pub fn run<B: TrainBackend>(
                 Method::TaggedSft => baselines::tagged_sft(&ready),
                 Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
             };
-            kept::save(job, &trained, &key)?;
+            kept::save(job, &ready, &trained, &key)?;
             trained
         }
     };

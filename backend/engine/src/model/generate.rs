@@ -44,6 +44,21 @@ pub fn generate<B: Kernels>(
     eos: u32,
     sampling: &Sampling,
 ) -> Vec<Answer> {
+    generate_heard(model, prompts, samples, eos, sampling, &|_, _| true)
+}
+
+/// Whom every token is told as it is drawn, with the position of its answer; an answer ends where this is false.
+pub type Hearing<'a> = &'a (dyn Fn(usize, u32) -> bool + Sync);
+
+/// As [`generate`], heard by `heard`.
+pub fn generate_heard<B: Kernels>(
+    model: &Transformer<B>,
+    prompts: &[&[u32]],
+    samples: usize,
+    eos: u32,
+    sampling: &Sampling,
+    heard: Hearing,
+) -> Vec<Answer> {
     if sampling.max_new_tokens == 0 {
         return vec![Answer::default(); prompts.len() * samples];
     }
@@ -51,7 +66,7 @@ pub fn generate<B: Kernels>(
         (0..prompts.len()).flat_map(|p| (0..samples).map(move |s| (p, (p * samples + s) as u64))).collect();
     let pieces = even_pieces::<B>(rows.len(), rows_together::<B>());
     let pieces = rows.chunks(rows.len().div_ceil(pieces).max(1)).collect();
-    map::<B, _, _, _>(model, pieces, |model, rows| sample_rows(&model, prompts, rows, eos, sampling)).concat()
+    map::<B, _, _, _>(model, pieces, |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
 }
 
 /// Samples an answer for every row: (prompt, number of its random stream). Rows of one prompt are neighbours.
@@ -61,6 +76,7 @@ fn sample_rows<B: Kernels>(
     rows: &[(usize, u64)],
     eos: u32,
     sampling: &Sampling,
+    heard: Hearing,
 ) -> Vec<Answer> {
     let device = model.device();
     let mut answers = vec![Answer::default(); rows.len()];
@@ -107,7 +123,8 @@ fn sample_rows<B: Kernels>(
             answer.log_probs.push(drawn.log_prob);
             answer.entropies.push(drawn.entropy);
             answer.ended = drawn.token == eos;
-            if !answer.ended && answer.tokens.len() < limits[at] {
+            let goes_on = heard(rows[at].1 as usize, drawn.token);
+            if goes_on && !answer.ended && answer.tokens.len() < limits[at] {
                 kept.push(row);
                 tokens.push(drawn.token);
             }
@@ -199,6 +216,22 @@ mod tests {
                 assert!((a - b).abs() < 1e-4, "{a} is not {b}");
             }
         }
+    }
+
+    #[test]
+    fn every_token_is_heard_and_who_hears_ends_an_answer() {
+        let heard = std::sync::Mutex::new(vec![Vec::new(); 6]);
+        let hear = |answer: usize, token: u32| {
+            let all = &mut heard.lock().unwrap()[answer];
+            all.push(token);
+            answer != 4 || all.len() < 2
+        };
+        let answers = generate_heard(&model(), &[&[1, 2], &[3]], 3, 0, &SAMPLING, &hear);
+        let heard = heard.into_inner().unwrap();
+        assert_eq!(answers.iter().map(|a| a.tokens.clone()).collect::<Vec<_>>(), heard);
+        let alone = generate(&model(), &[&[1, 2], &[3]], 3, 0, &SAMPLING);
+        assert_eq!(heard[4], alone[4].tokens[..2]);
+        assert_eq!(heard[5], alone[5].tokens);
     }
 
     #[test]

@@ -1,63 +1,57 @@
-//! A finished run at work: scoring answers and generating them.
+//! A finished run at work: scoring answers, and generating them.
 
 use super::device::{Device, choose};
-use super::opened::{Opened, open};
+use super::opened::{Opened, open, open_in};
+use crate::data::{Gold, Task};
 use crate::evaluate::answer::{Ask, Route};
-use crate::model::generate::{Sampling, generate};
+use crate::keep::files::Files;
+use crate::model::generate::{Answer, Hearing, Sampling, generate_heard};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
-use crate::reward::frozen::FrozenRewardModel;
+use crate::progress::Stop;
+use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::text::Tokenizer;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use moslim_shared::config::DeviceChoice;
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, Pair, Scored, Source};
 use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
-use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// A line of input of `moslim-lab score`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScoreLine {
-    pub prompt: String,
-    pub response: String,
-}
-
-/// What the reward model says about one answer.
-#[derive(Debug, Clone, Serialize)]
-pub struct Scored {
-    /// Calibrated, `[objective][class]`.
-    pub distributions: Vec<Vec<f64>>,
-    /// Present when a preference was given.
-    pub reward: Option<MappedReward>,
-}
+use std::sync::{Arc, Mutex, PoisonError};
+use web_time::Instant;
 
 /// The type of a closure that depends on the backend cannot be named, so each use is an object.
 trait Score: Send {
     fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>>;
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward;
-    fn context(&self) -> usize;
 }
 
-struct ScoreOn<B: Kernels> {
-    reward_model: FrozenRewardModel<B>,
-    context: usize,
-}
-
-impl<B: Kernels> Score for ScoreOn<B> {
+impl<B: Kernels> Score for FrozenRewardModel<B> {
     fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
-        self.reward_model.distributions(groups)
+        self.distributions(groups)
     }
     fn reward(&self, distributions: &[Vec<f64>], preference: &Preference) -> MappedReward {
-        let c = &self.reward_model.calibration;
-        map_reward(&c.mapping, &c.statistics, distributions, preference)
+        map_reward(&self.calibration.mapping, &self.calibration.statistics, distributions, preference)
     }
-    fn context(&self) -> usize {
-        self.context
-    }
+}
+
+/// Calls a function of a backend on the device of a choice.
+macro_rules! on_device {
+    (@ $f:ident, $backend:ty, $device:ident, ($($arg:expr),*)) => {
+        $f::<$backend>(&$device, $($arg),*)?
+    };
+    ($choice:expr, $f:ident $args:tt) => {
+        match choose($choice)?.0 {
+            Device::Cpu(d) => on_device!(@ $f, burn::backend::Flex, d, $args),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(d) => on_device!(@ $f, burn::backend::Cuda, d, $args),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(d) => on_device!(@ $f, burn::backend::Wgpu, d, $args),
+        }
+    };
 }
 
 /// Scores answers with a run's frozen reward model.
@@ -65,6 +59,8 @@ pub struct Scorer {
     inner: Box<dyn Score>,
     objectives: Vec<Objective>,
     tokenizer: Tokenizer,
+    context: usize,
+    gold: Option<Box<dyn Gold>>,
 }
 
 impl Scorer {
@@ -74,25 +70,19 @@ impl Scorer {
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
         let opened = open(folder)?;
-        let calibration = opened.calibration()?;
+        let calibration = opened.calibration()?.context("calibration.json is missing; is the run finished?")?;
+        let inner = on_device!(device, scoring(&opened, calibration));
+        Ok(Self::of(inner, &opened))
+    }
+
+    fn of(inner: Box<dyn Score>, opened: &Opened) -> Self {
         let config = &opened.config;
         let context = if opened.base.is_some() { config.model.context } else { config.reward_trunk.context };
-        macro_rules! on {
-            ($backend:ty, $device:expr) => {{
-                let trunk = opened.trunk::<$backend>($device)?;
-                let models = opened.reward_models(&calibration, trunk.as_ref(), $device)?;
-                Box::new(ScoreOn { reward_model: FrozenRewardModel { models, calibration }, context }) as Box<dyn Score>
-            }};
-        }
-        let inner = match choose(device)?.0 {
-            Device::Cpu(d) => on!(burn::backend::Flex, &d),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(d) => on!(burn::backend::Cuda, &d),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
-        };
-        let Opened { objectives, tokenizer, .. } = opened;
-        Ok(Self { inner, objectives, tokenizer })
+        let (objectives, tokenizer) = (opened.objectives.clone(), opened.tokenizer.clone());
+        // Rules of today say nothing about objectives that a run had before they were what they are.
+        let own = Task::objectives_of(&config.task, &|_| Ok(None)).is_ok_and(|own| own == objectives);
+        let gold = if own { Task::rules(&config.task) } else { None };
+        Self { inner, objectives, tokenizer, context, gold }
     }
 
     /// The objectives of the reward model's heads, in order.
@@ -100,51 +90,101 @@ impl Scorer {
         &self.objectives
     }
 
-    /// Scores (question, answer) pairs; with a preference also their reward.
+    /// Scores answers; with a preference also their reward.
     ///
     /// # Errors
     /// When a pair does not fit into the reward model's context; the message names it, counted from 1.
-    pub fn score(&self, rows: &[(String, String)], preference: Option<&Preference>) -> Result<Vec<Scored>> {
-        let mut pairs = Vec::with_capacity(rows.len());
-        for (n, (question, answer)) in rows.iter().enumerate() {
-            let question = self.tokenizer.untagged_prompt(&self.tokenizer.question(question)?);
-            let answer = ended_answer(&self.tokenizer.encode(answer)?, self.tokenizer.eos);
-            let tokens = question.len() + answer.len();
-            if tokens > self.inner.context() {
-                bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, tokens, self.inner.context());
+    pub fn score(&self, pairs: &[Pair], preference: Option<&Preference>) -> Result<Vec<Scored>> {
+        let mut rows = Vec::with_capacity(pairs.len());
+        for (n, pair) in pairs.iter().enumerate() {
+            let answer = self.tokenizer.encode(&pair.response)?;
+            let row = (self.tokenizer.untagged_prompt(&self.tokenizer.question(&pair.prompt)?), self.ended(&answer));
+            let tokens = row.0.len() + row.1.len();
+            if tokens > self.context {
+                bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, tokens, self.context);
             }
-            pairs.push((question, answer));
+            rows.push(row);
         }
-        let groups: Vec<Group> = pairs.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
-        let scored = self.inner.distributions(&groups).into_iter().map(|distributions| {
-            let reward = preference.map(|p| self.inner.reward(&distributions, p));
-            Scored { distributions, reward }
-        });
-        Ok(scored.collect())
+        let gold = |n: usize| self.gold.as_ref().map(|g| g.grade(&pairs[n].prompt, &pairs[n].response).classes);
+        Ok(self.distributions(&rows).into_iter().enumerate().map(|(n, d)| self.scored(d, preference, gold(n))).collect())
+    }
+
+    fn ended(&self, answer: &[u32]) -> Vec<u32> {
+        ended_answer(answer, self.tokenizer.eos)
+    }
+
+    /// What the heads say about questions and their ended answers.
+    fn distributions(&self, rows: &[(Vec<u32>, Vec<u32>)]) -> Vec<Vec<Vec<f64>>> {
+        let groups: Vec<Group> = rows.iter().map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
+        self.inner.distributions(&groups)
+    }
+
+    fn scored(&self, distributions: Vec<Vec<f64>>, preference: Option<&Preference>, gold: Option<Vec<usize>>) -> Scored {
+        let reward = preference.map(|p| self.inner.reward(&distributions, p));
+        Scored { distributions, reward, gold }
     }
 }
 
+fn scoring<B: Kernels>(device: &B::Device, opened: &Opened, calibration: Calibration) -> Result<Box<dyn Score>> {
+    let trunk = opened.trunk::<B>(device)?;
+    let models = opened.reward_models(&calibration, trunk.as_ref(), device)?;
+    Ok(Box::new(FrozenRewardModel { models, calibration }))
+}
+
 trait Generate: Send {
-    fn generate(&self, route: &Route, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>>;
+    /// Answers to one prompt. `policy`: of the route's; `None` for the one that optimisation started from.
+    fn generate(&self, policy: Option<usize>, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Vec<Answer>;
+    fn has_start(&self) -> bool;
 }
 
 struct GenerateOn<B: Kernels> {
     policies: Vec<Transformer<B>>,
+    start: Option<Transformer<B>>,
+    route: Route,
     /// Positions of the steered objectives.
     steered: Vec<usize>,
     eos: u32,
 }
 
 impl<B: Kernels> Generate for GenerateOn<B> {
-    fn generate(&self, route: &Route, policy: usize, prompt: &[u32], n: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
-        let policy = route.take(policy, &self.policies, &self.steered);
-        generate(&policy, &[prompt], n, self.eos, sampling).into_iter().map(|a| a.tokens).collect()
+    fn generate(&self, policy: Option<usize>, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Vec<Answer> {
+        match (policy, &self.start) {
+            (None, Some(start)) => generate_heard(start, &[prompt], n, self.eos, sampling, heard),
+            (policy, _) => {
+                let policy = self.route.take(policy.unwrap_or(0), &self.policies, &self.steered);
+                generate_heard(&policy, &[prompt], n, self.eos, sampling, heard)
+            }
+        }
+    }
+
+    fn has_start(&self) -> bool {
+        self.start.is_some()
     }
 }
 
-/// Generates answers with what a run's method has trained.
+/// What is there to generate and to score with, on one copy of an off-the-shelf model's weights.
+type Both = (Box<dyn Generate>, Option<Box<dyn Score>>);
+
+fn generating<B: Kernels>(device: &B::Device, opened: &Opened, route: &Route) -> Result<Both> {
+    let steered = opened.config.steered(&opened.objectives);
+    let trunk = opened.trunk::<B>(device)?;
+    let policies = (0..route.kept(steered.len())).map(|n| opened.policy(n, trunk.as_ref(), device)).collect::<Result<_>>()?;
+    let start = opened.start(trunk.as_ref(), device)?;
+    let score = match opened.calibration()? {
+        None => None,
+        Some(calibration) => {
+            let models = opened.reward_models(&calibration, trunk.as_ref(), device)?;
+            Some(Box::new(FrozenRewardModel { models, calibration }) as Box<dyn Score>)
+        }
+    };
+    let eos = opened.tokenizer.eos;
+    Ok((Box::new(GenerateOn { policies, start, route: route.clone(), steered, eos }), score))
+}
+
+/// Generates answers with what a run's method has trained, and scores them.
 pub struct Generator {
     inner: Box<dyn Generate>,
+    scorer: Option<Scorer>,
     route: Route,
     objectives: Vec<Objective>,
     tokenizer: Tokenizer,
@@ -152,36 +192,28 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Loads the policy from a finished run's folder.
+    /// Loads policies and reward model from a finished run's folder.
     ///
     /// # Errors
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
-        let opened = open(folder)?;
-        let (config, objectives, eos) = (&opened.config, &opened.objectives, opened.tokenizer.eos);
+        Self::of(&open(folder)?, device)
+    }
+
+    /// [`Generator::load`] from a folder of `files`, wherever they are.
+    ///
+    /// # Errors
+    /// As [`Generator::load`].
+    pub fn load_in(files: Arc<dyn Files>, folder: String, device: DeviceChoice) -> Result<Self> {
+        Self::of(&open_in(files, folder)?, device)
+    }
+
+    fn of(opened: &Opened, device: DeviceChoice) -> Result<Self> {
         let route = opened.route()?;
-        if let Route::BestOf(_) = route {
-            bail!("best-of-n chooses with the reward model and has no policy of its own to generate with");
-        }
-        let steered = config.steered(objectives);
-        let kept = route.kept(steered.len());
-        macro_rules! on {
-            ($backend:ty, $device:expr) => {{
-                let trunk = opened.trunk::<$backend>($device)?;
-                let policies = (0..kept).map(|n| opened.policy(n, trunk.as_ref(), $device)).collect::<Result<_>>()?;
-                Box::new(GenerateOn { policies, steered, eos }) as Box<dyn Generate>
-            }};
-        }
-        let inner = match choose(device)?.0 {
-            Device::Cpu(d) => on!(burn::backend::Flex, &d),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(d) => on!(burn::backend::Cuda, &d),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(d) => on!(burn::backend::Wgpu, &d),
-        };
-        let context = config.model.context;
-        let Opened { objectives, tokenizer, .. } = opened;
-        Ok(Self { inner, route, objectives, tokenizer, context })
+        let (inner, score) = on_device!(device, generating(opened, &route));
+        let scorer = score.map(|score| Scorer::of(score, opened));
+        let (objectives, tokenizer) = (opened.objectives.clone(), opened.tokenizer.clone());
+        Ok(Self { inner, scorer, route, objectives, tokenizer, context: opened.config.model.context })
     }
 
     /// The objectives that can be asked for.
@@ -189,32 +221,153 @@ impl Generator {
         &self.objectives
     }
 
-    /// Samples `n` answers to `prompt` under `preference`.
+    /// Scores answers with the run's reward model.
     ///
     /// # Errors
-    /// When prompt and answer do not fit into the policy's context.
-    #[allow(clippy::too_many_arguments)]
+    /// As [`Scorer::score`], and when the run has none.
+    pub fn score(&self, pairs: &[Pair], preference: Option<&Preference>) -> Result<Vec<Scored>> {
+        self.scorer.as_ref().context("the run has no reward model")?.score(pairs, preference)
+    }
+
+    /// Answers a request that has no [`GenerateRequest::problems`], and tells `told` what comes, as it comes, but for how it ended.
+    /// Returns the number of tokens sampled.
+    ///
+    /// # Errors
+    /// When the target names what the run does not have, prompt and answers do not fit into the policy's context, or the run kept
+    /// nothing to answer with; the message begins with the field.
     pub fn generate(
         &self,
-        prompt: &str,
-        preference: &Preference,
-        n: usize,
-        temperature: f64,
-        top_p: f64,
-        max_new_tokens: usize,
-        seed: u64,
-    ) -> Result<Vec<String>> {
+        request: &GenerateRequest,
+        stop: &Stop,
+        told: &mut (dyn FnMut(GenerateEvent) + Send),
+    ) -> Result<usize> {
+        let preference = Preference::parse(&request.target, &self.objectives).map_err(|e| anyhow::anyhow!("target: {e}"))?;
         let ask = Ask::of(preference.clone());
-        let policy = self.route.policy(&ask, &self.objectives);
-        let tokens = self.route.prompt(&self.tokenizer.question(prompt)?, &ask, &self.tokenizer, &self.objectives)?;
-        if tokens.len() + max_new_tokens > self.context {
-            bail!(
-                "the prompt's {} tokens and {max_new_tokens} new ones do not fit into the policy's context of {}",
-                tokens.len(),
-                self.context
-            );
+        let question = self.tokenizer.question(&request.prompt)?;
+        let (policy, tokens) = match request.source {
+            Source::Policy => {
+                let tokens = self.route.prompt(&question, &ask, &self.tokenizer, &self.objectives)?;
+                (Some(self.route.policy(&ask, &self.objectives)), tokens)
+            }
+            Source::Start => {
+                ensure!(self.inner.has_start(), "source: is start; this run did not keep the policy that it started from");
+                (None, self.tokenizer.untagged_prompt(&question))
+            }
+        };
+        let (room, new) = (self.context, request.max_new_tokens);
+        ensure!(
+            tokens.len() + new <= room,
+            "prompt: its {} tokens and {new} new ones do not fit into the policy's context of {room}",
+            tokens.len()
+        );
+        // What a method is made of is not taken twice.
+        let best_of = match (&self.route, request.source) {
+            (Route::BestOf(n), Source::Policy) => request.best_of.max(*n),
+            _ => request.best_of,
+        };
+        ensure!(best_of == 1 || self.scorer.is_some(), "best_of: is {best_of}; the run has no reward model to choose with");
+        told(GenerateEvent::Prompt { text: self.tokenizer.spelt(&tokens)?, preference: preference.clone() });
+
+        let (temperature, top_p, seed) = (request.temperature, request.top_p, request.seed);
+        let sampling = Sampling { temperature, top_p, max_new_tokens: new, seed };
+        let telling = Mutex::new(Telling { told, tokens: vec![Vec::new(); request.n], said: vec![String::new(); request.n] });
+        let tokenizer = &self.tokenizer;
+        let hear = |answer: usize, token: u32| {
+            if best_of == 1 {
+                telling.lock().unwrap_or_else(PoisonError::into_inner).hear(answer, token, tokenizer);
+            }
+            stop.asked().is_none()
+        };
+        let answers = self.inner.generate(policy, &tokens, request.n * best_of, &sampling, &hear);
+        let sampled = answers.iter().map(|a| a.tokens.len()).sum();
+        if stop.asked().is_some() {
+            return Ok(sampled);
         }
-        let sampling = Sampling { temperature, top_p, max_new_tokens, seed };
-        self.inner.generate(&self.route, policy, &tokens, n, &sampling).iter().map(|a| self.tokenizer.decode(a)).collect()
+        let Telling { told, said, .. } = telling.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (answer, said) in said.iter().enumerate().filter(|_| best_of == 1) {
+            let whole = tokenizer.decode(&answers[answer].tokens)?;
+            if let Some(rest) = whole.strip_prefix(said.as_str()).filter(|rest| !rest.is_empty()) {
+                told(GenerateEvent::Text { answer, text: rest.into() });
+            }
+        }
+        self.tell(request, &preference, &question, &answers, best_of, told)?;
+        Ok(sampled)
+    }
+
+    /// Scores answers, of which every `best_of` are candidates for one, and tells of the best.
+    fn tell(
+        &self,
+        request: &GenerateRequest,
+        preference: &Preference,
+        question: &[u32],
+        answers: &[Answer],
+        best_of: usize,
+        told: &mut (dyn FnMut(GenerateEvent) + Send),
+    ) -> Result<()> {
+        let asked = self.tokenizer.untagged_prompt(question);
+        let rows: Vec<(Vec<u32>, Vec<u32>)> = match &self.scorer {
+            Some(scorer) => answers.iter().map(|a| (asked.clone(), scorer.ended(&a.tokens))).collect(),
+            None => Vec::new(),
+        };
+        let distributions = self.scorer.as_ref().map(|scorer| scorer.distributions(&rows));
+        let reward = |n: usize| {
+            let (Some(scorer), Some(all)) = (&self.scorer, &distributions) else { return 0.0 };
+            scorer.inner.reward(&all[n], preference).scalar
+        };
+        for answer in 0..request.n {
+            let candidates = answer * best_of..(answer + 1) * best_of;
+            let best = candidates.clone().fold(candidates.start, |best, n| if reward(n) > reward(best) { n } else { best });
+            let chosen = &answers[best];
+            let text = self.tokenizer.decode(&chosen.tokens)?;
+            let scored = self.scorer.as_ref().zip(distributions.as_ref()).map(|(scorer, all)| {
+                let gold = scorer.gold.as_ref().map(|gold| gold.grade(&request.prompt, &text).classes);
+                scorer.scored(all[best].clone(), (preference.active() > 0).then_some(preference), gold)
+            });
+            told(GenerateEvent::Answer { answer, text, tokens: chosen.tokens.len(), ended: chosen.ended, scored });
+        }
+        Ok(())
+    }
+
+    /// The texts that answer a request.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`].
+    pub fn texts(&self, request: &GenerateRequest) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        self.generate(request, &Stop::default(), &mut |event| {
+            if let GenerateEvent::Answer { text, .. } = event {
+                texts.push(text);
+            }
+        })?;
+        Ok(texts)
+    }
+
+    /// Answers a request as a whole stream of events: what [`Generator::generate`] tells, and how it ended.
+    pub fn answer(&self, request: &GenerateRequest, stop: &Stop, told: &mut (dyn FnMut(GenerateEvent) + Send)) {
+        let began = Instant::now();
+        match self.generate(request, stop, told) {
+            Ok(tokens) => told(GenerateEvent::Ended { tokens, seconds: began.elapsed().as_secs_f64() }),
+            Err(error) => told(GenerateEvent::Failed { message: format!("{error:#}") }),
+        }
+    }
+}
+
+/// Turns tokens into pieces of text.
+struct Telling<'a> {
+    told: &'a mut (dyn FnMut(GenerateEvent) + Send),
+    tokens: Vec<Vec<u32>>,
+    said: Vec<String>,
+}
+
+impl Telling<'_> {
+    fn hear(&mut self, answer: usize, token: u32, tokenizer: &Tokenizer) {
+        self.tokens[answer].push(token);
+        let Ok(text) = tokenizer.decode(&self.tokens[answer]) else { return };
+        // A character may be several tokens; half of one is none yet.
+        let whole = text.trim_end_matches('\u{FFFD}');
+        if let Some(new) = whole.strip_prefix(self.said[answer].as_str()).filter(|new| !new.is_empty()) {
+            (self.told)(GenerateEvent::Text { answer, text: new.into() });
+            self.said[answer] = whole.into();
+        }
     }
 }

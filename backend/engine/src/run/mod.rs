@@ -9,7 +9,7 @@ pub mod off_the_shelf;
 mod opened;
 
 pub use device::{DeviceEntry, devices};
-pub use inference::{Generator, ScoreLine, Scored, Scorer};
+pub use inference::{Generator, Scorer};
 
 use crate::data::Task;
 use crate::keep::Job;

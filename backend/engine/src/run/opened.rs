@@ -2,8 +2,9 @@
 
 use crate::data::TaskCard;
 use crate::evaluate::answer::Route;
+use crate::keep::files::{Disk, Files};
 use crate::keep::models::{KnownModel, Models};
-use crate::keep::{model_file, read_config};
+use crate::keep::{START, model_file, read_config};
 use crate::model::adapter::AdapterConfig;
 use crate::model::files::ModelFiles;
 use crate::model::kernels::Kernels;
@@ -12,13 +13,15 @@ use crate::model::transformer::Transformer;
 use crate::reward::RewardModel;
 use crate::reward::frozen::Calibration;
 use crate::text::{ChatFormat, Tokenizer};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use burn::module::Module;
 use burn_store::ModuleSnapshot;
 use moslim_shared::config::RunConfig;
 use moslim_shared::objective::Objective;
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A JSON file.
 ///
@@ -31,7 +34,9 @@ pub fn read_json<T: DeserializeOwned>(file: &Path) -> Result<T> {
 
 /// What of a run's folder every use of it begins with.
 pub struct Opened {
-    pub folder: PathBuf,
+    files: Arc<dyn Files>,
+    /// Its folder among them; empty where they are its own alone.
+    folder: String,
     /// Name of the task.
     pub task: String,
     pub config: RunConfig,
@@ -41,52 +46,87 @@ pub struct Opened {
     pub base: Option<(KnownModel, ModelFiles)>,
 }
 
-/// Opens a run's folder.
+/// Opens a run's folder on a disk.
+///
+/// # Errors
+/// As [`open_in`].
+pub fn open(folder: &Path) -> Result<Opened> {
+    anyhow::ensure!(folder.is_dir(), "there is no run in {}", folder.display());
+    open_in(Arc::new(Disk(folder.to_path_buf())), String::new())
+}
+
+/// Opens the run in a folder of `files`.
 ///
 /// # Errors
 /// When there is no run in it, a file is missing or damaged (named), or its off-the-shelf model is gone or has changed.
-pub fn open(folder: &Path) -> Result<Opened> {
-    if !folder.is_dir() {
-        bail!("there is no run in {}", folder.display());
-    }
-    let file = |name: &str| match std::fs::read(folder.join(name)) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some),
+pub fn open_in(files: Arc<dyn Files>, folder: String) -> Result<Opened> {
+    let path = |name: &str| if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") };
+    let file = |name: &str| files.read(&path(name));
+    let config = read_config(file).with_context(|| format!("reading the configuration in {}", files.describe(&folder)))?;
+    let whole = |name: &str| -> Result<Vec<u8>> {
+        let of = || format!("reading {}", files.describe(&path(name)));
+        file(name).and_then(|read| read.ok_or(io::ErrorKind::NotFound.into())).with_context(of)
     };
-    let config = read_config(file).with_context(|| format!("reading the configuration in {}", folder.display()))?;
-    let TaskCard { name: task, objectives, .. } = TaskCard::read(folder)?;
-    let folder = folder.to_path_buf();
-    let path = folder.join("tokenizer.json");
+    let TaskCard { name: task, objectives, .. } = TaskCard::read(file).with_context(|| files.describe(&folder))?;
+    let json = String::from_utf8(whole("tokenizer.json")?).with_context(|| files.describe(&path("tokenizer.json")))?;
+    let of = || format!("reading {}", files.describe(&path("tokenizer.json")));
     if config.base.model.is_empty() {
-        let tokenizer = Tokenizer::load(&path, &objectives)?;
-        return Ok(Opened { folder, task, config, objectives, tokenizer, base: None });
+        let tokenizer = Tokenizer::from_json(&json, &objectives).with_context(of)?;
+        return Ok(Opened { files, folder, task, config, objectives, tokenizer, base: None });
     }
-    let format: ChatFormat = read_json(&folder.join("chat.json"))?;
-    let json = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let tokenizer = Tokenizer::chat(&json, &format, &objectives).with_context(|| format!("reading {}", path.display()))?;
+    let format: ChatFormat = serde_json::from_slice(&whole("chat.json")?).context("chat.json")?;
+    let tokenizer = Tokenizer::chat(&json, &format, &objectives).with_context(of)?;
     // A run lies in the data folder in which its model is known.
-    let data = std::path::absolute(&folder)?;
-    let data = data.parent().and_then(Path::parent).context("the run lies in no data folder")?;
+    let own = files.folder().context("an off-the-shelf model needs the lab with a server")?;
+    let own = std::path::absolute(own.join(&folder))?;
+    let data = own.parent().and_then(Path::parent).context("the run lies in no data folder")?;
     let base = Models::of(data).open(&config.base.model)?;
-    Ok(Opened { folder, task, config, objectives, tokenizer, base: Some(base) })
+    Ok(Opened { files, folder, task, config, objectives, tokenizer, base: Some(base) })
 }
 
 impl Opened {
+    fn path(&self, name: &str) -> String {
+        if self.folder.is_empty() { name.to_string() } else { format!("{}/{name}", self.folder) }
+    }
+
+    /// A file of the run, for messages.
+    fn describe(&self, name: &str) -> String {
+        self.files.describe(&self.path(name))
+    }
+
+    /// A file of the run as JSON, or `None` where there is none.
+    ///
+    /// # Errors
+    /// When it is damaged (named).
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let of = || format!("reading {}", self.describe(name));
+        let Some(bytes) = self.files.read(&self.path(name)).with_context(of)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).with_context(of)
+    }
+
     /// How its policies are asked. A run from before there were several methods has one policy, which reads tags.
     ///
     /// # Errors
     /// When the file is damaged.
     pub fn route(&self) -> Result<Route> {
-        let file = self.folder.join("route.json");
-        if file.exists() { read_json(&file) } else { Ok(Route::Tags) }
+        Ok(self.json("route.json")?.unwrap_or(Route::Tags))
     }
 
-    /// What was frozen with its reward model.
+    /// What was frozen with its reward model; `None` where it has none.
     ///
     /// # Errors
-    /// When the file is missing or damaged.
-    pub fn calibration(&self) -> Result<Calibration> {
-        read_json(&self.folder.join("calibration.json"))
+    /// When the file is damaged.
+    pub fn calibration(&self) -> Result<Option<Calibration>> {
+        self.json("calibration.json")
+    }
+
+    /// The policy that optimisation started from, on the run's [`Self::trunk`]; `None` where the run kept none.
+    ///
+    /// # Errors
+    /// When its file is damaged (named).
+    pub fn start<B: Kernels>(&self, trunk: Option<&Transformer<B>>, device: &B::Device) -> Result<Option<Transformer<B>>> {
+        let kept = self.files.read(&self.path(&model_file(START, 0)))?.is_some();
+        kept.then(|| self.transformer(START, 0, trunk, device)).transpose()
     }
 
     /// The off-the-shelf model with fresh adapters, whose weights policies and reward models share; `None` where the run is about one
@@ -106,9 +146,19 @@ impl Opened {
     /// # Errors
     /// When its file is missing or damaged (named).
     pub fn policy<B: Kernels>(&self, n: usize, trunk: Option<&Transformer<B>>, device: &B::Device) -> Result<Transformer<B>> {
+        self.transformer("policy", n, trunk, device)
+    }
+
+    fn transformer<B: Kernels>(
+        &self,
+        kind: &str,
+        n: usize,
+        trunk: Option<&Transformer<B>>,
+        device: &B::Device,
+    ) -> Result<Transformer<B>> {
         let (c, t) = (&self.config, &self.tokenizer);
         let own = || Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device);
-        self.weights("policy", n, trunk.cloned().unwrap_or_else(own))
+        self.weights(kind, n, trunk.cloned().unwrap_or_else(own))
     }
 
     /// The frozen reward model on the run's [`Self::trunk`]: one with all heads, or one for each objective.
@@ -139,12 +189,10 @@ impl Opened {
 
     /// `model` with the weights of the `n`th file of its kind.
     fn weights<B: Kernels, M: Module<B> + ModuleSnapshot<B>>(&self, kind: &str, n: usize, model: M) -> Result<M> {
-        let file = self.folder.join(model_file(kind, n));
-        let of = || format!("reading {}", file.display());
-        let weights = match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!("{} is missing; is the run finished?", file.display()),
-            read => read.with_context(of)?,
-        };
+        let file = model_file(kind, n);
+        let of = || format!("reading {}", self.describe(&file));
+        let weights = self.files.read(&self.path(&file)).with_context(of)?;
+        let weights = weights.with_context(|| format!("{} is missing; is the run finished?", self.describe(&file)))?;
         from_safetensors(model, weights).with_context(of)
     }
 }

@@ -16,7 +16,7 @@ use frame::Chat;
 use moslim_shared::dialogue::{Speaker, turns};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
-use std::path::Path;
+use std::str::FromStr;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
@@ -128,14 +128,12 @@ impl Tokenizer {
         Ok(Self { eos, vocabulary: format.vocabulary, outputs: format.vocabulary, frame, inner })
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Reads the content of a `tokenizer.json`.
     ///
     /// # Errors
-    /// When it is missing or damaged, or has no tag for a class; the message names the file.
-    pub fn load(file: &Path, objectives: &[Objective]) -> Result<Self> {
-        let inner =
-            tokenizers::Tokenizer::from_file(file).map_err(library).with_context(|| format!("reading {}", file.display()))?;
-        Self::with_specials(inner, objectives).with_context(|| format!("reading {}", file.display()))
+    /// When it is damaged, or has no tag for a class.
+    pub fn from_json(json: &str, objectives: &[Objective]) -> Result<Self> {
+        Self::with_specials(tokenizers::Tokenizer::from_str(json).map_err(library)?, objectives)
     }
 
     /// The content of a `tokenizer.json`.
@@ -208,6 +206,14 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let end = tokens.iter().position(|&t| t == self.eos).unwrap_or(tokens.len());
         Ok(self.inner.decode(&tokens[..end], true).map_err(library)?.trim_start().to_string())
+    }
+
+    /// Text of all tokens, special ones spelt out, as people are shown what a model reads.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn spelt(&self, tokens: &[u32]) -> Result<String> {
+        self.inner.decode(tokens, false).map_err(library)
     }
 
     /// The prompt that asks a question for what `preference` says, in that manner.
@@ -295,6 +301,7 @@ mod tests {
     use super::*;
     use crate::data::{Task, world};
     use moslim_shared::config::TaskConfig;
+    use std::path::Path;
 
     fn tokenizer() -> (Tokenizer, Splits) {
         let splits = Task::load(&TaskConfig { rows: 4_000, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
@@ -397,13 +404,10 @@ mod tests {
     #[test]
     fn a_saved_tokenizer_is_the_same() {
         let (tokenizer, _) = tokenizer();
-        let file = std::env::temp_dir().join(format!("moslim-tokenizer-{}.json", std::process::id()));
-        std::fs::write(&file, tokenizer.to_json().unwrap()).unwrap();
-        let loaded = Tokenizer::load(&file, &world::objectives()).unwrap();
-        std::fs::write(&file, "{}").unwrap();
-        let error = format!("{:#}", Tokenizer::load(&file, &world::objectives()).unwrap_err());
-        std::fs::remove_file(&file).unwrap();
+        let loaded = Tokenizer::from_json(&tokenizer.to_json().unwrap(), &world::objectives()).unwrap();
         assert_eq!(loaded.encode("Boil fresh water.").unwrap(), tokenizer.encode("Boil fresh water.").unwrap());
-        assert!(error.contains("moslim-tokenizer"), "{error}");
+        assert!(Tokenizer::from_json("{}", &world::objectives()).is_err());
+        let tagged = tokenizer.untagged_prompt(&tokenizer.encode("Boil").unwrap());
+        assert_eq!(tokenizer.spelt(&tagged).unwrap(), "<user> Boil<assistant>");
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP API. Each resource has its own file with its own router; routes carry their whole path, so that they can be
 //! found by searching for it.
 
+mod inference;
 mod lab;
 mod runs;
 mod studies;
@@ -28,6 +29,7 @@ pub fn router(app: Shared) -> Router {
     // Layers are listed from the inside out: an answer passes `secure` last, also if it is a refusal or a panic.
     Router::new()
         .merge(runs::router())
+        .merge(inference::router())
         .merge(studies::router())
         .merge(tasks::router())
         .merge(lab::router())

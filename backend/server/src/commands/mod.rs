@@ -7,6 +7,7 @@ mod devices;
 mod export;
 mod generate;
 mod import;
+mod inference;
 mod models;
 mod rate;
 mod reindex;
@@ -40,6 +41,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Stop(args) => stop::run(&args),
         Command::Reindex(args) => reindex::run(&args),
         Command::Worker(args) => worker::run(&args),
+        Command::Inference(args) => inference::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Export(args) => export::run(&args),

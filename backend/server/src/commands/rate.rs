@@ -11,8 +11,10 @@ use moslim_engine::run::Generator;
 use moslim_import::Mapping;
 use moslim_import::mapping::ObjectiveMapping;
 use moslim_import::path::Path;
+use moslim_shared::inference::GenerateRequest;
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{Agree, RatingsTask, RowFilter, ShownRow};
+use moslim_shared::vote::{self, Side, Vote};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::OpenOptions;
@@ -120,11 +122,6 @@ fn grades(args: &RateGradesArgs) -> Result<(), Failure> {
     ended(&args.to, count)
 }
 
-/// The mapping for votes.
-const VOTES: &str = "title = \"Votes given in the lab\"\nlicence = \"\"\nprompt = \"prompt\"\nresponse = \"response_{each}\"\neach = [\"a\", \"b\"]\n\
-    rater = \"rater\"\n\n[[objectives]]\nid = \"preferred\"\nname = \"Preferred\"\ndescription = \"Which of two answers a person preferred, without \
-    knowing whose they are.\"\npreferred_at = \"preferred\"\n";
-
 fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let open = |option: &str, id: &crate::id::RunId| {
@@ -138,21 +135,20 @@ fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
     let prompts = std::fs::read_to_string(&args.prompts)
         .map_err(|e| Failure::field("prompts", format!("{}: {e}", args.prompts.display())))?;
     let prompts: Vec<&str> = prompts.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let mut file = begin(&args.to, VOTES)?;
+    let mut file = begin(&args.to, vote::MAPPING)?;
     let mut count = 0;
     for (n, prompt) in prompts.iter().enumerate() {
         let mut answers = Vec::new();
         for generator in &both {
-            let target = read_target(&args.target, generator.objectives())?;
-            let said = generator.generate(
-                prompt,
-                &target,
-                1,
-                args.temperature,
-                1.0,
-                args.max_new_tokens,
-                args.seed.wrapping_add(n as u64),
-            )?;
+            read_target(&args.target, generator.objectives())?;
+            let said = generator.texts(&GenerateRequest {
+                prompt: prompt.to_string(),
+                target: args.target.clone(),
+                temperature: args.temperature,
+                max_new_tokens: args.max_new_tokens,
+                seed: args.seed.wrapping_add(n as u64),
+                ..Default::default()
+            })?;
             answers.push(said.into_iter().next().unwrap_or_default());
         }
         // Which side is whose depends on prompt, seed and rater, and cannot be seen.
@@ -170,14 +166,22 @@ fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
                 other => eprintln!("  {other} is neither a nor b"),
             }
         };
-        let preferred = if said.is_empty() { Value::Null } else { said.into() };
-        add(
-            &mut file,
-            &json!({
-                "prompt": prompt, "response_a": answers[at(0)], "response_b": answers[at(1)], "preferred": preferred,
-                "run_a": runs[at(0)], "run_b": runs[at(1)], "target": args.target, "rater": args.rater,
-            }),
-        )?;
+        let preferred = match said.as_str() {
+            "a" => Some(Side::A),
+            "b" => Some(Side::B),
+            _ => None,
+        };
+        let vote = Vote {
+            prompt: prompt.to_string(),
+            response_a: answers[at(0)].clone(),
+            response_b: answers[at(1)].clone(),
+            preferred,
+            run_a: runs[at(0)].to_string(),
+            run_b: runs[at(1)].to_string(),
+            target: args.target.clone(),
+            rater: args.rater.clone(),
+        };
+        add(&mut file, &serde_json::to_value(vote)?)?;
         count += 1;
     }
     ended(&args.to, count)

@@ -3,7 +3,8 @@
 use crate::cli::ScoreArgs;
 use crate::commands::{print_json, read_target, source_folder};
 use crate::failure::Failure;
-use moslim_engine::run::{ScoreLine, Scored, Scorer};
+use moslim_engine::run::Scorer;
+use moslim_shared::inference::{Pair, Scored};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use serde_json::{Map, Value, json};
@@ -19,11 +20,11 @@ const BATCH: usize = 64;
 pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let scorer = Scorer::load(&source_folder(&args.source)?, args.source.device)?;
     let target = args.target.as_deref().map(|text| read_target(text, scorer.objectives())).transpose()?;
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch: Vec<(usize, Pair)> = Vec::with_capacity(BATCH);
     for (n, line) in std::io::stdin().lock().lines().enumerate() {
         match read_line(n + 1, line) {
             Ok(None) => {}
-            Ok(Some(row)) => batch.push(row),
+            Ok(Some(pair)) => batch.push((n + 1, pair)),
             Err(failure) => {
                 flush(&scorer, &mut batch, target.as_ref())?;
                 return Err(failure);
@@ -37,25 +38,32 @@ pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
 }
 
 /// Prompt and response of a line; none for an empty one.
-fn read_line(number: usize, line: std::io::Result<String>) -> Result<Option<(String, String)>, Failure> {
+fn read_line(number: usize, line: std::io::Result<String>) -> Result<Option<Pair>, Failure> {
     let field = format!("line {number}");
     let line = line.map_err(|e| Failure::field(&field, e))?;
     if line.trim().is_empty() {
         return Ok(None);
     }
-    let row: ScoreLine = serde_json::from_str(&line)
+    let pair = serde_json::from_str(&line)
         .map_err(|e| Failure::field(&field, format!("is not of the form {{\"prompt\": \"...\", \"response\": \"...\"}}: {e}")))?;
-    Ok(Some((row.prompt, row.response)))
+    Ok(Some(pair))
 }
 
-fn flush(scorer: &Scorer, batch: &mut Vec<(String, String)>, target: Option<&Preference>) -> Result<(), Failure> {
-    if batch.is_empty() {
+/// Scores what is in `batch`, lines with their numbers, and empties it.
+fn flush(scorer: &Scorer, batch: &mut Vec<(usize, Pair)>, target: Option<&Preference>) -> Result<(), Failure> {
+    let (lines, pairs): (Vec<usize>, Vec<Pair>) = batch.drain(..).unzip();
+    if pairs.is_empty() {
         return Ok(());
     }
-    for scored in scorer.score(batch, target)? {
-        print_json(&describe(scorer.objectives(), &scored))?;
+    if let Ok(all) = scorer.score(&pairs, target) {
+        return all.iter().try_for_each(|scored| print_json(&describe(scorer.objectives(), scored)));
     }
-    batch.clear();
+    // One of them is at fault; those before it are scored all the same.
+    for (line, pair) in lines.iter().zip(&pairs) {
+        let scored = scorer.score(std::slice::from_ref(pair), target);
+        let scored = scored.map_err(|e| Failure::field(&format!("line {line}"), format!("cannot be scored: {e:#}")))?;
+        scored.iter().try_for_each(|scored| print_json(&describe(scorer.objectives(), scored)))?;
+    }
     Ok(())
 }
 
@@ -68,6 +76,9 @@ fn describe(objectives: &[Objective], scored: &Scored) -> Value {
         let contributions = by_name(reward.contributions.iter().map(|c| json!(c)).collect());
         value["reward"] = json!({ "scalar": reward.scalar, "contributions": contributions });
     }
+    if let Some(gold) = &scored.gold {
+        value["gold"] = by_name(gold.iter().map(|c| json!(c)).collect()).into();
+    }
     value
 }
 
@@ -79,7 +90,7 @@ mod tests {
     fn a_bad_line_is_named() {
         assert!(matches!(read_line(1, Ok("  ".into())), Ok(None)));
         let good = read_line(2, Ok(r#"{"prompt": "p", "response": "r"}"#.into()));
-        assert!(matches!(good, Ok(Some((p, r))) if p == "p" && r == "r"));
+        assert!(matches!(good, Ok(Some(Pair { prompt: p, response: r })) if p == "p" && r == "r"));
         let failure = read_line(3, Ok(r#"{"prompt": "p"}"#.into())).unwrap_err();
         assert_eq!(failure.code(), crate::failure::BAD_INPUT);
         assert!(failure.to_string().starts_with("line 3: "), "{failure}");

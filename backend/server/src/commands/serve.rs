@@ -106,6 +106,8 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     let goodbye = async move {
         let _ = told.wait_for(|stop| *stop).await;
     };
+    let tidying = app.clone();
+    let tidying = tokio::spawn(async move { tidying.inference.tidy().await });
     let router = api::router(app);
     let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(goodbye).await });
 
@@ -123,6 +125,7 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     let _ = stop.send(true);
     let _ = timeout(GOODBYE_TIME, server).await;
     following.abort();
+    tidying.abort();
     index.close().await;
     if let Some(run) = follower.training() {
         eprintln!("Run {} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {}", run.id, run.id);

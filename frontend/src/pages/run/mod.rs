@@ -20,6 +20,7 @@ use crate::pages::run::report::{RewardModel, Summary};
 use crate::pages::run::sample::Samples;
 use crate::pages::run::stage::Stages;
 use crate::parts::format;
+use crate::source::at;
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
@@ -127,6 +128,7 @@ fn Live(id: String) -> impl IntoView {
 #[component]
 fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actions) -> impl IntoView {
     let revision = run.revision(Topic::Head);
+    let ask_it = at(&format!("/playground?in={id},{id}:start"));
     // Nothing until the server has said it.
     let status = run.memo(|s| s.info().map(|i| i.status));
     let named = move |unknown: &'static str| status.get().map_or(unknown, format::status);
@@ -179,6 +181,14 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                 >
                     "Resume"
                 </button>
+                <a
+                    id="ask-it"
+                    class="button primary"
+                    class:gone=move || status.get() != Some(RunStatus::Finished)
+                    href=ask_it
+                >
+                    "Ask it"
+                </a>
             </div>
             <dl class="facts">
                 {move || {

@@ -1,10 +1,11 @@
 //! Fresh answers, with everything that their reward is made of.
 
+use crate::parts::class_bars::class_bars;
 use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
-use moslim_charts::{INKS, Ink};
+use moslim_charts::Ink;
 use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::Sample;
 use moslim_shared::objective::Objective;
@@ -83,7 +84,7 @@ fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) 
         .enumerate()
         .filter_map(|(i, o)| {
             let shares = sample.distributions.get(i)?;
-            Some(class_bars(&o.name, i, shares, &o.classes, sample.preference.0.get(i).copied().flatten()))
+            Some(class_bars(o, i, shares, sample.preference.0.get(i).copied().flatten(), None))
         })
         .collect_view();
     view! {
@@ -97,35 +98,6 @@ fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) 
             <div class="bars">{bars}</div>
             <p class="arithmetic num">{arithmetic(sample, objectives, update)}</p>
         </article>
-    }
-}
-
-/// One row of columns: the probability of each class, the class asked for marked.
-fn class_bars(name: &str, index: usize, shares: &[f64], classes: &[String], asked: Option<usize>) -> impl IntoView + use<> {
-    let columns = shares
-        .iter()
-        .enumerate()
-        .map(|(c, share)| {
-            let label = classes.get(c).cloned().unwrap_or_default();
-            let title = format!("{c} {label}: {}", format::percent(*share));
-            let height = format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
-            view! {
-                <span class="column" class:asked={asked == Some(c)} title=title>
-                    <span class="tube">
-                        <span class="fill" style:height=height style:background=format!("var(--obj-{})", index % INKS)></span>
-                    </span>
-                    <span class="tick">{if asked == Some(c) { format!("◆{c}") } else { c.to_string() }}</span>
-                </span>
-            }
-        })
-        .collect_view();
-    let said = shares.iter().enumerate().map(|(c, p)| format!("{c}: {}", format::percent(*p))).collect::<Vec<_>>().join(", ");
-    let wish = asked.map(|t| format!(", asked for {t}")).unwrap_or_default();
-    view! {
-        <div class="bar-row" class:masked=asked.is_none() role="img" aria-label=format!("{name}: {said}{wish}")>
-            <span class="bar-name">{name.to_string()}</span>
-            <span class="columns">{columns}</span>
-        </div>
     }
 }
 

@@ -23,6 +23,11 @@ const EVERY: usize = 5;
 /// Of the questions on the other subjects, the last is asked in testing too: a new question on a subject that training knows.
 const KEPT: usize = 1;
 
+/// The first question on each of the first few subjects.
+pub fn examples() -> Vec<String> {
+    subjects().iter().take(4).filter_map(|subject| subject.first().map(|q| q.to_string())).collect()
+}
+
 /// The task: questions and rules. Its rows are answers of the model that a run is about.
 pub fn task() -> Task {
     Task { name: "style".into(), objectives: objectives(), splits: splits(), gold: Some(Box::new(Rules)) }

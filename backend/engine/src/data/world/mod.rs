@@ -64,6 +64,17 @@ pub fn objectives() -> Vec<Objective> {
     ]
 }
 
+/// A question about a topic of every kind, and about one that only SFT knows.
+pub fn examples() -> Vec<String> {
+    let all = generator::questions();
+    let plain = |q: &&Question| !q.text.contains('.');
+    let of = |kind: Kind, new: bool| {
+        all.iter().filter(plain).find(move |q| TOPICS[q.topic].kind == kind && generator::is_new(q.topic) == new)
+    };
+    let wanted = [(Kind::Plain, false), (Kind::Risky, false), (Kind::Unknowable, false), (Kind::Plain, true)];
+    wanted.into_iter().filter_map(|(kind, new)| of(kind, new).map(|q| q.text.clone())).collect()
+}
+
 /// Share of questions held out for validation and for test, each.
 const HELD_OUT_SHARE: f64 = 0.1;
 

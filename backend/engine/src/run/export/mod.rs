@@ -171,7 +171,7 @@ impl Writing<'_> {
             (self.note)("writing the reward model");
             self.reward_models(trunk.as_ref(), storage)?;
         }
-        let summary: Option<RunSummary> = read_json(&self.opened.folder.join("summary.json")).ok();
+        let summary: Option<RunSummary> = self.opened.json("summary.json").ok().flatten();
         let card = card::card(self.opened, self.route, summary.as_ref(), (form, self.name, policy));
         text(self.to, "README.md", &card)
     }
@@ -310,7 +310,7 @@ impl Writing<'_> {
     }
 
     fn reward_models(&self, trunk: Option<&Transformer<Cpu>>, storage: Storage) -> Result<()> {
-        let calibration = self.opened.calibration()?;
+        let calibration = self.opened.calibration()?.context("calibration.json is missing; is the run finished?")?;
         let models = self.opened.reward_models(&calibration, trunk, &Default::default())?;
         let many = models.len() > 1;
         for (n, model) in models.iter().enumerate() {

@@ -1,0 +1,506 @@
+//! The playground: a question, what is asked for, and up to four models that answer side by side.
+//!
+//! How an answer is shown and judged belongs here; who computes it does not.
+
+mod answer;
+mod column;
+mod own;
+mod sweep;
+mod votes;
+mod wish;
+
+use crate::api;
+use crate::parts::format;
+use crate::source::{Link, at};
+use answer::{Heard, shown};
+use column::{Column, HOW};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_query_map;
+use moslim_shared::event::{RunInfo, RunStatus, TaskInfo};
+use moslim_shared::inference::GenerateRequest;
+use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
+use own::Own;
+use std::collections::HashMap;
+use sweep::Sweep;
+use votes::{Blind, Votes};
+use wish::{Wish, extremes};
+
+/// Columns at most.
+const MOST_COLUMNS: usize = 4;
+
+/// A column and what is heard in it.
+#[derive(Clone, Copy)]
+struct Lane {
+    key: usize,
+    column: RwSignal<Column>,
+    heard: RwSignal<Heard>,
+    busy: RwSignal<bool>,
+    link: StoredValue<Option<Box<dyn Link>>, LocalStorage>,
+}
+
+impl Lane {
+    fn new(key: usize, column: Column) -> Self {
+        let (heard, busy) = (RwSignal::new(Heard::default()), RwSignal::new(false));
+        Self { key, column: RwSignal::new(column), heard, busy, link: StoredValue::new_local(None) }
+    }
+
+    /// Asks; what was heard before is gone.
+    fn ask(self, request: GenerateRequest) {
+        self.heard.set(Heard::default());
+        self.busy.set(true);
+        let own = self.column.get_untracked();
+        let request = GenerateRequest { source: own.source, best_of: own.best_of, ..request };
+        let heard = move |event| {
+            let _ = self.heard.try_update(|h| h.hear(event, 0));
+        };
+        let ended = move |how: Result<(), api::Failure>| {
+            let _ = self.busy.try_set(false);
+            if let Err(failure) = how {
+                let _ = self.heard.try_update(|h| h.failed = Some(failure.message));
+            }
+        };
+        let link = api::generate(&own.run, &request, heard, ended);
+        self.link.set_value(Some(link));
+    }
+
+    /// Wants no more of its answer.
+    fn stop(self) {
+        self.link.set_value(None);
+        self.busy.set(false);
+    }
+}
+
+/// Everything on the page.
+#[derive(Clone, Copy)]
+struct Bench {
+    /// Finished runs, newest first; `None` before they are known.
+    runs: RwSignal<Option<Vec<RunInfo>>>,
+    lanes: RwSignal<Vec<Lane>>,
+    next: StoredValue<usize>,
+    task: RwSignal<Option<TaskInfo>>,
+    objectives: Memo<Vec<Objective>>,
+    wish: RwSignal<Preference>,
+    question: RwSignal<String>,
+    temperature: RwSignal<f64>,
+    seed: RwSignal<u64>,
+    longest: RwSignal<usize>,
+    failed: RwSignal<String>,
+    blind: RwSignal<Blind>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let task = RwSignal::new(None::<TaskInfo>);
+        Self {
+            runs: RwSignal::new(None),
+            lanes: RwSignal::new(Vec::new()),
+            next: StoredValue::new(0),
+            task,
+            objectives: Memo::new(move |_| task.with(|t| t.as_ref().map(|t| t.objectives.clone()).unwrap_or_default())),
+            wish: RwSignal::new(Preference::default()),
+            question: RwSignal::new(String::new()),
+            temperature: RwSignal::new(1.0),
+            seed: RwSignal::new(1),
+            longest: RwSignal::new(48),
+            failed: RwSignal::new(String::new()),
+            blind: RwSignal::new(Blind::Off),
+        }
+    }
+
+    fn add(self, column: Column) {
+        let key = self.next.get_value();
+        self.next.set_value(key + 1);
+        self.lanes.update(|lanes| lanes.push(Lane::new(key, column)));
+    }
+
+    fn request(self) -> GenerateRequest {
+        let target = self.objectives.with_untracked(|objectives| self.wish.with_untracked(|wish| wish.print(objectives)));
+        GenerateRequest {
+            prompt: self.question.get_untracked(),
+            target,
+            temperature: self.temperature.get_untracked(),
+            seed: self.seed.get_untracked(),
+            max_new_tokens: self.longest.get_untracked(),
+            ..Default::default()
+        }
+    }
+
+    /// Asks every column.
+    fn ask(self) {
+        let request = self.request();
+        let problems = request.problems();
+        self.failed.set(problems.iter().map(|p| format!("{} {}.", name_of(&p.field), p.message)).collect::<Vec<_>>().join(" "));
+        if problems.is_empty() {
+            self.blind.update(|blind| blind.shuffle());
+            self.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.ask(request.clone())));
+        }
+    }
+
+    fn stop(self) {
+        self.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.stop()));
+    }
+
+    fn is_busy(self) -> bool {
+        self.lanes.with(|lanes| lanes.iter().any(|lane| lane.busy.get()))
+    }
+
+    /// The page's address with everything that is chosen.
+    fn address(self) -> String {
+        let encoded = |text: &str| String::from(js_sys::encode_uri_component(text));
+        let columns: Vec<String> = self.lanes.with(|lanes| lanes.iter().map(|l| l.column.with(Column::to_string)).collect());
+        let wish = self.objectives.with(|objectives| self.wish.with(|wish| wish.print(objectives)));
+        let mut parts = Vec::new();
+        for (name, value) in [("in", columns.join(",")), ("ask", wish), ("q", self.question.get())] {
+            if !value.is_empty() {
+                parts.push(format!("{name}={}", encoded(&value)));
+            }
+        }
+        if self.seed.get() != 1 {
+            parts.push(format!("seed={}", self.seed.get()));
+        }
+        at("/playground") + if parts.is_empty() { "" } else { "?" } + &parts.join("&")
+    }
+}
+
+/// A field of a request, for people.
+fn name_of(field: &str) -> &'static str {
+    match field {
+        "prompt" => "The question",
+        "temperature" => "The temperature",
+        "max_new_tokens" => "The longest answer",
+        "n" | "best_of" => "The number of answers",
+        _ => "The request",
+    }
+}
+
+/// The page. What is in its address fills it; nothing is asked before somebody says so.
+#[component]
+pub fn Playground() -> impl IntoView {
+    let bench = Bench::new();
+    let query = use_query_map();
+    let of = |name: &str| query.with_untracked(|q| q.get(name)).unwrap_or_default();
+    bench.question.set(of("q"));
+    if let Ok(seed) = of("seed").parse() {
+        bench.seed.set(seed);
+    }
+    of("in").split(',').filter_map(|text| text.parse().ok()).take(MOST_COLUMNS).for_each(|column| bench.add(column));
+    let asked = StoredValue::new(of("ask"));
+    spawn_local(async move {
+        match api::runs().await {
+            Ok(runs) => {
+                let able: Vec<RunInfo> = runs.into_iter().filter(|run| run.status == RunStatus::Finished).collect();
+                if bench.lanes.with_untracked(Vec::is_empty)
+                    && let Some(newest) = able.first()
+                {
+                    bench.add(Column::of(&newest.id));
+                    bench.add(Column::start_of(&newest.id));
+                }
+                let _ = bench.runs.try_set(Some(able));
+            }
+            Err(failure) => {
+                let _ = bench.runs.try_set(Some(Vec::new()));
+                let _ = bench.failed.try_set(failure.message);
+            }
+        }
+    });
+    // Objectives are those of the first column's run.
+    let first = Memo::new(move |_| {
+        let run = bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone())))?;
+        bench.runs.with(|runs| runs.as_ref()?.iter().find(|r| r.id == run).map(|r| r.config.clone()))
+    });
+    Effect::new(move |_| {
+        let Some(config) = first.get() else { return };
+        spawn_local(async move {
+            match api::task(&config).await {
+                Ok(task) => {
+                    let objectives = task.objectives.clone();
+                    let known = bench.objectives.try_with_untracked(|own| *own == objectives).unwrap_or(true);
+                    if !known {
+                        let wish = Preference::parse(&asked.get_value(), &objectives);
+                        let steered = config.steered(&objectives);
+                        let best = Preference(
+                            (0..objectives.len()).map(|i| steered.contains(&i).then(|| objectives[i].best_class())).collect(),
+                        );
+                        let wish = wish.ok().filter(|wish| wish.active() > 0).unwrap_or(best);
+                        bench.wish.set(wish);
+                    }
+                    if bench.question.with_untracked(String::is_empty) {
+                        bench.question.set(task.examples.first().cloned().unwrap_or_default());
+                    }
+                    let _ = bench.task.try_set(Some(task));
+                    let _ = bench.longest.try_set(config.policy.max_new_tokens);
+                }
+                Err(failure) => drop(bench.failed.try_set(failure.message)),
+            }
+        });
+    });
+    // The address follows what is chosen, so that it can be passed on.
+    Effect::new(move |_| {
+        let address = bench.address();
+        if bench.task.with(Option::is_some)
+            && let Ok(history) = window().history()
+        {
+            let _ = history.replace_state_with_url(&wasm_bindgen::JsValue::NULL, "", Some(&address));
+        }
+    });
+    view! {
+        <div class="playground">
+            <h1>"Playground"</h1>
+            <p class="muted">
+                "Ask a question, say what you want of the answer, and see whether you get it. Every column gets the same question and the same seed."
+            </p>
+            {move || match bench.runs.get() {
+                None => view! { <p class="card empty" role="status">"Looking for finished runs…"</p> }.into_any(),
+                Some(runs) if runs.is_empty() => nothing(bench).into_any(),
+                Some(_) => bench_view(bench).into_any(),
+            }}
+        </div>
+    }
+}
+
+fn nothing(bench: Bench) -> impl IntoView {
+    view! {
+        <div class="card empty">
+            <p>{move || bench.failed.get()}</p>
+            <p>"No run is finished yet. "<a href=at("/")>"Start the demo"</a>": a minute or two later its policy answers here."</p>
+        </div>
+    }
+}
+
+fn bench_view(bench: Bench) -> impl IntoView {
+    view! {
+        <form
+            class="card bench"
+            on:submit=move |ev| {
+                ev.prevent_default();
+                bench.ask();
+            }
+        >
+            <div class="field">
+                <label for="question">"Question"</label>
+                <textarea
+                    id="question"
+                    rows="2"
+                    prop:value=move || bench.question.get()
+                    on:input=move |ev| bench.question.set(event_target_value(&ev))
+                    on:keydown=move |ev| {
+                        if ev.key() == "Enter" && !ev.shift_key() {
+                            ev.prevent_default();
+                            bench.ask();
+                        }
+                    }
+                ></textarea>
+                <p class="chips" aria-label="Questions to try">
+                    {move || {
+                        let examples = bench.task.with(|t| t.as_ref().map(|t| t.examples.clone()).unwrap_or_default());
+                        examples.into_iter().map(|text| example(bench, text)).collect_view()
+                    }}
+                </p>
+            </div>
+            <Wish bench=bench/>
+            <div class="bench-foot">
+                {number("temperature", "Temperature", "0.1", move || bench.temperature.get().to_string(), move |v| bench.temperature.set(v))}
+                {number("seed", "Seed", "1", move || bench.seed.get().to_string(), move |v: u64| bench.seed.set(v))}
+                {number("longest", "Most tokens", "1", move || bench.longest.get().to_string(), move |v: usize| bench.longest.set(v))}
+                <div class="actions">
+                    <button
+                        type="button"
+                        class="button quiet"
+                        on:click=move |_| bench.objectives.with_untracked(|o| bench.wish.set(Preference::none(o.len())))
+                    >
+                        "Ask for nothing"
+                    </button>
+                    {["Ask for the best", "Ask for the worst"].into_iter().enumerate().map(|(n, text)| view! {
+                        <button
+                            type="button"
+                            class="button quiet"
+                            on:click=move |_| bench.objectives.with_untracked(|o| bench.wish.set(extremes(o)[n].clone()))
+                        >
+                            {text}
+                        </button>
+                    }).collect_view()}
+                    <button id="ask" type="submit" class="button primary">"Ask"</button>
+                    <button
+                        id="stop"
+                        type="button"
+                        class="button danger"
+                        disabled=move || !bench.is_busy()
+                        on:click=move |_| bench.stop()
+                    >
+                        "Stop"
+                    </button>
+                </div>
+            </div>
+            <p class="problem" role="alert">{move || bench.failed.get()}</p>
+        </form>
+        <Lanes bench=bench/>
+        <Own bench=bench/>
+        <Votes bench=bench/>
+        <Sweep bench=bench/>
+    }
+}
+
+fn example(bench: Bench, text: String) -> impl IntoView {
+    let own = text.clone();
+    view! {
+        <button type="button" class="chip" on:click=move |_| bench.question.set(own.clone())>{text}</button>
+    }
+}
+
+/// A small field for a number; what is none changes nothing.
+fn number<T: std::str::FromStr + 'static>(
+    id: &'static str,
+    label: &'static str,
+    step: &'static str,
+    value: impl Fn() -> String + Send + 'static,
+    set: impl Fn(T) + 'static,
+) -> impl IntoView {
+    view! {
+        <div class="field small">
+            <label for=id>{label}</label>
+            <input
+                type="number"
+                id=id
+                min="0"
+                step=step
+                prop:value=value
+                on:change=move |ev| {
+                    if let Ok(value) = event_target_value(&ev).parse() {
+                        set(value);
+                    }
+                }
+            />
+        </div>
+    }
+}
+
+/// The columns.
+#[component]
+fn Lanes(bench: Bench) -> impl IntoView {
+    let order = move || {
+        let lanes = bench.lanes.get();
+        bench.blind.with(|blind| blind.order(lanes))
+    };
+    let full = Memo::new(move |_| bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
+    let names = Memo::new(move |_| {
+        let runs = bench.runs.get().unwrap_or_default();
+        runs.into_iter().map(|run| (run.id.clone(), run.title())).collect::<HashMap<_, _>>()
+    });
+    view! {
+        <section class="lanes" aria-label="Answers">
+            <For each=order key=|lane| lane.key let:lane>
+                <LaneView bench=bench lane=lane names=names/>
+            </For>
+            <button
+                type="button"
+                class="button quiet add-lane"
+                class:gone=move || full.get()
+                on:click=move |_| {
+                    let last = bench.lanes.with_untracked(|lanes| lanes.last().map(|lane| lane.column.get_untracked()));
+                    let newest = bench.runs.with_untracked(|runs| runs.as_ref()?.first().map(|run| Column::of(&run.id)));
+                    if let Some(column) = last.map(|c| c.with_how("policy-best")).or(newest) {
+                        bench.add(column);
+                    }
+                }
+            >
+                "Add a column"
+            </button>
+        </section>
+    }
+}
+
+#[component]
+fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> impl IntoView {
+    let own = format!("lane-{}", lane.key);
+    let blind = Memo::new(move |_| bench.blind.with(|blind| blind.hides()));
+    let letter = move || {
+        let lanes = bench.lanes.get();
+        bench.blind.with(|blind| blind.letter(&blind.order(lanes), lane.key))
+    };
+    let select =
+        |id: String, label: &'static str, options: Vec<(String, String)>, chosen: Memo<String>, choose: Box<dyn Fn(String)>| {
+            let options = options
+                .into_iter()
+                .map(|(value, text)| {
+                    let own = value.clone();
+                    view! { <option value=value prop:selected=move || chosen.with(|c| *c == own)>{text}</option> }
+                })
+                .collect_view();
+            view! { <select id=id aria-label=label on:change=move |ev| choose(event_target_value(&ev))>{options}</select> }
+        };
+    let run = Memo::new(move |_| lane.column.with(|c| c.run.clone()));
+    let how = Memo::new(move |_| lane.column.with(|c| c.how().to_string()));
+    let runs = move || {
+        let mut all: Vec<(String, String)> =
+            names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})"))).collect();
+        all.sort_by(|a, b| b.0.cmp(&a.0));
+        if !all.iter().any(|(id, _)| run.with(|run| run == id)) {
+            all.push((run.get(), format!("{} (not here)", run.get())));
+        }
+        all
+    };
+    let (run_id, how_id) = (format!("{own}-run"), format!("{own}-how"));
+    view! {
+        <article class="card lane" id=own data-column=move || lane.column.with(Column::to_string) data-busy=move || lane.busy.get().to_string()>
+            <header class:gone=move || blind.get()>
+                {move || select(run_id.clone(), "Run", runs(), run, Box::new(move |run| lane.column.update(|c| c.run = run)))}
+                <div class="lane-how">
+                    {select(
+                        how_id,
+                        "Which model of it",
+                        HOW.iter().map(|(value, text)| (value.to_string(), text.to_string())).collect(),
+                        how,
+                        Box::new(move |how| lane.column.update(|c| *c = c.with_how(&how))),
+                    )}
+                    <button
+                        type="button"
+                        class="button quiet small"
+                        aria-label="Remove this column"
+                        disabled=move || bench.lanes.with(Vec::len) < 2
+                        on:click=move |_| {
+                            lane.stop();
+                            bench.lanes.update(|lanes| lanes.retain(|l| l.key != lane.key));
+                        }
+                    >
+                        "×"
+                    </button>
+                </div>
+            </header>
+            <h2 class="lane-letter" class:gone=move || !blind.get()>{letter}</h2>
+            {move || {
+                let (heard, busy) = (lane.heard.get(), lane.busy.get());
+                let asked_nothing = heard == Heard::default() && !busy;
+                if asked_nothing {
+                    return view! { <p class="empty">"Nothing asked yet."</p> }.into_any();
+                }
+                if blind.get() {
+                    return view! { <p class="answer">{heard.text}</p> }.into_any();
+                }
+                let prompt = heard.prompt.clone();
+                view! {
+                    {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
+                    <details class="read" class:gone=prompt.is_empty()>
+                        <summary>"The prompt as the model reads it"</summary>
+                        <pre>{prompt.clone()}</pre>
+                    </details>
+                }
+                .into_any()
+            }}
+            <p class="hint">{move || running(bench, lane)}</p>
+        </article>
+    }
+}
+
+/// That something else computes too.
+fn running(bench: Bench, lane: Lane) -> Option<String> {
+    let busy = bench.lanes.with(|lanes| lanes.iter().filter(|l| l.busy.get() && l.key < lane.key).count());
+    let waits = lane.busy.get() && lane.heard.with(|h| h.prompt.is_empty());
+    waits.then(|| match busy {
+        0 => "Loading the model…".to_string(),
+        n => {
+            format!("Waits for {}.", if n == 1 { "the column before".to_string() } else { format::count(n as u64) + " columns" })
+        }
+    })
+}

@@ -1,0 +1,185 @@
+//! Votes between two columns whose names are hidden, kept in this browser until they are saved as a file that can be imported.
+
+use super::{Bench, Lane};
+use crate::parts::save::save_text;
+use leptos::prelude::*;
+use moslim_shared::vote::{MAPPING, Side, Vote};
+
+/// Where votes are kept in this browser.
+const KEPT: &str = "moslim-lab-votes";
+
+/// Whether names are hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blind {
+    Off,
+    /// Hidden; `swapped`: the second column is shown first.
+    Hidden {
+        swapped: bool,
+    },
+    /// Shown again, after a vote.
+    Told {
+        swapped: bool,
+    },
+}
+
+impl Blind {
+    /// Whether votes are being given.
+    pub fn is_on(&self) -> bool {
+        *self != Self::Off
+    }
+
+    /// Whether nobody may see whose answer is whose.
+    pub fn hides(&self) -> bool {
+        matches!(self, Self::Hidden { .. })
+    }
+
+    /// Mixes the columns anew for the next question.
+    pub fn shuffle(&mut self) {
+        if self.is_on() {
+            *self = Self::Hidden { swapped: js_sys::Math::random() < 0.5 };
+        }
+    }
+
+    fn swapped(&self) -> bool {
+        matches!(self, Self::Hidden { swapped: true } | Self::Told { swapped: true })
+    }
+
+    /// The columns in the order in which they are shown.
+    pub fn order(&self, mut lanes: Vec<Lane>) -> Vec<Lane> {
+        if self.is_on() {
+            lanes.truncate(2);
+        }
+        if self.swapped() {
+            lanes.reverse();
+        }
+        lanes
+    }
+
+    /// What a column is called while its name is hidden.
+    pub fn letter(&self, shown: &[Lane], key: usize) -> &'static str {
+        if shown.first().is_some_and(|lane| lane.key == key) { "Answer A" } else { "Answer B" }
+    }
+}
+
+fn storage() -> Option<web_sys::Storage> {
+    window().local_storage().ok().flatten()
+}
+
+fn kept() -> Vec<Vote> {
+    let text = storage().and_then(|s| s.get_item(KEPT).ok().flatten());
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// The corner where votes are given and saved.
+#[component]
+pub fn Votes(bench: Bench) -> impl IntoView {
+    let votes = RwSignal::new(kept());
+    let rater = RwSignal::new(String::new());
+    let keep = move |all: Vec<Vote>| {
+        let text = serde_json::to_string(&all).unwrap_or_default();
+        let done = storage().is_some_and(|s| s.set_item(KEPT, &text).is_ok());
+        if !done {
+            bench.failed.set("This browser keeps no votes; save them before you leave the page.".into());
+        }
+        votes.set(all);
+    };
+    let shown = move || bench.blind.with(|blind| blind.order(bench.lanes.get()));
+    let whole = Memo::new(move |_| {
+        let lanes = shown();
+        lanes.len() == 2 && lanes.iter().all(|lane| lane.heard.with(|h| h.whole.is_some()))
+    });
+    let vote = move |preferred: Option<Side>| {
+        let lanes = bench.blind.with_untracked(|blind| blind.order(bench.lanes.get_untracked()));
+        let [a, b] = lanes.as_slice() else { return };
+        let text = |lane: &Lane| lane.heard.with_untracked(|h| h.text.clone());
+        let run = |lane: &Lane| lane.column.with_untracked(ToString::to_string);
+        let target = bench.objectives.with_untracked(|o| a.heard.with_untracked(|h| h.preference.print(o)));
+        let name = rater.get_untracked().trim().to_string();
+        let vote = Vote {
+            prompt: bench.question.get_untracked(),
+            response_a: text(a),
+            response_b: text(b),
+            preferred,
+            run_a: run(a),
+            run_b: run(b),
+            target,
+            rater: if name.is_empty() { "playground".into() } else { name },
+        };
+        let mut all = votes.get_untracked();
+        all.push(vote);
+        keep(all);
+        bench.blind.update(|blind| *blind = Blind::Told { swapped: blind.swapped() });
+    };
+    let save = move |_| {
+        let lines: Vec<String> = votes.with_untracked(|all| all.iter().filter_map(|v| serde_json::to_string(v).ok()).collect());
+        let saved = save_text("votes.jsonl", &(lines.join("\n") + "\n")).and_then(|()| save_text("votes.toml", MAPPING));
+        if saved.is_err() {
+            bench.failed.set("This browser saves no files.".into());
+        }
+    };
+    view! {
+        <section class="card votes" aria-labelledby="votes-title">
+            <div class="section-head">
+                <div>
+                    <h2 id="votes-title">"Which answer is better?"</h2>
+                    <p class="muted">
+                        "Hide the names, ask, and vote between the first two columns. Votes are ratings: save them, and import them as a task with "
+                        <code>"moslim-lab import votes.jsonl --mapping votes.toml"</code>"."
+                    </p>
+                </div>
+                <button
+                    id="blind"
+                    type="button"
+                    class="button quiet"
+                    aria-pressed=move || bench.blind.with(Blind::is_on).to_string()
+                    disabled=move || bench.lanes.with(Vec::len) < 2
+                    on:click=move |_| bench.blind.update(|blind| {
+                        if blind.is_on() {
+                            *blind = Blind::Off;
+                        } else {
+                            *blind = Blind::Hidden { swapped: js_sys::Math::random() < 0.5 };
+                        }
+                    })
+                >
+                    {move || if bench.blind.with(Blind::is_on) { "Show the names" } else { "Hide the names" }}
+                </button>
+            </div>
+            <div class="actions" class:gone=move || !bench.blind.with(Blind::is_on)>
+                <div class="field small">
+                    <label for="rater">"Your name, if you like"</label>
+                    <input id="rater" type="text" prop:value=move || rater.get() on:input=move |ev| rater.set(event_target_value(&ev))/>
+                </div>
+                {[("vote-a", "A is better", Some(Side::A)), ("vote-b", "B is better", Some(Side::B)), ("vote-neither", "Neither", None)]
+                    .into_iter()
+                    .map(|(id, text, side)| view! {
+                        <button
+                            id=id
+                            type="button"
+                            class="button"
+                            disabled=move || !whole.get() || !bench.blind.with(Blind::hides)
+                            on:click=move |_| vote(side)
+                        >
+                            {text}
+                        </button>
+                    })
+                    .collect_view()}
+            </div>
+            <p class="hint" role="status">{move || said(&votes.get(), bench.blind.get())}</p>
+            <div class="actions" class:gone=move || votes.with(Vec::is_empty)>
+                <button type="button" class="button small" on:click=save>"Save the votes"</button>
+                <button type="button" class="button small danger" on:click=move |_| keep(Vec::new())>"Forget them"</button>
+            </div>
+        </section>
+    }
+}
+
+fn said(votes: &[Vote], blind: Blind) -> String {
+    let count = match votes.len() {
+        0 => String::new(),
+        1 => "1 vote is kept in this browser. ".into(),
+        n => format!("{n} votes are kept in this browser. "),
+    };
+    let last = votes.last().filter(|_| matches!(blind, Blind::Told { .. }));
+    let told = last.map(|v| format!("A was {}, B was {}. Ask again for the next vote.", v.run_a, v.run_b));
+    count + &told.unwrap_or_default()
+}

@@ -1,0 +1,171 @@
+//! The desk's hold on the assistant: requests wait for it in a row, and an answer that nobody wants any more ends with it.
+
+use super::messages::{Said, Task, pack, unpack};
+use super::{ASSISTANT, keep, scope};
+use moslim_engine::keep::files::Files;
+use moslim_shared::inference::{GenerateRequest, ScoreRequest};
+use std::collections::VecDeque;
+use wasm_bindgen::JsCast;
+use wasm_bindgen::closure::Closure;
+use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+
+/// Requests that wait at most.
+const MOST_WAITING: usize = 8;
+
+/// What is asked of a run, and the number that its answer carries.
+pub struct Request {
+    pub number: u64,
+    pub run: String,
+    pub what: What,
+}
+
+pub enum What {
+    Generate(GenerateRequest),
+    Score(ScoreRequest),
+}
+
+/// Whom the assistant's words are told, or why it has ended.
+pub type Hearing = fn(Result<Said, String>);
+
+struct Assistant {
+    worker: Worker,
+    ready: bool,
+    /// The run that it has.
+    run: Option<String>,
+    _heard: Closure<dyn FnMut(MessageEvent)>,
+    _broken: Closure<dyn FnMut(ErrorEvent)>,
+}
+
+pub struct Asking {
+    hearing: Hearing,
+    assistant: Option<Assistant>,
+    waiting: VecDeque<Request>,
+    /// The request that is being answered, and whether something was said to it.
+    current: Option<(u64, bool)>,
+}
+
+impl Asking {
+    pub fn new(hearing: Hearing) -> Self {
+        Self { hearing, assistant: None, waiting: VecDeque::new(), current: None }
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// When too many wait, or the worker cannot be started; for people.
+    pub fn add(&mut self, request: Request, files: &dyn Files) -> Result<(), String> {
+        if self.waiting.len() >= MOST_WAITING {
+            return Err(format!("{MOST_WAITING} requests wait already; try again in a moment"));
+        }
+        self.waiting.push_back(request);
+        self.go_on(files)
+    }
+
+    /// It can hear now.
+    pub fn ready(&mut self, files: &dyn Files) -> Result<(), String> {
+        if let Some(assistant) = &mut self.assistant {
+            assistant.ready = true;
+        }
+        self.go_on(files)
+    }
+
+    /// Something was said to a request. Returns whether it was the first.
+    pub fn said(&mut self, number: u64) -> bool {
+        match &mut self.current {
+            Some((current, said)) if *current == number => !std::mem::replace(said, true),
+            _ => false,
+        }
+    }
+
+    /// A request was answered.
+    pub fn done(&mut self, files: &dyn Files) -> Result<(), String> {
+        self.current = None;
+        self.go_on(files)
+    }
+
+    /// The answer to a request is not wanted any more.
+    pub fn leave(&mut self, number: u64, files: &dyn Files) -> Result<(), String> {
+        self.waiting.retain(|request| request.number != number);
+        if self.current.is_some_and(|(current, _)| current == number) {
+            self.end();
+        }
+        self.go_on(files)
+    }
+
+    /// Ends the assistant; a later request starts another. Returns the request that it was at.
+    pub fn end(&mut self) -> Option<u64> {
+        if let Some(assistant) = self.assistant.take() {
+            assistant.worker.set_onmessage(None);
+            assistant.worker.set_onerror(None);
+            assistant.worker.terminate();
+        }
+        self.current.take().map(|(number, _)| number)
+    }
+
+    /// Forgets what it has of a run, which has changed.
+    pub fn forget(&mut self, run: &str) {
+        if let Some(assistant) = self.assistant.as_mut().filter(|a| a.run.as_deref() == Some(run)) {
+            assistant.run = None;
+        }
+    }
+
+    fn go_on(&mut self, files: &dyn Files) -> Result<(), String> {
+        if self.current.is_some() || self.waiting.is_empty() {
+            return Ok(());
+        }
+        if self.assistant.is_none() {
+            self.assistant = Some(self.start()?);
+        }
+        let Some(assistant) = self.assistant.as_mut().filter(|a| a.ready) else { return Ok(()) };
+        let Some(Request { number, run, what }) = self.waiting.pop_front() else { return Ok(()) };
+        self.current = Some((number, false));
+        if assistant.run.as_ref() != Some(&run) {
+            let (mut paths, mut bytes) = (Vec::new(), Vec::new());
+            let folder = format!("runs/{run}");
+            let failed = |e: std::io::Error| format!("run {run} cannot be read: {e}");
+            for name in files.list(&folder).map_err(failed)? {
+                // Checkpoints are large, and nothing is asked of them.
+                if name.starts_with("checkpoint-") {
+                    continue;
+                }
+                let path = format!("{folder}/{name}");
+                bytes.extend(files.read(&path).map_err(failed)?);
+                paths.push(path);
+            }
+            let parts: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+            assistant.post(&Task::Load { run: run.clone(), files: paths }, &parts)?;
+            assistant.run = Some(run);
+        }
+        assistant.post(
+            &match what {
+                What::Generate(request) => Task::Generate { number, request },
+                What::Score(request) => Task::Score { number, request },
+            },
+            &[],
+        )
+    }
+
+    fn start(&self) -> Result<Assistant, String> {
+        let options = WorkerOptions::new();
+        options.set_type(WorkerType::Module);
+        options.set_name(ASSISTANT);
+        let failed = |e| format!("the worker that answers cannot be started: {}", keep::text(&e));
+        let worker = Worker::new_with_options(&scope().location().href(), &options).map_err(failed)?;
+        let hearing = self.hearing;
+        let heard = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            if let Ok((said, _)) = unpack::<Said>(&event) {
+                hearing(Ok(said));
+            }
+        });
+        let broken = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| hearing(Err(event.message())));
+        worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));
+        worker.set_onerror(Some(broken.as_ref().unchecked_ref()));
+        Ok(Assistant { worker, ready: false, run: None, _heard: heard, _broken: broken })
+    }
+}
+
+impl Assistant {
+    fn post(&self, task: &Task, parts: &[&[u8]]) -> Result<(), String> {
+        self.worker.post_message(&pack(task, parts)).map_err(|e| keep::text(&e))
+    }
+}

@@ -1,0 +1,204 @@
+//! Finished runs that are asked: over the API, and on the page.
+
+use anyhow::{Context, Result, ensure};
+use moslim_shared::inference::{GenerateEvent, Scored};
+use moslim_tests::{Browser, Lab, Process, binary, processes, smoke, text};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const QUESTION: &str = "How do I make tea?";
+
+/// Trains a run of the smallest preset.
+async fn trained(lab: &Lab) -> String {
+    let run = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&run).await;
+    run
+}
+
+/// The events that answer a request.
+async fn generate(lab: &Lab, run: &str, request: Value) -> Vec<GenerateEvent> {
+    let answer = lab.post(&format!("/api/v1/runs/{run}/generate"), &request).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let lines = answer.body.as_str().expect("lines of JSON").lines();
+    lines.map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+/// Texts and scores of the answers.
+fn answers(events: &[GenerateEvent]) -> Vec<(String, Scored)> {
+    let answer = |event: &GenerateEvent| match event {
+        GenerateEvent::Answer { text, scored, .. } => Some((text.clone(), scored.clone().expect("scores"))),
+        _ => None,
+    };
+    events.iter().filter_map(answer).collect()
+}
+
+fn reward(scored: &Scored) -> f64 {
+    scored.reward.as_ref().expect("a reward").scalar
+}
+
+#[tokio::test]
+async fn a_finished_run_answers_and_scores_over_the_api() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = trained(&lab).await;
+    let asked = json!({ "prompt": QUESTION, "target": "helpfulness=4,verbosity=0", "n": 8, "max_new_tokens": 16, "seed": 7 });
+    let events = generate(&lab, &run, asked.clone()).await;
+    let GenerateEvent::Prompt { text: read, preference } = &events[0] else { panic!("{:?} is no prompt", events[0]) };
+    assert!(read.contains("<helpfulness=4>") && read.contains("tea"), "{read}");
+    assert_eq!(preference.0, [Some(4), None, None, Some(0)]);
+    assert!(matches!(events.last(), Some(GenerateEvent::Ended { tokens, .. }) if *tokens >= 8), "{:?}", events.last());
+    let all = answers(&events);
+    assert_eq!(all.len(), 8);
+    // What came in pieces is what came whole.
+    for (n, (whole, scored)) in all.iter().enumerate() {
+        let piece = |event: &GenerateEvent| match event {
+            GenerateEvent::Text { answer, text } if *answer == n => Some(text.clone()),
+            _ => None,
+        };
+        assert_eq!(&events.iter().filter_map(piece).collect::<String>(), whole);
+        let parts: f64 = scored.reward.as_ref().expect("a reward").contributions.iter().sum();
+        assert!((reward(scored) - parts).abs() < 1e-9);
+        assert_eq!(scored.gold.as_ref().map(Vec::len), Some(4), "the world's rules grade");
+    }
+
+    // The command line says the same.
+    let args = ["generate", "--run", &run, "--prompt", QUESTION, "--target", "helpfulness=4,verbosity=0", "--n", "8"];
+    let more = ["--max-new-tokens", "16", "--seed", "7", "--json", "--data", text(lab.data())];
+    let output = Process::lab(&[args.as_slice(), &more].concat()).wait();
+    let said: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
+    assert_eq!(said["responses"], json!(all.iter().map(|(text, _)| text).collect::<Vec<_>>()));
+    let pairs: Vec<Value> = all.iter().map(|(response, _)| json!({ "prompt": QUESTION, "response": response })).collect();
+    let path = format!("/api/v1/runs/{run}/score");
+    let scores = lab.post(&path, &json!({ "pairs": pairs, "target": "helpfulness=4,verbosity=0" })).await;
+    assert_eq!(scores.status, 200, "{}", scores.body);
+    let scores: Vec<Scored> = serde_json::from_value(scores.body)?;
+    // Scores are those of the command line. What an untrained policy samples need not be how the tokenizer would write its text, so
+    // they are compared with each other.
+    let lines = pairs.iter().map(|pair| format!("{pair}\n")).collect::<String>();
+    let args = ["score", "--run", &run, "--target", "helpfulness=4,verbosity=0", "--data", text(lab.data())];
+    let output = Process::start(&binary(), &args, &lines).wait();
+    let native = output.stdout.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!((native.len(), scores.len()), (8, 8), "{}", output.stderr);
+    for (api, native) in scores.iter().zip(&native) {
+        let other = native["reward"]["scalar"].as_f64().context("a reward")?;
+        assert!((reward(api) - other).abs() < 1e-6, "{} is not {other}", reward(api));
+        assert_eq!(json!(api.gold.as_ref().map(|g| g[3])), native["gold"]["verbosity"]);
+    }
+
+    // The best of eight is the best of those eight.
+    let mut best = asked.clone();
+    (best["n"], best["best_of"]) = (json!(1), json!(8));
+    let chosen = answers(&generate(&lab, &run, best).await);
+    let highest = all.iter().map(|(_, s)| reward(s)).fold(f64::NEG_INFINITY, f64::max);
+    assert!((reward(&chosen[0].1) - highest).abs() < 1e-4, "{} is not {highest}", reward(&chosen[0].1));
+
+    // What it started from reads no tags.
+    let mut start = asked.clone();
+    start["source"] = json!("start");
+    let events = generate(&lab, &run, start).await;
+    assert!(matches!(&events[0], GenerateEvent::Prompt { text, .. } if !text.contains("helpfulness")), "{:?}", events[0]);
+    assert_ne!(answers(&events).iter().map(|a| &a.0).collect::<Vec<_>>(), all.iter().map(|a| &a.0).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = trained(&lab).await;
+    let path = format!("/api/v1/runs/{run}/generate");
+    for (request, status, field, said) in [
+        (json!({ "prompt": " " }), 422, "prompt", "is empty"),
+        (json!({ "prompt": "a", "target": "kindness=1" }), 422, "target", "unknown objective"),
+        (json!({ "prompt": "a", "n": 100, "best_of": 3 }), 422, "best_of", "allowed are 256"),
+        (json!({ "prompt": "a", "max_new_tokens": 1024 }), 422, "prompt", "do not fit"),
+        (json!({ "prompt": "a", "sauce": 1 }), 422, "sauce", "unknown field"),
+    ] {
+        let answer = lab.post(&path, &request).await;
+        assert_eq!(answer.status, status, "{request}: {}", answer.body);
+        let problem = &answer.body["problems"][0];
+        assert_eq!(problem["field"], field, "{request}: {}", answer.body);
+        assert!(problem["message"].as_str().unwrap_or_default().contains(said), "{request}: {}", answer.body);
+    }
+    let unknown = lab.post("/api/v1/runs/a-1/generate", &json!({ "prompt": "a" })).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.body);
+    let stranger = lab.send(lab.request(Method::POST, &path).json(&json!({ "prompt": "a" }))).await;
+    assert_eq!(stranger.status, 403, "{}", stranger.body);
+
+    // A run that is not finished has nothing to answer with.
+    let other = lab.start_run(&smoke()).await;
+    lab.post(&format!("/api/v1/runs/{other}/cancel"), &json!({})).await;
+    lab.wait_for_end(&other).await;
+    let unfinished = lab.post(&format!("/api/v1/runs/{other}/generate"), &json!({ "prompt": "a" })).await;
+    assert_eq!(unfinished.status, 409, "{}", unfinished.body);
+    assert!(unfinished.body["error"].as_str().unwrap_or_default().contains("cannot answer"), "{}", unfinished.body);
+
+    // Somebody asks for much and leaves at the first piece; the next is answered.
+    let much = json!({ "prompt": QUESTION, "n": 256, "max_new_tokens": 40 });
+    for _ in 0..12 {
+        let mut response = lab.request(Method::POST, &path).header("origin", lab.origin()).json(&much).send().await?;
+        assert_eq!(response.status(), 200);
+        ensure!(response.chunk().await?.is_some(), "something is said");
+        drop(response);
+    }
+    assert_eq!(answers(&generate(&lab, &run, json!({ "prompt": QUESTION, "max_new_tokens": 8 })).await).len(), 1);
+
+    // The processes go with the server.
+    let own = ["inference", text(lab.data())];
+    assert!(!processes(&own).is_empty());
+    let data = lab.data().to_path_buf();
+    drop(lab);
+    let own = ["inference", text(&data)];
+    for _ in 0..100 {
+        if processes(&own).is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("processes that answer outlive their server");
+}
+
+#[tokio::test]
+async fn a_question_is_asked_on_the_page() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = trained(&lab).await;
+    let browser = Browser::open().await?;
+    browser.goto(&format!("{}/playground?ask=verbosity%3D0&q=How%20do%20I%20make%20tea%3F", lab.origin())).await?;
+    let busy = "[...document.querySelectorAll('.lane')].map(l => l.dataset.busy)";
+    browser.wait(&format!("{busy}.length === 2")).await?;
+    browser.wait("document.querySelector('#ask-verbosity')?.value === '1'").await?;
+    // An address asks for nothing by itself.
+    assert_eq!(browser.js(&format!("{busy}.join()")).await?, "false,false");
+    browser.click("#ask").await?;
+    browser.wait("document.querySelectorAll('.lane .waterfall').length === 2").await?;
+    browser.wait("document.querySelectorAll('.lane .verdicts li').length === 2").await?;
+    let read = browser.js("[...document.querySelectorAll('.lane .read pre')].map(p => p.textContent)").await?;
+    let read: Vec<String> = serde_json::from_value(read)?;
+    ensure!(read[0].contains("<verbosity=0>") && !read[1].contains("verbosity"), "{read:?}");
+    // What is shown is what the API says.
+    let request = json!({ "prompt": QUESTION, "target": "verbosity=0", "max_new_tokens": smoke().policy.max_new_tokens });
+    let expected = answers(&generate(&lab, &run, request).await)[0].0.clone();
+    let shown = browser.js("document.querySelector('.lane .answer').textContent").await?;
+    ensure!(shown == expected.as_str() || expected.is_empty(), "{shown} is not {expected}");
+    // The address can be passed on.
+    let address = browser.js("decodeURIComponent(location.search)").await?;
+    let address = address.as_str().unwrap_or_default();
+    ensure!(address.contains(&format!("in={run},{run}:start")) && address.contains("ask=verbosity=0"), "{address}");
+
+    browser.click("#sweep").await?;
+    browser.wait("document.querySelectorAll('#sweep-grid .cell:not(:disabled)').length === 30").await?;
+    browser.click("#sweep-grid .cell").await?;
+    browser.wait("!!document.querySelector('.opened .answer')").await?;
+
+    // A blind vote, and whose the answers were.
+    browser.click("#blind").await?;
+    browser.wait("!document.querySelector('.lane .bars')").await?;
+    browser.js("scrollTo({ top: 0, behavior: 'instant' })").await?;
+    browser.click("#ask").await?;
+    browser.wait("document.querySelector('#vote-a').disabled === false").await?;
+    browser.click("#vote-a").await?;
+    browser.wait("document.querySelector('.votes [role=status]').textContent.includes('A was')").await?;
+    let vote = browser.js("JSON.parse(localStorage.getItem('moslim-lab-votes'))[0]").await?;
+    ensure!(vote["preferred"] == "a" && vote["prompt"] == QUESTION && vote["target"] == "verbosity=0", "{vote}");
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
