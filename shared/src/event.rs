@@ -397,10 +397,16 @@ impl RunInfo {
         }
     }
 
-    /// What it is called: by a person, else by its configuration, else by its id.
+    /// What it is called: by a person, else by its configuration, else by what it is.
     pub fn title(&self) -> String {
         let names = [&self.about.name, &self.name];
-        names.into_iter().find(|n| !n.is_empty()).cloned().unwrap_or_else(|| format!("Run {}", self.id))
+        names.into_iter().find(|n| !n.is_empty()).cloned().unwrap_or_else(|| {
+            let preset = if self.preset.is_empty() { "own settings" } else { &self.preset };
+            let method = &self.config.method.kind;
+            let how =
+                if *method == crate::method::Method::Moslim { self.config.policy.optimizer.title() } else { method.title() };
+            format!("{preset}, seed {}, {how}", self.seed)
+        })
     }
 }
 

@@ -52,7 +52,8 @@ async fn compare_all(browser: &Browser, control: &ControlSummary) -> Result<()> 
 /// Waits until something is drawn on a chart: more colours than paper, axis and text in one shade could have.
 async fn wait_for_chart(browser: &Browser, id: &str) -> Result<()> {
     let drawn = format!(
-        "(() => {{ const c = document.querySelector('#{id} canvas'); if (!c?.width || !c.height) return false; \
+        "(() => {{ const c = document.querySelector('#{id} canvas'); c?.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
+         if (!c?.width || !c.height) return false; \
          const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
          return new Set(new Uint32Array(pixels.buffer)).size > 3; }})()"
     );

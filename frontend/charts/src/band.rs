@@ -4,18 +4,31 @@ use crate::frame::Frame;
 use crate::line::short;
 use crate::palette::Palette;
 use crate::plot::BandPlot;
+use crate::view::{Geometry, View};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 /// Draws `plot` on `area`: the lowest class at the bottom, each class in its shade.
-pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &BandPlot, palette: &Palette) -> DrawResult<(), DB> {
-    let (Some(first), Some(last)) = (plot.rows.first(), plot.rows.last()) else { return Ok(()) };
-    let (x0, x1) = (first.0, if last.0 > first.0 { last.0 } else { first.0 + 1.0 });
+///
+/// Says where it is; nothing where there is nothing to draw.
+pub fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    plot: &BandPlot,
+    view: &View,
+    palette: &Palette,
+) -> DrawResult<Option<Geometry>, DB> {
+    let (Some(first), Some(last)) = (plot.rows.first(), plot.rows.last()) else { return Ok(None) };
+    let (x0, x1) = view.window.unwrap_or((first.0, if last.0 > first.0 { last.0 } else { first.0 + 1.0 }));
+    let seen: Vec<(f64, Vec<f64>)> = plot.rows.iter().filter(|r| r.0 >= x0 && r.0 <= x1).cloned().collect();
+    if seen.is_empty() {
+        return Ok(None);
+    }
+    let plot = &BandPlot { rows: seen, ..plot.clone() };
     let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
     let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_x: &|v| short(*v, 0), format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
 
-    let (width, _) = chart.plotting_area().dim_in_pixel();
+    let (width, height) = chart.plotting_area().dim_in_pixel();
     let columns = columns(plot, ((f64::from(width) / palette.ratio) as usize).max(8), x1);
     let classes = plot.classes.len();
     // From the highest class down, each from the ground up: what is drawn later covers, so no seams show.
@@ -26,7 +39,10 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &BandPlot, 
         let color = palette.class(plot.objective, class, classes);
         chart.draw_series(std::iter::once(Polygon::new(outline, color.filled())))?;
     }
-    Ok(())
+    let (left, top) = chart.plotting_area().get_base_pixel();
+    let (left, top) = (f64::from(left), f64::from(top));
+    let (right, bottom) = (left + f64::from(width), top + f64::from(height));
+    Ok(Some(Geometry { left, right, top, bottom, x: (x0, x1), y: (0.0, 1.0) }))
 }
 
 /// Cumulative shares at no more than `limit` steps; a lone step becomes a column up to `x1`.
@@ -66,7 +82,7 @@ mod tests {
         let plot = BandPlot { objective: 0, classes: vec!["low".into(), "mid".into(), "high".into()], rows };
         let mut recorder = Recorder::default();
         let area = (&mut recorder).into_drawing_area();
-        assert!(draw(&area, &plot, &palette()).is_ok());
+        assert!(draw(&area, &plot, &View::default(), &palette()).is_ok());
         drop(area);
         recorder
     }

@@ -12,6 +12,9 @@ pub mod palette;
 pub mod plot;
 #[cfg(test)]
 mod recorder;
+pub mod smooth;
+pub mod view;
 
 pub use palette::{INKS, Ink, Palette, ramp};
 pub use plot::{BandPlot, LinePlot, Over, Plot, Series};
+pub use view::{Geometry, View};

@@ -1,58 +1,136 @@
 //! Line charts over steps or KL.
 
-use crate::frame::Frame;
-use crate::palette::Palette;
-use crate::plot::{LinePlot, Over};
+use crate::frame::{Chart, Frame};
+use crate::palette::{Ink, Palette};
+use crate::plot::{LinePlot, Over, Series};
+use crate::smooth::{smoothed, spacing};
+use crate::view::{Geometry, View};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-/// Draws `plot` on `area`. Series are thinned to at most two points per CSS pixel of width.
-pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &LinePlot, palette: &Palette) -> DrawResult<(), DB> {
-    let Some((x0, x1)) = extent(plot.series.iter().flat_map(|s| s.points.iter().map(|p| p.0))) else { return Ok(()) };
-    let Some((y0, y1)) = vertical(plot) else { return Ok(()) };
+/// Draws what `view` shows of `plot` on `area`, and says where it is; nothing where there is nothing to draw. Series are thinned to at most
+/// two points per CSS pixel of width, so that no extreme is lost.
+pub fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    plot: &LinePlot,
+    view: &View,
+    palette: &Palette,
+) -> DrawResult<Option<Geometry>, DB> {
+    let shown: Vec<(&Series, &[(f64, f64)])> = plot
+        .series
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| !view.hidden.contains(n))
+        .map(|(_, s)| (s, if plot.over == Over::Kl { &s.points[..] } else { view.within(&s.points) }))
+        .collect();
+    let all = shown.iter().flat_map(|(_, points)| points.iter());
+    let Some((x0, x1)) = view.window.or_else(|| extent(all.clone().map(|p| p.0))) else { return Ok(None) };
+    let log = view.log && all.clone().all(|p| p.1 > 0.0 || !p.1.is_finite());
+    let level = |y: f64| if log { y.log10() } else { y };
+    let Some((y0, y1)) = vertical(plot, log, all.map(|p| level(p.1))) else { return Ok(None) };
     let x1 = if x1 > x0 { x1 } else { x0 + 1.0 };
     let x0 = if plot.over == Over::Kl { x0.min(0.0) } else { x0 };
 
     let digits = decimals(y1 - y0);
-    let format_y = |v: &f64| if plot.percent { format!("{:.0} %", v * 100.0) } else { short(*v, digits) };
-    let digits_x = if plot.over == Over::Steps { 0 } else { decimals(x1 - x0) };
+    let format_y = |v: &f64| match (plot.percent, log) {
+        (true, false) => format!("{:.0} %", v * 100.0),
+        (true, true) => format!("{} %", short(10f64.powf(*v) * 100.0, 1)),
+        (false, true) => short(10f64.powf(*v), 3),
+        (false, false) => short(*v, digits),
+    };
+    let digits_x = if plot.over == Over::Steps && x1 - x0 > 4.0 { 0 } else { decimals(x1 - x0) };
     let format_x = |v: &f64| short(*v, digits_x);
     let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_x: &format_x, format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
-    if plot.zero {
+    if plot.zero && !log {
         let style = palette.text.stroke_width(palette.px(1.0) as u32);
         chart.draw_series(std::iter::once(PathElement::new(vec![(x0, 0.0), (x1, 0.0)], style)))?;
     }
 
-    let (width, _) = chart.plotting_area().dim_in_pixel();
+    let (width, height) = chart.plotting_area().dim_in_pixel();
+    let scale = ((x1 - x0) / f64::from(width.max(1)), -(y1 - y0) / f64::from(height.max(1)));
     let buckets = ((f64::from(width) / palette.ratio / 2.0) as usize).max(8);
+    let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        thin(points, buckets).into_iter().map(|(x, y)| (x.clamp(x0, x1), level(y).clamp(y0, y1))).collect()
+    };
     // Bold lines last, so that nothing covers them.
     for bold in [false, true] {
-        for series in plot.series.iter().filter(|s| s.bold == bold) {
+        for (series, points) in shown.iter().filter(|(s, _)| s.bold == bold) {
             let stroke = palette.px(if bold { 3.0 } else { 2.0 }) as u32;
             let color = palette.ink(series.ink);
-            let points: Vec<(f64, f64)> = thin(&series.points, buckets).into_iter().map(|(x, y)| (x, y.clamp(y0, y1))).collect();
             if plot.over == Over::Kl {
-                // KL goes up and down, so a line would cross itself.
-                let dots = points.into_iter().map(|at| Circle::new(at, palette.px(if bold { 4.0 } else { 3.0 }), color.filled()));
-                chart.draw_series(dots)?;
-            } else if let [only] = points[..] {
-                chart.draw_series(std::iter::once(Circle::new(only, palette.px(3.0), color.filled())))?;
-            } else if !points.is_empty() {
-                chart.draw_series(std::iter::once(PathElement::new(points, color.stroke_width(stroke))))?;
+                // KL goes up and down, so a line would cross itself; what came later is drawn fuller.
+                let count = points.len().max(1) as f64;
+                let size = palette.px(if bold { 4.0 } else { 3.5 });
+                for (n, at) in points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).enumerate() {
+                    let style = color.mix(0.3 + 0.7 * n as f64 / count).filled();
+                    mark(&mut chart, (at.0, level(at.1).clamp(y0, y1)), series.ink, (size, scale), style)?;
+                }
+                continue;
             }
+            let raw = inside(points);
+            let averaged = if view.smoothing > 0.0 && points.len() > 2 {
+                // The average knows what lies before the window.
+                let whole = smoothed(&series.points, view.smoothing, spacing(&series.points));
+                chart
+                    .draw_series(std::iter::once(PathElement::new(raw, color.mix(0.22).stroke_width(palette.px(1.5) as u32))))?;
+                inside(view.within(&whole))
+            } else {
+                raw
+            };
+            let Some(&end) = averaged.last() else { continue };
+            let style = color.stroke_width(stroke);
+            if averaged.len() > 1 {
+                match series.ink.dash() {
+                    Some((dash, gap)) if !bold => {
+                        let (dash, gap) = (palette.px(dash), palette.px(gap));
+                        chart.draw_series(std::iter::once(plotters::element::DashedPathElement::new(
+                            averaged.into_iter(),
+                            dash,
+                            gap,
+                            style,
+                        )))?;
+                    }
+                    _ => {
+                        chart.draw_series(std::iter::once(PathElement::new(averaged, style)))?;
+                    }
+                }
+            }
+            mark(&mut chart, end, series.ink, (palette.px(4.0), scale), color.filled())?;
         }
+    }
+    let (left, top) = chart.plotting_area().get_base_pixel();
+    let (left, top) = (f64::from(left), f64::from(top));
+    let (right, bottom) = (left + f64::from(width), top + f64::from(height));
+    Ok(Some(Geometry { left, right, top, bottom, x: (x0, x1), y: (y0, y1) }))
+}
+
+/// Draws a marker; `scale` is what one pixel to the right and one down are in data.
+fn mark<DB: DrawingBackend>(
+    chart: &mut Chart<DB>,
+    at: (f64, f64),
+    ink: Ink,
+    (size, scale): (i32, (f64, f64)),
+    style: ShapeStyle,
+) -> DrawResult<(), DB> {
+    let size_in_data = (f64::from(size) * scale.0, f64::from(size) * scale.1);
+    let corners: Vec<(f64, f64)> =
+        ink.marker().iter().map(|(x, y)| (at.0 + x * size_in_data.0, at.1 + y * size_in_data.1)).collect();
+    if corners.is_empty() {
+        chart.draw_series(std::iter::once(Circle::new(at, size, style)))?;
+    } else {
+        chart.draw_series(std::iter::once(Polygon::new(corners, style)))?;
     }
     Ok(())
 }
 
 /// Range of y: the plot's own, else the data's with a margin.
-fn vertical(plot: &LinePlot) -> Option<(f64, f64)> {
-    if plot.range.is_some() {
+fn vertical(plot: &LinePlot, log: bool, values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let (mut low, mut high) = extent(values)?;
+    if plot.range.is_some() && !log {
         return plot.range;
     }
-    let (mut low, mut high) = extent(plot.series.iter().flat_map(|s| s.points.iter().map(|p| p.1)))?;
-    if plot.zero {
+    if plot.zero && !log {
         (low, high) = (low.min(0.0), high.max(0.0));
     }
     let span = high - low;
@@ -123,8 +201,6 @@ pub fn short(value: f64, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::palette::Ink;
-    use crate::plot::Series;
     use crate::recorder::{Recorder, palette};
 
     fn plot(points: Vec<(f64, f64)>) -> LinePlot {
@@ -135,7 +211,7 @@ mod tests {
     fn drawn(plot: &LinePlot) -> Recorder {
         let mut recorder = Recorder::default();
         let area = (&mut recorder).into_drawing_area();
-        assert!(draw(&area, plot, &palette()).is_ok());
+        assert!(draw(&area, plot, &View::default(), &palette()).is_ok());
         drop(area);
         recorder
     }

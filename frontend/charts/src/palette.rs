@@ -17,6 +17,67 @@ pub enum Ink {
 }
 
 impl Ink {
+    /// A number for dash and marker, so that lines are told apart without colours.
+    fn style(self) -> usize {
+        match self {
+            Self::Strong => 0,
+            Self::Accent => 4,
+            Self::Objective(i) => i % INKS,
+        }
+    }
+
+    /// Length of dashes and of what is between them, CSS pixels; `None` for a line without gaps.
+    pub fn dash(self) -> Option<(f64, f64)> {
+        [None, Some((9.0, 5.0)), Some((3.0, 4.0)), Some((16.0, 5.0)), Some((6.0, 3.0)), Some((2.0, 7.0)), Some((12.0, 9.0))]
+            [self.style()]
+    }
+
+    /// The marker at the end of its line, as a character.
+    pub fn glyph(self) -> &'static str {
+        ["●", "■", "▲", "◆", "▼", "✚", "✖"][self.style()]
+    }
+
+    /// Corners of the marker around (0, 0), at most 1 away; none for a circle.
+    pub fn marker(self) -> &'static [(f64, f64)] {
+        const CROSS: [(f64, f64); 12] = [
+            (-0.35, -1.0),
+            (0.35, -1.0),
+            (0.35, -0.35),
+            (1.0, -0.35),
+            (1.0, 0.35),
+            (0.35, 0.35),
+            (0.35, 1.0),
+            (-0.35, 1.0),
+            (-0.35, 0.35),
+            (-1.0, 0.35),
+            (-1.0, -0.35),
+            (-0.35, -0.35),
+        ];
+        const TURNED: [(f64, f64); 12] = [
+            (0.0, -0.5),
+            (0.5, -1.0),
+            (1.0, -0.5),
+            (0.5, 0.0),
+            (1.0, 0.5),
+            (0.5, 1.0),
+            (0.0, 0.5),
+            (-0.5, 1.0),
+            (-1.0, 0.5),
+            (-0.5, 0.0),
+            (-1.0, -0.5),
+            (-0.5, -1.0),
+        ];
+        match self.style() {
+            1 => &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+            2 => &[(0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)],
+            3 => &[(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)],
+            4 => &[(0.0, 1.0), (1.0, -0.8), (-1.0, -0.8)],
+            5 => &CROSS,
+            6 => &TURNED,
+            _ => &[],
+        }
+    }
+
     /// The same colour in a style sheet.
     pub fn css(self) -> String {
         match self {

@@ -23,6 +23,20 @@ pub struct LinePlot {
     /// Labels y in per cent.
     pub percent: bool,
     pub over: Over,
+    /// Unit of y, for its axis.
+    pub unit: &'static str,
+}
+
+impl LinePlot {
+    /// Title of the x axis.
+    pub fn x_title(&self) -> &'static str {
+        if self.over == Over::Kl { "KL, nats per answer" } else { "step" }
+    }
+
+    /// A value of y as people read it.
+    pub fn said(&self, value: f64) -> String {
+        if self.percent { format!("{:.0} %", value * 100.0) } else { crate::line::short(value, 3) }
+    }
 }
 
 /// What a line chart has on its x axis.
@@ -53,6 +67,17 @@ pub enum Plot {
 }
 
 impl Plot {
+    /// Smallest and largest x.
+    pub fn extent(&self) -> Option<(f64, f64)> {
+        let all: Vec<f64> = match self {
+            Self::Lines(p) => p.series.iter().flat_map(|s| s.points.iter().map(|p| p.0)).collect(),
+            Self::Bands(p) => p.rows.iter().map(|r| r.0).collect(),
+        };
+        let low = all.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (low <= high).then_some((low, high))
+    }
+
     /// Whether there is nothing to draw.
     pub fn is_empty(&self) -> bool {
         match self {

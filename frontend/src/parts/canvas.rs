@@ -1,13 +1,17 @@
 //! A canvas whose picture has as many pixels as the screen shows of it.
 
 use crate::parts::backend::CanvasBackend;
+use js_sys::Array;
 use leptos::html;
 use leptos::prelude::*;
 use moslim_charts::{INKS, Palette};
 use plotters::style::RGBColor;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
-use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
+use web_sys::{
+    CanvasRenderingContext2d, HtmlCanvasElement, IntersectionObserver, IntersectionObserverEntry, IntersectionObserverInit,
+    ResizeObserver,
+};
 
 /// Grows when the size of the element changes.
 pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
@@ -31,6 +35,33 @@ pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
         });
     });
     count
+}
+
+/// Whether the element is on the screen, or nearly.
+pub fn seen(canvas: NodeRef<html::Canvas>) -> ReadSignal<bool> {
+    let (now, tell) = signal(false);
+    let kept = StoredValue::new_local(None::<(IntersectionObserver, Closure<dyn FnMut(Array)>)>);
+    Effect::new(move |_| {
+        let Some(element) = canvas.get() else { return };
+        let changed = Closure::<dyn FnMut(Array)>::new(move |entries: Array| {
+            let last = entries.iter().last().map(JsCast::unchecked_into::<IntersectionObserverEntry>);
+            let _ = last.and_then(|entry| tell.try_set(entry.is_intersecting()));
+        });
+        let options = IntersectionObserverInit::new();
+        options.set_root_margin("200px");
+        if let Ok(observer) = IntersectionObserver::new_with_options(changed.as_ref().unchecked_ref(), &options) {
+            observer.observe(&element);
+            kept.set_value(Some((observer, changed)));
+        }
+    });
+    on_cleanup(move || {
+        let _ = kept.try_update_value(|k| {
+            if let Some((observer, _)) = k.take() {
+                observer.disconnect();
+            }
+        });
+    });
+    now
 }
 
 /// An empty picture in device pixels, and the colours of the page; none while the canvas is hidden or too small.

@@ -9,5 +9,6 @@ pub mod every;
 pub mod format;
 pub mod pick;
 pub mod save;
+pub mod spark;
 pub mod table;
 pub mod theme;

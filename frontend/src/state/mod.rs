@@ -6,6 +6,8 @@ pub mod progress;
 mod reading;
 mod run;
 pub mod study;
+mod verdict;
 
 pub use reading::MATRIX_WINDOW;
 pub use run::{RunState, Topic};
+pub use verdict::diagonal;

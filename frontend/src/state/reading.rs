@@ -2,6 +2,7 @@
 
 use crate::state::progress::Phase;
 use crate::state::run::RunState;
+use crate::state::verdict::matrix_of;
 use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::method::Method;
@@ -70,21 +71,7 @@ impl RunState {
 
     /// Asked x achieved on the answers of the last ten steps, each row a share; rows with no answer are all zero.
     pub fn rollout_matrix(&self, objective: usize) -> Option<Vec<Vec<f64>>> {
-        let steps = &self.policy()[self.policy().len().saturating_sub(MATRIX_WINDOW)..];
-        let mut sum: Vec<Vec<f64>> = steps.last()?.matrix.get(objective)?.clone();
-        for step in &steps[..steps.len() - 1] {
-            let Some(matrix) = step.matrix.get(objective) else { continue };
-            for (row, add) in sum.iter_mut().zip(matrix) {
-                row.iter_mut().zip(add).for_each(|(a, b)| *a += b);
-            }
-        }
-        for row in &mut sum {
-            let total: f64 = row.iter().sum();
-            if total > 0.0 {
-                row.iter_mut().for_each(|x| *x /= total);
-            }
-        }
-        Some(sum)
+        matrix_of(&self.policy()[self.policy().len().saturating_sub(MATRIX_WINDOW)..], objective)
     }
 
     /// KL coefficient of a policy step.

@@ -25,6 +25,9 @@ pub enum Topic {
 
 const TOPICS: usize = 8;
 
+/// Sets of samples that are kept; of more, every second goes.
+const MOST_PAST: usize = 120;
+
 /// Statistics and temperatures, frozen under a hash.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibrated {
@@ -63,6 +66,8 @@ pub struct RunState {
     pub frontier: Vec<KlPoint>,
     /// The newest samples and their step.
     pub samples: Option<(usize, Vec<Sample>)>,
+    /// Samples of earlier steps, a few over the whole run.
+    pub past: Vec<(usize, Vec<Sample>)>,
     pub controls: Vec<Control>,
     pub front: Option<FrontReport>,
     pub reward_model: Option<RewardModelReport>,
@@ -205,6 +210,12 @@ impl RunState {
                 self.touch(Topic::Policy);
             }
             EventBody::Samples { step, samples, .. } => {
+                cut(&mut self.past, step, |p| p.0);
+                if self.past.len() >= MOST_PAST {
+                    let mut n = 0;
+                    self.past.retain(|_| (n % 2 == 0, n += 1).0);
+                }
+                self.past.push((step, samples.clone()));
                 self.samples = Some((step, samples));
                 self.touch(Topic::Samples);
             }
@@ -260,6 +271,7 @@ impl RunState {
                 self.current = own;
                 cut(self.policies.entry(own).or_default(), from + 1, |p| p.step);
                 cut(&mut self.frontier, from + 1, |p| p.step);
+                cut(&mut self.past, from + 1, |p| p.0);
                 if own > 1 && from == 0 || self.samples.as_ref().is_some_and(|s| s.0 > from) {
                     self.samples = None;
                 }

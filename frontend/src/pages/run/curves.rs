@@ -86,9 +86,13 @@ pub fn line(label: &str, ink: Ink, bold: bool, points: Vec<(f64, f64)>) -> Serie
     Series { label: label.into(), ink, bold, points }
 }
 
-/// Lines over steps, with zero in sight; shares fill the height.
-pub fn over_steps(series: Vec<Series>, percent: bool) -> Plot {
-    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, ..Default::default() })
+/// Unit of lines that are shares, which fill the height.
+pub const SHARE: &str = "share";
+
+/// Lines over steps, with zero in sight.
+pub fn over_steps(series: Vec<Series>, unit: &'static str) -> Plot {
+    let percent = unit == SHARE;
+    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, unit, ..Default::default() })
 }
 
 /// Loss of a supervised stage.
@@ -101,26 +105,31 @@ pub fn loss(state: &RunState, stage: Stage, label: &str) -> Plot {
         let (ink, bold) = if i + 1 == last { (Ink::Strong, true) } else { (Ink::Accent, false) };
         line(&name(*n), ink, bold, points.to_vec())
     });
-    Plot::Lines(LinePlot { series: series.collect(), ..Default::default() })
+    Plot::Lines(LinePlot {
+        series: series.collect(),
+        unit: if stage == Stage::Sft { "nats per token" } else { "loss" },
+        ..Default::default()
+    })
 }
 
-fn validation(state: &RunState) -> Plot {
+/// Agreement of every head with the labels.
+pub fn validation(state: &RunState) -> Plot {
     let points = |i: usize| state.validation.get(&(Stage::RewardModel, i)).cloned().unwrap_or_default();
     let objectives = state.objectives.iter().enumerate();
     let series = objectives.map(|(i, o)| line(&o.name, Ink::Objective(i), false, points(i))).collect();
-    over_steps(series, false)
+    over_steps(series, "kappa")
 }
 
 /// Lines over policy steps; `value` gives the value of line number n.
 pub fn lines(
     state: &RunState,
-    percent: bool,
+    unit: &'static str,
     heads: Vec<(String, Ink, bool)>,
     value: &dyn Fn(&PolicyStep, usize) -> Option<f64>,
 ) -> Plot {
     let points = |n: usize| state.policy().iter().filter_map(|p| Some((p.step as f64, value(p, n)?))).collect();
     let series = heads.into_iter().enumerate().map(|(n, (label, ink, bold))| line(&label, ink, bold, points(n))).collect();
-    over_steps(series, percent)
+    over_steps(series, unit)
 }
 
 fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {

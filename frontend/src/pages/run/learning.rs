@@ -1,6 +1,6 @@
 //! The curves of policy optimisation. What a method or an optimiser does not report has no chart.
 
-use crate::pages::run::curves::{line, lines, loss};
+use crate::pages::run::curves::{SHARE, line, lines, loss};
 use crate::parts::chart::Chart;
 use crate::parts::format::kl_penalty;
 use crate::state::{RunState, Topic};
@@ -166,7 +166,7 @@ fn learning(state: &RunState) -> Plot {
     heads.push(("Score before KL".to_string(), if pays { Ink::Accent } else { Ink::Strong }, !pays));
     let first = heads.len();
     heads.extend(per_objective(state));
-    lines(state, false, heads, &|p, n| match n {
+    lines(state, "reward", heads, &|p, n| match n {
         0 if pays => Some(p.reward),
         n if n < first => Some(p.score),
         n => p.contributions.get(n - first).copied(),
@@ -178,29 +178,30 @@ fn divergence(state: &RunState) -> Plot {
     if pays(state) {
         heads.push(("β·KL, its cost".to_string(), Ink::Accent, false));
     }
-    lines(state, false, heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
+    lines(state, "nats per answer", heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
 }
 
-fn on_target(state: &RunState) -> Plot {
-    lines(state, true, per_objective(state), &|p, n| p.on_target.get(n).copied())
+/// Probability of the class asked for, per objective.
+pub fn on_target(state: &RunState) -> Plot {
+    lines(state, SHARE, per_objective(state), &|p, n| p.on_target.get(n).copied())
 }
 
 fn entropy(state: &RunState) -> Plot {
-    lines(state, false, vec![("Token entropy, nats".into(), Ink::Strong, true)], &|p, _| Some(p.entropy))
+    lines(state, "nats per token", vec![("Token entropy, nats".into(), Ink::Strong, true)], &|p, _| Some(p.entropy))
 }
 
 fn update(state: &RunState) -> Plot {
     let heads = vec![("Approximate KL".into(), Ink::Strong, true), ("Clip fraction".into(), Ink::Accent, false)];
-    lines(state, false, heads, &|p, n| Some(if n == 0 { p.approx_kl } else { p.clip_fraction }))
+    lines(state, "nats, and a share", heads, &|p, n| Some(if n == 0 { p.approx_kl } else { p.clip_fraction }))
 }
 
 fn critic(state: &RunState) -> Plot {
     let heads = vec![("Explained variance".into(), Ink::Strong, true), ("Value loss".into(), Ink::Accent, false)];
-    lines(state, false, heads, &|p, n| if n == 0 { p.explained_variance } else { p.value_loss })
+    lines(state, "", heads, &|p, n| if n == 0 { p.explained_variance } else { p.value_loss })
 }
 
 fn pairs(state: &RunState) -> Plot {
-    lines(state, true, vec![("Preference accuracy".into(), Ink::Strong, true)], &|p, _| p.preference_accuracy)
+    lines(state, SHARE, vec![("Preference accuracy".into(), Ink::Strong, true)], &|p, _| p.preference_accuracy)
 }
 
 fn exploited(state: &RunState) -> Plot {
@@ -211,7 +212,7 @@ fn exploited(state: &RunState) -> Plot {
         line("By the gold grader", Ink::Strong, true, points(&|p| p.gold_hit_rate)),
     ];
     let series = series.into_iter().filter(|s| !s.points.is_empty()).collect();
-    Plot::Lines(LinePlot { series, range: Some((0.0, 1.0)), zero: true, percent: true, over: Over::Kl })
+    Plot::Lines(LinePlot { series, range: Some((0.0, 1.0)), zero: true, percent: true, over: Over::Kl, unit: SHARE })
 }
 
 #[cfg(test)]

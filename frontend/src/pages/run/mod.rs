@@ -3,6 +3,7 @@
 //! A file a section of the page. What the sections show belongs here; what the events of a run mean is in `state`, how a chart is
 //! drawn in `moslim-charts`.
 
+mod cockpit;
 mod control;
 mod curves;
 mod learning;
@@ -13,12 +14,14 @@ mod stage;
 mod trade_offs;
 
 use crate::api;
+use crate::pages::run::cockpit::{Age, Cockpit};
 use crate::pages::run::control::Control;
 use crate::pages::run::curves::{Distributions, Training};
 use crate::pages::run::learning::Learning;
 use crate::pages::run::report::{RewardModel, Summary};
 use crate::pages::run::sample::Samples;
 use crate::pages::run::stage::Stages;
+use crate::parts::chart::Linked;
 use crate::parts::format;
 use crate::source::at;
 use crate::state::{RunState, Topic};
@@ -29,8 +32,8 @@ use leptos_router::hooks::use_params_map;
 use moslim_shared::event::RunStatus;
 
 /// Where the section links lead.
-const LINKS: [(&str, &str); 8] = [
-    ("#stages", "Stages"),
+const LINKS: [(&str, &str); 9] = [
+    ("#cockpit", "At a glance"),
     ("#learning", "Learning"),
     ("#control", "Control"),
     ("#samples", "Answers"),
@@ -38,6 +41,7 @@ const LINKS: [(&str, &str); 8] = [
     ("#training", "Supervised"),
     ("#reward-model", "Reward model"),
     ("#summary", "Result"),
+    ("#facts", "Facts and notes"),
 ];
 
 /// Most notes on the page.
@@ -91,6 +95,7 @@ pub fn RunPage() -> impl IntoView {
 fn Live(id: String) -> impl IntoView {
     let run = Run::new();
     let connection = RwSignal::new(Connection::Connecting);
+    provide_context(Linked::new());
     let stream = StoredValue::new_local(Some(Stream::open(id.clone(), run, connection)));
     on_cleanup(move || {
         let _ = stream.try_update_value(|s| {
@@ -108,11 +113,11 @@ fn Live(id: String) -> impl IntoView {
         <div class="live" data-run=own>
             <Header run=run id=id connection=connection actions=actions/>
             <Banner run=run actions=actions/>
-            <nav class="sections" aria-label="Sections of the run">{links}</nav>
             <section id="stages" aria-label="Stages">
                 <Stages run=run/>
-                <Notes run=run/>
             </section>
+            <Cockpit run=run/>
+            <nav class="sections" aria-label="Sections of the run">{links}</nav>
             <Learning run=run/>
             <Control run=run/>
             <Samples run=run/>
@@ -120,6 +125,7 @@ fn Live(id: String) -> impl IntoView {
             <Training run=run/>
             <RewardModel run=run/>
             <Summary run=run/>
+            <Facts run=run/>
         </div>
     }
 }
@@ -127,7 +133,6 @@ fn Live(id: String) -> impl IntoView {
 /// Name, status, connection, facts, and what can be done.
 #[component]
 fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actions) -> impl IntoView {
-    let revision = run.revision(Topic::Head);
     let ask_it = at(&format!("/playground?in={id},{id}:start"));
     // Nothing until the server has said it.
     let status = run.memo(|s| s.info().map(|i| i.status));
@@ -157,6 +162,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     >
                         {move || connection.get().name()}
                     </span>
+                    <Age run=run/>
                     <code class="hint">{id}</code>
                 </p>
             </div>
@@ -190,13 +196,25 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     "Ask it"
                 </a>
             </div>
-            <dl class="facts">
+        </header>
+    }
+}
+
+/// What the run is, where it runs, and what it said.
+#[component]
+fn Facts(run: Run) -> impl IntoView {
+    let revision = run.revision(Topic::Head);
+    view! {
+        <section id="facts" class="section" aria-labelledby="facts-title">
+            <h2 id="facts-title">"Facts and notes"</h2>
+            <dl class="card facts">
                 {move || {
                     let _ = revision.get();
                     run.read(facts)
                 }}
             </dl>
-        </header>
+            <Notes run=run/>
+        </section>
     }
 }
 

@@ -38,7 +38,7 @@ fn card(run: &RunState, place: usize, stage: Stage) -> impl IntoView + use<> {
             <div class="stage-top">
                 <span class="stage-number">{place.to_string()}</span>
                 <b>{stage.title()}</b>
-                <span class="stage-state">{state.phase.name()}</span>
+                <span class="stage-state" title=state.phase.name()>{if state.phase == Phase::Done { "✓" } else { state.phase.name() }}</span>
             </div>
             <progress
                 max=total.to_string()

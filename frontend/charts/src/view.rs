@@ -1,0 +1,106 @@
+//! How a plot is looked at, and where on the picture its data are.
+
+/// What of a plot is shown, and how.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct View {
+    /// The range of x; all of it when absent.
+    pub window: Option<(f64, f64)>,
+    /// How much of the past an averaged line keeps from point to point: 0 draws the points themselves.
+    pub smoothing: f64,
+    /// Positions of series that are not drawn.
+    pub hidden: Vec<usize>,
+    /// Whether y is logarithmic; only where all of it is positive.
+    pub log: bool,
+}
+
+impl View {
+    /// What of `points` lies in the window, with a neighbour on either side, so that lines reach the edge.
+    pub fn within<'a>(&self, points: &'a [(f64, f64)]) -> &'a [(f64, f64)] {
+        let Some((from, to)) = self.window else { return points };
+        let first = points.partition_point(|p| p.0 < from).saturating_sub(1);
+        let end = (points.partition_point(|p| p.0 <= to) + 1).min(points.len());
+        &points[first.min(end)..end]
+    }
+
+    /// The window after a turn of the wheel at `x`: `factor` times as wide, within `all`; everything when it is as wide as that.
+    pub fn zoomed(window: (f64, f64), all: (f64, f64), x: f64, factor: f64) -> Option<(f64, f64)> {
+        let width = (window.1 - window.0) * factor;
+        if width >= all.1 - all.0 {
+            return None;
+        }
+        let share = (x - window.0) / (window.1 - window.0);
+        let from = (x - width * share).clamp(all.0, all.1 - width);
+        Some((from, from + width))
+    }
+}
+
+/// Where data are on a picture: device pixels of the plotting area, and the ranges that it shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Geometry {
+    pub left: f64,
+    pub right: f64,
+    pub top: f64,
+    pub bottom: f64,
+    pub x: (f64, f64),
+    pub y: (f64, f64),
+}
+
+impl Geometry {
+    /// The value of x at a pixel, within the range.
+    pub fn x_at(&self, pixel: f64) -> f64 {
+        let share = ((pixel - self.left) / (self.right - self.left).max(1.0)).clamp(0.0, 1.0);
+        self.x.0 + share * (self.x.1 - self.x.0)
+    }
+
+    /// The pixel of a value of x.
+    pub fn pixel(&self, x: f64) -> f64 {
+        self.left + (x - self.x.0) / (self.x.1 - self.x.0) * (self.right - self.left)
+    }
+}
+
+/// The point nearest to `x` of points with ascending x.
+pub fn nearest(points: &[(f64, f64)], x: f64) -> Option<(f64, f64)> {
+    let after = points.partition_point(|p| p.0 < x);
+    let candidates = [after.checked_sub(1), Some(after)];
+    let near = candidates.into_iter().flatten().filter_map(|i| points.get(i));
+    near.min_by(|a, b| (a.0 - x).abs().total_cmp(&(b.0 - x).abs())).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_keeps_what_lies_in_it_and_a_neighbour() {
+        let points: Vec<(f64, f64)> = (0..10).map(|i| (f64::from(i), 0.0)).collect();
+        let view = |window| View { window, ..View::default() };
+        let ends = |view: View| {
+            let kept = view.within(&points);
+            (kept[0].0, kept[kept.len() - 1].0)
+        };
+        assert_eq!(ends(view(None)), (0.0, 9.0));
+        assert_eq!(ends(view(Some((3.5, 5.0)))), (3.0, 6.0));
+        assert_eq!(ends(view(Some((0.0, 20.0)))), (0.0, 9.0));
+        assert!(view(Some((1.0, 2.0))).within(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_wheel_zooms_where_it_points_and_ends_at_the_edges() {
+        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 50.0, 0.5), Some((25.0, 75.0)));
+        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 0.0, 0.5), Some((0.0, 50.0)));
+        assert_eq!(View::zoomed((0.0, 50.0), (0.0, 100.0), 0.0, 1.5), Some((0.0, 75.0)));
+        assert_eq!(View::zoomed((25.0, 75.0), (0.0, 100.0), 50.0, 3.0), None);
+        assert_eq!(View::zoomed((60.0, 100.0), (0.0, 100.0), 60.0, 1.5), Some((40.0, 100.0)));
+    }
+
+    #[test]
+    fn pixels_and_values_are_one_anothers_inverse() {
+        let g = Geometry { left: 40.0, right: 240.0, top: 0.0, bottom: 100.0, x: (10.0, 20.0), y: (0.0, 1.0) };
+        assert_eq!((g.x_at(140.0), g.pixel(15.0)), (15.0, 140.0));
+        assert_eq!((g.x_at(0.0), g.x_at(999.0)), (10.0, 20.0));
+        let points = [(1.0, 5.0), (4.0, 6.0), (9.0, 7.0)];
+        assert_eq!(nearest(&points, 6.0), Some((4.0, 6.0)));
+        assert_eq!((nearest(&points, -3.0), nearest(&points, 99.0)), (Some((1.0, 5.0)), Some((9.0, 7.0))));
+        assert_eq!(nearest(&[], 1.0), None);
+    }
+}

@@ -1,0 +1,356 @@
+//! The first screen of a run: a sentence, what was asked against what came, what moves now, and the newest answers.
+
+use crate::pages::run::curves::{loss, validation};
+use crate::pages::run::learning::on_target;
+use crate::parts::chart::{Chart, Linked};
+use crate::parts::every::every;
+use crate::parts::format;
+use crate::parts::spark::Spark;
+use crate::state::{RunState, Topic, diagonal};
+use crate::stream::Run;
+use leptos::prelude::*;
+use moslim_charts::{INKS, Ink};
+use moslim_shared::distribution::argmax;
+use moslim_shared::event::{PolicyStep, RunStatus, Sample, Stage};
+use moslim_shared::objective::Objective;
+use moslim_shared::summary::Answerer;
+use std::time::Duration;
+
+/// Answers on the first screen.
+const ANSWERS: usize = 3;
+/// Time between two places when the run is played.
+const BEAT: Duration = Duration::from_millis(90);
+/// Share of the hue in a cell of value 1.
+const HEAT: f64 = 60.0;
+
+/// The place in the run that is looked at: a step of policy optimisation; `None` for the newest, or the evaluation.
+type Place = RwSignal<Option<usize>>;
+
+/// The first screen.
+#[component]
+pub fn Cockpit(run: Run) -> impl IntoView {
+    let verdict = run.memo(RunState::verdict);
+    let alerts = run.on(Topic::Policy, RunState::alerts);
+    let place: Place = RwSignal::new(None);
+    let linked = expect_context::<Linked>();
+    view! {
+        <section id="cockpit" class="cockpit" aria-label="The run at a glance">
+            <p id="verdict" class="verdict" aria-live="polite">{move || verdict.get()}</p>
+            <ul class="plain alerts" role="alert">
+                {move || alerts.get().into_iter().map(|text| view! { <li>{text}</li> }).collect_view()}
+            </ul>
+            <div class="cockpit-grid">
+                <Matrices run=run place=place/>
+                <div class="now">{now(run)}</div>
+                <Newest run=run place=place/>
+            </div>
+            <Sparks run=run/>
+            <label class="smooth hint">
+                "Smoothing"
+                <input
+                    type="range"
+                    min="0"
+                    max="0.98"
+                    step="0.02"
+                    prop:value=move || linked.smoothing.get().to_string()
+                    on:input=move |ev| if let Ok(value) = event_target_value(&ev).parse() {
+                        linked.smoothing.set(value);
+                    }
+                />
+            </label>
+        </section>
+    }
+}
+
+/// Asked against achieved, small, for every objective; and where in the run that is.
+#[component]
+fn Matrices(run: Run, place: Place) -> impl IntoView {
+    let revision = run.revision(Topic::Control);
+    let steps = run.on(Topic::Policy, |s| (s.policy().first().map_or(0, |p| p.step), s.policy().last().map_or(0, |p| p.step)));
+    let playing = RwSignal::new(false);
+    every(BEAT, move || {
+        if !playing.get_untracked() {
+            return;
+        }
+        let (first, last) = steps.get_untracked();
+        let stride = ((last - first) / 120).max(1);
+        match place.get_untracked().map(|p| p + stride) {
+            Some(next) if next < last => place.set(Some(next)),
+            _ => {
+                place.set(None);
+                playing.set(false);
+            }
+        }
+    });
+    let play = move |_| {
+        if playing.get_untracked() {
+            playing.set(false);
+        } else {
+            place.set(Some(steps.get_untracked().0));
+            playing.set(true);
+        }
+    };
+    let said = move || {
+        let _ = revision.get();
+        run.read(|s| source(s, place.get()))
+    };
+    view! {
+        <section class="card asked" aria-labelledby="asked-title">
+            <h2 id="asked-title">"Asked × achieved"</h2>
+            <p class="hint">{said}</p>
+            <div class="minis">
+                {move || {
+                    let _ = revision.get();
+                    let at = place.get();
+                    run.read(|s| {
+                        let steered = s.config.as_ref().map(|c| c.steered(&s.objectives)).unwrap_or_default();
+                        s.objectives
+                            .iter()
+                            .enumerate()
+                            .filter(|(i, _)| steered.is_empty() || steered.contains(i))
+                            .map(|(i, o)| mini(s, i, o, at))
+                            .collect_view()
+                    })
+                }}
+            </div>
+            <div class="scrub" class:gone=move || { steps.get().1 == 0 }>
+                <input
+                    type="range"
+                    aria-label="Step of policy optimisation"
+                    min=move || steps.get().0.to_string()
+                    max=move || steps.get().1.to_string()
+                    prop:value=move || place.get().unwrap_or(steps.get().1).to_string()
+                    on:input=move |ev| {
+                        playing.set(false);
+                        let step: Option<usize> = event_target_value(&ev).parse().ok();
+                        place.set(step.filter(|s| *s < steps.get_untracked().1));
+                    }
+                />
+                <button type="button" class="button quiet small" id="play" on:click=play>
+                    {move || if playing.get() { "Pause" } else { "Play" }}
+                </button>
+                <button
+                    type="button"
+                    class="button quiet small"
+                    disabled=move || place.get().is_none()
+                    on:click=move |_| {
+                        playing.set(false);
+                        place.set(None);
+                    }
+                >
+                    "Newest"
+                </button>
+            </div>
+        </section>
+    }
+}
+
+/// What is shown, and who graded it.
+fn source(state: &RunState, place: Option<usize>) -> String {
+    if let Some(step) = place {
+        return format!("Replay: answers up to step {step}, graded by the reward model.");
+    }
+    if state.control(Answerer::Policy, state.grader()).is_some() {
+        return format!("Measured on held-out questions, graded by the {}.", state.grader().title());
+    }
+    match state.policy().last() {
+        Some(step) if state.asks() => format!("Its answers up to step {}, graded by the reward model.", step.step),
+        _ => "Rows are what prompts ask for, columns what answers are. Both fill when policy optimisation begins; obedience is a full diagonal.".into(),
+    }
+}
+
+/// The matrix of an objective at a place.
+fn at(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -> Option<Vec<Vec<f64>>> {
+    if !state.asks() && place.is_some() {
+        return None;
+    }
+    let measured = || {
+        let report = state.control(Answerer::Policy, state.grader())?;
+        report.heads.iter().find(|h| h.objective == objective.id).map(|h| h.matrix.clone())
+    };
+    match place {
+        Some(step) => state.rollout_matrix_at(i, step),
+        None => measured().or_else(|| state.asks().then(|| state.rollout_matrix(i)).flatten()),
+    }
+}
+
+fn mini(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -> impl IntoView + use<> {
+    let matrix = at(state, i, objective, place);
+    let hit = matrix.as_ref().and_then(|m| diagonal(m));
+    let classes = objective.classes.clone();
+    let count = classes.len();
+    let rows = (0..count)
+        .map(|asked| {
+            let row = matrix.as_ref().and_then(|m| m.get(asked)).filter(|row| row.iter().sum::<f64>() > 0.0);
+            let cells = (0..count)
+                .map(|got| {
+                    let value = row.and_then(|row| row.get(got)).copied();
+                    let heat = value.unwrap_or(0.0) * HEAT;
+                    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.0}%, var(--surface))", i % INKS);
+                    let title = match value {
+                        Some(v) => format!("asked {}, got {}: {}", classes[asked], classes[got], format::percent(v)),
+                        None => format!("asked {}: no answer yet", classes[asked]),
+                    };
+                    let text = value.map(|v| format!("{:.0}", v * 100.0)).unwrap_or_default();
+                    view! { <td class:diagonal={asked == got} style:background=color title=title>{text}</td> }
+                })
+                .collect_view();
+            view! { <tr><th scope="row" title=classes[asked].clone()>{classes[asked].clone()}</th>{cells}</tr> }
+        })
+        .collect_view();
+    view! {
+        <table class="mini" data-mini=objective.id.clone()>
+            <caption>
+                <span class="swatch bold" style:background=Ink::Objective(i).css()></span>
+                <b>{objective.name.clone()}</b>
+                <span class="hint">{hit.map(|h| format!("{} as asked, chance {}", format::percent(h), format::percent(1.0 / count as f64)))}</span>
+            </caption>
+            <tbody>{rows}</tbody>
+        </table>
+    }
+}
+
+/// The chart of the stage that is at work.
+fn now(run: Run) -> impl IntoView {
+    let stage = run.memo(|s| match s.active() {
+        Stage::Calibration => Stage::RewardModel,
+        Stage::Evaluation if !s.policy().is_empty() => Stage::Policy,
+        stage => stage,
+    });
+    move || match stage.get() {
+        Stage::RewardModel | Stage::HeldOutRewardModel => view! {
+            <Chart
+                id="chart-now"
+                title="Do its grades agree with the labels?"
+                hint="Agreement of the reward model with people's grades on rows it never saw: 1 is perfect, 0 is chance."
+                empty="Fills with the reward model's first check."
+                plot=run.on(Topic::Validation, validation)
+            />
+        }
+        .into_any(),
+        Stage::Policy if run.read(RunState::asks) => view! {
+            <Chart
+                id="chart-now"
+                title="How likely is the class asked for?"
+                hint="What the reward model gives to the class that the prompt asks for. Faint: every step; full: the average."
+                empty="Fills with the first step of policy optimisation."
+                plot=run.on(Topic::Policy, on_target)
+            />
+        }
+        .into_any(),
+        other => {
+            let stage = if other == Stage::Evaluation { Stage::Sft } else { other };
+            let title = format!("{}: does the loss fall?", stage.title());
+            view! {
+                <Chart
+                    id="chart-now"
+                    title=title
+                    hint="How badly the model predicts the next token of its training texts. Lower is better."
+                    empty="Fills with the first steps."
+                    plot=run.on(Topic::Loss, move |s| loss(s, stage, "Loss"))
+                />
+            }
+            .into_any()
+        }
+    }
+}
+
+/// The newest answers, or those of the place that is looked at.
+#[component]
+fn Newest(run: Run, place: Place) -> impl IntoView {
+    let revision = run.revision(Topic::Samples);
+    view! {
+        <section class="card newest" aria-labelledby="newest-title">
+            <h2 id="newest-title">{move || if place.get().is_some() { "Answers then" } else { "Newest answers" }}</h2>
+            {move || {
+                let _ = revision.get();
+                let at = place.get();
+                run.read(|s| answers(s, at))
+            }}
+        </section>
+    }
+}
+
+fn answers(state: &RunState, place: Option<usize>) -> AnyView {
+    let chosen = match place {
+        Some(step) => state.past.iter().rev().find(|(s, _)| *s <= step).or(state.past.first()),
+        None => state.samples.as_ref(),
+    };
+    match chosen {
+        None if state.optimises() => {
+            view! { <p class="empty">"Answers appear with the first step of policy optimisation."</p> }.into_any()
+        }
+        None => view! { <p class="empty">"This method shows no answers while it trains."</p> }.into_any(),
+        Some((step, samples)) => {
+            let cards = samples.iter().take(ANSWERS).map(|sample| answer(sample, &state.objectives)).collect_view();
+            view! { <p class="hint num">{format!("step {step}")}</p>{cards} }.into_any()
+        }
+    }
+}
+
+fn answer(sample: &Sample, objectives: &[Objective]) -> impl IntoView + use<> {
+    let wishes = sample
+        .preference
+        .asked()
+        .filter_map(|(i, asked)| {
+            let (objective, shares) = (objectives.get(i)?, sample.distributions.get(i)?);
+            let (wish, got) = (objective.classes.get(asked)?, argmax(shares));
+            let met = got == asked;
+            let result = objective.classes.get(got).filter(|_| !met).map(|name| format!(", got {name}")).unwrap_or_default();
+            Some(view! {
+                <li class=if met { "good" } else { "off" }>
+                    {if met { "✓ " } else { "✗ " }}{objective.name.clone()}": "{wish.clone()}{result}
+                </li>
+            })
+        })
+        .collect_view();
+    view! {
+        <article class="brief">
+            <p class="question">{sample.question.clone()}</p>
+            <ul class="plain verdicts">{wishes}</ul>
+            <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
+            <p class="hint num">{format!("reward {}", format::signed(sample.reward, 2))}</p>
+        </article>
+    }
+}
+
+/// Small curves that belong together.
+#[component]
+fn Sparks(run: Run) -> impl IntoView {
+    let any = run.on(Topic::Policy, |s| !s.policy().is_empty());
+    let curve = move |of: fn(&PolicyStep) -> f64| {
+        run.on(Topic::Policy, move |s| s.policy().iter().map(|p| (p.step as f64, of(p))).collect::<Vec<_>>())
+    };
+    view! {
+        <div class="sparks" class:gone=move || !any.get()>
+            <Spark title="Reward" unit="" points=curve(|p| p.reward)/>
+            <Spark title="KL from its start" unit="nats per answer" points=curve(|p| p.kl)/>
+            <Spark title="Entropy" unit="nats per token" points=curve(|p| p.entropy)/>
+            <Spark title="Length" unit="tokens" points=curve(|p| p.length)/>
+            <Spark title="Groups all alike" unit="share" points=curve(|p| p.zero_std_groups)/>
+        </div>
+    }
+}
+
+/// How long nothing has been heard of a run that goes on; nothing else is known of it then.
+#[component]
+pub fn Age(run: Run) -> impl IntoView {
+    let (heard, now) = (RwSignal::new(js_sys::Date::now()), RwSignal::new(js_sys::Date::now()));
+    let last = run.memo(RunState::last_seq);
+    let going = run.memo(|s| s.info().is_some_and(|i| i.status == RunStatus::Running));
+    Effect::new(move |_| {
+        last.track();
+        heard.set(js_sys::Date::now());
+    });
+    every(Duration::from_secs(1), move || now.set(js_sys::Date::now()));
+    let age = Memo::new(move |_| ((now.get() - heard.get()) / 1000.0).max(0.0).floor());
+    view! {
+        <span id="age" class="pill" class:late=move || { age.get() >= 30.0 } class:gone=move || !going.get()>
+            {move || match age.get() {
+                age if age < 3.0 => "just heard from it".to_string(),
+                age if age < 30.0 => format!("heard {} ago", format::duration(age)),
+                age => format!("nothing heard for {}: stalled?", format::duration(age)),
+            }}
+        </span>
+    }
+}

@@ -1,0 +1,211 @@
+//! A chart as a file: a drawing with axes, legend and caption, or its data.
+
+use super::Shown;
+use super::reading::{names, rows, said, value};
+use crate::parts::save::{save, save_text};
+use js_sys::Uint8Array;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_charts::{Palette, Plot, View, band, line};
+use plotters::prelude::{IntoDrawingArea, SVGBackend};
+use serde_json::json;
+use std::fmt::Write;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Blob, CanvasRenderingContext2d, HtmlCanvasElement, HtmlImageElement};
+
+/// Size of a drawing, and of what stands above and below its axes.
+const SIZE: (u32, u32) = (760, 420);
+const ABOVE: u32 = 84;
+const BELOW: u32 = 46;
+
+/// Buttons that save a chart.
+#[component]
+pub(super) fn Save(shown: Shown, title: String, id: String) -> impl IntoView {
+    let open = RwSignal::new(false);
+    let said = RwSignal::new(String::new());
+    let name = id.trim_start_matches("chart-").to_string();
+    let button = move |kind: &'static str| {
+        let (title, name) = (title.clone(), name.clone());
+        view! {
+            <button
+                class="link"
+                type="button"
+                data-save=kind
+                on:click=move |_| {
+                    let plot = shown.plot.get_untracked();
+                    let view = untrack(|| shown.view());
+                    let caption = window().location().pathname().unwrap_or_default();
+                    let file = format!("{name}.{}", kind.to_lowercase());
+                    let done = match kind {
+                        "CSV" => save_text(&file, &csv(&plot)),
+                        "JSON" => save_text(&file, &data(&title, &caption, &plot)),
+                        "SVG" => save_text(&file, &svg(&title, &caption, &plot, &view)),
+                        _ => {
+                            let drawing = svg(&title, &caption, &plot, &view);
+                            spawn_local(async move {
+                                if save_png(&file, &drawing).await.is_err() {
+                                    let _ = said.try_set("This browser makes no PNG of it; save the SVG.".into());
+                                }
+                            });
+                            Ok(())
+                        }
+                    };
+                    said.set(if done.is_err() { "This browser saves no files.".into() } else { String::new() });
+                }
+            >
+                {kind}
+            </button>
+        }
+    };
+    let buttons = ["SVG", "PNG", "CSV", "JSON"].map(button);
+    view! {
+        <button class="link" type="button" aria-expanded=move || open.get().to_string() on:click=move |_| open.update(|o| *o = !*o)>
+            "Save"
+        </button>
+        <span class="kinds" class:gone=move || !open.get()>{buttons.into_iter().collect_view()}</span>
+        <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
+    }
+}
+
+/// All data, a line each.
+fn csv(plot: &Plot) -> String {
+    let quoted =
+        |text: &str| if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() };
+    let x = if let Plot::Lines(p) = plot { p.x_title() } else { "step" };
+    let mut text = std::iter::once(x.to_string()).chain(names(plot)).map(|n| quoted(&n)).collect::<Vec<_>>().join(",");
+    text.push('\n');
+    for (x, cells) in rows(plot) {
+        let cells = cells.into_iter().map(|v| v.map(|v| v.to_string()).unwrap_or_default());
+        text += &std::iter::once(x.to_string()).chain(cells).collect::<Vec<_>>().join(",");
+        text.push('\n');
+    }
+    text
+}
+
+/// All data with what they are.
+fn data(title: &str, source: &str, plot: &Plot) -> String {
+    let (unit, x) = match plot {
+        Plot::Lines(p) => (if p.percent { "share" } else { p.unit }, p.x_title()),
+        Plot::Bands(_) => ("share", "step"),
+    };
+    let rows: Vec<_> = rows(plot).into_iter().map(|(x, values)| json!({ "x": x, "values": values })).collect();
+    let document = json!({ "title": title, "source": source, "x": x, "unit": unit, "names": names(plot), "rows": rows });
+    format!("{document:#}\n")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// The drawing: what is shown, on paper, with title, legend and where it is from.
+fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
+    let mut inner = String::new();
+    {
+        let area = SVGBackend::with_string(&mut inner, SIZE).into_drawing_area();
+        let palette = Palette::paper();
+        let _ = match plot {
+            Plot::Lines(lines) => line::draw(&area, lines, view, &palette),
+            Plot::Bands(bands) => band::draw(&area, bands, view, &palette),
+        };
+    }
+    let (width, height) = (SIZE.0, SIZE.1 + ABOVE + BELOW);
+    let palette = Palette::paper();
+    let hex = |c: plotters::style::RGBColor| format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2);
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\">\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n<text x=\"12\" y=\"26\" font-size=\"17\" font-weight=\"600\">{}</text>\n",
+        escaped(title)
+    );
+    let (mut x, mut y) = (12.0, 50.0);
+    for (n, name) in names(plot).into_iter().enumerate() {
+        let Some(last) = value(plot, n, None).filter(|_| !view.hidden.contains(&n)) else { continue };
+        let (color, glyph) = match plot {
+            Plot::Lines(p) => (palette.ink(p.series[n].ink), p.series[n].ink.glyph()),
+            Plot::Bands(p) => (palette.class(p.objective, n, p.classes.len()), "■"),
+        };
+        let entry = format!("{name} {}", said(plot, last));
+        let wide = 22.0 + 6.6 * entry.chars().count() as f64;
+        if x + wide > f64::from(width) && x > 12.0 {
+            (x, y) = (12.0, y + 18.0);
+        }
+        let _ = writeln!(
+            text,
+            "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"12\"><tspan fill=\"{}\">{glyph}</tspan> {}</text>",
+            hex(color),
+            escaped(&entry)
+        );
+        x += wide;
+    }
+    let (unit, x_title) = if let Plot::Lines(p) = plot { (p.unit, p.x_title()) } else { ("share of answers", "step") };
+    let _ = writeln!(text, "<text x=\"12\" y=\"{}\" font-size=\"11\" fill=\"#555\">{}</text>", ABOVE - 2, escaped(unit));
+    // The axes are a drawing within this one.
+    let inner = inner.trim_start().trim_start_matches("<?xml version=\"1.0\" encoding=\"UTF-8\"?>").trim_start();
+    let _ = writeln!(text, "{}", inner.replacen("<svg ", &format!("<svg y=\"{ABOVE}\" "), 1));
+    let foot = SIZE.1 + ABOVE + 14;
+    let _ = writeln!(
+        text,
+        "<text x=\"{}\" y=\"{foot}\" font-size=\"11\" fill=\"#555\" text-anchor=\"end\">{}</text>\n\
+         <text x=\"12\" y=\"{}\" font-size=\"10\" fill=\"#777\">MOSLIM Lab {} · {}</text>\n</svg>",
+        width - 16,
+        escaped(x_title),
+        foot + 22,
+        env!("CARGO_PKG_VERSION"),
+        escaped(source)
+    );
+    text
+}
+
+/// Draws a drawing at twice its size, and gives the person the pixels.
+async fn save_png(name: &str, drawing: &str) -> Result<(), JsValue> {
+    let image = HtmlImageElement::new()?;
+    image.set_src(&format!("data:image/svg+xml;charset=utf-8,{}", String::from(js_sys::encode_uri_component(drawing))));
+    JsFuture::from(image.decode()).await?;
+    let canvas: HtmlCanvasElement = document().create_element("canvas")?.unchecked_into();
+    canvas.set_width(SIZE.0 * 2);
+    canvas.set_height((SIZE.1 + ABOVE + BELOW) * 2);
+    let context: CanvasRenderingContext2d = canvas.get_context("2d")?.ok_or(JsValue::NULL)?.unchecked_into();
+    context.draw_image_with_html_image_element_and_dw_and_dh(
+        &image,
+        0.0,
+        0.0,
+        f64::from(canvas.width()),
+        f64::from(canvas.height()),
+    )?;
+    let made = js_sys::Promise::new(&mut |resolve, _| {
+        let _ = canvas.to_blob(&resolve);
+    });
+    let blob: Blob = JsFuture::from(made).await?.dyn_into()?;
+    let bytes = JsFuture::from(blob.array_buffer()).await?;
+    save(name, &Uint8Array::new(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_charts::{Ink, LinePlot, Series};
+
+    fn plot() -> Plot {
+        let points = vec![(1.0, 0.5), (2.0, 0.25)];
+        let series = Series { label: "a, \"b\"".into(), ink: Ink::Strong, bold: true, points };
+        Plot::Lines(LinePlot { series: vec![series], unit: "nats", ..Default::default() })
+    }
+
+    #[test]
+    fn data_are_saved_whole() {
+        assert_eq!(csv(&plot()), "step,\"a, \"\"b\"\"\"\n1,0.5\n2,0.25\n");
+        let document: serde_json::Value = serde_json::from_str(&data("T", "/runs/a", &plot())).unwrap();
+        assert_eq!((&document["unit"], &document["rows"][1]), (&json!("nats"), &json!({ "x": 2.0, "values": [0.25] })));
+    }
+
+    #[test]
+    fn a_drawing_says_what_it_is_and_where_from() {
+        let drawing = svg("Is it < that?", "/runs/a", &plot(), &View::default());
+        for part in ["Is it &lt; that?", "a, &quot;b&quot; 0.250", "nats", ">step<", "/runs/a", "<polyline"] {
+            assert!(drawing.contains(part), "{part} is not in {drawing}");
+        }
+        assert_eq!((drawing.matches("<svg ").count(), drawing.matches("</svg>").count()), (2, 2));
+        let hidden = svg("T", "", &plot(), &View { hidden: vec![0], ..View::default() });
+        assert!(!hidden.contains("polyline") && !hidden.contains("0.250"));
+    }
+}
