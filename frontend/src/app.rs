@@ -2,8 +2,10 @@
 //!
 //! What is on every page belongs here, and nothing else.
 
+use crate::pages::compare::Compare;
 use crate::pages::configure::Configure;
 use crate::pages::home::Home;
+use crate::pages::learn::Learn;
 use crate::pages::not_found::NotFound;
 use crate::pages::playground::Playground;
 use crate::pages::run::RunPage;
@@ -31,8 +33,10 @@ pub fn App() -> impl IntoView {
                     </a>
                     <nav class="nav" aria-label="Pages">
                         <A href=at("/") exact=true>"Home"</A>
+                        <A href=at("/learn") exact=true>"Learn"</A>
                         <A href=at("/configure") exact=true>"Configure"</A>
                         <A href=at("/playground") exact=true>"Playground"</A>
+                        <A href=at("/compare") exact=true>"Compare"</A>
                         {(!is_tab()).then(|| view! { <A href=at("/studies") exact=true>"Studies"</A> })}
                     </nav>
                     <button
@@ -50,7 +54,9 @@ pub fn App() -> impl IntoView {
                 <Routes fallback=NotFound>
                     <Route path=path!("/") view=Home/>
                     <Route path=path!("/configure") view=Configure/>
+                    <Route path=path!("/learn") view=Learn/>
                     <Route path=path!("/playground") view=Playground/>
+                    <Route path=path!("/compare") view=Compare/>
                     <Route path=path!("/runs/:id") view=RunPage/>
                     <Route path=path!("/studies") view=Studies/>
                     <Route path=path!("/studies/:id") view=StudyPage/>

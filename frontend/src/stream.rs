@@ -52,6 +52,12 @@ impl Run {
         self.0.with_untracked(f)
     }
 
+    /// Reads several states, and follows them.
+    pub fn all<R>(runs: &[Self], f: impl FnOnce(&[&RunState]) -> R) -> R {
+        let guards: Vec<_> = runs.iter().map(|run| run.0.read()).collect();
+        f(&guards.iter().map(|guard| &**guard).collect::<Vec<_>>())
+    }
+
     /// A value that follows the state.
     pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
         Memo::new(move |_| self.0.with(&f))

@@ -318,6 +318,8 @@ async fn every_address_can_be_opened_and_left_again() -> Result<()> {
         ("/", "document.querySelector('#start-demo') !== null"),
         ("/configure", "document.querySelector('#start-run') !== null"),
         ("/configure/", "document.querySelector('#start-run') !== null"),
+        ("/playground", "document.querySelector('.playground .empty') !== null"),
+        ("/compare", "document.querySelector('#add-run') !== null"),
         ("/studies", "document.querySelector('#start-study') !== null"),
         ("/studies/", "document.querySelector('#start-study') !== null"),
         ("/runs/a-1", "document.querySelector('.live')?.dataset.run === 'a-1'"),

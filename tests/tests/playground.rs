@@ -202,3 +202,28 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }
+
+#[tokio::test]
+async fn the_lesson_is_alive_without_a_run() -> Result<()> {
+    let lab = Lab::start().await;
+    let browser = Browser::open().await?;
+    browser.goto(&format!("{}/learn", lab.origin())).await?;
+    browser.wait("document.querySelectorAll('.station').length === 7").await?;
+    // The policy of station 6 begins with rows that are alike, and comes to obey.
+    let hit = "(() => { const t = document.querySelector('#steering table.matrix'); \
+               return [...t.querySelectorAll('td.diagonal')].reduce((s, c) => s + Number(c.dataset.value), 0) / 3; })()";
+    ensure!(browser.js(hit).await?.as_f64().is_some_and(|h| (h - 1.0 / 3.0).abs() < 1e-3), "rows are alike at first");
+    browser.js("document.querySelector('#steering [data-toy=play]').click()").await?;
+    browser.wait(&format!("{hit} > 0.8")).await?;
+    // A question can be got wrong.
+    browser.js("document.querySelector('#station-5 .quiz .button').click()").await?;
+    browser.wait("document.querySelector('#station-5 .quiz [role=status]').textContent.startsWith('Not quite')").await?;
+    // A teacher's address shows one station, without controls.
+    browser.goto(&format!("{}/learn?station=4&hide=questions,controls", lab.origin())).await?;
+    browser.wait("document.querySelectorAll('.station').length === 1").await?;
+    assert_eq!(browser.js("document.querySelectorAll('.quiz, #toy input').length").await?, 0);
+    browser.click("#toy [data-toy=step]").await?;
+    browser.wait("document.querySelector('#toy .actions').textContent.includes('step 1')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}

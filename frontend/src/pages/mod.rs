@@ -2,8 +2,10 @@
 //! need is a part, or, where it asks for something, `carry`.
 
 pub mod carry;
+pub mod compare;
 pub mod configure;
 pub mod home;
+pub mod learn;
 pub mod not_found;
 pub mod playground;
 pub mod run;

@@ -7,6 +7,8 @@ pub mod chart;
 pub mod class_bars;
 pub mod every;
 pub mod format;
+pub mod mapping;
+pub mod matrix;
 pub mod pick;
 pub mod save;
 pub mod spark;

@@ -6,6 +6,7 @@ pub mod progress;
 mod reading;
 mod run;
 pub mod study;
+pub mod toy;
 mod verdict;
 
 pub use reading::MATRIX_WINDOW;

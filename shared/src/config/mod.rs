@@ -5,6 +5,7 @@
 //! setting belongs elsewhere.
 
 mod checks;
+pub mod cost;
 mod difference;
 mod models;
 mod policy;

@@ -1,11 +1,13 @@
 //! The form of a run: the same type that the trainer reads, checked while it is edited.
 
 use crate::api::{self, DeviceInfo, Failure};
+use crate::parts::format;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use moslim_shared::config::cost;
 use moslim_shared::config::settings::{self, Depth, Setting};
 use moslim_shared::config::{Difference, Problem, RunConfig, differences};
-use moslim_shared::event::TaskInfo;
+use moslim_shared::event::{RunInfo, TaskInfo};
 use moslim_shared::objective::Objective;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +24,8 @@ pub struct Data {
     pub base: RunConfig,
     pub task: Option<Result<TaskInfo, Failure>>,
     pub devices: Vec<DeviceInfo>,
+    /// Runs that are finished: how fast this lab is.
+    pub finished: Vec<RunInfo>,
     pub refused: Option<Failure>,
     /// The configuration, when it can be read.
     pub parsed: Option<RunConfig>,
@@ -65,6 +69,20 @@ impl Data {
         own.join("; ")
     }
 
+    /// How long the run will take, and what memory, as far as that is known.
+    pub fn estimate(&self) -> String {
+        let Some(config) = &self.parsed else { return String::new() };
+        let steered = config.steered(self.objectives()).len();
+        let known = self.finished.iter().filter_map(|run| Some((&run.config, &run.summary.as_ref()?.seconds)));
+        let time = match cost::seconds(config, steered, known) {
+            Some(seconds) => format!("About {}, judging by the runs that are finished here.", format::duration(seconds)),
+            None => "How long it takes is not known before a run like it is finished here.".to_string(),
+        };
+        let own = config.base.model.is_empty();
+        let memory = if own { format!(" It needs about {} MiB of memory.", cost::memory_mib(config)) } else { String::new() };
+        time + &memory
+    }
+
     pub fn changes(&self) -> Vec<Difference> {
         self.parsed.as_ref().map(|config| differences(&self.base, config)).unwrap_or_default()
     }
@@ -91,6 +109,7 @@ impl Form {
             base: config,
             task: None,
             devices: Vec::new(),
+            finished: Vec::new(),
             refused: None,
             parsed: None,
             problems: Vec::new(),

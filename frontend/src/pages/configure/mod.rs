@@ -31,6 +31,11 @@ pub fn Configure() -> impl IntoView {
     let form = Form::new(config);
     form.fetch_devices();
     form.follow_task();
+    spawn_local(async move {
+        if let Ok(runs) = api::runs().await {
+            form.change(|d| d.finished = runs.into_iter().filter(|run| run.summary.is_some()).collect());
+        }
+    });
     // A tab has its own models and the built-in world.
     let fits = |p: &PresetInfo| !is_tab() || p.config.task.kind == TaskKind::World;
     let cards: Vec<AnyView> = presets::all().into_iter().filter(fits).map(|p| preset_card(form, p)).collect();
@@ -208,6 +213,7 @@ fn aside(form: Form) -> AnyView {
                     </button>
                 </p>
                 <p class="hint" role="status">{move || form.read(reason).to_string()}</p>
+                <p class="hint num" id="estimate">{move || form.read(Data::estimate)}</p>
             </div>
             <div class="card">
                 <h2>"Changed against the preset"</h2>

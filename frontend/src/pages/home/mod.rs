@@ -2,12 +2,11 @@
 //!
 //! What a visitor sees before there is a run belongs here; what a run shows does not.
 
-mod demo;
 mod runs;
 
 use crate::api;
-use crate::pages::home::demo::Demo;
 use crate::pages::home::runs::Runs;
+use crate::parts::mapping::MappingByHand;
 use crate::source::{at, is_tab};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -105,6 +104,7 @@ pub fn Home() -> impl IntoView {
                 >
                     {move || if starting.get() { "Starting…" } else { "Start the demo" }}
                 </button>
+                <a class="button" href=at("/learn")>"Learn how it works"</a>
                 <a class="button" href=at("/configure")>"Configure a run"</a>
             </p>
             <p class="hint" id="demo-preset">
@@ -124,7 +124,7 @@ pub fn Home() -> impl IntoView {
             <h2 id="idea-title">"Five stages"</h2>
             <ol class="steps">{steps}</ol>
         </section>
-        <Demo/>
+        <MappingByHand/>
         <Runs/>
     }
 }

@@ -20,12 +20,25 @@ type Known = Option<Result<Vec<RunInfo>, Failure>>;
 #[component]
 pub fn Runs() -> impl IntoView {
     let known = RwSignal::new(None);
+    let ticked = RwSignal::new(Vec::<String>::new());
     load(known);
     every(REFRESH, move || load(known));
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
-            {move || known.with(|k| list(k, known))}
+            {move || known.with(|k| list(k, known, ticked))}
+            <p class="actions" class:gone=move || ticked.with(Vec::is_empty)>
+                <a
+                    id="compare"
+                    class="button"
+                    href=move || at(&format!("/compare?runs={}", ticked.with(|all| all.join(","))))
+                >
+                    {move || match ticked.with(Vec::len) {
+                        1 => "Compare it with others".to_string(),
+                        n => format!("Compare these {n}"),
+                    }}
+                </a>
+            </p>
             <OpenRun/>
         </section>
     }
@@ -43,7 +56,7 @@ fn load(known: RwSignal<Known>) {
     });
 }
 
-fn list(state: &Known, known: RwSignal<Known>) -> AnyView {
+fn list(state: &Known, known: RwSignal<Known>, ticked: RwSignal<Vec<String>>) -> AnyView {
     match state {
         None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
         Some(Err(failure)) => view! {
@@ -58,20 +71,32 @@ fn list(state: &Known, known: RwSignal<Known>) -> AnyView {
         }
         .into_any(),
         Some(Ok(runs)) => {
-            let rows = runs.iter().map(row).collect_view();
+            let rows = runs.iter().map(|run| row(run, ticked)).collect_view();
             view! { <ul class="runs">{rows}</ul> }.into_any()
         }
     }
 }
 
-fn row(run: &RunInfo) -> impl IntoView + use<> {
+fn row(run: &RunInfo, ticked: RwSignal<Vec<String>>) -> impl IntoView + use<> {
+    let (own, id) = (run.id.clone(), run.id.clone());
     let name = run.title();
     let hits = run.summary.as_ref().map_or("–".to_string(), |s| format::percent(s.control.policy.mean_hit_rate()));
     let status = format::status(run.status);
     view! {
-        <li>
+        <li class="run-row">
+            <input
+                type="checkbox"
+                aria-label=format!("Compare {name}")
+                prop:checked=move || ticked.with(|all| all.contains(&own))
+                on:change=move |ev| ticked.update(|all| {
+                    all.retain(|other| *other != id);
+                    if event_target_checked(&ev) {
+                        all.push(id.clone());
+                    }
+                })
+            />
             <a class="run" href=at(&format!("/runs/{}", run.id)) data-run=run.id.clone()>
-                <span class="run-name"><b>{name}</b><span class="hint">{run.preset.clone()}</span></span>
+                <span class="run-name"><b>{name.clone()}</b><span class="hint">{run.preset.clone()}</span></span>
                 <span class=format!("status {status}")>{status}</span>
                 <span class="run-figure"><span class="hint">"seed"</span>{run.seed.to_string()}</span>
                 <span class="run-figure"><span class="hint">"mean hit rate"</span>{hits}</span>

@@ -1,7 +1,7 @@
 //! Does the policy obey? Asked against achieved per objective, before and after.
 
-use crate::pages::run::matrix::{between, matrix};
 use crate::parts::format;
+use crate::parts::matrix::{between, matrix};
 use crate::parts::table::{Table, before_after};
 use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;

@@ -7,7 +7,6 @@ mod cockpit;
 mod control;
 mod curves;
 mod learning;
-mod matrix;
 mod report;
 mod sample;
 mod stage;

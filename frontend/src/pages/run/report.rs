@@ -1,9 +1,9 @@
 //! The reward model's report, the calibration, and the summary at the end.
 
 use crate::pages::carry::SaveRun;
-use crate::pages::run::matrix::between;
 use crate::pages::run::trade_offs::{name, trade_offs};
 use crate::parts::format;
+use crate::parts::matrix::between;
 use crate::parts::table::Table;
 use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};

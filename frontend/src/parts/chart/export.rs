@@ -7,7 +7,8 @@ use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_charts::{Palette, Plot, View, band, line};
-use plotters::prelude::{IntoDrawingArea, SVGBackend};
+use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend};
+use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind};
 use serde_json::json;
 use std::fmt::Write;
 use wasm_bindgen::{JsCast, JsValue};
@@ -94,6 +95,64 @@ fn data(title: &str, source: &str, plot: &Plot) -> String {
     format!("{document:#}\n")
 }
 
+/// Plotters measures text by putting it into the page, whose rules forbid that; here its width is guessed, as on paper anywhere else.
+struct Paper<'a>(SVGBackend<'a>);
+
+type Drawn<'a> = Result<(), DrawingErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+
+impl<'a> DrawingBackend for Paper<'a> {
+    type ErrorType = <SVGBackend<'a> as DrawingBackend>::ErrorType;
+
+    fn get_size(&self) -> (u32, u32) {
+        self.0.get_size()
+    }
+
+    fn ensure_prepared(&mut self) -> Drawn<'a> {
+        self.0.ensure_prepared()
+    }
+
+    fn present(&mut self) -> Drawn<'a> {
+        self.0.present()
+    }
+
+    fn draw_pixel(&mut self, point: BackendCoord, color: BackendColor) -> Drawn<'a> {
+        self.0.draw_pixel(point, color)
+    }
+
+    fn draw_line<S: BackendStyle>(&mut self, from: BackendCoord, to: BackendCoord, style: &S) -> Drawn<'a> {
+        self.0.draw_line(from, to, style)
+    }
+
+    fn draw_rect<S: BackendStyle>(&mut self, from: BackendCoord, to: BackendCoord, style: &S, fill: bool) -> Drawn<'a> {
+        self.0.draw_rect(from, to, style, fill)
+    }
+
+    fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Drawn<'a> {
+        self.0.draw_path(path, style)
+    }
+
+    fn draw_circle<S: BackendStyle>(&mut self, center: BackendCoord, radius: u32, style: &S, fill: bool) -> Drawn<'a> {
+        self.0.draw_circle(center, radius, style, fill)
+    }
+
+    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, corners: I, style: &S) -> Drawn<'a> {
+        self.0.fill_polygon(corners, style)
+    }
+
+    fn draw_text<S: BackendTextStyle>(&mut self, text: &str, style: &S, at: BackendCoord) -> Drawn<'a> {
+        self.0.draw_text(text, style, at)
+    }
+
+    fn estimate_text_size<S: BackendTextStyle>(
+        &self,
+        text: &str,
+        style: &S,
+    ) -> Result<(u32, u32), DrawingErrorKind<Self::ErrorType>> {
+        let wide = text.chars().count() as f64 * style.size() * 0.56;
+        Ok((wide.ceil() as u32, style.size().ceil() as u32))
+    }
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -102,7 +161,7 @@ fn escaped(text: &str) -> String {
 fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
     let mut inner = String::new();
     {
-        let area = SVGBackend::with_string(&mut inner, SIZE).into_drawing_area();
+        let area = Paper(SVGBackend::with_string(&mut inner, SIZE)).into_drawing_area();
         let palette = Palette::paper();
         let _ = match plot {
             Plot::Lines(lines) => line::draw(&area, lines, view, &palette),

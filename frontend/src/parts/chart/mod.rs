@@ -81,7 +81,7 @@ impl Shown {
         self.linked.at.set(near);
     }
 
-    /// Looks `by` places further on.
+    /// Looks `by` places further on; from the last one where nothing is looked at yet.
     fn step(self, by: isize) {
         let all = self.plot.with_untracked(places);
         if all.is_empty() {
@@ -89,10 +89,7 @@ impl Shown {
         }
         let now = self.linked.at.get_untracked();
         let place = now.map(|x| all.partition_point(|&p| p < x).min(all.len() - 1));
-        let next = match place {
-            Some(place) => place.saturating_add_signed(by).min(all.len() - 1),
-            None => all.len() - 1,
-        };
+        let next = place.unwrap_or(all.len() - 1).saturating_add_signed(by).min(all.len() - 1);
         self.linked.at.set(Some(all[next]));
     }
 

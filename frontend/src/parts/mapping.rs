@@ -65,7 +65,7 @@ fn distributions(weights: &Weights) -> Vec<Vec<f64>> {
 
 /// The interactive example.
 #[component]
-pub fn Demo() -> impl IntoView {
+pub fn MappingByHand() -> impl IntoView {
     let inputs = Inputs {
         weights: [[10, 30, 60], [50, 35, 15]].map(|row| row.map(RwSignal::new)),
         asked: [Some(2), Some(0)].map(RwSignal::new),

@@ -1,0 +1,282 @@
+//! Runs beside each other: what differs between them, who obeys better and where, and how they came to that.
+//!
+//! What is computed of several runs is in `reading`, without a browser; here it is shown.
+
+mod reading;
+
+use crate::api;
+use crate::parts::chart::{Chart, Linked};
+use crate::parts::format;
+use crate::parts::matrix::between;
+use crate::source::at;
+use crate::state::RunState;
+use crate::stream::{Connection, Run, Stream};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_query_map;
+use moslim_charts::Ink;
+use moslim_shared::event::RunInfo;
+use moslim_shared::summary::Answerer;
+use reading::{Figure, best, difference, differing, figures, grouped, said};
+
+/// Runs that are compared at most.
+const MOST: usize = 8;
+
+/// A run that is compared, as it is told live.
+#[derive(Clone, Copy)]
+struct Entry {
+    id: StoredValue<String>,
+    run: Run,
+    stream: StoredValue<Option<Stream>, LocalStorage>,
+}
+
+/// The page; the runs are those of its address.
+#[component]
+pub fn Compare() -> impl IntoView {
+    provide_context(Linked::new());
+    let known = RwSignal::new(Vec::<RunInfo>::new());
+    let entries = RwSignal::new(Vec::<Entry>::new());
+    let together = RwSignal::new(false);
+    let add = move |id: String| {
+        if entries.with_untracked(|all| all.len() >= MOST || all.iter().any(|e| e.id.with_value(|own| *own == id))) {
+            return;
+        }
+        let run = Run::new();
+        let stream = Stream::open(id.clone(), run, RwSignal::new(Connection::Connecting));
+        let entry = Entry { id: StoredValue::new(id), run, stream: StoredValue::new_local(Some(stream)) };
+        entries.update(|all| all.push(entry));
+    };
+    let stop = |entry: &Entry| {
+        let _ = entry.stream.try_update_value(|s| {
+            if let Some(stream) = s.take() {
+                stream.stop();
+            }
+        });
+    };
+    let wished = use_query_map().with_untracked(|q| q.get("runs")).unwrap_or_default();
+    wished.split(',').filter(|id| !id.is_empty()).for_each(|id| add(id.to_string()));
+    spawn_local(async move {
+        if let Ok(runs) = api::runs().await {
+            let _ = known.try_set(runs);
+        }
+    });
+    on_cleanup(move || {
+        let _ = entries.try_with_untracked(|all| all.iter().for_each(stop));
+    });
+    Effect::new(move |_| {
+        let ids: Vec<String> = entries.with(|all| all.iter().map(|e| e.id.get_value()).collect());
+        if let Ok(history) = window().history() {
+            let address = at("/compare") + if ids.is_empty() { "" } else { "?runs=" } + &ids.join(",");
+            let _ = history.replace_state_with_url(&wasm_bindgen::JsValue::NULL, "", Some(&address));
+        }
+    });
+    let remove = move |id: String| {
+        entries.update(|all| {
+            all.iter().filter(|e| e.id.with_value(|own| *own == id)).for_each(stop);
+            all.retain(|e| e.id.with_value(|own| *own != id));
+        });
+    };
+    view! {
+        <h1>"Compare runs"</h1>
+        <p class="muted">"What differs between them, which obeys better and where, and how they came to that."</p>
+        <div class="card chosen">
+            <ul class="plain chips" aria-label="Runs that are compared">
+                {move || {
+                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen(n, entry, remove)).collect_view()
+                }}
+            </ul>
+            <div class="adder">
+                <label for="add-run">"Add a run"</label>
+                <select id="add-run" on:change=move |ev| {
+                    let id = event_target_value(&ev);
+                    if !id.is_empty() {
+                        add(id);
+                    }
+                }>
+                    <option value="">"Choose…"</option>
+                    {move || known.get().into_iter().map(|run| view! {
+                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title(), format::status(run.status), run.id)}</option>
+                    }).collect_view()}
+                </select>
+                <label class="check">
+                    <input type="checkbox" prop:checked=move || together.get() on:change=move |ev| together.set(event_target_checked(&ev))/>
+                    "Seeds of the same settings as one: median and range"
+                </label>
+                <a
+                    class="button quiet small"
+                    class:gone=move || entries.with(Vec::is_empty)
+                    href=move || {
+                        let ids: Vec<String> = entries.with(|all| all.iter().take(4).map(|e| e.id.get_value()).collect());
+                        at(&format!("/playground?in={}", ids.join(",")))
+                    }
+                >
+                    "Ask them the same"
+                </a>
+            </div>
+        </div>
+        <Show
+            when=move || entries.with(|all| all.len() > 1)
+            fallback=|| view! { <p class="card empty">"Two runs or more are needed: tick them in the list of runs, or add them here."</p> }
+        >
+            <Results entries=entries/>
+            <Curves entries=entries together=together/>
+        </Show>
+    }
+}
+
+fn chosen(n: usize, entry: Entry, remove: impl Fn(String) + Copy + Send + 'static) -> impl IntoView {
+    let id = entry.id.get_value();
+    let (own, link) = (id.clone(), at(&format!("/runs/{id}")));
+    let name = entry.run.memo(|s| s.info().map(RunInfo::title));
+    let status = entry.run.memo(|s| s.error.clone().or_else(|| s.info().map(|i| format::status(i.status).to_string())));
+    view! {
+        <li class="chip">
+            <span class="glyph" style:color=Ink::Objective(n).css()>{Ink::Objective(n).glyph()}</span>
+            <a href=link>{move || name.get().unwrap_or_else(|| id.clone())}</a>
+            <span class="hint">{move || status.get()}</span>
+            <button type="button" class="remove" aria-label="Leave it out" on:click=move |_| remove(own.clone())>"×"</button>
+        </li>
+    }
+}
+
+/// Something of all runs that is made anew when one of them changes.
+fn of_all<T: PartialEq + Send + Sync + 'static>(
+    entries: RwSignal<Vec<Entry>>,
+    f: impl Fn(&[&RunState]) -> T + Send + Sync + 'static,
+) -> Memo<T> {
+    Memo::new(move |_| {
+        let all = entries.get();
+        Run::all(&all.iter().map(|e| e.run).collect::<Vec<_>>(), &f)
+    })
+}
+
+#[component]
+fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
+    let verdict = of_all(entries, said);
+    let rows = of_all(entries, figures);
+    let names = of_all(entries, |runs| runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect::<Vec<_>>());
+    let settings = of_all(entries, differing);
+    let apart = of_all(entries, difference);
+    view! {
+        <section class="section" aria-labelledby="better-title">
+            <h2 id="better-title">"Which obeys better, and where?"</h2>
+            <p class="muted" id="compare-verdict">{move || verdict.get()}</p>
+            <div class="card scroll" tabindex="0" role="region" aria-label="Figures of the runs">
+                {move || table("", &names.get(), &rows.get())}
+            </div>
+        </section>
+        <section class="section" aria-labelledby="apart-title">
+            <h2 id="apart-title">"Second less first: asked × achieved"</h2>
+            <p class="muted">"Where the second run gives a class more often than the first, in points of a hundred. A better policy gains on the diagonal."</p>
+            <div class="grid two">
+                {move || {
+                    apart.get().into_iter().map(|(name, classes, values)| view! {
+                        <article class="card"><h3>{name}</h3>{between("asked ↓ achieved →", &classes, &values)}</article>
+                    }).collect_view()
+                }}
+            </div>
+        </section>
+        <section class="section" aria-labelledby="settings-title">
+            <h2 id="settings-title">"Settings that differ"</h2>
+            <div class="card scroll" tabindex="0" role="region" aria-label="Settings that differ">
+                {move || {
+                    let rows = settings.get();
+                    if rows.is_empty() {
+                        view! { <p class="empty">"They have the same settings."</p> }.into_any()
+                    } else {
+                        table("setting", &names.get(), &rows).into_any()
+                    }
+                }}
+            </div>
+        </section>
+    }
+}
+
+/// A row for every figure, a column for every run; the best of a row is bold.
+fn table(head: &'static str, names: &[String], rows: &[Figure]) -> impl IntoView + use<> {
+    let heads = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| view! {
+            <th scope="col"><span class="glyph" style:color=Ink::Objective(n).css()>{Ink::Objective(n).glyph()}</span>" "{name.clone()}</th>
+        })
+        .collect_view();
+    let body = rows
+        .iter()
+        .map(|row| {
+            let first = best(row);
+            let cells = row
+                .cells
+                .iter()
+                .enumerate()
+                .map(|(n, text)| {
+                    if first == Some(n) {
+                        view! { <td><b>{text.clone()}</b></td> }.into_any()
+                    } else {
+                        view! { <td>{text.clone()}</td> }.into_any()
+                    }
+                })
+                .collect_view();
+            view! { <tr><th scope="row">{row.name.clone()}</th>{cells}</tr> }
+        })
+        .collect_view();
+    view! {
+        <table class="values comparison">
+            <thead><tr><th scope="col">{head}</th>{heads}</tr></thead>
+            <tbody>{body}</tbody>
+        </table>
+    }
+}
+
+#[component]
+fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
+    let plot = move |unit: &'static str, of: fn(&moslim_shared::event::PolicyStep) -> Option<f64>| {
+        let apart = of_all(entries, move |runs| grouped(runs, false, unit, of));
+        let one = of_all(entries, move |runs| grouped(runs, true, unit, of));
+        Memo::new(move |_| if together.get() { one.get() } else { apart.get() })
+    };
+    let obedience = |p: &moslim_shared::event::PolicyStep| {
+        let known: Vec<f64> = p.on_target.iter().copied().filter(|v| v.is_finite()).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    };
+    view! {
+        <section class="section" aria-labelledby="curves-title">
+            <h2 id="curves-title">"How they came to that"</h2>
+            <div class="grid two">
+                <Chart
+                    id="chart-obedience"
+                    title="How likely is the class asked for?"
+                    hint="Mean over the objectives, as the run's own reward model sees it."
+                    empty="None of these runs has begun to optimise a policy."
+                    plot=plot("share", obedience)
+                />
+                <Chart
+                    id="chart-reward"
+                    title="Reward as optimised"
+                    hint="Of different mappings or reward models these are different units."
+                    empty="None of these runs has begun to optimise a policy."
+                    plot=plot("reward", |p| Some(p.reward))
+                />
+                <Chart
+                    id="chart-kl"
+                    title="How far from its start?"
+                    hint="KL divergence, nats per answer."
+                    empty="None of these runs has begun to optimise a policy."
+                    plot=plot("nats per answer", |p| Some(p.kl))
+                />
+                <Chart
+                    id="chart-entropy"
+                    title="Does it still try different things?"
+                    hint="Mean entropy of the next token, nats."
+                    empty="None of these runs has begun to optimise a policy."
+                    plot=plot("nats per token", |p| Some(p.entropy))
+                />
+            </div>
+        </section>
+    }
+}
+
+/// The report of a run's policy by who graded its evaluation.
+fn report(run: &RunState) -> Option<&moslim_shared::summary::ControlReport> {
+    run.control(Answerer::Policy, run.grader())
+}

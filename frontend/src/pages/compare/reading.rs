@@ -1,0 +1,282 @@
+//! What is computed of several runs.
+
+use super::report;
+use crate::parts::format;
+use crate::state::RunState;
+use moslim_charts::{Ink, LinePlot, Plot, Series};
+use moslim_shared::config::{RunConfig, differences};
+use moslim_shared::event::{PolicyStep, RunInfo};
+use moslim_shared::summary::ControlReport;
+use std::collections::BTreeMap;
+
+/// A row of a table: a figure of every run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    pub name: String,
+    pub cells: Vec<String>,
+    /// The numbers, where more is better; empty where nothing is best.
+    pub values: Vec<f64>,
+}
+
+/// The run with the highest value, if there is one alone.
+pub fn best(row: &Figure) -> Option<usize> {
+    let highest = row.values.iter().copied().filter(|v| v.is_finite()).fold(f64::NEG_INFINITY, f64::max);
+    let mut at = row.values.iter().enumerate().filter(|(_, v)| **v == highest).map(|(n, _)| n);
+    let first = at.next()?;
+    at.next().is_none().then_some(first)
+}
+
+/// Hit rates by objective, and what else an evaluation reports.
+pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
+    let mut rows = Vec::new();
+    let mut add = |name: String, of: &dyn Fn(&RunState) -> Option<f64>| {
+        let values: Vec<f64> = runs.iter().map(|run| of(run).unwrap_or(f64::NAN)).collect();
+        if values.iter().any(|v| v.is_finite()) {
+            rows.push(Figure { name, cells: values.iter().map(|v| format::percent(*v)).collect(), values });
+        }
+    };
+    for id in objectives(runs) {
+        let name = runs.iter().find_map(|r| r.objectives.iter().find(|o| o.id == id)).map_or(id.clone(), |o| o.name.clone());
+        add(format!("{name}, as asked"), &|run| report(run)?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
+    }
+    let figure = |of: fn(&ControlReport) -> f64| move |run: &RunState| report(run).map(of);
+    add("All objectives, mean".into(), &figure(ControlReport::mean_hit_rate));
+    add("Every objective of a prompt met".into(), &figure(|r| r.joint_hit_rate));
+    add("Combinations never trained on".into(), &figure(|r| r.held_out_hit_rate));
+    add("Nearer to the wish than SFT".into(), &figure(|r| r.win_rate));
+    add("Answers without a double".into(), &figure(|r| r.diversity.unique));
+    add("Fluent".into(), &figure(|r| r.fluency));
+    let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
+    if seconds.iter().any(|s| s.is_finite()) {
+        rows.push(Figure {
+            name: "Time, stages from the cache left out".into(),
+            cells: seconds.iter().map(|s| format::duration(*s)).collect(),
+            values: Vec::new(),
+        });
+    }
+    rows
+}
+
+/// Objectives that some run was graded on, in their order.
+fn objectives(runs: &[&RunState]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for head in runs.iter().filter_map(|r| report(r)).flat_map(|r| &r.heads) {
+        if !all.contains(&head.objective) {
+            all.push(head.objective.clone());
+        }
+    }
+    all
+}
+
+/// Which of the first two obeys better, and where, in words.
+pub fn said(runs: &[&RunState]) -> String {
+    let [first, second, ..] = runs else { return String::new() };
+    let (Some(a), Some(b)) = (report(first), report(second)) else {
+        return "One of the first two has no evaluation yet: it comes at the end of a run.".into();
+    };
+    let name = |run: &RunState| run.info().map(RunInfo::title).unwrap_or_default();
+    let mut names = [name(first), name(second)];
+    if names[0] == names[1] {
+        names = ["The first".into(), "The second".into()];
+    }
+    let (ma, mb) = (a.mean_hit_rate(), b.mean_hit_rate());
+    let (winner, high, low) = if mb > ma { (1, mb, ma) } else { (0, ma, mb) };
+    let whole =
+        format!("{} obeys better on the whole: {} against {}.", names[winner], format::percent(high), format::percent(low));
+    let gaps = a.heads.iter().filter_map(|h| {
+        let other = b.heads.iter().find(|o| o.objective == h.objective)?;
+        let label = first.objectives.iter().find(|o| o.id == h.objective).map_or(&h.objective, |o| &o.name);
+        Some((label.to_lowercase(), other.hit_rate - h.hit_rate))
+    });
+    let widest = gaps.max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
+    let where_ = widest.map(|(label, gap)| {
+        format!(" They differ most in {label}, where {} is {:.0} points ahead.", names[usize::from(gap > 0.0)], gap.abs() * 100.0)
+    });
+    whole + &where_.unwrap_or_default()
+}
+
+/// The matrices of the second run less those of the first, by objective: name, classes, and differences.
+pub fn difference(runs: &[&RunState]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
+    let [first, second, ..] = runs else { return Vec::new() };
+    let (Some(a), Some(b)) = (report(first), report(second)) else { return Vec::new() };
+    let of = |head: &moslim_shared::summary::ControlHead| {
+        let other = b.heads.iter().find(|o| o.objective == head.objective)?;
+        let objective = first.objectives.iter().find(|o| o.id == head.objective)?;
+        if other.matrix.len() != head.matrix.len() {
+            return None;
+        }
+        let rows = head.matrix.iter().zip(&other.matrix).map(|(x, y)| x.iter().zip(y).map(|(x, y)| y - x).collect()).collect();
+        Some((objective.name.clone(), objective.classes.clone(), rows))
+    };
+    a.heads.iter().filter_map(of).collect()
+}
+
+/// Settings in which some run differs from the first.
+pub fn differing(runs: &[&RunState]) -> Vec<Figure> {
+    let configs: Vec<&RunConfig> = runs.iter().filter_map(|r| r.config.as_ref()).collect();
+    let Some(first) = configs.first().filter(|_| configs.len() == runs.len()) else { return Vec::new() };
+    let mut rows: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
+    let mut base: BTreeMap<String, String> = BTreeMap::new();
+    for (n, config) in configs.iter().enumerate() {
+        for change in differences(first, config) {
+            base.insert(change.path.clone(), change.old);
+            rows.entry(change.path).or_insert_with(|| vec![None; configs.len()])[n] = Some(change.new);
+        }
+    }
+    let row = |(path, cells): (String, Vec<Option<String>>)| {
+        let own = base.get(&path).cloned().unwrap_or_default();
+        Figure { cells: cells.into_iter().map(|c| c.unwrap_or_else(|| own.clone())).collect(), name: path, values: Vec::new() }
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Curves of the runs, or, `together`, of the seeds of the same settings: their median, and faintly the lowest and highest.
+pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&PolicyStep) -> Option<f64>) -> Plot {
+    let curve =
+        |run: &RunState| -> Vec<(f64, f64)> { run.policy().iter().filter_map(|p| Some((p.step as f64, of(p)?))).collect() };
+    let title = |n: usize| {
+        let own = runs[n].info().map(RunInfo::title).unwrap_or_default();
+        let twice = runs.iter().filter(|r| r.info().map(RunInfo::title).as_deref() == Some(own.as_str())).count() > 1;
+        if twice { format!("{own} ({})", n + 1) } else { own }
+    };
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for (n, run) in runs.iter().enumerate() {
+        let key = if together { settings(run) } else { n.to_string() };
+        match groups.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, members)) => members.push(n),
+            None => groups.push((key, vec![n])),
+        }
+    }
+    let mut series = Vec::new();
+    for (_, members) in groups {
+        let ink = Ink::Objective(members[0]);
+        if let [only] = members[..] {
+            series.push(Series { label: title(only), ink, bold: false, points: curve(runs[only]) });
+            continue;
+        }
+        let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).collect();
+        let [low, middle, high] = envelope(&curves);
+        let label = format!("{}, median of {} seeds", title(members[0]), members.len());
+        series.push(Series { label, ink, bold: true, points: middle });
+        series.push(Series { label: "lowest".into(), ink, bold: false, points: low });
+        series.push(Series { label: "highest".into(), ink, bold: false, points: high });
+    }
+    let percent = unit == "share";
+    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, unit, ..Default::default() })
+}
+
+/// What a run's settings are but for its seed and names.
+fn settings(run: &RunState) -> String {
+    let config = run.config.clone().map(|c| RunConfig { seed: 0, name: String::new(), ..c });
+    serde_json::to_string(&config).unwrap_or_default()
+}
+
+/// Lowest, median and highest at every step that all curves have.
+fn envelope(curves: &[Vec<(f64, f64)>]) -> [Vec<(f64, f64)>; 3] {
+    let mut out = [Vec::new(), Vec::new(), Vec::new()];
+    let Some((first, others)) = curves.split_first() else { return out };
+    for &(x, y) in first {
+        let at = |curve: &Vec<(f64, f64)>| {
+            let n = curve.partition_point(|p| p.0 < x);
+            curve.get(n).filter(|p| p.0 == x).map(|p| p.1)
+        };
+        let Some(mut values) = others.iter().map(at).collect::<Option<Vec<f64>>>() else { continue };
+        values.push(y);
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        for (list, value) in out.iter_mut().zip([values[0], median, values[values.len() - 1]]) {
+            list.push((x, value));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::event::{Event, EventBody};
+    use moslim_shared::objective::Objective;
+    use moslim_shared::summary::{Answerer, ControlHead, Grader};
+
+    fn run(seed: u64, lr: f64, hits: [f64; 2], rewards: &[f64]) -> RunState {
+        let mut state = RunState::default();
+        let mut config = RunConfig { seed, ..Default::default() };
+        config.policy.learning_rate = lr;
+        state.config = Some(config);
+        for id in ["kind", "short"] {
+            state.objectives.push(Objective::new(id, id, "", &["no", "yes"]));
+        }
+        let head = |n: usize| ControlHead {
+            objective: ["kind", "short"][n].into(),
+            n: 10,
+            hit_rate: hits[n],
+            within_one: 1.0,
+            chance: 0.5,
+            spearman: 0.0,
+            matrix: vec![vec![hits[n], 1.0 - hits[n]], vec![0.5, 0.5]],
+        };
+        let report = ControlReport { heads: vec![head(0), head(1)], ..Default::default() };
+        let control = EventBody::Control { policy: Answerer::Policy, grader: Grader::Gold, report };
+        let steps = rewards.iter().zip(1..).map(|(reward, step)| EventBody::Policy {
+            part: None,
+            total: 9,
+            step: PolicyStep { step, reward: *reward, ..Default::default() },
+        });
+        for (body, seq) in steps.chain([control]).zip(1..) {
+            state.apply(Event { seq, time: 0, body });
+        }
+        state
+    }
+
+    #[test]
+    fn the_sentence_says_who_is_ahead_on_the_whole_and_where_most() {
+        let (a, b) = (run(1, 1e-3, [0.9, 0.5], &[]), run(2, 1e-3, [0.8, 0.9], &[]));
+        let text = said(&[&a, &b]);
+        assert_eq!(
+            text,
+            "The second obeys better on the whole: 85 % against 70 %. They differ most in short, where The second is 40 points ahead."
+        );
+        let row = &figures(&[&a, &b])[0];
+        assert_eq!(
+            (row.name.as_str(), &row.cells, best(row)),
+            ("kind, as asked", &vec!["90 %".to_string(), "80 %".to_string()], Some(0))
+        );
+        let apart = difference(&[&a, &b]);
+        assert!((apart[1].2[0][0] - 0.4).abs() < 1e-9 && (apart[1].2[0][1] + 0.4).abs() < 1e-9, "{apart:?}");
+    }
+
+    #[test]
+    fn equal_figures_have_no_best_and_missing_ones_do_not_win() {
+        let row = |values: &[f64]| Figure { name: String::new(), cells: Vec::new(), values: values.to_vec() };
+        assert_eq!((best(&row(&[0.5, 0.5])), best(&row(&[f64::NAN, 0.1])), best(&row(&[]))), (None, Some(1), None));
+    }
+
+    #[test]
+    fn only_what_differs_is_listed_with_the_value_of_every_run() {
+        let runs = [run(1, 1e-3, [0.0; 2], &[]), run(2, 1e-3, [0.0; 2], &[]), run(1, 5e-4, [0.0; 2], &[])];
+        let rows = differing(&runs.iter().collect::<Vec<_>>());
+        let cells = |path: &str| rows.iter().find(|r| r.name == path).map(|r| r.cells.join(" "));
+        assert_eq!(cells("seed").as_deref(), Some("1 2 1"));
+        assert!(cells("policy.learning_rate").is_some_and(|c| c.ends_with("0.0005")), "{rows:?}");
+        assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn seeds_of_the_same_settings_become_a_median_with_its_range() {
+        let runs = [
+            run(1, 1e-3, [0.0; 2], &[1.0, 5.0]),
+            run(2, 1e-3, [0.0; 2], &[3.0, 2.0]),
+            run(3, 1e-3, [0.0; 2], &[2.0]),
+            run(1, 9e-4, [0.0; 2], &[7.0]),
+        ];
+        let all: Vec<&RunState> = runs.iter().collect();
+        let Plot::Lines(plot) = grouped(&all, true, "reward", |p| Some(p.reward)) else { panic!("no lines") };
+        let points: Vec<Vec<(f64, f64)>> = plot.series.iter().map(|s| s.points.clone()).collect();
+        // The third run has one step only; beyond it there is no median of all.
+        assert_eq!(points, [vec![(1.0, 2.0)], vec![(1.0, 1.0)], vec![(1.0, 3.0)], vec![(1.0, 7.0)]]);
+        let Plot::Lines(apart) = grouped(&all, false, "reward", |p| Some(p.reward)) else { panic!("no lines") };
+        assert_eq!(apart.series.len(), 4);
+        assert_eq!(envelope(&[vec![(1.0, 1.0)], vec![(1.0, 4.0)]])[1], [(1.0, 2.5)]);
+    }
+}

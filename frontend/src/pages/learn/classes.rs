@@ -1,0 +1,201 @@
+//! Stations 1 and 2: grading an answer, and classes against scores.
+
+use crate::parts::class_bars::class_bars;
+use crate::parts::format;
+use crate::state::toy::{ANSWERS, QUESTION, distributions, objectives};
+use leptos::prelude::*;
+use moslim_charts::Ink;
+
+/// Answers to grade, in order: easy ones first.
+const TO_GRADE: [usize; 4] = [9, 1, 3, 5];
+
+/// An answer that a person grades before the reward model does.
+#[component]
+pub fn Grade() -> impl IntoView {
+    let at = RwSignal::new(0_usize);
+    let grades = RwSignal::new([None::<usize>; 2]);
+    let told = RwSignal::new(false);
+    let answer = move || TO_GRADE[at.get()];
+    let rows = objectives()
+        .into_iter()
+        .enumerate()
+        .map(|(i, objective)| {
+            let choices = objective
+                .classes
+                .iter()
+                .enumerate()
+                .map(|(c, name)| view! {
+                    <button
+                        type="button"
+                        aria-pressed=move || (grades.get()[i] == Some(c)).to_string()
+                        on:click=move |_| grades.update(|g| g[i] = Some(c))
+                    >
+                        {name.clone()}
+                    </button>
+                })
+                .collect_view();
+            view! {
+                <p class="label"><span class="swatch bold" style:background=Ink::Objective(i * 3).css()></span>" "{objective.name.clone()}</p>
+                <div class="segments" role="group" aria-label=objective.name>{choices}</div>
+            }
+        })
+        .collect_view();
+    view! {
+        <div class="card stage-card" id="grade">
+            <p class="question">{QUESTION}</p>
+            <p class="answer">{move || ANSWERS[answer()].text}</p>
+            {rows}
+            <p class="actions">
+                <button type="button" class="button primary" disabled=move || grades.get().contains(&None) on:click=move |_| told.set(true)>
+                    "What does the reward model say?"
+                </button>
+                <button
+                    type="button"
+                    class="button quiet"
+                    on:click=move |_| {
+                        at.update(|a| *a = (*a + 1) % TO_GRADE.len());
+                        grades.set([None; 2]);
+                        told.set(false);
+                    }
+                >
+                    "Another answer"
+                </button>
+            </p>
+            {move || told.get().then(|| {
+                let (own, grades) = (answer(), grades.get());
+                let shares = distributions(own, false);
+                let bars = objectives().iter().enumerate().map(|(i, o)| class_bars(o, i * 3, &shares[i], grades[i], Some(ANSWERS[own].classes[i]))).collect_view();
+                let agreed = (0..2).filter(|i| grades[*i] == Some(ANSWERS[own].classes[*i])).count();
+                view! {
+                    <div class="bars">{bars}</div>
+                    <p class="hint">{format!("You and the rules agree on {agreed} of 2. ◆ is your grade, ✓ that of the rules; columns are how probable a reward model finds each class.")}</p>
+                }
+            })}
+        </div>
+    }
+}
+
+/// Raters of the second station.
+const RATERS: usize = 40;
+
+/// A number in [-1, 1] with most of its mass in the middle; the same for the same place.
+fn noise(seed: u64, n: usize) -> f64 {
+    let one = |k: u64| {
+        let mut z =
+            seed.wrapping_mul(0x9E37_79B9).wrapping_add((n as u64 + 1).wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_add(k);
+        z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        ((z ^ (z >> 32)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (0..6).map(one).sum::<f64>() / 3.0 - 1.0
+}
+
+/// Scores from 1 to 10 of two answers, of which the second is better, by raters whose scales differ by `spread`; each rates one of them.
+fn scores(seed: u64, spread: f64) -> [Vec<usize>; 2] {
+    let score = |quality: f64, n: usize| (quality + spread * 9.0 * noise(seed, n)).round().clamp(1.0, 10.0) as usize;
+    let of = |quality: f64, shift: usize| (0..RATERS / 2).map(|n| score(quality, 2 * n + shift)).collect();
+    [of(5.0, 0), of(6.5, 1)]
+}
+
+/// How often the better answer has the higher mark, of all pairs of raters; a tie counts half.
+fn told_apart(marks: &[Vec<usize>; 2]) -> f64 {
+    let mut sum = 0.0;
+    for a in &marks[0] {
+        for b in &marks[1] {
+            sum += if b > a {
+                1.0
+            } else if b == a {
+                0.5
+            } else {
+                0.0
+            };
+        }
+    }
+    sum / (marks[0].len() * marks[1].len()) as f64
+}
+
+/// The classes that the same raters give: described, so a rater errs by reading badly and not by scale. One in twelve does.
+fn classes(seed: u64) -> [Vec<usize>; 2] {
+    let of = |class: usize, shift: usize| {
+        (0..RATERS / 2).map(|n| if noise(seed ^ 0x55, 2 * n + shift).abs() > 0.75 { 1 } else { class }).collect()
+    };
+    [of(1, 0), of(2, 1)]
+}
+
+/// Scores that drown in people's scales, and classes that do not.
+#[component]
+pub fn Noise(seed: u64) -> impl IntoView {
+    let spread = RwSignal::new(0.15);
+    let histogram = |name: &'static str, marks: Vec<usize>, from: usize, to: usize, labels: Option<Vec<String>>, ink: usize| {
+        let most = (from..=to).map(|m| marks.iter().filter(|x| **x == m).count()).max().unwrap_or(1).max(1);
+        let columns = (from..=to)
+            .map(|m| {
+                let count = marks.iter().filter(|x| **x == m).count();
+                let height = format!("{:.0}%", 100.0 * count as f64 / most as f64);
+                let label = labels.as_ref().map_or(m.to_string(), |l| l[m - from].clone());
+                let title = format!("{label}: {count}");
+                view! {
+                    <span class="column" title=title>
+                        <span class="tube"><span class="fill" style:height=height style:background=Ink::Objective(ink).css()></span></span>
+                        <span class="tick">{label}</span>
+                    </span>
+                }
+            })
+            .collect_view();
+        view! {
+            <div class="bar-row" role="img" aria-label=format!("{name}: {} marks", marks.len())>
+                <span class="bar-name">{name}</span>
+                <span class="columns">{columns}</span>
+            </div>
+        }
+    };
+    view! {
+        <div class="card stage-card" id="noise">
+            <label class="wish-row">
+                <span>"How much scales differ"</span>
+                <input
+                    type="range" min="0" max="0.6" step="0.05"
+                    prop:value=move || spread.get().to_string()
+                    on:input=move |ev| if let Ok(v) = event_target_value(&ev).parse() { spread.set(v) }
+                />
+                <output>{move || format::percent(spread.get())}</output>
+            </label>
+            {move || {
+                let marks = scores(seed, spread.get());
+                let classes = classes(seed);
+                let (by_score, by_class) = (told_apart(&marks), told_apart(&classes));
+                let names: Vec<String> = objectives()[0].classes.clone();
+                let [worse, better] = marks;
+                let [worse_class, better_class] = classes;
+                view! {
+                    <h3>"Scores from 1 to 10"</h3>
+                    <div class="bars">{histogram("the worse answer", worse, 1, 10, None, 3)}{histogram("the better answer", better, 1, 10, None, 0)}</div>
+                    <p>{format!("Of two raters, the one with the better answer gives more in {} of cases.", format::percent(by_score))}</p>
+                    <h3>"Described classes"</h3>
+                    <div class="bars">
+                        {histogram("the worse answer", worse_class, 0, 2, Some(names.clone()), 3)}
+                        {histogram("the better answer", better_class, 0, 2, Some(names), 0)}
+                    </div>
+                    <p>{format!("Here in {} (a tie counts half).", format::percent(by_class))}</p>
+                }
+            }}
+            <p class="hint">"Simulated raters, not measured: each has a scale of its own, and one in twelve misreads a class."</p>
+        </div>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_that_differ_hide_what_classes_show() {
+        for seed in 1..6 {
+            let (calm, wild) = (told_apart(&scores(seed, 0.0)), told_apart(&scores(seed, 0.6)));
+            assert!((calm - 1.0).abs() < 1e-9, "{calm}");
+            assert!(wild < 0.85, "seed {seed}: {wild}");
+            assert!(told_apart(&classes(seed)) > 0.85, "seed {seed}");
+        }
+        assert_eq!(told_apart(&[vec![1, 3], vec![1, 2]]), (0.5 + 1.0 + 0.0 + 0.0) / 4.0);
+    }
+}

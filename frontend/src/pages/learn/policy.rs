@@ -1,0 +1,186 @@
+//! Stations 4 and 6: the tiny policy at work.
+
+use crate::parts::every::every;
+use crate::parts::format;
+use crate::parts::matrix::matrix;
+use crate::parts::spark::Spark;
+use crate::state::toy::{ANSWERS, Figures, Optimizer, QUESTION, Settings, Toy, every_class, objectives};
+use leptos::prelude::*;
+use moslim_shared::preference::Preference;
+use std::time::Duration;
+
+/// Time between two steps that are played.
+const BEAT: Duration = Duration::from_millis(80);
+/// Steps after which playing ends.
+const MOST_STEPS: usize = 400;
+
+/// A toy that is stepped, played and begun anew.
+#[derive(Clone, Copy)]
+pub struct Play {
+    pub toy: RwSignal<Toy>,
+    pub playing: RwSignal<bool>,
+    /// What was drawn last for the first prompt.
+    pub drawn: RwSignal<Vec<usize>>,
+}
+
+impl Play {
+    pub fn new(toy: Toy) -> Self {
+        let play = Self { toy: RwSignal::new(toy), playing: RwSignal::new(false), drawn: RwSignal::new(Vec::new()) };
+        every(BEAT, move || {
+            if play.playing.get_untracked() {
+                play.step();
+                if play.toy.with_untracked(|t| t.history.len() > MOST_STEPS) {
+                    play.playing.set(false);
+                }
+            }
+        });
+        play
+    }
+
+    pub fn step(self) {
+        let mut drawn = Vec::new();
+        self.toy.update(|toy| drawn = toy.step());
+        self.drawn.set(drawn);
+    }
+
+    /// Begins anew with other settings.
+    pub fn begin(self, settings: Settings) {
+        self.playing.set(false);
+        self.drawn.set(Vec::new());
+        self.toy.update(|toy| *toy = Toy::new(toy.prompts.clone(), settings));
+    }
+
+    pub fn curve(self, of: fn(&Figures) -> f64) -> Memo<Vec<(f64, f64)>> {
+        Memo::new(move |_| self.toy.with(|t| t.history.iter().enumerate().map(|(n, f)| (n as f64, of(f))).collect()))
+    }
+
+    /// Step, play, and begin anew.
+    pub fn buttons(self) -> impl IntoView {
+        view! {
+            <p class="actions">
+                <button type="button" class="button" data-toy="step" on:click=move |_| self.step()>"Step"</button>
+                <button type="button" class="button primary" data-toy="play" on:click=move |_| self.playing.update(|p| *p = !*p)>
+                    {move || if self.playing.get() { "Pause" } else { "Play" }}
+                </button>
+                <button type="button" class="button quiet" on:click=move |_| self.begin(self.toy.with_untracked(|t| t.settings))>"Begin anew"</button>
+                <span class="hint num">{move || self.toy.with(|t| format!("step {}", t.history.len() - 1))}</span>
+            </p>
+        }
+    }
+}
+
+/// The answers and how probable each is for the first prompt; `paid`: beside each what it is paid.
+pub fn bars(play: Play) -> impl IntoView {
+    let rows = ANSWERS
+        .iter()
+        .enumerate()
+        .map(|(a, answer)| {
+            let share = Memo::new(move |_| play.toy.with(|t| t.policy(0)[a]));
+            let paid = Memo::new(move |_| play.toy.with(|t| t.rewards[0][a]));
+            let drawn = Memo::new(move |_| play.drawn.with(|d| d.iter().filter(|x| **x == a).count()));
+            view! {
+                <tr>
+                    <th scope="row">{answer.text}</th>
+                    <td class="fall"><span class="fall-bar" style:width=move || format!("{:.1}%", share.get() * 100.0)></span></td>
+                    <td class="num">{move || format::percent(share.get())}</td>
+                    <td class="num">{move || format::signed(paid.get(), 2)}</td>
+                    <td class="num">{move || match drawn.get() { 0 => String::new(), n => "●".repeat(n) }}</td>
+                </tr>
+            }
+        })
+        .collect_view();
+    view! {
+        <div class="scroll">
+            <table class="values choices-table">
+                <caption>{QUESTION}</caption>
+                <thead>
+                    <tr><th scope="col">"answer"</th><th scope="col"></th><th scope="col">"probability"</th><th scope="col">"paid"</th><th scope="col">"drawn"</th></tr>
+                </thead>
+                <tbody>{rows}</tbody>
+            </table>
+        </div>
+    }
+}
+
+/// Station 4: two wishes that cannot both be had.
+#[component]
+pub fn Bench(seed: u64, controls: bool) -> impl IntoView {
+    let wish = Preference(vec![Some(2), Some(0)]);
+    let play = Play::new(Toy::new(vec![wish], Settings { seed, ..Settings::default() }));
+    let change = move |f: &dyn Fn(&mut Settings)| {
+        let mut settings = play.toy.with_untracked(|t| t.settings);
+        f(&mut settings);
+        play.begin(settings);
+    };
+    let optimizers = Optimizer::ALL
+        .into_iter()
+        .map(|o| {
+            view! {
+                <button
+                    type="button"
+                    aria-pressed=move || play.toy.with(|t| t.settings.optimizer == o).to_string()
+                    on:click=move |_| change(&|s| s.optimizer = o)
+                >
+                    {o.title()}
+                </button>
+            }
+        })
+        .collect_view();
+    let slider = move |label: &'static str, range: [&'static str; 3], get: fn(&Settings) -> f64, set: fn(&mut Settings, f64)| {
+        view! {
+            <label class="wish-row">
+                <span>{label}</span>
+                <input
+                    type="range" min=range[0] max=range[1] step=range[2]
+                    prop:value=move || play.toy.with(|t| get(&t.settings)).to_string()
+                    on:change=move |ev| if let Ok(v) = event_target_value(&ev).parse() { change(&|s| set(s, v)) }
+                />
+                <output class="num">{move || format::number(play.toy.with(|t| get(&t.settings)), 2)}</output>
+            </label>
+        }
+    };
+    view! {
+        <div class="card stage-card" id="toy">
+            <p class="label">"Asked for: full help, short"</p>
+            {play.buttons()}
+            {bars(play)}
+            <div class="sparks two">
+                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
+                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
+                <Spark title="KL from its start" unit="nats" points=play.curve(|f| f.kl)/>
+                <Spark title="Entropy" unit="nats" points=play.curve(|f| f.entropy)/>
+            </div>
+            {controls.then(|| view! {
+                <div class="segments" role="group" aria-label="Optimiser">{optimizers}</div>
+                {slider("Answers a step", ["1", "16", "1"], |s| s.samples as f64, |s, v| s.samples = v as usize)}
+                {slider("Learning rate", ["0.05", "2", "0.05"], |s| s.learning_rate, |s, v| s.learning_rate = v)}
+                {slider("KL coefficient", ["0", "2", "0.05"], |s| s.beta, |s, v| s.beta = v)}
+            })}
+        </div>
+    }
+}
+
+/// Station 6: one policy, every class asked for.
+#[component]
+pub fn Steering(seed: u64) -> impl IntoView {
+    let play = Play::new(Toy::new(every_class(), Settings { seed, samples: 8, ..Settings::default() }));
+    let all = objectives();
+    view! {
+        <div class="card stage-card" id="steering">
+            {play.buttons()}
+            <div class="grid two">
+                {move || {
+                    play.toy.with(|toy| {
+                        all.iter().enumerate().map(|(i, o)| view! {
+                            <div><h3>{o.name.clone()}</h3>{matrix(o, i * 3, "toy", &toy.matrix(i))}</div>
+                        }).collect_view()
+                    })
+                }}
+            </div>
+            <div class="sparks two">
+                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
+                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
+            </div>
+        </div>
+    }
+}

@@ -1,0 +1,103 @@
+//! What a run takes, roughly: enough to say whether to wait, and whether it fits.
+
+use super::{ModelConfig, RunConfig};
+use crate::method::Budget;
+use crate::summary::StageSeconds;
+
+/// Memory that a run needs besides its models, MiB.
+const RUN_MEMORY_MIB: u64 = 400;
+/// Tokens of a row, of a prompt and of an answer, about.
+const ROW: f64 = 40.0;
+const PROMPT: f64 = 20.0;
+const ANSWER: f64 = 25.0;
+/// Share of a run's time that calibration and evaluation take, about.
+const MEASURING: f64 = 0.12;
+
+/// Weights of policy and reward model, roughly; those of an off-the-shelf model are not known from the configuration.
+pub fn parameters(c: &RunConfig) -> f64 {
+    let of = |m: &ModelConfig| {
+        let d = m.d_model as f64;
+        m.layers as f64 * (4.0 * d * d + 3.0 * d * m.d_ff as f64) + c.vocabulary as f64 * d
+    };
+    of(&c.model) + of(&c.reward_trunk)
+}
+
+/// Memory of a run on the lab's own models, MiB: weights, gradients of several threads, two moments, reference and reward model come to
+/// about twenty numbers a weight.
+pub fn memory_mib(c: &RunConfig) -> u64 {
+    RUN_MEMORY_MIB + (parameters(c) * 20.0 * 4.0 / f64::from(1 << 20)) as u64
+}
+
+/// Floating-point operations of the stages before the policy, in units of two a weight.
+pub fn supervised(c: &RunConfig) -> f64 {
+    let rows = c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch;
+    parameters(c) * 3.0 * ROW * rows as f64
+}
+
+/// Those of training policies; `steered`: how many objectives are.
+pub fn optimisation(c: &RunConfig, steered: usize) -> f64 {
+    if c.method.kind.policies(2, 2) == 0 {
+        return 0.0;
+    }
+    let policies = match c.method.budget {
+        Budget::Total => 1,
+        Budget::PerPolicy => {
+            c.method.kind.policies(steered, c.method.weight_vectors(&(0..steered).collect::<Vec<_>>(), steered).len())
+        }
+    };
+    let group = PROMPT + ANSWER * c.policy.samples_per_prompt as f64;
+    let iterations = group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0;
+    parameters(c) * c.policy.passes.map_or(iterations, |p| p * 1e6) * policies as f64
+}
+
+/// Seconds that a run will take where others took what is given, each with its configuration: the median speed of those that began with
+/// the same off-the-shelf model, or with none. `None` where there is no such run.
+///
+/// Speed is judged by the policy's stage alone: the others may have come from the cache.
+pub fn seconds<'a>(c: &RunConfig, steered: usize, known: impl Iterator<Item = (&'a RunConfig, &'a StageSeconds)>) -> Option<f64> {
+    let mut speeds: Vec<f64> = known
+        .filter(|(other, took)| other.base.model == c.base.model && took.policy > 0.5)
+        .map(|(other, took)| optimisation(other, steered) / took.policy)
+        .filter(|speed| *speed > 0.0 && speed.is_finite())
+        .collect();
+    if speeds.is_empty() {
+        return None;
+    }
+    let middle = speeds.len() / 2;
+    let speed = *speeds.select_nth_unstable_by(middle, f64::total_cmp).1;
+    Some((supervised(c) + optimisation(c, steered)) / speed * (1.0 + MEASURING))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn twice_the_work_takes_twice_as_long_at_the_speed_of_the_middle() {
+        let config = presets::find("quick").unwrap().config;
+        let took = |policy| StageSeconds { policy, ..Default::default() };
+        let [fast, middle, slow] = [10.0, 20.0, 50.0].map(took);
+        let known = [(&config, &fast), (&config, &slow), (&config, &middle)];
+        let all = seconds(&config, 4, known.into_iter()).unwrap();
+        assert!((all - 20.0 * 1.12 * (1.0 + supervised(&config) / optimisation(&config, 4))).abs() < 1e-6, "{all}");
+        let mut longer = config.clone();
+        longer.policy.iterations *= 2;
+        longer.policy.passes = None;
+        let more = seconds(&longer, 4, known.into_iter()).unwrap() - all;
+        let policy = optimisation(&longer, 4) / optimisation(&config, 4) - 1.0;
+        assert!((more - 20.0 * 1.12 * policy).abs() < 1e-6, "{more}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_told() {
+        let config = presets::find("quick").unwrap().config;
+        let cached = StageSeconds { policy: 0.0, ..Default::default() };
+        assert_eq!(seconds(&config, 4, [(&config, &cached)].into_iter()), None);
+        let mut other = config.clone();
+        other.base.model = "smollm".into();
+        let took = StageSeconds { policy: 9.0, ..Default::default() };
+        assert_eq!(seconds(&config, 4, [(&other, &took)].into_iter()), None);
+        assert!(memory_mib(&config) > RUN_MEMORY_MIB);
+    }
+}

@@ -1,0 +1,154 @@
+//! Charts and comparisons on the page: what is drawn is what the API says, by pointer, by key, and in files.
+
+use anyhow::{Context, Result, ensure};
+use moslim_shared::event::{Event, EventBody, PolicyStep};
+use moslim_tests::{Browser, Lab, smoke};
+use serde_json::Value;
+
+/// Waits until a chart has data, and scrolls to it.
+async fn chart(browser: &Browser, id: &str) -> Result<()> {
+    let there = format!(
+        "(() => {{ const c = document.querySelector('#{id} canvas:not(.gone)'); c?.scrollIntoView({{ block: 'center', behavior: 'instant' }}); return !!c?.width; }})()"
+    );
+    browser.wait(&there).await.map(|_| ())
+}
+
+/// A key, pressed on a chart.
+async fn press(browser: &Browser, id: &str, key: &str) -> Result<()> {
+    let pressed = format!(
+        "document.querySelector('#{id} canvas').dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true, cancelable: true }}))"
+    );
+    browser.js(&pressed).await.map(|_| ())
+}
+
+/// The cells of a chart's table.
+async fn table(browser: &Browser, id: &str) -> Result<Vec<Vec<String>>> {
+    let rows =
+        format!("[...document.querySelectorAll('#{id} .data tbody tr')].map(r => [...r.children].map(c => c.textContent))");
+    Ok(serde_json::from_value(browser.js(&rows).await?)?)
+}
+
+fn steps(events: &[Event]) -> Vec<PolicyStep> {
+    let step = |e: &Event| if let EventBody::Policy { step, .. } = &e.body { Some(step.clone()) } else { None };
+    events.iter().filter_map(step).collect()
+}
+
+/// Clicks on a chart's file of a kind, and catches it.
+async fn saved(browser: &Browser, id: &str, kind: &str) -> Result<String> {
+    let script = format!(
+        "(() => {{ if (window.kept_{kind} === undefined) {{ window.kept_{kind} = null; const make = URL.createObjectURL; \
+         URL.createObjectURL = (blob) => {{ blob.arrayBuffer().then(b => {{ window.kept_{kind} = String.fromCharCode(...new Uint8Array(b).slice(0, 60000)); }}); \
+         URL.createObjectURL = make; return make.call(URL, blob); }}; document.querySelector('#{id} [data-save={kind}]').click(); }} return window.kept_{kind}; }})()"
+    );
+    Ok(browser.wait(&script).await?.as_str().context("a text")?.to_string())
+}
+
+#[tokio::test]
+async fn a_chart_answers_pointer_and_keys_and_its_twins_hold_every_number() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&run).await;
+    let steps = steps(&lab.events(&run).await);
+    let browser = Browser::open().await?;
+    browser.screen(1440, 900, "light").await?;
+    browser.goto(&format!("{}/runs/{run}", lab.origin())).await?;
+    let id = "chart-learning";
+    chart(&browser, id).await?;
+
+    // The table is the API's numbers, all of them.
+    press(&browser, id, "t").await?;
+    browser.wait(&format!("!!document.querySelector('#{id} .data tbody tr')")).await?;
+    let rows = table(&browser, id).await?;
+    ensure!(rows.len() == steps.len(), "{} rows for {} steps", rows.len(), steps.len());
+    for (row, step) in rows.iter().zip(&steps) {
+        let expected = [step.step as f64, step.reward, step.score, step.contributions[0]];
+        let shown: Vec<f64> = row[..4].iter().map(|c| c.parse()).collect::<Result<_, _>>()?;
+        ensure!(shown == expected, "{shown:?} is not {expected:?}");
+    }
+    // So are the files.
+    let csv = saved(&browser, id, "CSV").await?;
+    let line: Vec<&str> = csv.lines().nth(1).context("a line")?.split(',').collect();
+    ensure!(line[1].parse::<f64>()? == steps[0].reward && csv.lines().count() == steps.len() + 1, "{csv}");
+    let json: Value = serde_json::from_str(&saved(&browser, id, "JSON").await?)?;
+    ensure!(json["rows"][0]["values"][0] == steps[0].reward && json["unit"] == "reward", "{json}");
+    let svg = saved(&browser, id, "SVG").await?;
+    ensure!(svg.starts_with("<svg ") && svg.contains("Is it learning?") && svg.contains(&format!("/runs/{run}")), "{svg:.300}");
+    ensure!(saved(&browser, id, "PNG").await?.contains("PNG"), "it is a PNG");
+
+    // Looked at by key: the legend says the value there, and every chart looks at the same step.
+    press(&browser, id, "Home").await?;
+    let looked = format!("document.querySelector('#{id} .legend li:last-child').textContent === 'step {}'", steps[0].step);
+    browser.wait(&looked).await?;
+    let value = browser.js(&format!("document.querySelector('#{id} .legend .entry b').textContent")).await?;
+    let first = format!("{:.3}", steps[0].reward).replace('-', "−");
+    ensure!(value == first.as_str(), "{value} is not {first}");
+    browser.wait("document.querySelectorAll('.hair').length > 1 && document.querySelectorAll('.spark line').length > 1").await?;
+    press(&browser, id, "Escape").await?;
+    browser.wait("document.querySelectorAll('.hair').length === 0").await?;
+
+    // Zoomed: the table has what is shown. Hidden: a line is gone from the drawing.
+    press(&browser, id, "End").await?;
+    press(&browser, id, "+").await?;
+    browser.wait(&format!("document.querySelectorAll('#{id} .data tbody tr').length < {}", steps.len())).await?;
+    press(&browser, id, "0").await?;
+    browser.wait(&format!("document.querySelectorAll('#{id} .data tbody tr').length === {}", steps.len())).await?;
+    let pixels = format!(
+        "(() => {{ const c = document.querySelector('#{id} canvas'); const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+         return new Uint32Array(p.buffer).reduce((sum, x) => (sum * 31 + x) >>> 0, 0); }})()"
+    );
+    let before = browser.js(&pixels).await?;
+    browser.click(&format!("#{id} .legend .entry")).await?;
+    browser.wait(&format!("document.querySelector('#{id} .legend .entry').getAttribute('aria-pressed') === 'false'")).await?;
+    browser.wait(&format!("{pixels} !== {before}")).await?;
+
+    // The scrubber replays the run.
+    browser.js("scrollTo({ top: 0, behavior: 'instant' })").await?;
+    ensure!(
+        browser.js("document.querySelector('#verdict').textContent").await?.as_str().is_some_and(|t| t.contains("never saw"))
+    );
+    browser.click("#play").await?;
+    browser.wait("document.querySelector('.asked .hint').textContent.startsWith('Replay')").await?;
+    browser.wait("document.querySelector('.asked .hint').textContent.startsWith('Measured')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn two_runs_are_ticked_and_compared() -> Result<()> {
+    let lab = Lab::start().await;
+    let mut other = smoke();
+    other.seed += 1;
+    let mut hits = Vec::new();
+    for config in [smoke(), other] {
+        let run = lab.start_run(&config).await;
+        let summary = lab.wait_for_finish(&run).await.summary.context("a summary")?;
+        hits.push((run, summary.control.policy.heads[0].hit_rate));
+    }
+    let browser = Browser::open().await?;
+    browser.goto(&lab.origin()).await?;
+    browser.wait("document.querySelectorAll('.run-row input').length === 2").await?;
+    // The newest run is the first in the list.
+    browser.click(".run-row:nth-child(2) input").await?;
+    browser.click(".run-row:nth-child(1) input").await?;
+    browser.click("#compare").await?;
+    browser.wait("document.querySelector('#compare-verdict')?.textContent.includes('obeys better')").await?;
+    let ids = hits.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>().join(",");
+    assert_eq!(browser.js("location.search").await?, format!("?runs={ids}").as_str());
+    let cells = "[...document.querySelector('.comparison tbody tr').children].map(c => c.textContent)";
+    let cells: Vec<String> = serde_json::from_value(browser.js(cells).await?)?;
+    for (cell, (_, hit)) in cells[1..].iter().zip(&hits) {
+        ensure!(*cell == format!("{:.0} %", hit * 100.0), "{cells:?} are not {hits:?}");
+    }
+    let settings =
+        "[...document.querySelectorAll('section[aria-labelledby=settings-title] tbody th')].map(c => c.textContent).join()";
+    assert_eq!(browser.js(settings).await?, "seed");
+    chart(&browser, "chart-obedience").await?;
+    let lines = "document.querySelectorAll('#chart-obedience .legend .entry').length";
+    browser.wait(&format!("{lines} === 2")).await?;
+    // As seeds of one setting they are one line with its range.
+    browser.js("document.querySelector('.chosen .check input').click()").await?;
+    browser.wait(&format!("{lines} === 3")).await?;
+    browser.wait("document.querySelector('#chart-obedience .legend').textContent.includes('median of 2 seeds')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
