@@ -127,6 +127,14 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     let browser = Browser::open().await?;
     browser.goto(&lab.origin()).await?;
     browser.wait("document.querySelectorAll('.run-row input').length === 2").await?;
+    // The list is filtered by conditions, and says what it does not understand.
+    let rows = "document.querySelectorAll('.run-row').length";
+    for (typed, left) in [("hit>2", 0), (&format!("seed:{}", smoke().seed), 1), ("mood:good", 2), ("preset:smoke", 2)] {
+        browser.fill("#filter", typed).await?;
+        browser.wait(&format!("{rows} === {left}")).await?;
+        let said = browser.js("document.querySelector('.filter .problem').textContent").await?;
+        ensure!(said.as_str().is_some_and(|s| s.contains("no field \"mood\"")) == (typed == "mood:good"), "{typed}: {said}");
+    }
     // The newest run is the first in the list.
     browser.click(".run-row:nth-child(2) input").await?;
     browser.click(".run-row:nth-child(1) input").await?;

@@ -42,7 +42,7 @@ pub const ANSWERS: [Answer; 10] = [
     ),
 ];
 
-/// The answer that a flawed reward model takes for a helpful one.
+/// The answer that a flawed reward model takes for the most helpful one; real help it finds only so-so.
 pub const FLATTERY: usize = 7;
 
 /// The two objectives.
@@ -131,8 +131,8 @@ pub struct Toy {
 /// What the reward model says of an answer: most of the mass on its class, some beside it.
 pub fn distributions(answer: usize, flawed: bool) -> Vec<Vec<f64>> {
     let mut classes = ANSWERS[answer].classes;
-    if flawed && answer == FLATTERY {
-        classes[0] = 2;
+    if flawed {
+        classes[0] = if answer == FLATTERY { 2 } else { classes[0].min(1) };
     }
     classes.iter().map(|c| softmax(&(0..3).map(|k| -1.8 * (k as f64 - *c as f64).abs()).collect::<Vec<_>>(), 1.0)).collect()
 }
@@ -280,9 +280,12 @@ mod tests {
         let wish = || vec![Preference::single(2, 0, 2)];
         let last = |toy: &Toy| toy.history[toy.history.len() - 1];
         // A flawed reward model is pleased; the rules are not.
-        let hacked =
-            trained(wish(), Settings { flawed: true, beta: 0.0, learning_rate: 1.0, seed: 3, ..Settings::default() }, 300);
-        assert!(hacked.rewards[0][FLATTERY] > hacked.rewards[0][0]);
+        for seed in 1..6 {
+            let flawed = Settings { flawed: true, beta: 0.0, samples: 8, learning_rate: 0.8, seed, ..Settings::default() };
+            let hacked = trained(wish(), flawed, 300);
+            let (first, end) = (hacked.history[0], last(&hacked));
+            assert!(end.reward > first.reward + 1.0 && end.met < 0.1 && first.met > 0.3, "seed {seed}: {first:?}, {end:?}");
+        }
         // A group of one has no other to be compared with.
         let alone = trained(wish(), Settings { samples: 1, ..Settings::default() }, 100);
         assert_eq!(last(&alone), alone.history[0]);

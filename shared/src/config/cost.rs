@@ -50,22 +50,28 @@ pub fn optimisation(c: &RunConfig, steered: usize) -> f64 {
     parameters(c) * c.policy.passes.map_or(iterations, |p| p * 1e6) * policies as f64
 }
 
-/// Seconds that a run will take where others took what is given, each with its configuration: the median speed of those that began with
-/// the same off-the-shelf model, or with none. `None` where there is no such run.
-///
-/// Speed is judged by the policy's stage alone: the others may have come from the cache.
+/// Seconds that a run will take where others took what is given, each with its configuration: at the median speed of those that began with
+/// the same off-the-shelf model, or with none, and, where there are such, have models of about the size. `None` where there is no such run.
 pub fn seconds<'a>(c: &RunConfig, steered: usize, known: impl Iterator<Item = (&'a RunConfig, &'a StageSeconds)>) -> Option<f64> {
-    let mut speeds: Vec<f64> = known
-        .filter(|(other, took)| other.base.model == c.base.model && took.policy > 0.5)
-        .map(|(other, took)| optimisation(other, steered) / took.policy)
-        .filter(|speed| *speed > 0.0 && speed.is_finite())
-        .collect();
-    if speeds.is_empty() {
-        return None;
+    let mut known: Vec<(&RunConfig, &StageSeconds)> = known.filter(|(other, _)| other.base.model == c.base.model).collect();
+    let size = |(other, _): &(&RunConfig, &StageSeconds)| (0.5..=2.0).contains(&(parameters(other) / parameters(c)));
+    if known.iter().any(size) {
+        known.retain(size);
     }
-    let middle = speeds.len() / 2;
-    let speed = *speeds.select_nth_unstable_by(middle, f64::total_cmp).1;
-    Some((supervised(c) + optimisation(c, steered)) / speed * (1.0 + MEASURING))
+    // What came from the cache took no time, and says nothing.
+    let speed = |work: &dyn Fn(&RunConfig) -> f64, took: &dyn Fn(&StageSeconds) -> f64| {
+        let all = known.iter().filter(|(_, t)| took(t) > 0.5).map(|(other, t)| work(other) / took(t));
+        median(all.filter(|speed| *speed > 0.0 && speed.is_finite()).collect())
+    };
+    let policy = speed(&|other| optimisation(other, steered), &|t| t.policy)?;
+    let before = speed(&supervised, &|t| if t.sft > 0.5 && t.reward_model > 0.5 { t.sft + t.reward_model } else { 0.0 });
+    Some((supervised(c) / before.unwrap_or(policy) + optimisation(c, steered) / policy) * (1.0 + MEASURING))
+}
+
+/// The middle of some values, the upper one of two.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    let middle = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }
 
 #[cfg(test)]
@@ -76,11 +82,20 @@ mod tests {
     #[test]
     fn twice_the_work_takes_twice_as_long_at_the_speed_of_the_middle() {
         let config = presets::find("quick").unwrap().config;
-        let took = |policy| StageSeconds { policy, ..Default::default() };
+        let took = |policy| StageSeconds { policy, sft: 1.0, reward_model: 4.0, ..Default::default() };
         let [fast, middle, slow] = [10.0, 20.0, 50.0].map(took);
         let known = [(&config, &fast), (&config, &slow), (&config, &middle)];
         let all = seconds(&config, 4, known.into_iter()).unwrap();
-        assert!((all - 20.0 * 1.12 * (1.0 + supervised(&config) / optimisation(&config, 4))).abs() < 1e-6, "{all}");
+        assert!((all - 25.0 * 1.12).abs() < 1e-6, "{all}");
+        // Where the stages before came from the cache, they are taken to be as fast as the policy's.
+        let cached = [20.0].map(|policy| StageSeconds { policy, ..Default::default() });
+        let guessed = seconds(&config, 4, [(&config, &cached[0])].into_iter()).unwrap();
+        assert!((guessed - 20.0 * 1.12 * (1.0 + supervised(&config) / optimisation(&config, 4))).abs() < 1e-6, "{guessed}");
+        // A model of another size is not asked while there is one of this size.
+        let tiny = presets::find("smoke").unwrap().config;
+        let other = took(0.6);
+        let same = seconds(&config, 4, known.into_iter().chain([(&tiny, &other), (&tiny, &other), (&tiny, &other)])).unwrap();
+        assert!((same - all).abs() < 1e-6, "{same}");
         let mut longer = config.clone();
         longer.policy.iterations *= 2;
         longer.policy.passes = None;

@@ -120,6 +120,7 @@ pub fn Compare() -> impl IntoView {
         >
             <Results entries=entries/>
             <Curves entries=entries together=together/>
+            <Settings entries=entries/>
         </Show>
     }
 }
@@ -154,8 +155,7 @@ fn of_all<T: PartialEq + Send + Sync + 'static>(
 fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
     let verdict = of_all(entries, said);
     let rows = of_all(entries, figures);
-    let names = of_all(entries, |runs| runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect::<Vec<_>>());
-    let settings = of_all(entries, differing);
+    let names = of_all(entries, titles);
     let apart = of_all(entries, difference);
     view! {
         <section class="section" aria-labelledby="better-title">
@@ -167,7 +167,7 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
         </section>
         <section class="section" aria-labelledby="apart-title">
             <h2 id="apart-title">"Second less first: asked × achieved"</h2>
-            <p class="muted">"Where the second run gives a class more often than the first, in points of a hundred. A better policy gains on the diagonal."</p>
+            <p class="muted">"Where the second run gives a class more often than the first, and where less: shares, second less first. A better policy gains on the diagonal."</p>
             <div class="grid two">
                 {move || {
                     apart.get().into_iter().map(|(name, classes, values)| view! {
@@ -176,6 +176,14 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
                 }}
             </div>
         </section>
+    }
+}
+
+#[component]
+fn Settings(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
+    let settings = of_all(entries, differing);
+    let names = of_all(entries, titles);
+    view! {
         <section class="section" aria-labelledby="settings-title">
             <h2 id="settings-title">"Settings that differ"</h2>
             <div class="card scroll" tabindex="0" role="region" aria-label="Settings that differ">
@@ -190,6 +198,10 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
             </div>
         </section>
     }
+}
+
+fn titles(runs: &[&RunState]) -> Vec<String> {
+    runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect()
 }
 
 /// A row for every figure, a column for every run; the best of a row is bold.

@@ -2,6 +2,7 @@
 
 use crate::api::{self, Failure};
 use crate::pages::carry::OpenRun;
+use crate::pages::home::filter::{Filter, HELP};
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::source::at;
@@ -13,6 +14,9 @@ use std::time::Duration;
 /// Time between two looks at the list.
 const REFRESH: Duration = Duration::from_secs(4);
 
+/// Runs on the page at most.
+const MOST_SHOWN: usize = 200;
+
 /// Nothing before the first answer.
 type Known = Option<Result<Vec<RunInfo>, Failure>>;
 
@@ -21,12 +25,28 @@ type Known = Option<Result<Vec<RunInfo>, Failure>>;
 pub fn Runs() -> impl IntoView {
     let known = RwSignal::new(None);
     let ticked = RwSignal::new(Vec::<String>::new());
+    let wanted = RwSignal::new(String::new());
     load(known);
     every(REFRESH, move || load(known));
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
-            {move || known.with(|k| list(k, known, ticked))}
+            <div class="field filter" class:gone=move || known.with(|k| !matches!(k, Some(Ok(runs)) if runs.len() > 1))>
+                <label for="filter">"Filter"</label>
+                <input
+                    id="filter"
+                    type="text"
+                    placeholder="method:moslim hit>0.6"
+                    title=HELP
+                    prop:value=move || wanted.get()
+                    on:input=move |ev| wanted.set(event_target_value(&ev))
+                />
+                <p class="problem" role="status">{move || wanted.with(|text| Filter::parse(text).err())}</p>
+            </div>
+            {move || {
+                let filter = wanted.with(|text| Filter::parse(text).unwrap_or_default());
+                known.with(|k| list(k, &filter, known, ticked))
+            }}
             <p class="actions" class:gone=move || ticked.with(Vec::is_empty)>
                 <a
                     id="compare"
@@ -56,7 +76,7 @@ fn load(known: RwSignal<Known>) {
     });
 }
 
-fn list(state: &Known, known: RwSignal<Known>, ticked: RwSignal<Vec<String>>) -> AnyView {
+fn list(state: &Known, filter: &Filter, known: RwSignal<Known>, ticked: RwSignal<Vec<String>>) -> AnyView {
     match state {
         None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
         Some(Err(failure)) => view! {
@@ -71,8 +91,13 @@ fn list(state: &Known, known: RwSignal<Known>, ticked: RwSignal<Vec<String>>) ->
         }
         .into_any(),
         Some(Ok(runs)) => {
-            let rows = runs.iter().map(|run| row(run, ticked)).collect_view();
-            view! { <ul class="runs">{rows}</ul> }.into_any()
+            let taken: Vec<&RunInfo> = runs.iter().filter(|run| filter.takes(run)).collect();
+            if taken.is_empty() {
+                return view! { <p class="card empty" role="status">"No run is like that."</p> }.into_any();
+            }
+            let more = (taken.len() > MOST_SHOWN).then(|| format!("The newest {MOST_SHOWN} of {}; a filter finds the others.", taken.len()));
+            let rows = taken.into_iter().take(MOST_SHOWN).map(|run| row(run, ticked)).collect_view();
+            view! { <ul class="runs">{rows}</ul><p class="hint">{more}</p> }.into_any()
         }
     }
 }

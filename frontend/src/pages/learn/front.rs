@@ -75,11 +75,11 @@ pub fn FrontStage() -> impl IntoView {
     view! {
         <div class="card stage-card" id="front-stage">
             <svg class="front-picture" viewBox="0 0 310 260" role="img" aria-label="Answers by help and shortness, with the Pareto front">
-                <path class="ground" d="M30 20V230H290"></path>
+                <path class="ground" d="M30 26V230H290"></path>
                 <path class="front-line" d=path></path>
                 {dots}
                 <text x="160" y="252">"helps more →"</text>
-                <text x="8" y="20">"↑ shorter"</text>
+                <text x="8" y="16">"↑ shorter"</text>
             </svg>
             <label class="wish-row">
                 <span>"Weight of help"</span>

@@ -26,9 +26,9 @@ const PLAIN: Settings = Settings {
 const FAILURES: [Failure; 4] = [
     Failure {
         name: "The flatterer",
-        settings: Settings { flawed: true, beta: 0.0, learning_rate: 0.8, ..PLAIN },
+        settings: Settings { flawed: true, beta: 0.0, samples: 8, learning_rate: 0.8, ..PLAIN },
         look: "The reward rises. What about the classes met, which the rules count?",
-        told: "Reward hacking: the reward model takes \"Many people love bread!\" for help. The policy finds that, and is paid for it.",
+        told: "Reward hacking: the reward model takes \"Many people love bread!\" for full help, and finds real help only so-so. The policy finds that out, and is paid for it.",
     },
     Failure {
         name: "The broken record",
