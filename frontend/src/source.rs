@@ -45,11 +45,14 @@ pub struct Ears {
     pub closed: Box<dyn Fn()>,
 }
 
+/// How such an answer ended: its status, and what is said of one that is not 200.
+pub type Ended = Result<(u16, String), Failure>;
+
 /// How an answer that comes line by line is heard.
 pub struct Pouring {
     pub line: Box<dyn Fn(String)>,
-    /// Nothing more will come: the status, and what is said of one that is not 200.
-    pub ended: Box<dyn Fn(Result<(u16, String), Failure>)>,
+    /// Nothing more will come.
+    pub ended: Box<dyn Fn(Ended)>,
 }
 
 /// A live connection; it is closed when this is dropped.

@@ -85,10 +85,7 @@ pub fn draw<DB: DrawingBackend>(
                     Some((dash, gap)) if !bold => {
                         let (dash, gap) = (palette.px(dash), palette.px(gap));
                         chart.draw_series(std::iter::once(plotters::element::DashedPathElement::new(
-                            averaged.into_iter(),
-                            dash,
-                            gap,
-                            style,
+                            averaged, dash, gap, style,
                         )))?;
                     }
                     _ => {
@@ -229,6 +226,37 @@ mod tests {
         drawn(&plot(vec![(1.0, 2.0)]));
         drawn(&plot(vec![(1.0, f64::NAN), (2.0, 3.0), (3.0, f64::INFINITY)]));
         drawn(&plot(vec![(1.0, 0.0), (2.0, 0.0)]));
+    }
+
+    #[test]
+    fn a_view_says_what_is_drawn_and_where_it_is() {
+        let two = |view: View| {
+            let mut both = plot((0..100).map(|i| (f64::from(i), f64::from(i + 1))).collect());
+            both.series.push(Series {
+                ink: Ink::Objective(1),
+                points: vec![(0.0, 500.0), (99.0, 1000.0)],
+                ..both.series[0].clone()
+            });
+            let mut recorder = Recorder::default();
+            let area = (&mut recorder).into_drawing_area();
+            let geometry = draw(&area, &both, &view, &palette()).ok().flatten();
+            drop(area);
+            (geometry, recorder.points)
+        };
+        let (all, points) = two(View::default());
+        let all = all.expect("something is drawn");
+        assert_eq!(all.x, (0.0, 99.0));
+        assert!(all.left > 0.0 && all.right > all.left && all.y.0 < 0.0 && all.y.1 > 1000.0, "{all:?}");
+        // A window is what is seen; a series that is hidden does not stretch the axis.
+        let (some, fewer) = two(View { window: Some((10.0, 20.0)), hidden: vec![1], ..View::default() });
+        assert!(some.is_some_and(|g| g.x == (10.0, 20.0) && g.y.1 < 30.0), "{some:?}");
+        assert!(fewer < points, "{fewer} of {points} points");
+        // The logarithm of what is positive alone; zero has none.
+        let (log, _) = two(View { log: true, ..View::default() });
+        assert!(log.is_some_and(|g| g.y.0 > -0.5 && g.y.1 < 3.5), "{log:?}");
+        assert_eq!(two(View { hidden: vec![0, 1], ..View::default() }).0, None);
+        // The average is drawn over the points themselves.
+        assert!(two(View { smoothing: 0.9, ..View::default() }).1 > points);
     }
 
     #[test]

@@ -32,11 +32,6 @@ impl LinePlot {
     pub fn x_title(&self) -> &'static str {
         if self.over == Over::Kl { "KL, nats per answer" } else { "step" }
     }
-
-    /// A value of y as people read it.
-    pub fn said(&self, value: f64) -> String {
-        if self.percent { format!("{:.0} %", value * 100.0) } else { crate::line::short(value, 3) }
-    }
 }
 
 /// What a line chart has on its x axis.

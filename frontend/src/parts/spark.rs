@@ -50,7 +50,7 @@ pub fn Spark(title: &'static str, unit: &'static str, points: Memo<Vec<(f64, f64
 /// Smallest and largest x and y; zero is in sight.
 fn range(points: &[(f64, f64)]) -> Option<(f64, f64, f64, f64)> {
     let finite = || points.iter().filter(|p| p.1.is_finite());
-    let (first, last) = (finite().next()?, finite().last()?);
+    let (first, last) = (finite().next()?, finite().next_back()?);
     let low = finite().map(|p| p.1).fold(0.0, f64::min);
     let high = finite().map(|p| p.1).fold(0.0, f64::max);
     Some((first.0, last.0, low, if high > low { high } else { low + 1.0 }))

@@ -2,7 +2,6 @@
 
 use crate::state::progress::Phase;
 use crate::state::run::RunState;
-use crate::state::verdict::matrix_of;
 use moslim_shared::config::{KlPlacement, PolicyOptimizer};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::method::Method;
@@ -78,6 +77,24 @@ impl RunState {
     pub fn kl_coefficient(&self, step: usize) -> Option<f64> {
         self.policy().iter().rev().find(|p| p.step == step).map(|p| p.kl_coefficient)
     }
+}
+
+/// Asked x achieved over some steps, each row a share.
+pub(super) fn matrix_of(steps: &[PolicyStep], objective: usize) -> Option<Vec<Vec<f64>>> {
+    let mut sum: Vec<Vec<f64>> = steps.last()?.matrix.get(objective)?.clone();
+    for step in &steps[..steps.len() - 1] {
+        let Some(matrix) = step.matrix.get(objective) else { continue };
+        for (row, add) in sum.iter_mut().zip(matrix) {
+            row.iter_mut().zip(add).for_each(|(a, b)| *a += b);
+        }
+    }
+    for row in &mut sum {
+        let total: f64 = row.iter().sum();
+        if total > 0.0 {
+            row.iter_mut().for_each(|x| *x /= total);
+        }
+    }
+    Some(sum)
 }
 
 /// Whether a method optimises policies by sampling.

@@ -1,7 +1,7 @@
 //! What a run has come to, in words; and what looks wrong with it.
 
 use super::progress::Phase;
-use super::reading::MATRIX_WINDOW;
+use super::reading::{MATRIX_WINDOW, matrix_of};
 use super::run::RunState;
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::objective::Objective;
@@ -19,8 +19,8 @@ const ALIKE: f64 = 0.5;
 impl RunState {
     /// The stage that is at work, or the last that was.
     pub fn active(&self) -> Stage {
-        let begun = self.stage_list().into_iter().filter(|s| self.stages[*s as usize].phase != Phase::Waiting);
-        begun.last().unwrap_or(Stage::Sft)
+        let mut begun = self.stage_list().into_iter().filter(|s| self.stages[*s as usize].phase != Phase::Waiting);
+        begun.next_back().unwrap_or(Stage::Sft)
     }
 
     /// Asked x achieved on the answers of the ten steps up to `step`, each row a share; rows with no answer are all zero.
@@ -194,24 +194,6 @@ impl RunState {
 /// 0 of nothing.
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Asked x achieved over some steps, each row a share.
-pub(super) fn matrix_of(steps: &[PolicyStep], objective: usize) -> Option<Vec<Vec<f64>>> {
-    let mut sum: Vec<Vec<f64>> = steps.last()?.matrix.get(objective)?.clone();
-    for step in &steps[..steps.len() - 1] {
-        let Some(matrix) = step.matrix.get(objective) else { continue };
-        for (row, add) in sum.iter_mut().zip(matrix) {
-            row.iter_mut().zip(add).for_each(|(a, b)| *a += b);
-        }
-    }
-    for row in &mut sum {
-        let total: f64 = row.iter().sum();
-        if total > 0.0 {
-            row.iter_mut().for_each(|x| *x /= total);
-        }
-    }
-    Some(sum)
 }
 
 /// Mean of a matrix's diagonal over the rows that have answers.

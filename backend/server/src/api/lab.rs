@@ -56,7 +56,7 @@ async fn task(app: State<Shared>) -> Result<Json<TaskInfo>, Error> {
 async fn task_of(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<Json<TaskInfo>, Error> {
     let task = &proposal.config.task;
     app.data.objectives(task).map_err(|p| Error::invalid(vec![p]))?;
-    Ok(Json(Task::info(task, &|path| app.data.read(path)).map_err(anyhow::Error::from)?))
+    Ok(Json(Task::info(task, &|path| app.data.read(path))?))
 }
 
 #[derive(Serialize)]

@@ -1,65 +1,14 @@
 //! Votes between two columns whose names are hidden, kept in this browser until they are saved as a file that can be imported.
 
-use super::{Bench, Lane};
+use super::Bench;
+use super::blind::Blind;
+use super::lanes::Lane;
 use crate::parts::save::save_text;
 use leptos::prelude::*;
 use moslim_shared::vote::{MAPPING, Side, Vote};
 
 /// Where votes are kept in this browser.
 const KEPT: &str = "moslim-lab-votes";
-
-/// Whether names are hidden.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blind {
-    Off,
-    /// Hidden; `swapped`: the second column is shown first.
-    Hidden {
-        swapped: bool,
-    },
-    /// Shown again, after a vote.
-    Told {
-        swapped: bool,
-    },
-}
-
-impl Blind {
-    /// Whether votes are being given.
-    pub fn is_on(&self) -> bool {
-        *self != Self::Off
-    }
-
-    /// Whether nobody may see whose answer is whose.
-    pub fn hides(&self) -> bool {
-        matches!(self, Self::Hidden { .. })
-    }
-
-    /// Mixes the columns anew for the next question.
-    pub fn shuffle(&mut self) {
-        if self.is_on() {
-            *self = Self::Hidden { swapped: js_sys::Math::random() < 0.5 };
-        }
-    }
-
-    fn swapped(&self) -> bool {
-        matches!(self, Self::Hidden { swapped: true } | Self::Told { swapped: true })
-    }
-
-    /// The columns in the order in which they are shown.
-    pub fn order(&self, mut lanes: Vec<Lane>) -> Vec<Lane> {
-        if self.is_on() {
-            lanes.truncate(2);
-        }
-        if self.swapped() {
-            lanes.reverse();
-        }
-        lanes
-    }
-
-    /// What a column is called while its name is hidden.
-    pub fn letter(&self, shown: &[Lane], key: usize) -> &'static str {
-        if shown.first().is_some_and(|lane| lane.key == key) { "Answer A" } else { "Answer B" }
-    }
-}
 
 fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()

@@ -1,0 +1,183 @@
+//! The columns: who answers in each, and what is heard of it.
+
+use super::answer::{Heard, shown};
+use super::blind::Blind;
+use super::column::{Column, HOW};
+use super::{Bench, MOST_COLUMNS};
+use crate::api;
+use crate::parts::format;
+use crate::source::Link;
+use leptos::prelude::*;
+use moslim_shared::inference::GenerateRequest;
+use std::collections::HashMap;
+
+/// A column and what is heard in it.
+#[derive(Clone, Copy)]
+pub struct Lane {
+    pub key: usize,
+    pub column: RwSignal<Column>,
+    pub heard: RwSignal<Heard>,
+    pub busy: RwSignal<bool>,
+    link: StoredValue<Option<Box<dyn Link>>, LocalStorage>,
+}
+
+impl Lane {
+    pub fn new(key: usize, column: Column) -> Self {
+        let (heard, busy) = (RwSignal::new(Heard::default()), RwSignal::new(false));
+        Self { key, column: RwSignal::new(column), heard, busy, link: StoredValue::new_local(None) }
+    }
+
+    /// Asks; what was heard before is gone.
+    pub fn ask(self, request: GenerateRequest) {
+        self.heard.set(Heard::default());
+        self.busy.set(true);
+        let own = self.column.get_untracked();
+        let request = GenerateRequest { source: own.source, best_of: own.best_of, ..request };
+        let heard = move |event| {
+            let _ = self.heard.try_update(|h| h.hear(event, 0));
+        };
+        let ended = move |how: Result<(), api::Failure>| {
+            let _ = self.busy.try_set(false);
+            if let Err(failure) = how {
+                let _ = self.heard.try_update(|h| h.failed = Some(failure.message));
+            }
+        };
+        let link = api::generate(&own.run, &request, heard, ended);
+        self.link.set_value(Some(link));
+    }
+
+    /// Wants no more of its answer.
+    pub fn stop(self) {
+        self.link.set_value(None);
+        self.busy.set(false);
+    }
+}
+
+/// The columns.
+#[component]
+pub fn Lanes(bench: Bench) -> impl IntoView {
+    let order = move || {
+        let lanes = bench.lanes.get();
+        bench.blind.with(|blind| blind.order(lanes))
+    };
+    let full = Memo::new(move |_| bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
+    let names = Memo::new(move |_| {
+        let runs = bench.runs.get().unwrap_or_default();
+        runs.into_iter().map(|run| (run.id.clone(), run.title())).collect::<HashMap<_, _>>()
+    });
+    view! {
+        <section class="lanes" aria-label="Answers">
+            <For each=order key=|lane| lane.key let:lane>
+                <LaneView bench=bench lane=lane names=names/>
+            </For>
+            <button
+                type="button"
+                class="button quiet add-lane"
+                class:gone=move || full.get()
+                on:click=move |_| {
+                    let last = bench.lanes.with_untracked(|lanes| lanes.last().map(|lane| lane.column.get_untracked()));
+                    let newest = bench.runs.with_untracked(|runs| runs.as_ref()?.first().map(|run| Column::of(&run.id)));
+                    if let Some(column) = last.map(|c| c.with_how("policy-best")).or(newest) {
+                        bench.add(column);
+                    }
+                }
+            >
+                "Add a column"
+            </button>
+        </section>
+    }
+}
+
+#[component]
+fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> impl IntoView {
+    let own = format!("lane-{}", lane.key);
+    let blind = Memo::new(move |_| bench.blind.with(|blind| blind.hides()));
+    let letter = move || {
+        let shown = bench.blind.with(|blind| blind.order(bench.lanes.get()));
+        if shown.first().is_some_and(|first| first.key == lane.key) { "Answer A" } else { "Answer B" }
+    };
+    let select =
+        |id: String, label: &'static str, options: Vec<(String, String)>, chosen: Memo<String>, choose: Box<dyn Fn(String)>| {
+            let options = options
+                .into_iter()
+                .map(|(value, text)| {
+                    let own = value.clone();
+                    view! { <option value=value prop:selected=move || chosen.with(|c| *c == own)>{text}</option> }
+                })
+                .collect_view();
+            view! { <select id=id aria-label=label on:change=move |ev| choose(event_target_value(&ev))>{options}</select> }
+        };
+    let run = Memo::new(move |_| lane.column.with(|c| c.run.clone()));
+    let how = Memo::new(move |_| lane.column.with(|c| c.how().to_string()));
+    let runs = move || {
+        let mut all: Vec<(String, String)> =
+            names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})"))).collect();
+        all.sort_by(|a, b| b.0.cmp(&a.0));
+        if !all.iter().any(|(id, _)| run.with(|run| run == id)) {
+            all.push((run.get(), format!("{} (not here)", run.get())));
+        }
+        all
+    };
+    let (run_id, how_id) = (format!("{own}-run"), format!("{own}-how"));
+    view! {
+        <article class="card lane" id=own data-column=move || lane.column.with(Column::to_string) data-busy=move || lane.busy.get().to_string()>
+            <header class:gone=move || blind.get()>
+                {move || select(run_id.clone(), "Run", runs(), run, Box::new(move |run| lane.column.update(|c| c.run = run)))}
+                <div class="lane-how">
+                    {select(
+                        how_id,
+                        "Which model of it",
+                        HOW.iter().map(|(value, text)| (value.to_string(), text.to_string())).collect(),
+                        how,
+                        Box::new(move |how| lane.column.update(|c| *c = c.with_how(&how))),
+                    )}
+                    <button
+                        type="button"
+                        class="button quiet small"
+                        aria-label="Remove this column"
+                        disabled=move || bench.lanes.with(Vec::len) < 2
+                        on:click=move |_| {
+                            lane.stop();
+                            bench.lanes.update(|lanes| lanes.retain(|l| l.key != lane.key));
+                        }
+                    >
+                        "×"
+                    </button>
+                </div>
+            </header>
+            <h2 class="lane-letter" class:gone=move || !blind.get()>{letter}</h2>
+            {move || {
+                let (heard, busy) = (lane.heard.get(), lane.busy.get());
+                let asked_nothing = heard == Heard::default() && !busy;
+                if asked_nothing {
+                    return view! { <p class="empty">"Nothing asked yet."</p> }.into_any();
+                }
+                if blind.get() {
+                    return view! { <p class="answer">{heard.text}</p> }.into_any();
+                }
+                let prompt = heard.prompt.clone();
+                view! {
+                    {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
+                    <details class="read" class:gone=prompt.is_empty()>
+                        <summary>"The prompt as the model reads it"</summary>
+                        <pre>{prompt.clone()}</pre>
+                    </details>
+                }
+                .into_any()
+            }}
+            <p class="hint">{move || running(bench, lane)}</p>
+        </article>
+    }
+}
+
+/// That something else computes too.
+fn running(bench: Bench, lane: Lane) -> Option<String> {
+    let busy = bench.lanes.with(|lanes| lanes.iter().filter(|l| l.busy.get() && l.key < lane.key).count());
+    let waits = lane.busy.get() && lane.heard.with(|h| h.prompt.is_empty());
+    waits.then(|| match busy {
+        0 => "Loading the model…".to_string(),
+        n => {
+            format!("Waits for {}.", if n == 1 { "the column before".to_string() } else { format::count(n as u64) + " columns" })
+        }
+    })
+}
