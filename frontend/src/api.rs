@@ -3,7 +3,7 @@
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
 pub use crate::source::Failure;
-use crate::source::{Link, Pouring, source};
+use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
@@ -12,6 +12,7 @@ use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::cell::Cell;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
 
@@ -80,12 +81,21 @@ pub fn generate(
     heard: impl Fn(GenerateEvent) + 'static,
     ended: impl Fn(Answer<()>) + 'static,
 ) -> Box<dyn Link> {
+    let whole = Rc::new(Cell::new(false));
+    let last = whole.clone();
     let line = move |line: String| {
         let event = serde_json::from_str(&line);
-        heard(event.unwrap_or_else(|e| GenerateEvent::Failed { message: format!("An answer is not understood (\"{e}\").") }));
+        let failed = |e| GenerateEvent::Failed { message: format!("An answer is not understood (\"{e}\").") };
+        let event: GenerateEvent = event.unwrap_or_else(failed);
+        last.set(last.get() || event.is_last());
+        heard(event);
     };
-    let ended = move |how: Result<(u16, String), Failure>| {
-        ended(how.and_then(|(status, text)| if status == 200 { Ok(()) } else { Err(refused(status, &text)) }));
+    let ended = move |how: Ended| {
+        ended(how.and_then(|(status, text)| match status {
+            200 if whole.get() => Ok(()),
+            200 => Err(Failure::new("The answer was cut off: the server has stopped.")),
+            _ => Err(refused(status, &text)),
+        }));
     };
     let body = serde_json::to_string(request).unwrap_or_default();
     source().pour(format!("/api/v1/runs/{run}/generate"), body, Rc::new(Pouring { line: Box::new(line), ended: Box::new(ended) }))

@@ -119,6 +119,15 @@ async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> R
         assert_eq!(problem["field"], field, "{request}: {}", answer.body);
         assert!(problem["message"].as_str().unwrap_or_default().contains(said), "{request}: {}", answer.body);
     }
+    // As many tokens as the policy's context has room for leave none for the end that is scored: a refusal, and no crash.
+    let full = |new: usize| json!({ "prompt": QUESTION, "source": "start", "max_new_tokens": new, "n": 64 });
+    let refused = lab.post(&path, &full(1024)).await.body;
+    let said = refused["problems"][0]["message"].as_str().context("a refusal")?.to_string();
+    let numbers: Vec<usize> = said.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    let (own, context) = (numbers[0], numbers[2]);
+    let most = lab.post(&path, &full(context - own)).await;
+    assert_eq!((most.status, &most.body["problems"][0]["field"]), (422, &json!("prompt")), "{}", most.body);
+    assert_eq!(answers(&generate(&lab, &run, full(context - own - 1)).await).len(), 64);
     let unknown = lab.post("/api/v1/runs/a-1/generate", &json!({ "prompt": "a" })).await;
     assert_eq!(unknown.status, 404, "{}", unknown.body);
     let stranger = lab.send(lab.request(Method::POST, &path).json(&json!({ "prompt": "a" }))).await;
@@ -192,9 +201,13 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     // A blind vote, and whose the answers were.
     browser.click("#blind").await?;
     browser.wait("!document.querySelector('.lane .bars')").await?;
+    // What was seen with its name is gone: nobody votes on it.
+    browser.wait("document.querySelector('#vote-a').disabled === true").await?;
     browser.js("scrollTo({ top: 0, behavior: 'instant' })").await?;
     browser.click("#ask").await?;
     browser.wait("document.querySelector('#vote-a').disabled === false").await?;
+    // What is typed after the answers came was not what they answer.
+    browser.fill("#question", "Something else?").await?;
     browser.click("#vote-a").await?;
     browser.wait("document.querySelector('.votes [role=status]').textContent.includes('A was')").await?;
     let vote = browser.js("JSON.parse(localStorage.getItem('moslim-lab-votes'))[0]").await?;

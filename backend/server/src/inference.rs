@@ -247,8 +247,13 @@ impl Inference {
 }
 
 async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<Told> {
-    let line = lines.next_line().await.ok().flatten()?;
-    serde_json::from_str(&line).ok()
+    loop {
+        let line = lines.next_line().await.ok().flatten()?;
+        match serde_json::from_str(&line) {
+            Ok(told) => return Some(told),
+            Err(error) => tracing::warn!("a process that answers said what is not understood ({error}): {line:.200}"),
+        }
+    }
 }
 
 impl Worker {

@@ -7,7 +7,7 @@ use moslim_shared::inference::{GenerateRequest, ScoreRequest};
 use std::collections::VecDeque;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
-use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+use web_sys::{Event, MessageEvent, Worker, WorkerOptions, WorkerType};
 
 /// Requests that wait at most.
 const MOST_WAITING: usize = 8;
@@ -33,7 +33,7 @@ struct Assistant {
     /// The run that it has.
     run: Option<String>,
     _heard: Closure<dyn FnMut(MessageEvent)>,
-    _broken: Closure<dyn FnMut(ErrorEvent)>,
+    _broken: Closure<dyn FnMut(Event)>,
 }
 
 pub struct Asking {
@@ -52,13 +52,13 @@ impl Asking {
     /// Adds a request.
     ///
     /// # Errors
-    /// When too many wait, or the worker cannot be started; for people.
-    pub fn add(&mut self, request: Request, files: &dyn Files) -> Result<(), String> {
+    /// When too many wait; for people.
+    pub fn add(&mut self, request: Request) -> Result<(), String> {
         if self.waiting.len() >= MOST_WAITING {
             return Err(format!("{MOST_WAITING} requests wait already; try again in a moment"));
         }
         self.waiting.push_back(request);
-        self.go_on(files)
+        Ok(())
     }
 
     /// It can hear now.
@@ -89,11 +89,24 @@ impl Asking {
         if self.current.is_some_and(|(current, _)| current == number) {
             self.end();
         }
+        // One that never came to hear anything is not waited for by who comes next.
+        if self.waiting.is_empty() && self.assistant.as_ref().is_some_and(|a| !a.ready) {
+            self.end();
+        }
         self.go_on(files)
     }
 
+    /// Ends the assistant, which cannot go on. Returns whom that has to be told: the request that it was at, or, where it was at none, all
+    /// that wait for it; what waits behind the one is asked of another assistant.
+    pub fn broken(&mut self) -> Vec<u64> {
+        match self.end() {
+            Some(number) => vec![number],
+            None => self.waiting.drain(..).map(|request| request.number).collect(),
+        }
+    }
+
     /// Ends the assistant; a later request starts another. Returns the request that it was at.
-    pub fn end(&mut self) -> Option<u64> {
+    fn end(&mut self) -> Option<u64> {
         if let Some(assistant) = self.assistant.take() {
             assistant.worker.set_onmessage(None);
             assistant.worker.set_onerror(None);
@@ -109,7 +122,11 @@ impl Asking {
         }
     }
 
-    fn go_on(&mut self, files: &dyn Files) -> Result<(), String> {
+    /// Asks what waits, if it can be asked now.
+    ///
+    /// # Errors
+    /// When the worker cannot be started, or does not take what it is told; for people.
+    pub fn go_on(&mut self, files: &dyn Files) -> Result<(), String> {
         if self.current.is_some() || self.waiting.is_empty() {
             return Ok(());
         }
@@ -153,11 +170,13 @@ impl Asking {
         let worker = Worker::new_with_options(&scope().location().href(), &options).map_err(failed)?;
         let hearing = self.hearing;
         let heard = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
-            if let Ok((said, _)) = unpack::<Said>(&event) {
-                hearing(Ok(said));
-            }
+            hearing(unpack::<Said>(&event).map(|(said, _)| said));
         });
-        let broken = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| hearing(Err(event.message())));
+        let broken = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
+            // A script that cannot be loaded says nothing.
+            let why = js_sys::Reflect::get(&event, &"message".into()).ok().and_then(|m| m.as_string());
+            hearing(Err(why.unwrap_or_else(|| "it could not be loaded".into())));
+        });
         worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));
         worker.set_onerror(Some(broken.as_ref().unchecked_ref()));
         Ok(Assistant { worker, ready: false, run: None, _heard: heard, _broken: broken })

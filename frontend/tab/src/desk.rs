@@ -230,7 +230,10 @@ impl Desk {
             return Err(Refused(422, ApiError { error: "the request is not valid".into(), problems }));
         }
         let request = Request { number, run: run.into(), what };
-        self.asking.add(request, self.files.as_ref()).map_err(|message| Refused::new(429, message))
+        self.asking.add(request).map_err(|message| Refused::new(429, message))?;
+        let went_on = self.asking.go_on(self.files.as_ref());
+        self.broken(went_on);
+        Ok(())
     }
 
     /// What the assistant says, or why it has ended.
@@ -270,14 +273,16 @@ impl Desk {
         self.broken(went_on);
     }
 
-    /// Where the assistant cannot go on, the request that it was at is answered with that.
+    /// Where the assistant cannot go on, who waits for it is told, and what waits behind is asked of another.
     fn broken(&mut self, went_on: Result<(), String>) {
         let Err(message) = went_on else { return };
-        if let Some(number) = self.asking.end() {
+        for number in self.asking.broken() {
             let error =
                 ApiError { error: format!("the worker that answers has ended ({message}); ask again"), problems: Vec::new() };
             tell(&Told::Answer { number, status: 409, text: serde_json::to_string(&error).unwrap_or_default() });
         }
+        let went_on = self.asking.go_on(self.files.as_ref());
+        self.broken(went_on);
     }
 
     fn find(&self, run: &str) -> Result<&RunInfo, Refused> {
@@ -440,6 +445,7 @@ impl Desk {
         trainer.worker.set_onerror(None);
         trainer.worker.terminate();
         let run = trainer.run;
+        self.asking.forget(&run);
         if let Some((outcome, message)) = how {
             let ended = EventBody::Ended { outcome, message };
             let path = format!("runs/{run}/{}", journal::FILE);

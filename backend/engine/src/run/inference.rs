@@ -119,7 +119,9 @@ impl Scorer {
         self.inner.distributions(&groups)
     }
 
-    fn scored(&self, distributions: Vec<Vec<f64>>, preference: Option<&Preference>, gold: Option<Vec<usize>>) -> Scored {
+    /// A reward model that has diverged says nothing, which JSON cannot say of a number: its probabilities are 0 then.
+    fn scored(&self, mut distributions: Vec<Vec<f64>>, preference: Option<&Preference>, gold: Option<Vec<usize>>) -> Scored {
+        distributions.iter_mut().flatten().filter(|p| !p.is_finite()).for_each(|p| *p = 0.0);
         let reward = preference.map(|p| self.inner.reward(&distributions, p));
         Scored { distributions, reward, gold }
     }
@@ -260,6 +262,11 @@ impl Generator {
             "prompt: its {} tokens and {new} new ones do not fit into the policy's context of {room}",
             tokens.len()
         );
+        // The answer is scored after its question without tags; one that was cut off gets an end.
+        let scored = self.tokenizer.untagged_prompt(&question).len() + new + 1;
+        if let Some(most) = self.scorer.as_ref().map(|s| s.context).filter(|most| scored > *most) {
+            bail!("prompt: with {new} new tokens and an end it would be {scored}; the reward model reads at most {most}");
+        }
         // What a method is made of is not taken twice.
         let best_of = match (&self.route, request.source) {
             (Route::BestOf(n), Source::Policy) => request.best_of.max(*n),

@@ -80,6 +80,9 @@ pub fn said(runs: &[&RunState]) -> String {
         names = ["The first".into(), "The second".into()];
     }
     let (ma, mb) = (a.mean_hit_rate(), b.mean_hit_rate());
+    if ma == mb {
+        return format!("On the whole they obey alike: {}.", format::percent(ma));
+    }
     let (winner, high, low) = if mb > ma { (1, mb, ma) } else { (0, ma, mb) };
     let whole =
         format!("{} obeys better on the whole: {} against {}.", names[winner], format::percent(high), format::percent(low));

@@ -13,6 +13,8 @@ use moslim_shared::preference::Preference;
 /// What is known of one answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Heard {
+    /// The question as it was asked.
+    pub question: String,
     /// What the model read.
     pub prompt: String,
     /// What it was asked for.

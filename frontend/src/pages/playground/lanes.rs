@@ -29,7 +29,7 @@ impl Lane {
 
     /// Asks; what was heard before is gone.
     pub fn ask(self, request: GenerateRequest) {
-        self.heard.set(Heard::default());
+        self.heard.set(Heard { question: request.prompt.clone(), ..Heard::default() });
         self.busy.set(true);
         let own = self.column.get_untracked();
         let request = GenerateRequest { source: own.source, best_of: own.best_of, ..request };
@@ -46,10 +46,16 @@ impl Lane {
         self.link.set_value(Some(link));
     }
 
+    /// Forgets what was heard.
+    pub fn clear(self) {
+        self.stop();
+        self.heard.set(Heard::default());
+    }
+
     /// Wants no more of its answer.
     pub fn stop(self) {
-        self.link.set_value(None);
-        self.busy.set(false);
+        let _ = self.link.try_set_value(None);
+        let _ = self.busy.try_set(false);
     }
 }
 
@@ -153,7 +159,8 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                     return view! { <p class="empty">"Nothing asked yet."</p> }.into_any();
                 }
                 if blind.get() {
-                    return view! { <p class="answer">{heard.text}</p> }.into_any();
+                    let failed = heard.failed.map(|message| view! { <p class="problem" role="alert">{message}</p> });
+                    return view! { <p class="answer">{heard.text}</p>{failed} }.into_any();
                 }
                 let prompt = heard.prompt.clone();
                 view! {
@@ -165,7 +172,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                 }
                 .into_any()
             }}
-            <p class="hint">{move || running(bench, lane)}</p>
+            <p class="hint">{move || (!blind.get()).then(|| running(bench, lane))}</p>
         </article>
     }
 }

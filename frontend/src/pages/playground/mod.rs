@@ -146,15 +146,22 @@ pub fn Playground() -> impl IntoView {
     }
     of("in").split(',').filter_map(|text| text.parse().ok()).take(MOST_COLUMNS).for_each(|column| bench.add(column));
     let asked = StoredValue::new(of("ask"));
+    let owner = Owner::current();
+    on_cleanup(move || {
+        let _ = bench.lanes.try_with_untracked(|lanes| lanes.iter().for_each(|lane| lane.stop()));
+    });
     spawn_local(async move {
         match api::runs().await {
             Ok(runs) => {
                 let able: Vec<RunInfo> = runs.into_iter().filter(|run| run.status == RunStatus::Finished).collect();
-                if bench.lanes.with_untracked(Vec::is_empty)
-                    && let Some(newest) = able.first()
+                // The page may have been left meanwhile.
+                if bench.lanes.try_with_untracked(Vec::is_empty) == Some(true)
+                    && let (Some(newest), Some(owner)) = (able.first(), &owner)
                 {
-                    bench.add(Column::of(&newest.id));
-                    bench.add(Column::start_of(&newest.id));
+                    owner.with(|| {
+                        bench.add(Column::of(&newest.id));
+                        bench.add(Column::start_of(&newest.id));
+                    });
                 }
                 let _ = bench.runs.try_set(Some(able));
             }
@@ -172,7 +179,12 @@ pub fn Playground() -> impl IntoView {
     Effect::new(move |_| {
         let Some(config) = first.get() else { return };
         spawn_local(async move {
-            match api::task(&config).await {
+            let answer = api::task(&config).await;
+            // Another run may have been chosen meanwhile, or the page left.
+            if first.try_get_untracked() != Some(Some(config.clone())) {
+                return;
+            }
+            match answer {
                 Ok(task) => {
                     let objectives = task.objectives.clone();
                     let known = bench.objectives.try_with_untracked(|own| *own == objectives).unwrap_or(true);

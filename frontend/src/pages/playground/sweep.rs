@@ -10,6 +10,7 @@ use leptos::prelude::*;
 use moslim_charts::{INKS, ramp};
 use moslim_shared::inference::GenerateRequest;
 use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use serde_json::json;
 
 /// Answers to every class.
@@ -19,6 +20,11 @@ const ANSWERS: usize = 6;
 #[derive(Clone, Default)]
 struct Grid {
     objective: usize,
+    /// What is swept, and all objectives, as they were when it began.
+    objectives: Vec<Objective>,
+    /// What is asked, but for the class.
+    request: GenerateRequest,
+    wish: Preference,
     who: String,
     /// `[class][answer]`.
     cells: Vec<Vec<Heard>>,
@@ -54,7 +60,15 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
         let column = lane.column.get_untracked();
         opened.set(None);
         let cells = vec![vec![Heard::default(); ANSWERS]; objective.class_count()];
-        grid.set(Some(Grid { objective: i, who: column.to_string(), cells, busy: true }));
+        grid.set(Some(Grid {
+            objective: i,
+            objectives: objectives.clone(),
+            request: bench.request(),
+            wish: bench.wish.get_untracked(),
+            who: column.to_string(),
+            cells,
+            busy: true,
+        }));
         go_on(bench, column, grid, link, 0);
     };
     view! {
@@ -96,11 +110,12 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
                     </button>
                 </div>
             </div>
-            {move || grid.with(|g| g.as_ref().map(|g| bench.objectives.with(|o| table(g, o, opened))))}
+            {move || grid.with(|g| g.as_ref().map(|g| table(g, opened)))}
             {move || {
                 let (class, n) = opened.get()?;
-                let heard = grid.with(|g| g.as_ref()?.cells.get(class)?.get(n).cloned())?;
-                Some(view! { <div class="opened" aria-live="polite">{bench.objectives.with(|o| shown(&heard, o, false))}</div> })
+                let grid = grid.get()?;
+                let heard = grid.cells.get(class)?.get(n)?;
+                Some(view! { <div class="opened" aria-live="polite">{shown(heard, &grid.objectives, false)}</div> })
             }}
             <div class="actions" class:gone=move || grid.with(|g| g.as_ref().is_none_or(|g| g.busy))>
                 <button type="button" class="button small" on:click=move |_| save(bench, grid)>"Save as JSON"</button>
@@ -126,13 +141,13 @@ fn go_on(
         });
         return;
     }
-    let objective = grid.with_untracked(|g| g.as_ref().map_or(0, |g| g.objective));
-    let mut wish = bench.wish.get_untracked();
-    if let Some(own) = wish.0.get_mut(objective) {
+    let Some(begun) = grid.get_untracked() else { return };
+    let mut wish = begun.wish;
+    if let Some(own) = wish.0.get_mut(begun.objective) {
         *own = Some(class);
     }
-    let target = bench.objectives.with_untracked(|o| wish.print(o));
-    let request = GenerateRequest { target, source: column.source, best_of: column.best_of, n: ANSWERS, ..bench.request() };
+    let target = wish.print(&begun.objectives);
+    let request = GenerateRequest { target, source: column.source, best_of: column.best_of, n: ANSWERS, ..begun.request };
     let heard = move |event: moslim_shared::inference::GenerateEvent| {
         let _ = grid.try_update(|g| {
             let row = g.as_mut().and_then(|g| g.cells.get_mut(class));
@@ -154,9 +169,9 @@ fn go_on(
     link.set_value(Some(api::generate(&run, &request, heard, ended)));
 }
 
-fn table(grid: &Grid, objectives: &[Objective], opened: RwSignal<Option<(usize, usize)>>) -> impl IntoView + use<> {
+fn table(grid: &Grid, opened: RwSignal<Option<(usize, usize)>>) -> impl IntoView + use<> {
     let i = grid.objective;
-    let objective = objectives.get(i).cloned();
+    let objective = grid.objectives.get(i).cloned();
     let (name, classes) = objective.map(|o| (o.name, o.classes)).unwrap_or_default();
     let rows = grid
         .cells
@@ -216,14 +231,12 @@ fn cell(
 /// Everything that the grid shows.
 fn save(bench: Bench, grid: RwSignal<Option<Grid>>) {
     let Some(grid) = grid.get_untracked() else { return };
-    let objective = bench.objectives.with_untracked(|o| o.get(grid.objective).cloned());
-    let Some(objective) = objective else { return };
+    let Some(objective) = grid.objectives.get(grid.objective) else { return };
     let rows: Vec<_> = grid
         .cells
         .iter()
         .enumerate()
         .flat_map(|(class, row)| {
-            let objective = &objective;
             row.iter().map(move |h| {
                 json!({
                     "asked": objective.classes[class], "got": h.class(grid.objective).map(|c| &objective.classes[c]),
@@ -233,7 +246,7 @@ fn save(bench: Bench, grid: RwSignal<Option<Grid>>) {
         })
         .collect();
     let document = json!({
-        "column": grid.who, "question": bench.question.get_untracked(), "objective": objective.id, "answers": rows,
+        "column": grid.who, "question": grid.request.prompt, "objective": objective.id, "answers": rows,
     });
     if save_text("sweep.json", &format!("{document:#}\n")).is_err() {
         bench.failed.set("This browser saves no files.".into());

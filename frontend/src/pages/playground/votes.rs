@@ -45,7 +45,7 @@ pub fn Votes(bench: Bench) -> impl IntoView {
         let target = bench.objectives.with_untracked(|o| a.heard.with_untracked(|h| h.preference.print(o)));
         let name = rater.get_untracked().trim().to_string();
         let vote = Vote {
-            prompt: bench.question.get_untracked(),
+            prompt: a.heard.with_untracked(|h| h.question.clone()),
             response_a: text(a),
             response_b: text(b),
             preferred,
@@ -87,6 +87,8 @@ pub fn Votes(bench: Bench) -> impl IntoView {
                             *blind = Blind::Off;
                         } else {
                             *blind = Blind::Hidden { swapped: js_sys::Math::random() < 0.5 };
+                            // What was seen with its name is not voted on.
+                            bench.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.clear()));
                         }
                     })
                 >

@@ -217,7 +217,8 @@ fn now(run: Run) -> impl IntoView {
         Stage::Evaluation if !s.policy().is_empty() => Stage::Policy,
         stage => stage,
     });
-    move || match stage.get() {
+    // Another stage's chart is another chart.
+    let chart = move |stage: Stage| match stage {
         Stage::RewardModel | Stage::HeldOutRewardModel => view! {
             <Chart
                 id="chart-now"
@@ -252,7 +253,8 @@ fn now(run: Run) -> impl IntoView {
             }
             .into_any()
         }
-    }
+    };
+    view! { <For each=move || [stage.get()] key=|stage| *stage as usize let:stage>{chart(stage)}</For> }
 }
 
 /// The newest answers, or those of the place that is looked at.

@@ -73,8 +73,11 @@ impl Shown {
         }
     }
 
-    /// Looks at the place of the data nearest to a CSS pixel.
+    /// Looks at the place of the data nearest to a CSS pixel. What is no step is looked at nowhere.
     fn look(self, pixel: f64) {
+        if !self.over_steps() {
+            return;
+        }
         let Some(geometry) = self.geometry.get_untracked() else { return };
         let x = geometry.x_at(pixel * ratio());
         let near = self.plot.with_untracked(|plot| nearest_place(plot, x));
@@ -83,6 +86,9 @@ impl Shown {
 
     /// Looks `by` places further on; from the last one where nothing is looked at yet.
     fn step(self, by: isize) {
+        if !self.over_steps() {
+            return;
+        }
         let all = self.plot.with_untracked(places);
         if all.is_empty() {
             return;
@@ -95,7 +101,10 @@ impl Shown {
 
     /// Shows a range `factor` times as wide around what is looked at.
     fn zoom(self, factor: f64, around: Option<f64>) {
-        let Some((all, geometry)) = self.plot.with_untracked(Plot::extent).zip(self.geometry.get_untracked()) else { return };
+        // A window between two rows shows nothing; from there only everything can be shown.
+        let Some((all, geometry)) = self.plot.with_untracked(Plot::extent).zip(self.geometry.get_untracked()) else {
+            return self.window.set(None);
+        };
         let middle = around.or(self.linked.at.get_untracked()).unwrap_or((geometry.x.0 + geometry.x.1) / 2.0);
         let middle = middle.clamp(geometry.x.0, geometry.x.1);
         self.window.set(View::zoomed(geometry.x, all, middle, factor));
@@ -196,6 +205,15 @@ pub fn Chart(
             }
         }
     });
+    // Places of lines that are hidden are those of today's lines.
+    let lines = Memo::new(move |_| plot.with(reading::names));
+    Effect::new(move |before: Option<Vec<String>>| {
+        let now = lines.get();
+        if before.is_some_and(|before| before != now) {
+            shown.hidden.set(Vec::new());
+        }
+        now
+    });
     let has_data = Memo::new(move |_| plot.with(|plot| !plot.is_empty()));
     let (heading, own) = (title.clone(), id.clone());
     let unit = Memo::new(move |_| plot.with(|plot| if let Plot::Lines(p) = plot { p.unit } else { "share of answers" }));
@@ -203,6 +221,10 @@ pub fn Chart(
     let offset = |ev: &PointerEvent| f64::from(ev.offset_x());
     let moved = move |ev: PointerEvent| {
         shown.look(offset(&ev));
+        // A button that was let go elsewhere was let go.
+        if ev.buttons() == 0 {
+            return shown.brush.set(None);
+        }
         shown.brush.update(|brush| {
             if let Some(brush) = brush {
                 brush.1 = offset(&ev)
