@@ -60,22 +60,22 @@ async fn wait_for_chart(browser: &Browser, id: &str) -> Result<()> {
     browser.wait(&drawn).await.map(|_| ())
 }
 
-/// At the width of a phone nothing may need scrolling sideways, in either colour scheme.
+/// At the width of a phone, or of a tablet, nothing may need scrolling sideways, in either colour scheme.
 async fn check_phone(browser: &Browser, pages: &[(String, &str)]) -> Result<()> {
     let mut backgrounds = Vec::new();
-    for scheme in ["dark", "light"] {
-        browser.screen(390, 844, scheme).await?;
+    for (scheme, wide) in [("dark", 768), ("light", 390), ("dark", 390)] {
+        browser.screen(wide, 844, scheme).await?;
         for (url, there) in pages {
             browser.goto(url).await?;
             browser.wait(there).await?;
             let sizes = "[innerWidth, document.documentElement.clientWidth, document.documentElement.scrollWidth]";
             let [screen, width, content]: [u64; 3] = serde_json::from_value(browser.js(sizes).await?)?;
-            assert_eq!(screen, 390);
+            assert_eq!(screen, u64::from(wide));
             assert!(content <= width, "{url}, {scheme}: {content} pixels of content on {width}");
         }
         backgrounds.push(browser.js("getComputedStyle(document.body).backgroundColor").await?);
     }
-    assert_ne!(backgrounds[0], backgrounds[1], "dark and light look the same");
+    assert!(backgrounds[0] != backgrounds[1] && backgrounds[1] != backgrounds[2], "dark and light look the same");
     Ok(())
 }
 
@@ -133,6 +133,9 @@ async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> 
     let pages = [
         (format!("{origin}/"), "document.querySelector('#runs a.run') !== null"),
         (format!("{origin}/configure"), "document.querySelector('#start-run')?.disabled === false"),
+        (format!("{origin}/learn"), "document.querySelectorAll('.station').length === 7"),
+        (format!("{origin}/playground"), "document.querySelectorAll('.lane').length === 2"),
+        (format!("{origin}/compare?runs={id}"), "document.querySelector('.chosen .chip') !== null"),
         (format!("{origin}/runs/{id}"), ALL_MATRICES),
     ];
     check_phone(&browser, &pages).await?;
