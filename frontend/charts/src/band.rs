@@ -1,6 +1,6 @@
 //! Stacked bands: how the mass of ordered classes moves over steps.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, geometry};
 use crate::line::short;
 use crate::palette::Palette;
 use crate::plot::BandPlot;
@@ -23,12 +23,12 @@ pub fn draw<DB: DrawingBackend>(
     if seen.is_empty() {
         return Ok(None);
     }
-    let plot = &BandPlot { rows: seen, ..plot.clone() };
+    let plot = &BandPlot { objective: plot.objective, classes: plot.classes.clone(), rows: seen };
     let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
     let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_x: &|v| short(*v, 0), format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
 
-    let (width, height) = chart.plotting_area().dim_in_pixel();
+    let (width, _) = chart.plotting_area().dim_in_pixel();
     let columns = columns(plot, ((f64::from(width) / palette.ratio) as usize).max(8), x1);
     let classes = plot.classes.len();
     // From the highest class down, each from the ground up: what is drawn later covers, so no seams show.
@@ -39,10 +39,7 @@ pub fn draw<DB: DrawingBackend>(
         let color = palette.class(plot.objective, class, classes);
         chart.draw_series(std::iter::once(Polygon::new(outline, color.filled())))?;
     }
-    let (left, top) = chart.plotting_area().get_base_pixel();
-    let (left, top) = (f64::from(left), f64::from(top));
-    let (right, bottom) = (left + f64::from(width), top + f64::from(height));
-    Ok(Some(Geometry { left, right, top, bottom, x: (x0, x1), y: (0.0, 1.0) }))
+    Ok(Some(geometry(&chart, (x0, x1), (0.0, 1.0))))
 }
 
 /// Cumulative shares at no more than `limit` steps; a lone step becomes a column up to `x1`.

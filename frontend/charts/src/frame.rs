@@ -1,11 +1,19 @@
 //! Axes, labels and margins that all charts share.
 
 use crate::palette::Palette;
+use crate::view::Geometry;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 pub type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Where the data of a chart are.
+pub fn geometry<DB: DrawingBackend>(chart: &Chart<DB>, x: (f64, f64), y: (f64, f64)) -> Geometry {
+    let ((left, top), (width, height)) = (chart.plotting_area().get_base_pixel(), chart.plotting_area().dim_in_pixel());
+    let (left, top) = (f64::from(left), f64::from(top));
+    Geometry { left, right: left + f64::from(width), top, bottom: top + f64::from(height), x, y }
+}
 
 /// A chart over steps or KL.
 pub struct Frame<'f> {

@@ -16,5 +16,5 @@ pub mod smooth;
 pub mod view;
 
 pub use palette::{INKS, Ink, Palette, ramp};
-pub use plot::{BandPlot, LinePlot, Over, Plot, Series};
+pub use plot::{BandPlot, LinePlot, Over, Plot, SHARE, Series};
 pub use view::{Geometry, View};

@@ -1,6 +1,6 @@
 //! Line charts over steps or KL.
 
-use crate::frame::{Chart, Frame};
+use crate::frame::{Chart, Frame, geometry};
 use crate::palette::{Ink, Palette};
 use crate::plot::{LinePlot, Over, Series};
 use crate::smooth::{smoothed, spacing};
@@ -96,10 +96,7 @@ pub fn draw<DB: DrawingBackend>(
             mark(&mut chart, end, series.ink, (palette.px(4.0), scale), color.filled())?;
         }
     }
-    let (left, top) = chart.plotting_area().get_base_pixel();
-    let (left, top) = (f64::from(left), f64::from(top));
-    let (right, bottom) = (left + f64::from(width), top + f64::from(height));
-    Ok(Some(Geometry { left, right, top, bottom, x: (x0, x1), y: (y0, y1) }))
+    Ok(Some(geometry(&chart, (x0, x1), (y0, y1))))
 }
 
 /// Draws a marker; `scale` is what one pixel to the right and one down are in data.

@@ -27,7 +27,16 @@ pub struct LinePlot {
     pub unit: &'static str,
 }
 
+/// Unit of lines that are shares, which fill the height.
+pub const SHARE: &str = "share";
+
 impl LinePlot {
+    /// Lines over steps, with zero in sight.
+    pub fn over_steps(series: Vec<Series>, unit: &'static str) -> Self {
+        let percent = unit == SHARE;
+        Self { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, unit, over: Over::Steps }
+    }
+
     /// Title of the x axis.
     pub fn x_title(&self) -> &'static str {
         if self.over == Over::Kl { "KL, nats per answer" } else { "step" }

@@ -13,26 +13,34 @@ use web_sys::{
     ResizeObserver,
 };
 
-/// Grows when the size of the element changes.
-pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
-    let (count, grow) = signal(0u64);
-    let kept = StoredValue::new_local(None::<(ResizeObserver, Closure<dyn FnMut()>)>);
+/// Watches the element from when it is there until the view is gone. `watch` begins, and returns what ends it.
+fn watched<T: FnOnce() + 'static>(canvas: NodeRef<html::Canvas>, watch: impl Fn(&HtmlCanvasElement) -> Option<T> + 'static) {
+    let kept = StoredValue::new_local(None::<T>);
     Effect::new(move |_| {
-        let Some(element) = canvas.get() else { return };
-        let changed = Closure::<dyn FnMut()>::new(move || {
-            let _ = grow.try_update(|n| *n += 1);
-        });
-        if let Ok(observer) = ResizeObserver::new(changed.as_ref().unchecked_ref()) {
-            observer.observe(&element);
-            kept.set_value(Some((observer, changed)));
+        if let Some(element) = canvas.get() {
+            kept.set_value(watch(&element));
         }
     });
     on_cleanup(move || {
-        let _ = kept.try_update_value(|k| {
-            if let Some((observer, _)) = k.take() {
-                observer.disconnect();
-            }
+        if let Some(end) = kept.try_update_value(Option::take).flatten() {
+            end();
+        }
+    });
+}
+
+/// Grows when the size of the element changes.
+pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
+    let (count, grow) = signal(0u64);
+    watched(canvas, move |element| {
+        let changed = Closure::<dyn FnMut()>::new(move || {
+            let _ = grow.try_update(|n| *n += 1);
         });
+        let observer = ResizeObserver::new(changed.as_ref().unchecked_ref()).ok()?;
+        observer.observe(element);
+        Some(move || {
+            observer.disconnect();
+            drop(changed);
+        })
     });
     count
 }
@@ -40,26 +48,19 @@ pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
 /// Whether the element is on the screen, or nearly.
 pub fn seen(canvas: NodeRef<html::Canvas>) -> ReadSignal<bool> {
     let (now, tell) = signal(false);
-    let kept = StoredValue::new_local(None::<(IntersectionObserver, Closure<dyn FnMut(Array)>)>);
-    Effect::new(move |_| {
-        let Some(element) = canvas.get() else { return };
+    watched(canvas, move |element| {
         let changed = Closure::<dyn FnMut(Array)>::new(move |entries: Array| {
             let last = entries.iter().last().map(JsCast::unchecked_into::<IntersectionObserverEntry>);
             let _ = last.and_then(|entry| tell.try_set(entry.is_intersecting()));
         });
         let options = IntersectionObserverInit::new();
         options.set_root_margin("200px");
-        if let Ok(observer) = IntersectionObserver::new_with_options(changed.as_ref().unchecked_ref(), &options) {
-            observer.observe(&element);
-            kept.set_value(Some((observer, changed)));
-        }
-    });
-    on_cleanup(move || {
-        let _ = kept.try_update_value(|k| {
-            if let Some((observer, _)) = k.take() {
-                observer.disconnect();
-            }
-        });
+        let observer = IntersectionObserver::new_with_options(changed.as_ref().unchecked_ref(), &options).ok()?;
+        observer.observe(element);
+        Some(move || {
+            observer.disconnect();
+            drop(changed);
+        })
     });
     now
 }

@@ -1,6 +1,7 @@
 //! Small pieces that several pages share. They know what they are given, the theme and the browser; they know no page, no
 //! request and no run.
 
+pub mod address;
 mod backend;
 pub mod canvas;
 pub mod chart;

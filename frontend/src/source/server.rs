@@ -1,14 +1,14 @@
 //! The server: requests over HTTP, events over a websocket.
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
-use gloo_net::http::{Method, RequestBuilder};
+use gloo_net::http::{Method, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
 use leptos::task::spawn_local;
 use moslim_shared::event::Frame;
 use std::rc::Rc;
-use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, AbortSignal, MessageEvent, ReadableStreamDefaultReader, WebSocket};
 
@@ -18,19 +18,12 @@ pub struct Server;
 impl Source for Server {
     fn ask(&self, method: &'static str, path: String, body: Option<String>) -> Answered {
         Box::pin(async move {
-            let silent = |_| Failure::new("The server did not answer. Is moslim-lab still running?");
             let method = match method {
                 "PUT" => Method::PUT,
                 "POST" => Method::POST,
                 _ => Method::GET,
             };
-            let request = RequestBuilder::new(&at(&path)).method(method);
-            let request = match body {
-                Some(body) => request.header("Content-Type", "application/json").body(body),
-                None => request.build(),
-            };
-            let response = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await;
-            let response = response.map_err(silent)?;
+            let response = send(method, &path, body.map(|body| (JSON, body.into())), None).await?;
             let text = response.text().await.map_err(silent)?;
             Ok((response.status(), text))
         })
@@ -38,15 +31,9 @@ impl Source for Server {
 
     fn carry(&self, path: String, bytes: Option<Uint8Array>) -> Carried {
         Box::pin(async move {
-            let silent = |_| Failure::new("The server did not answer. Is moslim-lab still running?");
             let sends = bytes.is_some();
-            let request = RequestBuilder::new(&at(&path)).method(if sends { Method::POST } else { Method::GET });
-            let request = match bytes {
-                Some(bytes) => request.header("Content-Type", "application/octet-stream").body(bytes),
-                None => request.build(),
-            };
-            let response = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await;
-            let response = response.map_err(silent)?;
+            let method = if sends { Method::POST } else { Method::GET };
+            let response = send(method, &path, bytes.map(|bytes| (BYTES, bytes.into())), None).await?;
             let answer = match response.ok() && !sends {
                 true => Uint8Array::from(response.binary().await.map_err(silent)?.as_slice()).into(),
                 false => response.text().await.map_err(silent)?.into(),
@@ -92,22 +79,42 @@ impl Source for Server {
     }
 }
 
+/// What is sent.
+const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
+
+/// Nothing came back, whatever the browser says of it.
+fn silent<E>(_: E) -> Failure {
+    Failure::new("The server did not answer. Is moslim-lab still running?")
+}
+
+/// Sends a request: with a body of a kind, where there is one, until the signal says that nobody wants it any more.
+async fn send(
+    method: Method,
+    path: &str,
+    body: Option<(&str, JsValue)>,
+    signal: Option<&AbortSignal>,
+) -> Result<Response, Failure> {
+    let request = RequestBuilder::new(&at(path)).method(method).abort_signal(signal);
+    let request = match body {
+        Some((kind, body)) => request.header("Content-Type", kind).body(body),
+        None => request.build(),
+    };
+    request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await.map_err(silent)
+}
+
 /// Sends a request, and passes its lines on as they come.
 async fn poured(path: String, body: String, signal: Option<AbortSignal>, pouring: &Pouring) -> Result<(u16, String), Failure> {
-    let silent = || Failure::new("The server did not answer. Is moslim-lab still running?");
-    let request = RequestBuilder::new(&at(&path)).method(Method::POST).header("Content-Type", "application/json");
-    let request = request.abort_signal(signal.as_ref()).body(body);
-    let request = request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
-    let response = request.send().await.map_err(|_| silent())?;
+    let response = send(Method::POST, &path, Some((JSON, body.into())), signal.as_ref()).await?;
     let status = response.status();
     if status != 200 {
-        return Ok((status, response.text().await.map_err(|_| silent())?));
+        return Ok((status, response.text().await.map_err(silent)?));
     }
-    let stream = response.body().ok_or_else(silent)?;
+    let stream = response.body().ok_or_else(|| silent(()))?;
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut bytes = Vec::new();
     loop {
-        let read = JsFuture::from(reader.read()).await.map_err(|_| silent())?;
+        let read = JsFuture::from(reader.read()).await.map_err(silent)?;
         let part = |name: &str| Reflect::get(&read, &name.into()).unwrap_or_default();
         if part("done").is_truthy() {
             return Ok((status, String::new()));

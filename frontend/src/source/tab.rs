@@ -108,18 +108,27 @@ impl Inner {
         }
     }
 
+    /// A number that no request has had.
+    fn fresh(&self) -> u64 {
+        self.number.set(self.number.get() + 1);
+        self.number.get()
+    }
+
+    fn send_request(&self, number: u64, (method, path): (&str, &str), body: &str, bytes: Option<Uint8Array>) {
+        self.send(&json!({ "request": { "number": number, "method": method, "path": path, "body": body } }), bytes);
+    }
+
     /// Asks; the answer is a status and a value.
     fn request(&self, method: &str, path: &str, body: &str, bytes: Option<Uint8Array>) -> Carried {
         if let Standing::Broken(message) = &*self.standing.borrow() {
             let failure = Failure::new(message.clone());
             return Box::pin(async move { Err(failure) });
         }
-        let number = self.number.get() + 1;
-        self.number.set(number);
+        let number = self.fresh();
         let promise = Promise::new(&mut |resolve, _| {
             self.asked.borrow_mut().insert(number, resolve);
         });
-        self.send(&json!({ "request": { "number": number, "method": method, "path": path, "body": body } }), bytes);
+        self.send_request(number, (method, path), body, bytes);
         Box::pin(async move {
             let answer = JsFuture::from(promise).await.map_err(|e| Failure::new(format!("{e:?}")))?;
             let answer: Array = answer.unchecked_into();
@@ -198,15 +207,14 @@ impl Source for Tab {
     }
 
     fn pour(&self, path: String, body: String, pouring: Rc<Pouring>) -> Box<dyn Link> {
-        let number = self.0.number.get() + 1;
-        self.0.number.set(number);
+        let number = self.0.fresh();
         self.0.poured.borrow_mut().insert(number, pouring.clone());
         if let Standing::Broken(message) = &*self.0.standing.borrow() {
             let failure = Failure::new(message.clone());
             // As everywhere, not before who asks has what it asked for.
             leptos::task::spawn_local(async move { (pouring.ended)(Err(failure)) });
         }
-        self.0.send(&json!({ "request": { "number": number, "method": "POST", "path": path, "body": body } }), None);
+        self.0.send_request(number, ("POST", &path), &body, None);
         Box::new(Poured { inner: self.0.clone(), number })
     }
 

@@ -47,6 +47,11 @@ impl RunState {
         if held_out { Grader::HeldOutRewardModel } else { Grader::Gold }
     }
 
+    /// Control by what the run has trained, as seen by [`Self::grader`]; once it is evaluated.
+    pub fn measured(&self) -> Option<&ControlReport> {
+        self.control(Answerer::Policy, self.grader())
+    }
+
     /// Steps of the policy in training.
     pub fn policy(&self) -> &[PolicyStep] {
         self.policies.get(&self.current).map_or(&[], Vec::as_slice)

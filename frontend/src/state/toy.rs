@@ -67,9 +67,15 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// Settings that nothing is wrong with.
+    pub const PLAIN: Self =
+        Self { optimizer: Optimizer::Rloo, samples: 4, learning_rate: 0.5, beta: 0.05, flawed: false, seed: 1 };
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { optimizer: Optimizer::Rloo, samples: 4, learning_rate: 0.5, beta: 0.05, flawed: false, seed: 1 }
+        Self::PLAIN
     }
 }
 

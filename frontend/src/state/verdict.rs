@@ -31,7 +31,7 @@ impl RunState {
 
     /// The run in a sentence or two: how well it obeys, or what it is doing.
     pub fn verdict(&self) -> String {
-        if let Some(text) = self.measured() {
+        if let Some(text) = self.evaluated() {
             return text;
         }
         match self.active() {
@@ -95,9 +95,9 @@ impl RunState {
     }
 
     /// What the evaluation found.
-    fn measured(&self) -> Option<String> {
+    fn evaluated(&self) -> Option<String> {
         let grader = self.grader();
-        let after = self.control(Answerer::Policy, grader)?;
+        let after = self.measured()?;
         let place = |id: &str| self.objectives.iter().position(|o| o.id == id);
         let hits: Vec<(usize, f64)> = after.heads.iter().filter_map(|h| Some((place(&h.objective)?, h.hit_rate))).collect();
         let text = self.best_and_worst(&hits);

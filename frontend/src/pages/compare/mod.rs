@@ -5,6 +5,7 @@
 mod reading;
 
 use crate::api;
+use crate::parts::address;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::format;
 use crate::parts::matrix::between;
@@ -14,9 +15,8 @@ use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
-use moslim_charts::Ink;
+use moslim_charts::{Ink, SHARE};
 use moslim_shared::event::RunInfo;
-use moslim_shared::summary::Answerer;
 use reading::{Figure, best, difference, differing, figures, grouped, said};
 
 /// Runs that are compared at most.
@@ -65,10 +65,7 @@ pub fn Compare() -> impl IntoView {
     });
     Effect::new(move |_| {
         let ids: Vec<String> = entries.with(|all| all.iter().map(|e| e.id.get_value()).collect());
-        if let Ok(history) = window().history() {
-            let address = at("/compare") + if ids.is_empty() { "" } else { "?runs=" } + &ids.join(",");
-            let _ = history.replace_state_with_url(&wasm_bindgen::JsValue::NULL, "", Some(&address));
-        }
+        address::replace(&(at("/compare") + if ids.is_empty() { "" } else { "?runs=" } + &ids.join(",")));
     });
     let remove = move |id: String| {
         entries.update(|all| {
@@ -260,7 +257,7 @@ fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoV
                     title="How likely is the class asked for?"
                     hint="Mean over the objectives, as the run's own reward model sees it."
                     empty="None of these runs has begun to optimise a policy."
-                    plot=plot("share", obedience)
+                    plot=plot(SHARE, obedience)
                 />
                 <Chart
                     id="chart-reward"
@@ -286,9 +283,4 @@ fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoV
             </div>
         </section>
     }
-}
-
-/// The report of a run's policy by who graded its evaluation.
-fn report(run: &RunState) -> Option<&moslim_shared::summary::ControlReport> {
-    run.control(Answerer::Policy, run.grader())
 }

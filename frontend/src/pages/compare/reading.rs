@@ -1,6 +1,5 @@
 //! What is computed of several runs.
 
-use super::report;
 use crate::parts::format;
 use crate::state::RunState;
 use moslim_charts::{Ink, LinePlot, Plot, Series};
@@ -37,9 +36,9 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     };
     for id in objectives(runs) {
         let name = runs.iter().find_map(|r| r.objectives.iter().find(|o| o.id == id)).map_or(id.clone(), |o| o.name.clone());
-        add(format!("{name}, as asked"), &|run| report(run)?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
+        add(format!("{name}, as asked"), &|run| run.measured()?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
     }
-    let figure = |of: fn(&ControlReport) -> f64| move |run: &RunState| report(run).map(of);
+    let figure = |of: fn(&ControlReport) -> f64| move |run: &RunState| run.measured().map(of);
     add("All objectives, mean".into(), &figure(ControlReport::mean_hit_rate));
     add("Every objective of a prompt met".into(), &figure(|r| r.joint_hit_rate));
     add("Combinations never trained on".into(), &figure(|r| r.held_out_hit_rate));
@@ -60,7 +59,7 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
 /// Objectives that some run was graded on, in their order.
 fn objectives(runs: &[&RunState]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    for head in runs.iter().filter_map(|r| report(r)).flat_map(|r| &r.heads) {
+    for head in runs.iter().filter_map(|r| r.measured()).flat_map(|r| &r.heads) {
         if !all.contains(&head.objective) {
             all.push(head.objective.clone());
         }
@@ -71,7 +70,7 @@ fn objectives(runs: &[&RunState]) -> Vec<String> {
 /// Which of the first two obeys better, and where, in words.
 pub fn said(runs: &[&RunState]) -> String {
     let [first, second, ..] = runs else { return String::new() };
-    let (Some(a), Some(b)) = (report(first), report(second)) else {
+    let (Some(a), Some(b)) = (first.measured(), second.measured()) else {
         return "One of the first two has no evaluation yet: it comes at the end of a run.".into();
     };
     let name = |run: &RunState| run.info().map(RunInfo::title).unwrap_or_default();
@@ -101,7 +100,7 @@ pub fn said(runs: &[&RunState]) -> String {
 /// The matrices of the second run less those of the first, by objective: name, classes, and differences.
 pub fn difference(runs: &[&RunState]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
     let [first, second, ..] = runs else { return Vec::new() };
-    let (Some(a), Some(b)) = (report(first), report(second)) else { return Vec::new() };
+    let (Some(a), Some(b)) = (first.measured(), second.measured()) else { return Vec::new() };
     let of = |head: &moslim_shared::summary::ControlHead| {
         let other = b.heads.iter().find(|o| o.objective == head.objective)?;
         let objective = first.objectives.iter().find(|o| o.id == head.objective)?;
@@ -164,8 +163,7 @@ pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&P
         series.push(Series { label: "lowest".into(), ink, bold: false, points: low });
         series.push(Series { label: "highest".into(), ink, bold: false, points: high });
     }
-    let percent = unit == "share";
-    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, unit, ..Default::default() })
+    Plot::Lines(LinePlot::over_steps(series, unit))
 }
 
 /// What a run's settings are but for its seed and names.

@@ -50,7 +50,20 @@ impl Play {
         self.toy.update(|toy| *toy = Toy::new(toy.prompts.clone(), settings));
     }
 
-    pub fn curve(self, of: fn(&Figures) -> f64) -> Memo<Vec<(f64, f64)>> {
+    /// All that is known of the policy, over the steps.
+    pub fn curves(self) -> impl IntoView {
+        let play = self;
+        view! {
+            <div class="sparks two">
+                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
+                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
+                <Spark title="KL from its start" unit="nats" points=play.curve(|f| f.kl)/>
+                <Spark title="Entropy" unit="nats" points=play.curve(|f| f.entropy)/>
+            </div>
+        }
+    }
+
+    fn curve(self, of: fn(&Figures) -> f64) -> Memo<Vec<(f64, f64)>> {
         Memo::new(move |_| self.toy.with(|t| t.history.iter().enumerate().map(|(n, f)| (n as f64, of(f))).collect()))
     }
 
@@ -144,12 +157,7 @@ pub fn Bench(seed: u64, controls: bool) -> impl IntoView {
             <p class="label">"Asked for: full help, short"</p>
             {play.buttons()}
             {bars(play)}
-            <div class="sparks two">
-                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
-                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
-                <Spark title="KL from its start" unit="nats" points=play.curve(|f| f.kl)/>
-                <Spark title="Entropy" unit="nats" points=play.curve(|f| f.entropy)/>
-            </div>
+            {play.curves()}
             {controls.then(|| view! {
                 <div class="segments" role="group" aria-label="Optimiser">{optimizers}</div>
                 {slider("Answers a step", ["1", "16", "1"], |s| s.samples as f64, |s, v| s.samples = v as usize)}

@@ -1,7 +1,6 @@
 //! Station 7: ways to fail.
 
 use super::policy::{Play, bars};
-use crate::parts::spark::Spark;
 use crate::state::toy::{Settings, Toy};
 use leptos::prelude::*;
 use moslim_shared::preference::Preference;
@@ -14,37 +13,28 @@ struct Failure {
     told: &'static str,
 }
 
-const PLAIN: Settings = Settings {
-    optimizer: crate::state::toy::Optimizer::Rloo,
-    samples: 4,
-    learning_rate: 0.5,
-    beta: 0.05,
-    flawed: false,
-    seed: 1,
-};
-
 const FAILURES: [Failure; 4] = [
     Failure {
         name: "The flatterer",
-        settings: Settings { flawed: true, beta: 0.0, samples: 8, learning_rate: 0.8, ..PLAIN },
+        settings: Settings { flawed: true, beta: 0.0, samples: 8, learning_rate: 0.8, ..Settings::PLAIN },
         look: "The reward rises. What about the classes met, which the rules count?",
         told: "Reward hacking: the reward model takes \"Many people love bread!\" for full help, and finds real help only so-so. The policy finds that out, and is paid for it.",
     },
     Failure {
         name: "The broken record",
-        settings: Settings { beta: 0.0, learning_rate: 2.0, ..PLAIN },
+        settings: Settings { beta: 0.0, learning_rate: 2.0, ..Settings::PLAIN },
         look: "What happens to the entropy, and to answers that would do as well?",
         told: "Collapse: without a KL penalty, at a high learning rate, one answer takes all, though others are as good.",
     },
     Failure {
         name: "The lonely sample",
-        settings: Settings { samples: 1, ..PLAIN },
+        settings: Settings { samples: 1, ..Settings::PLAIN },
         look: "It draws, it is paid. Why does nothing change?",
         told: "A group of one: an answer is compared with the others of its group, and there are none. Every advantage is zero.",
     },
     Failure {
         name: "The short leash",
-        settings: Settings { beta: 4.0, ..PLAIN },
+        settings: Settings { beta: 4.0, ..Settings::PLAIN },
         look: "The KL divergence hardly moves. What does that cost?",
         told: "A KL coefficient that is too large: every step away from the start costs more than it earns.",
     },
@@ -80,12 +70,7 @@ pub fn Zoo(seed: u64) -> impl IntoView {
             <div class="segments" role="group" aria-label="Failures">{choices}</div>
             <p>"Asked for: full help. "{move || FAILURES[chosen.get()].look}</p>
             {play.buttons()}
-            <div class="sparks two">
-                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
-                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
-                <Spark title="KL from its start" unit="nats" points=play.curve(|f| f.kl)/>
-                <Spark title="Entropy" unit="nats" points=play.curve(|f| f.entropy)/>
-            </div>
+            {play.curves()}
             {bars(play)}
             <p class="actions"><button type="button" class="button" on:click=move |_| told.set(true)>"What is wrong?"</button></p>
             <p aria-live="polite">{move || told.get().then(|| FAILURES[chosen.get()].told)}</p>

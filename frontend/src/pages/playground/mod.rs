@@ -12,6 +12,7 @@ mod votes;
 mod wish;
 
 use crate::api;
+use crate::parts::address;
 use crate::source::at;
 use blind::Blind;
 use column::Column;
@@ -210,10 +211,8 @@ pub fn Playground() -> impl IntoView {
     // The address follows what is chosen, so that it can be passed on.
     Effect::new(move |_| {
         let address = bench.address();
-        if bench.task.with(Option::is_some)
-            && let Ok(history) = window().history()
-        {
-            let _ = history.replace_state_with_url(&wasm_bindgen::JsValue::NULL, "", Some(&address));
+        if bench.task.with(Option::is_some) {
+            address::replace(&address);
         }
     });
     view! {

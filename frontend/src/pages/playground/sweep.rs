@@ -103,7 +103,7 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
                         class:gone=move || !grid.with(|g| g.as_ref().is_some_and(|g| g.busy))
                         on:click=move |_| {
                             link.set_value(None);
-                            grid.update(|g| if let Some(g) = g { g.busy = false });
+                            rest(grid);
                         }
                     >
                         "Stop"
@@ -124,6 +124,15 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
     }
 }
 
+/// Nothing more comes.
+fn rest(grid: RwSignal<Option<Grid>>) {
+    let _ = grid.try_update(|g| {
+        if let Some(g) = g {
+            g.busy = false;
+        }
+    });
+}
+
 /// Asks for one class, and then for the next.
 fn go_on(
     bench: Bench,
@@ -134,11 +143,7 @@ fn go_on(
 ) {
     let wanted = grid.try_with_untracked(|g| g.as_ref().is_some_and(|g| g.busy && class < g.cells.len())).unwrap_or(false);
     if !wanted {
-        let _ = grid.try_update(|g| {
-            if let Some(g) = g {
-                g.busy = false;
-            }
-        });
+        rest(grid);
         return;
     }
     let Some(begun) = grid.get_untracked() else { return };
@@ -158,11 +163,7 @@ fn go_on(
     let ended = move |how: Result<(), api::Failure>| match how {
         Ok(()) => go_on(bench, column.clone(), grid, link, class + 1),
         Err(failure) => {
-            let _ = grid.try_update(|g| {
-                if let Some(g) = g {
-                    g.busy = false;
-                }
-            });
+            rest(grid);
             let _ = bench.failed.try_set(failure.message);
         }
     };

@@ -13,7 +13,6 @@ use moslim_charts::{INKS, Ink};
 use moslim_shared::distribution::argmax;
 use moslim_shared::event::{PolicyStep, RunStatus, Sample, Stage};
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::Answerer;
 use std::time::Duration;
 
 /// Answers on the first screen.
@@ -150,7 +149,7 @@ fn source(state: &RunState, place: Option<usize>) -> String {
     if let Some(step) = place {
         return format!("Replay: answers up to step {step}, graded by the reward model.");
     }
-    if state.control(Answerer::Policy, state.grader()).is_some() {
+    if state.measured().is_some() {
         return format!("Measured on held-out questions, graded by the {}.", state.grader().title());
     }
     match state.policy().last() {
@@ -165,7 +164,7 @@ fn at(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -
         return None;
     }
     let measured = || {
-        let report = state.control(Answerer::Policy, state.grader())?;
+        let report = state.measured()?;
         report.heads.iter().find(|h| h.objective == objective.id).map(|h| h.matrix.clone())
     };
     match place {

@@ -86,15 +86,6 @@ pub fn line(label: &str, ink: Ink, bold: bool, points: Vec<(f64, f64)>) -> Serie
     Series { label: label.into(), ink, bold, points }
 }
 
-/// Unit of lines that are shares, which fill the height.
-pub const SHARE: &str = "share";
-
-/// Lines over steps, with zero in sight.
-pub fn over_steps(series: Vec<Series>, unit: &'static str) -> Plot {
-    let percent = unit == SHARE;
-    Plot::Lines(LinePlot { series, range: percent.then_some((0.0, 1.0)), zero: true, percent, unit, ..Default::default() })
-}
-
 /// Loss of a supervised stage.
 pub fn loss(state: &RunState, stage: Stage, label: &str) -> Plot {
     let curves = state.loss_curves(stage);
@@ -117,7 +108,7 @@ pub fn validation(state: &RunState) -> Plot {
     let points = |i: usize| state.validation.get(&(Stage::RewardModel, i)).cloned().unwrap_or_default();
     let objectives = state.objectives.iter().enumerate();
     let series = objectives.map(|(i, o)| line(&o.name, Ink::Objective(i), false, points(i))).collect();
-    over_steps(series, "kappa")
+    Plot::Lines(LinePlot::over_steps(series, "kappa"))
 }
 
 /// Lines over policy steps; `value` gives the value of line number n.
@@ -129,7 +120,7 @@ pub fn lines(
 ) -> Plot {
     let points = |n: usize| state.policy().iter().filter_map(|p| Some((p.step as f64, value(p, n)?))).collect();
     let series = heads.into_iter().enumerate().map(|(n, (label, ink, bold))| line(&label, ink, bold, points(n))).collect();
-    over_steps(series, unit)
+    Plot::Lines(LinePlot::over_steps(series, unit))
 }
 
 fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {

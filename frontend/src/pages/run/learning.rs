@@ -1,12 +1,12 @@
 //! The curves of policy optimisation. What a method or an optimiser does not report has no chart.
 
-use crate::pages::run::curves::{SHARE, line, lines, loss};
+use crate::pages::run::curves::{line, lines, loss};
 use crate::parts::chart::Chart;
 use crate::parts::format::kl_penalty;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
-use moslim_charts::{Ink, LinePlot, Over, Plot};
+use moslim_charts::{Ink, LinePlot, Over, Plot, SHARE};
 use moslim_shared::config::KlPlacement;
 use moslim_shared::event::Stage;
 use moslim_shared::method::Method;

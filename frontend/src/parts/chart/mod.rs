@@ -16,6 +16,7 @@ use legend::Legend;
 use leptos::ev::{KeyboardEvent, PointerEvent, WheelEvent};
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::view::nearest;
 use moslim_charts::{Geometry, INKS, Plot, View, band, line, ramp};
 use plotters::prelude::IntoDrawingArea;
 use reading::{places, sentence};
@@ -162,8 +163,11 @@ fn ratio() -> f64 {
 }
 
 fn nearest_place(plot: &Plot, x: f64) -> Option<f64> {
-    let all = places(plot);
-    all.into_iter().min_by(|a, b| (a - x).abs().total_cmp(&(b - x).abs()))
+    let near = |a: &f64, b: &f64| (a - x).abs().total_cmp(&(b - x).abs());
+    match plot {
+        Plot::Lines(p) => p.series.iter().filter_map(|s| nearest(&s.points, x)).map(|p| p.0).min_by(near),
+        Plot::Bands(p) => p.rows.iter().map(|r| r.0).min_by(near),
+    }
 }
 
 /// A chart card.
