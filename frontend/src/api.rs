@@ -6,8 +6,9 @@ pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{ApiError, RunInfo, TaskInfo};
+use moslim_shared::event::{About, ApiError, RunInfo, TaskInfo};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
+use moslim_shared::listing::{ListQuery, RunsPage};
 use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -33,9 +34,41 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-/// All runs, as the server orders them.
-pub async fn runs() -> Answer<Vec<RunInfo>> {
-    get("/api/v1/runs").await
+/// A page of the list of runs, newest first.
+pub async fn runs(query: &ListQuery) -> Answer<RunsPage> {
+    let mut path = format!("/api/v1/runs?filter={}", encoded(&query.filter));
+    if let Some(after) = &query.after {
+        path.push_str(&format!("&after={}", encoded(after)));
+    }
+    if let Some(limit) = query.limit {
+        path.push_str(&format!("&limit={limit}"));
+    }
+    get(&path).await
+}
+
+fn encoded(text: &str) -> String {
+    js_sys::encode_uri_component(text).into()
+}
+
+/// Everything about a run.
+pub async fn run(id: &str) -> Answer<RunInfo> {
+    get(&format!("/api/v1/runs/{id}")).await
+}
+
+/// Says something of a run.
+pub async fn describe(run: &str, about: &About) -> Answer<()> {
+    let body = serde_json::to_string(about).map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
+    let _: IgnoredAny = ask("PUT", &format!("/api/v1/runs/{run}/about"), Some(body)).await?;
+    Ok(())
+}
+
+/// Puts a run into the trash.
+pub async fn delete(run: &str) -> Answer<()> {
+    let path = format!("/api/v1/runs/{run}");
+    match source().ask("DELETE", path, None).await? {
+        (204, _) => Ok(()),
+        (status, text) => Err(refused(status, &text)),
+    }
 }
 
 /// The task that a configuration names.
@@ -48,13 +81,13 @@ pub async fn devices() -> Answer<Vec<DeviceInfo>> {
     get("/api/v1/devices").await
 }
 
-/// Starts a run; the answer is its id.
+/// Starts a run, or has it wait for its turn; the answer is its id.
 pub async fn start(config: &RunConfig) -> Answer<String> {
-    let info: RunInfo = post("/api/v1/runs", &json!({ "config": config })).await?;
+    let info: RunInfo = post("/api/v1/runs", &json!({ "config": config, "queue": true })).await?;
     Ok(info.id)
 }
 
-/// Asks a run to `cancel` or `resume`.
+/// Asks a run to `cancel`, `resume` or, out of the trash, `restore`.
 pub async fn act(run: &str, action: &str) -> Answer<()> {
     let _: IgnoredAny = post(&format!("/api/v1/runs/{run}/{action}"), &json!({})).await?;
     Ok(())

@@ -12,7 +12,7 @@ use crate::pages::run::RunPage;
 use crate::pages::studies::Studies;
 use crate::pages::study::StudyPage;
 use crate::parts::theme::Theme;
-use crate::source::{at, base, is_tab};
+use crate::source::{at, base, is_tab, notice};
 use leptos::prelude::*;
 use leptos_router::components::{A, Route, Router, Routes};
 use leptos_router::path;
@@ -50,6 +50,12 @@ pub fn App() -> impl IntoView {
                     </button>
                 </div>
             </header>
+            <div role="status">
+                {
+                    let notice = notice();
+                    move || Some(notice.get()).filter(|n| !n.is_empty()).map(|n| view! { <p id="notice" class="banner warning">{n}</p> })
+                }
+            </div>
             <main id="main" class="page" tabindex="-1">
                 <Routes fallback=NotFound>
                     <Route path=path!("/") view=Home/>

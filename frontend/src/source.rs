@@ -5,7 +5,7 @@ mod server;
 mod tab;
 
 use js_sys::Uint8Array;
-use leptos::prelude::document;
+use leptos::prelude::{ArcRwSignal, document};
 use moslim_shared::config::Problem;
 use moslim_shared::event::{Frame, Hello};
 use std::cell::OnceCell;
@@ -60,7 +60,7 @@ pub trait Link {}
 
 /// Whoever answers.
 pub trait Source {
-    /// Sends a request: `GET` without a body, or `POST` or `PUT` with one, JSON.
+    /// Sends a request: `GET` or `DELETE` without a body, or `POST` or `PUT` with one, JSON.
     fn ask(&self, method: &'static str, path: String, body: Option<String>) -> Answered;
 
     /// Fetches bytes, or sends some; the answer is a `Uint8Array` where all went well and bytes were asked for, else a text.
@@ -76,6 +76,12 @@ pub trait Source {
 thread_local! {
     static SOURCE: OnceCell<Rc<dyn Source>> = const { OnceCell::new() };
     static BASE: OnceCell<String> = const { OnceCell::new() };
+    static NOTICE: OnceCell<ArcRwSignal<String>> = const { OnceCell::new() };
+}
+
+/// What people should know of whoever answers, on every page: that runs are lost with the tab, or that nothing can be computed here.
+pub fn notice() -> ArcRwSignal<String> {
+    NOTICE.with(|notice| notice.get_or_init(ArcRwSignal::default).clone())
 }
 
 /// Whether runs are trained in this tab.

@@ -189,7 +189,7 @@ fn retry(inner: &Rc<Inner>) {
     if inner.stopped.get() {
         return;
     }
-    let over = inner.run.ask(|s| s.info().is_some_and(|i| i.status != RunStatus::Running));
+    let over = inner.run.ask(|s| s.info().is_some_and(|i| !matches!(i.status, RunStatus::Running | RunStatus::Queued)));
     if over {
         say(inner, Connection::Ended);
         return;

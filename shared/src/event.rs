@@ -323,6 +323,8 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
+    /// It waits for its turn.
+    Queued,
     Running,
     Finished,
     Cancelled,
@@ -418,6 +420,9 @@ pub struct About {
     pub name: String,
     pub note: String,
     pub tags: Vec<String>,
+    /// Whether it was put away: lists leave it out unless it is asked for.
+    #[serde(default)]
+    pub archived: bool,
 }
 
 impl About {

@@ -11,6 +11,7 @@ pub mod distribution;
 pub mod event;
 pub mod inference;
 pub mod kl;
+pub mod listing;
 pub mod mapping;
 pub mod method;
 pub mod metrics;

@@ -35,6 +35,14 @@ impl Browser {
     /// # Errors
     /// When the browser does not start.
     pub async fn open() -> Result<Self> {
+        Self::open_with(&[]).await
+    }
+
+    /// The same, with more of Chromium's options.
+    ///
+    /// # Errors
+    /// When the browser does not start.
+    pub async fn open_with(flags: &[&str]) -> Result<Self> {
         let profile = tempfile::tempdir()?;
         let mut chromedriver = Process::start(Path::new("chromedriver"), &["--port=0"], "");
         let port: u16 = wait_until("chromedriver to listen", || {
@@ -46,7 +54,7 @@ impl Browser {
         .await;
         let mut browser = Self { driver: None, chromedriver, profile };
         let mut capabilities = DesiredCapabilities::chrome();
-        for flag in FLAGS {
+        for flag in FLAGS.iter().chain(flags) {
             capabilities.add_arg(flag)?;
         }
         capabilities.add_arg(&format!("--user-data-dir={}", text(browser.profile.path())))?;
@@ -146,6 +154,33 @@ impl Browser {
         devtools.send_raw("Emulation.setDeviceMetricsOverride", size).await?;
         devtools.send_raw("Emulation.setEmulatedMedia", media).await?;
         Ok(())
+    }
+
+    /// Sets how many bytes an origin may keep; `None` for what the browser gives by itself.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn room(&self, origin: &str, bytes: Option<u64>) -> Result<()> {
+        let mut asked = json!({ "origin": origin });
+        if let Some(bytes) = bytes {
+            asked["quotaSize"] = bytes.into();
+        }
+        self.driver()?.cdp().send_raw("Storage.overrideQuotaForOrigin", asked).await?;
+        Ok(())
+    }
+
+    /// Opens a second tab in front of this one, does something, and comes back.
+    ///
+    /// # Errors
+    /// When the browser refuses, or what is done meanwhile fails.
+    pub async fn hidden(&self, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+        let driver = self.driver()?;
+        let own = driver.window().await?;
+        let other = driver.new_tab().await?;
+        driver.switch_to_window(other).await?;
+        meanwhile.await?;
+        driver.close_window().await?;
+        Ok(driver.switch_to_window(own).await?)
     }
 
     /// Errors on the console since the last call: exceptions, refused contents, failed requests.

@@ -1,11 +1,14 @@
 //! A laboratory of its own for each test: a server with a fresh folder, and the ways to talk to it.
 
+use crate::browser::Browser;
 use crate::process::{LIMIT, Process, kill_processes, processes, text, wait_until};
+use anyhow::{Result, ensure};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus, Stage};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -24,19 +27,29 @@ pub struct Answer {
 pub struct Lab {
     server: Process,
     port: u16,
+    token: String,
+    /// What `serve` was given beside port and folder.
+    options: Vec<String>,
     http: Client,
-    folder: TempDir,
+    data: PathBuf,
+    /// Where the data folder is this lab's own.
+    _folder: Option<TempDir>,
 }
 
-async fn serve(data: &Path, port: u16) -> (Process, u16) {
+/// Starts a server; returns its port and its token.
+async fn serve(data: &Path, port: u16, options: &[String]) -> (Process, u16, String) {
     let port = port.to_string();
-    let mut server = Process::lab(&["serve", "--port", &port, "--data", text(data)]);
-    let port = wait_until("the server to be ready", || {
+    let mut args = vec!["serve", "--port", &port, "--data", text(data)];
+    args.extend(options.iter().map(String::as_str));
+    let mut server = Process::lab(&args);
+    let (port, token) = wait_until("the server to be ready", || {
         assert!(server.running(), "the server ended at once; it said\n{}", server.stderr());
-        server.stdout().strip_suffix('\n')?.strip_prefix(READY)?.parse().ok()
+        let said = server.stdout();
+        let (port, token) = said.strip_suffix('\n')?.strip_prefix(READY)?.split_once("/?token=")?;
+        Some((port.parse().ok()?, token.to_string()))
     })
     .await;
-    (server, port)
+    (server, port, token)
 }
 
 impl Lab {
@@ -45,10 +58,32 @@ impl Lab {
     /// # Panics
     /// When it does not come up.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more options of `serve`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let http = Client::builder().no_proxy().timeout(LIMIT).build().expect("an HTTP client");
-        let (server, port) = serve(folder.path(), 0).await;
-        Self { server, port, http, folder }
+        let data = folder.path().to_path_buf();
+        Self::start_at(data, Some(folder), options).await
+    }
+
+    /// Starts a server on a free port with a given folder.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_in(data: &Path) -> Self {
+        Self::start_at(data.into(), None, &[]).await
+    }
+
+    async fn start_at(data: PathBuf, folder: Option<TempDir>, options: &[&str]) -> Self {
+        let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(LIMIT).build().expect("an HTTP client");
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let (server, port, token) = serve(&data, 0, &options).await;
+        Self { server, port, token, options, http, data, _folder: folder }
     }
 
     /// Ends the server at once (SIGKILL).
@@ -62,12 +97,12 @@ impl Lab {
     /// When it does not come up.
     pub async fn restart(&mut self) {
         self.kill();
-        (self.server, self.port) = serve(self.folder.path(), self.port).await;
+        (self.server, self.port, self.token) = serve(&self.data, self.port, &self.options).await;
     }
 
     /// The data folder.
     pub fn data(&self) -> &Path {
-        self.folder.path()
+        &self.data
     }
 
     /// The port that it listens on.
@@ -80,6 +115,32 @@ impl Lab {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The server's own token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// A browser that has come by the address which the server printed.
+    ///
+    /// # Errors
+    /// When it does not start, or is not let in.
+    pub async fn browser(&self) -> Result<Browser> {
+        let browser = Browser::open().await?;
+        browser.goto(&format!("{}/icon.svg?token={}", self.origin(), self.token)).await?;
+        ensure!(browser.js("location.search").await? == "", "the token stays in the address");
+        Ok(browser)
+    }
+
+    /// A request of nobody.
+    pub fn stranger(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.origin()))
+    }
+
     /// Process ids of the workers of this server, and of servers of this folder before it.
     pub fn workers(&self) -> Vec<u32> {
         processes(&["worker", text(self.data())])
@@ -87,7 +148,7 @@ impl Lab {
 
     /// A request with no more headers than any program would send: no `Origin`.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.origin()))
+        self.stranger(method, path).bearer_auth(&self.token)
     }
 
     /// Sends a request.
@@ -223,7 +284,7 @@ impl Drop for Lab {
         }
         self.server.kill();
         // The workers of a killed server go by themselves, but the folder goes now.
-        kill_processes(&["worker", text(self.folder.path())]);
+        kill_processes(&["worker", text(&self.data)]);
     }
 }
 

@@ -2,10 +2,11 @@
 //! and the form that refuses what cannot work.
 
 use anyhow::{Context, Result, ensure};
+use moslim_shared::config::RunConfig;
 use moslim_shared::event::RunStatus;
 use moslim_shared::study::StudyResults;
 use moslim_shared::summary::{ControlReport, ControlSummary};
-use moslim_tests::{Browser, FLAT, LIMIT, Lab, Place, lines, long_run, record, signal};
+use moslim_tests::{Browser, FLAT, LIMIT, Lab, Place, lines, long_run, record, signal, smoke};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -83,7 +84,7 @@ async fn check_phone(browser: &Browser, pages: &[(String, &str)]) -> Result<()> 
 async fn the_demo_runs_shows_its_result_and_survives_the_server() -> Result<()> {
     let mut lab = Lab::start().await;
     let origin = lab.origin();
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
 
     // From the first page to a finished run.
     browser.goto(&format!("{origin}/?preset=smoke")).await?;
@@ -179,7 +180,7 @@ async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()
     const NAME: &str = "<img src=x onerror=alert(1)>";
     let lab = Lab::start().await;
     let origin = lab.origin();
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     let disabled = |is: bool| format!("document.querySelector('#start-run')?.disabled === {is}");
     let message = format!("document.querySelector('{FIELD}').closest('.field').querySelector('.problem').textContent");
 
@@ -212,12 +213,50 @@ async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()
 
     // What was started is what was configured.
     let runs = lab.get("/api/v1/runs").await.body;
-    assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs}");
-    assert_eq!((&runs[0]["name"], &runs[0]["preset"]), (&json!(NAME), &json!("smoke")));
-    assert_eq!(runs[0]["config"]["policy"]["samples_per_prompt"], 4);
+    assert_eq!(runs["total"], 1, "{runs}");
+    assert_eq!((&runs["rows"][0]["title"], &runs["rows"][0]["preset"]), (&json!(NAME), &json!("smoke")));
+    let run = lab.run(runs["rows"][0]["id"].as_str().context("an id")?).await;
+    assert_eq!(run.config.policy.samples_per_prompt, 4);
 
     browser.goto(&format!("{origin}/runs/no-such-run")).await?;
     browser.wait("document.querySelector('#banner')?.textContent.includes('there is no run no-such-run')").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+/// Runs are found by a filter, put away, deleted and had back.
+#[tokio::test]
+async fn the_list_of_runs_is_filtered_and_tidied_up() -> Result<()> {
+    const ROWS: &str = "document.querySelectorAll('#runs .run-row').length";
+    let lab = Lab::start().await;
+    for seed in [1, 2, 3] {
+        let id = lab.start_run(&RunConfig { seed, ..smoke() }).await;
+        lab.wait_for_finish(&id).await;
+    }
+    let browser = lab.browser().await?;
+    browser.goto(&lab.origin()).await?;
+    browser.wait(&format!("{ROWS} === 3")).await?;
+    browser.fill("#filter", "seed>1").await?;
+    browser.wait(&format!("{ROWS} === 2")).await?;
+    browser.fill("#filter", "mood:good").await?;
+    browser.wait("document.querySelector('.filter .problem').textContent.includes('no field')").await?;
+    browser.fill("#filter", "seed:2").await?;
+    browser.wait(&format!("{ROWS} === 1")).await?;
+    browser.click("#runs input[type=checkbox]").await?;
+    browser.click("#archive").await?;
+    browser.wait("document.querySelector('#undo') !== null && document.querySelectorAll('#runs .run-row').length === 0").await?;
+    browser.fill("#filter", "is:archived").await?;
+    browser.wait(&format!("{ROWS} === 1")).await?;
+    browser.click("#undo").await?;
+    browser.wait(&format!("{ROWS} === 0")).await?;
+    browser.fill("#filter", "seed<4").await?;
+    browser.wait(&format!("{ROWS} === 3")).await?;
+    browser.click("#runs .run-row:last-child input[type=checkbox]").await?;
+    browser.click("#delete").await?;
+    browser.wait(&format!("{ROWS} === 2")).await?;
+    assert_eq!(lab.get("/api/v1/runs").await.body["total"], 2);
+    browser.click("#undo").await?;
+    browser.wait(&format!("{ROWS} === 3")).await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }
@@ -227,7 +266,7 @@ async fn the_form_refuses_what_cannot_work_and_shows_text_as_text() -> Result<()
 async fn the_form_follows_the_task() -> Result<()> {
     const NAME: &str = "#field-task-name";
     let lab = Lab::start().await;
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     browser.goto(&format!("{}/configure?preset=ratings", lab.origin())).await?;
     browser
         .wait(&format!("document.querySelector('{NAME}')?.closest('.field').textContent.includes('allowed are 1 to 64')"))
@@ -256,7 +295,7 @@ async fn a_study_is_started_watched_and_compared() -> Result<()> {
     const STATUS: &str = "document.querySelector('#study-status')?.dataset.status";
     let lab = Lab::start().await;
     let origin = lab.origin();
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     // From the home page by the navigation, which loads nothing anew.
     browser.goto(&format!("{origin}/")).await?;
     browser.wait("document.querySelector(\"nav a[href='/studies']\") !== null").await?;
@@ -316,7 +355,7 @@ async fn every_address_can_be_opened_and_left_again() -> Result<()> {
     const MISSING: &str = "document.querySelector('#not-found') !== null";
     let lab = Lab::start().await;
     let origin = lab.origin();
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     for (path, there) in [
         ("/", "document.querySelector('#start-demo') !== null"),
         ("/configure", "document.querySelector('#start-run') !== null"),
@@ -361,7 +400,7 @@ async fn every_address_can_be_opened_and_left_again() -> Result<()> {
 #[tokio::test]
 async fn the_page_can_be_used_within_half_a_second() -> Result<()> {
     let lab = Lab::start().await;
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     let mut times = Vec::new();
     // Other tests run beside this one, so the fastest of a few counts.
     for _ in 0..5 {

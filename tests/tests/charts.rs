@@ -49,7 +49,7 @@ async fn a_chart_answers_pointer_and_keys_and_its_twins_hold_every_number() -> R
     let run = lab.start_run(&smoke()).await;
     lab.wait_for_finish(&run).await;
     let steps = steps(&lab.events(&run).await);
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     browser.screen(1440, 900, "light").await?;
     browser.goto(&format!("{}/runs/{run}", lab.origin())).await?;
     let id = "chart-learning";
@@ -124,7 +124,7 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
         let summary = lab.wait_for_finish(&run).await.summary.context("a summary")?;
         hits.push((run, summary.control.policy.heads[0].hit_rate));
     }
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     browser.goto(&lab.origin()).await?;
     browser.wait("document.querySelectorAll('.run-row input').length === 2").await?;
     // The list is filtered by conditions, and says what it does not understand.

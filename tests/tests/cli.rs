@@ -316,7 +316,12 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
         (vec!["bench", "--bf16", "--sizes", "0.16M"], vec!["precision: cpu does not compute in bf16"]),
         (vec!["data", "sample", "--n", "0"], vec!["n: is 0"]),
         (vec!["data", "sample", "--label-noise", "0.9"], vec!["task.label_noise: is 0.9"]),
-        (vec!["serve", "--port", "0", "--host", "0.0.0.0", "--data", fresh], vec!["host: ", "--allow-remote"]),
+        (vec!["serve", "--port", "0", "--host", "0.0.0.0", "--no-token", "--data", fresh], vec!["no-token: ", "other machines"]),
+        (vec!["serve", "--port", "0", "--tokens", &no_json, "--data", fresh], vec!["tokens: ", "no.json"]),
+        (
+            vec!["serve", "--port", "0", "--certificate", &no_json, "--key", &no_json, "--data", fresh],
+            vec!["certificate: ", "no.json", "PEM"],
+        ),
     ];
     let devices = document(&lab(&["devices", "--json"]).stdout);
     let list = devices.as_array().expect("a list of devices");

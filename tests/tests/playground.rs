@@ -170,7 +170,7 @@ async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> R
 async fn a_question_is_asked_on_the_page() -> Result<()> {
     let lab = Lab::start().await;
     let run = trained(&lab).await;
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     browser.goto(&format!("{}/playground?ask=verbosity%3D0&q=How%20do%20I%20make%20tea%3F", lab.origin())).await?;
     let busy = "[...document.querySelectorAll('.lane')].map(l => l.dataset.busy)";
     browser.wait(&format!("{busy}.length === 2")).await?;
@@ -219,7 +219,7 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
 #[tokio::test]
 async fn the_lesson_is_alive_without_a_run() -> Result<()> {
     let lab = Lab::start().await;
-    let browser = Browser::open().await?;
+    let browser = lab.browser().await?;
     browser.goto(&format!("{}/learn", lab.origin())).await?;
     browser.wait("document.querySelectorAll('.station').length === 7").await?;
     // The policy of station 6 begins with rows that are alike, and comes to obey.

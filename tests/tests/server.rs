@@ -21,6 +21,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Opens a websocket with the given origin, or none.
 async fn connect(lab: &Lab, origin: Option<&str>) -> Result<Socket, Error> {
     let mut request = format!("ws://127.0.0.1:{}/api/v1/ws", lab.port()).into_client_request()?;
+    request.headers_mut().insert("authorization", format!("Bearer {}", lab.token()).parse()?);
     if let Some(origin) = origin {
         request.headers_mut().insert("origin", origin.parse()?);
     }
@@ -140,7 +141,7 @@ async fn the_api_says_what_there_is_and_what_is_wrong() {
     for action in ["cancel", "resume"] {
         assert_eq!(lab.post(&format!("/api/v1/runs/no-such-run/{action}"), &json!({})).await.status, 404);
     }
-    assert_eq!(lab.get("/api/v1/runs").await.body, json!([]), "nothing was started");
+    assert_eq!(lab.get("/api/v1/runs").await.body["total"], 0, "nothing was started");
 }
 
 #[tokio::test]
@@ -168,7 +169,7 @@ async fn strangers_are_refused_and_every_answer_is_guarded() {
         let answer = lab.send(request).await;
         assert_eq!(answer.status, status, "{what}: {}", answer.body);
     }
-    assert_eq!(lab.get("/api/v1/runs").await.body, json!([]), "nothing was started");
+    assert_eq!(lab.get("/api/v1/runs").await.body["total"], 0, "nothing was started");
 
     for origin in [None, Some("http://evil.example"), Some("null")] {
         match connect(&lab, origin).await {
@@ -411,7 +412,7 @@ async fn a_run_from_the_command_line_is_shown_live() {
     }
     assert_eq!(lab.run("mine").await.status, RunStatus::Running);
     lab.wait_for_policy("mine", 2).await;
-    let about = json!({"name": "My own", "note": "a note\nof two lines", "tags": ["tea"]});
+    let about = json!({"name": "My own", "note": "a note\nof two lines", "tags": ["tea"], "archived": false});
     let answer = lab.send(lab.request(Method::PUT, "/api/v1/runs/mine/about").header("origin", lab.origin()).json(&about)).await;
     assert_eq!((answer.status, &answer.body["about"]), (200, &about), "{}", answer.body);
     let bad = json!({"tags": ["x".repeat(99)]});
@@ -420,18 +421,27 @@ async fn a_run_from_the_command_line_is_shown_live() {
     assert_eq!(lab.post("/api/v1/runs/mine/cancel", &json!({})).await.status, 202, "whoever started it");
     assert_eq!(lab.wait_for_end("mine").await.status, RunStatus::Cancelled);
     assert_eq!(train.wait().code, Some(1));
-    for (search, found) in [("tea", 1), ("MY OWN", 1), ("mine", 1), ("coffee", 0), ("%", 0)] {
-        let began = std::time::Instant::now();
-        loop {
-            let list = lab.send(lab.request(Method::GET, "/api/v1/runs").query(&[("search", search)])).await;
-            let count = list.body.as_array().map_or(99, Vec::len);
-            if count == found {
-                break;
-            }
-            assert!(began.elapsed() < std::time::Duration::from_secs(10), "{search}: {}", list.body);
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+    for (filter, found) in
+        [("tea", 1), ("my own", 1), ("tag:tea status:cancelled", 1), ("coffee", 0), ("seed>1", 0), ("is:archived", 0)]
+    {
+        let list = lab.send(lab.request(Method::GET, "/api/v1/runs").query(&[("filter", filter)])).await;
+        assert_eq!((list.status, &list.body["total"]), (200, &json!(found)), "{filter}: {}", list.body);
     }
+    for (query, said) in [
+        ("filter=mood%3Agood", "filter: There is no field"),
+        ("limit=0", "limit: is 0"),
+        ("after=b", "after: there is no run b"),
+        ("x=1", "are known"),
+    ] {
+        let list = lab.get(&format!("/api/v1/runs?{query}")).await;
+        assert_eq!(list.status, 400, "{query}");
+        assert!(list.body["error"].as_str().unwrap_or_default().contains(said), "{}", list.body);
+    }
+    // Who has the list is told that it has not changed, in a few bytes.
+    let first = lab.request(Method::GET, "/api/v1/runs").send().await.unwrap();
+    let tag = first.headers()["etag"].clone();
+    let again = lab.request(Method::GET, "/api/v1/runs").header("if-none-match", tag).send().await.unwrap();
+    assert_eq!((again.status().as_u16(), again.bytes().await.unwrap().len()), (304, 0));
 }
 
 #[tokio::test]
@@ -466,4 +476,35 @@ async fn an_occupied_port_or_folder_is_told() {
     assert_eq!((output.code, output.stdout.as_str()), (Some(2), ""), "{}", output.stderr);
     assert!(output.stderr.contains("data: another server uses"), "{}", output.stderr);
     assert_eq!(lab.get("/api/v1/health").await.status, 200, "the first one is well");
+}
+
+#[tokio::test]
+async fn runs_wait_their_turn_and_the_urgent_ones_go_first() {
+    let lab = Lab::start().await;
+    let first = lab.start_run(&long_run(5_000)).await;
+    let refused = lab.post("/api/v1/runs", &json!({ "config": smoke() })).await;
+    assert_eq!(refused.status, 409, "who does not want to wait is refused");
+    let queue = async |name: &str, priority: i32| {
+        let config = RunConfig { name: name.into(), ..smoke() };
+        let answer = lab.post("/api/v1/runs", &json!({ "config": config, "queue": true, "priority": priority })).await;
+        assert_eq!((answer.status, answer.body["status"].as_str()), (201, Some("queued")), "{}", answer.body);
+        answer.body["id"].as_str().unwrap().to_string()
+    };
+    let (calm, unwanted, urgent) = (queue("calm", 0).await, queue("unwanted", 0).await, queue("urgent", 5).await);
+    assert_eq!(lab.get("/api/v1/runs?filter=status%3Aqueued").await.body["total"], 3);
+    assert_eq!(lab.post(&format!("/api/v1/runs/{unwanted}/cancel"), &json!({})).await.status, 202);
+    assert_eq!(lab.run(&unwanted).await.status, RunStatus::Cancelled);
+    // The queue is on the disk: another server goes on with it.
+    let mut lab = lab;
+    lab.restart().await;
+    assert_eq!(lab.run(&calm).await.status, RunStatus::Queued);
+    assert_eq!(lab.post(&format!("/api/v1/runs/{first}/cancel"), &json!({})).await.status, 202);
+    let began = std::time::Instant::now();
+    while lab.run(&calm).await.status != RunStatus::Finished {
+        assert!(began.elapsed() < LIMIT, "its turn does not come: {:?}", lab.run(&calm).await.status);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let started = async |id: &str| lab.events(id).await[0].time;
+    assert!(started(&urgent).await < started(&calm).await, "the urgent one went first");
+    assert_eq!(lab.run(&unwanted).await.last_seq, 0, "what was taken out was not started");
 }

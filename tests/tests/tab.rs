@@ -142,6 +142,89 @@ async fn a_run_in_a_tab_is_left_found_again_resumed_and_cancelled() -> Result<()
     browser.quit().await
 }
 
+/// Remembers, twice a second, the step that the page shows while nobody sees it.
+const WATCHED: &str = "(() => { window.hid = []; setInterval(() => { const sft = document.querySelector('li[data-stage=sft] progress'); \
+     if (document.hidden && sft) window.hid.push(sft.value); }, 500); return true; })()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_tab_goes_on_training() -> Result<()> {
+    let (site, browser) = (Site::start().await, Browser::open().await?);
+    browser.goto(&site.url("?preset=tab")).await?;
+    browser.wait("!!document.querySelector('#start-demo')").await?;
+    browser.click("#start-demo").await?;
+    browser.wait("document.querySelector('li[data-stage=sft] progress')?.value > 0").await?;
+    browser.js(WATCHED).await?;
+    browser
+        .hidden(async {
+            tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+            Ok(())
+        })
+        .await?;
+    let seen: Vec<f64> = serde_json::from_value(browser.js("window.hid").await?)?;
+    let (first, last) = (seen.first().context("it was never hidden")?, seen.last().context("it was never hidden")?);
+    ensure!(last > first, "while it was hidden the page said {seen:?}");
+    browser.quit().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_storage_is_full_a_run_waits_for_room() -> Result<()> {
+    let (site, browser) = (Site::start().await, Browser::open().await?);
+    browser.goto(&site.url("?preset=smoke")).await?;
+    browser.wait("!!document.querySelector('#start-demo')").await?;
+    let origin = browser.js("location.origin").await?;
+    let origin = origin.as_str().context("an origin")?;
+    // Less than a model's weights.
+    let used = browser.wait("(navigator.storage.estimate().then(e => { window.used = e.usage; }), window.used ?? null)").await?;
+    browser.room(origin, Some(used.as_u64().context("bytes")? + 60_000)).await?;
+    browser.click("#start-demo").await?;
+    wait_for_status(&browser, "interrupted").await?;
+    let said = browser.js("document.body.innerText").await?;
+    ensure!(said.as_str().unwrap_or_default().contains("make room in this browser's storage"), "{said}");
+    browser.room(origin, None).await?;
+    browser.click("#resume").await?;
+    wait_for_status(&browser, "finished").await?;
+    browser.quit().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_browser_lacks_is_said_on_every_page() -> Result<()> {
+    let site = Site::start().await;
+    let notice = "document.querySelector('#notice')?.textContent ?? null";
+    for (flag, said) in [
+        ("--js-flags=--no-enable-sse4-1 --no-enable-ssse3", "has no WebAssembly SIMD"),
+        ("--js-flags=--wasm-max-mem-pages=16", "gives this tab no memory"),
+    ] {
+        let browser = Browser::open_with(&[flag]).await?;
+        for page in ["", "learn"] {
+            browser.goto(&site.url("")).await?;
+            if !page.is_empty() {
+                browser.click(&format!("nav a[href$='/{page}']")).await?;
+            }
+            let told = browser.wait(notice).await?;
+            ensure!(told.as_str().unwrap_or_default().contains(said), "{flag}: {told}");
+        }
+        browser.quit().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_gets_no_more_memory_says_so_and_keeps_what_it_has() -> Result<()> {
+    let site = Site::start().await;
+    // Enough for the engine itself (64 KiB a page), not for training a model of this preset.
+    let browser = Browser::open_with(&["--js-flags=--wasm-max-mem-pages=700"]).await?;
+    browser.goto(&site.url("?preset=tab")).await?;
+    browser.wait("!!document.querySelector('#start-demo')").await?;
+    browser.click("#start-demo").await?;
+    wait_for_status(&browser, "failed").await?;
+    let said = browser.js("document.body.innerText").await?;
+    ensure!(said.as_str().unwrap_or_default().contains("gives this tab no more memory"), "{said}");
+    // The lab itself goes on.
+    browser.goto(&site.url("")).await?;
+    browser.wait("document.querySelectorAll('a.run').length === 1").await?;
+    browser.quit().await
+}
+
 /// Not a test: how long the preset `tab` takes here, in a tab and in the native program on one thread and on two, for
 /// `cargo lab bench --tab`. `MOSLIM_TAB_SEEDS` says how often, 1 unless it does.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Damaged files of every format, and damaged mappings: an error or rows, never a panic and never memory without bound. Two thousand of
 //! each, or as many as the environment variable MOSLIM_FUZZ says.
 
-use moslim_engine::data::ratings::kept::{KeptRow, KeptWriter, Origin};
+use moslim_engine::data::ratings::kept::{KeptRow, Origin};
+use moslim_engine::data::ratings::rows::KeptWriter;
 use moslim_import::extract::Extractor;
 use moslim_import::mapping::{Format, Mapping};
 use moslim_import::records::read;

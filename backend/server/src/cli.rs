@@ -6,6 +6,7 @@ mod runs;
 pub use data::*;
 pub use runs::*;
 
+use crate::access::keys::Role;
 use crate::id::RunId;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use moslim_engine::model::files::Storage;
@@ -28,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the laboratory's page and API on this machine.
     Serve(ServeArgs),
+    /// Make a token for a member of a group, and the entry that makes it known to a server.
+    Token(TokenArgs),
     /// Train in this process, from supervised fine-tuning to evaluation.
     Train(TrainArgs),
     /// Train many runs that answer one question, and compare them.
@@ -200,9 +203,30 @@ pub struct ServeArgs {
     /// Open the page in a browser.
     #[arg(long)]
     pub open: bool,
-    /// Allow an address that other machines can reach. There is no password: whoever reaches it can use it.
-    #[arg(long)]
-    pub allow_remote: bool,
+    /// TOML file with the tokens of a group, beside the server's own; it is read anew at SIGHUP. `moslim-lab token` makes its entries.
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Ask nobody for a token. Only on an address of this machine, whose other users may then do everything.
+    #[arg(long, conflicts_with = "tokens")]
+    pub no_token: bool,
+    /// Name that the server is reached by, such as a reverse proxy's; may be repeated.
+    #[arg(long = "name", value_name = "HOST")]
+    pub names: Vec<String>,
+    /// Certificate chain in PEM: the server then speaks TLS. It is read anew at SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// Key of the certificate in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Whose it will be.
+    pub name: String,
+    /// What it lets do: view (look), run (also start, stop and ask) or admin (everything).
+    #[arg(long, default_value = "run")]
+    pub role: Role,
 }
 
 #[derive(Debug, Args)]
@@ -461,7 +485,7 @@ mod tests {
     #[test]
     fn defaults_are_as_documented() {
         let Command::Serve(serve) = parse("serve").unwrap().command else { panic!("serve was expected") };
-        assert_eq!((serve.port, serve.host.as_str(), serve.open, serve.allow_remote), (7878, "127.0.0.1", false, false));
+        assert_eq!((serve.port, serve.host.as_str(), serve.open, serve.no_token), (7878, "127.0.0.1", false, false));
         let Command::Generate(generate) = parse("generate --run a-1 --prompt x").unwrap().command else {
             panic!("generate was expected")
         };

@@ -13,6 +13,9 @@ use std::any::Any;
 pub enum Error {
     #[error("{0}")]
     BadRequest(String),
+    /// Nobody knows who asks.
+    #[error("{0}")]
+    Unauthorized(String),
     #[error("{0}")]
     Forbidden(String),
     #[error("{0}")]
@@ -50,6 +53,7 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -76,6 +80,29 @@ impl From<JsonError> for Error {
     }
 }
 
+/// Most problems in one answer, and most characters of a message: what is sent back of a request is much less than the request.
+const MOST_PROBLEMS: usize = 50;
+const LONGEST: usize = 600;
+
+/// The beginning of a message.
+fn cut(message: String) -> String {
+    match message.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{} …", &message[..at]),
+        None => message,
+    }
+}
+
+/// The first of many problems, and that there are more.
+pub fn few(problems: Vec<Problem>) -> Vec<Problem> {
+    let left = problems.len().saturating_sub(MOST_PROBLEMS);
+    let cut = |p: Problem| Problem { field: cut(p.field), message: cut(p.message) };
+    let mut few: Vec<Problem> = problems.into_iter().take(MOST_PROBLEMS).map(cut).collect();
+    if left > 0 {
+        few.push(Problem { field: String::new(), message: format!("there are {left} more problems") });
+    }
+    few
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -84,9 +111,9 @@ impl IntoResponse for Error {
                 tracing::error!("{cause:#}");
                 internal_message()
             }
-            other => other.to_string(),
+            other => cut(other.to_string()),
         };
-        let problems = if let Self::Invalid { problems, .. } = self { problems } else { Vec::new() };
+        let problems = if let Self::Invalid { problems, .. } = self { few(problems) } else { Vec::new() };
         (status, Json(ApiError { error, problems })).into_response()
     }
 }

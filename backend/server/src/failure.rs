@@ -39,6 +39,18 @@ impl Failure {
     }
 }
 
+/// A message for a terminal: what a file or a request has put into it moves no cursor and paints nothing.
+pub fn printable(message: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
+            c.escape_default().to_string()
+        }
+        c => c.to_string(),
+    };
+    message.chars().map(shown).collect()
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(format!("{error:#}"))
@@ -54,5 +66,16 @@ impl From<serde_json::Error> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(format!("input or output failed: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn no_message_reaches_the_terminal_as_a_command() {
+        let (escape, back) = ('\u{1b}', '\u{202e}');
+        assert_eq!(printable(&format!("field {escape}[2Jx{back}:\n\tté")), "field \\u{1b}[2Jx\\u{202e}:\n\tté");
     }
 }

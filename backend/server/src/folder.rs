@@ -12,13 +12,40 @@ use moslim_shared::ratings::RatingsTask;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Environment variable that names the data folder.
 const VARIABLE: &str = "MOSLIM_LAB_DATA";
 
+/// Days that a deleted run can be had back.
+pub const TRASH_DAYS: u64 = 30;
+
 /// Who looks whether a run is taken holds its lock for a moment.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Room on a disk, bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub free: u64,
+    pub all: u64,
+}
+
+/// Bytes that are kept free for runs that train already, at most a twentieth of the disk.
+const RESERVE: u64 = 256 << 20;
+
+impl Room {
+    /// Why nothing new should begin here, if it should not.
+    pub fn problem(self) -> Option<String> {
+        let reserve = RESERVE.min(self.all / 20);
+        (self.free < reserve).then(|| {
+            format!(
+                "{} MiB are free on the data folder's disk, and {} MiB are kept for what trains",
+                self.free >> 20,
+                reserve >> 20
+            )
+        })
+    }
+}
 
 /// The data folder of a laboratory.
 #[derive(Debug, Clone)]
@@ -50,6 +77,67 @@ impl DataFolder {
         self.root.join("runs")
     }
 
+    /// The folder of runs that were deleted, until they are gone for good.
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// Room on the disk that the folder lies on; `None` where the system does not tell.
+    pub fn room(&self) -> Option<Room> {
+        #[cfg(unix)]
+        {
+            let told = rustix::fs::statvfs(&self.root).ok()?;
+            Some(Room { free: told.f_bavail * told.f_frsize, all: told.f_blocks * told.f_frsize })
+        }
+        #[cfg(not(unix))]
+        None
+    }
+
+    /// Moves a run into the trash. What was there under its name, an older one, goes.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn discard(&self, id: &RunId) -> anyhow::Result<()> {
+        let (from, to) = (self.run(id), self.trash().join(id.as_str()));
+        fs::create_dir_all(self.trash()).with_context(|| format!("creating {}", self.trash().display()))?;
+        remove_folder(&to)?;
+        fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
+        // Its time in the trash begins now.
+        let _ = File::open(&to).and_then(|folder| folder.set_modified(SystemTime::now()));
+        Ok(())
+    }
+
+    /// Moves a run back out of the trash; false where it is not there.
+    ///
+    /// # Errors
+    /// When another run has its name meanwhile, or it cannot be moved.
+    pub fn restore(&self, id: &RunId) -> anyhow::Result<bool> {
+        let (from, to) = (self.trash().join(id.as_str()), self.run(id));
+        if !from.is_dir() {
+            return Ok(false);
+        }
+        anyhow::ensure!(!to.exists(), "there is another run {id} meanwhile");
+        fs::create_dir_all(self.runs()).with_context(|| format!("creating {}", self.runs().display()))?;
+        fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
+        Ok(true)
+    }
+
+    /// Removes what has been in the trash for longer than `age`; returns how many runs that were.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn empty_trash(&self, age: Duration) -> anyhow::Result<usize> {
+        let mut gone = 0;
+        for entry in fs::read_dir(self.trash()).into_iter().flatten().flatten() {
+            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).is_some_and(|a| a >= age);
+            if old {
+                remove_folder(&entry.path())?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
     /// The folder of all studies.
     pub fn studies(&self) -> PathBuf {
         self.root.join("studies")
@@ -68,6 +156,11 @@ impl DataFolder {
     /// The database that held the events of runs before runs had journals.
     pub fn old_database(&self) -> PathBuf {
         self.root.join("lab.db")
+    }
+
+    /// The file with the server's own token.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("token")
     }
 
     /// The file that a running server holds locked.
@@ -152,16 +245,32 @@ impl DataFolder {
         read_config(|file| files.read(file)).map(Some).with_context(|| format!("in {}", folder.display()))
     }
 
+    /// Makes the folder, for its owner alone: what is in it says what people asked and rated.
+    fn make_root(&self) -> std::io::Result<()> {
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        folder.create(&self.root)
+    }
+
     /// Creates the folder and writes a file into it, to fail early and in words.
     ///
     /// # Errors
     /// When it cannot be created or written; the message names the folder and what to do.
     pub fn create(&self) -> Result<(), String> {
         let probe = self.root.join(format!(".probe-{}", std::process::id()));
-        fs::create_dir_all(&self.root).and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe)).map_err(|e| {
+        self.make_root().and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe)).map_err(|e| {
             let root = self.root.display();
             format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
         })
+    }
+}
+
+fn remove_folder(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
+        _ => Ok(()),
     }
 }
 
@@ -176,6 +285,34 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reserve_is_kept_that_fits_the_disk() {
+        let room = |free: u64, all: u64| Room { free: free << 20, all: all << 20 }.problem();
+        assert!(room(257, 100_000).is_none() && room(2, 24).is_none());
+        assert!(room(255, 100_000).unwrap().contains("255 MiB are free"));
+        assert!(room(1, 24).is_some());
+    }
+
+    #[test]
+    fn what_is_deleted_can_be_had_back_for_a_while() {
+        let root = std::env::temp_dir().join(format!("moslim-trash-{}", std::process::id()));
+        let (data, id) = (DataFolder::resolve(Some(root.clone())), RunId::fresh());
+        fs::create_dir_all(data.run(&id)).unwrap();
+        fs::write(data.run(&id).join("a"), "1").unwrap();
+        data.discard(&id).unwrap();
+        assert!(!data.run(&id).exists());
+        assert_eq!(data.empty_trash(Duration::from_secs(60)).unwrap(), 0, "it is young");
+        assert!(data.restore(&id).unwrap() && !data.restore(&id).unwrap());
+        assert_eq!(fs::read_to_string(data.run(&id).join("a")).unwrap(), "1");
+        data.discard(&id).unwrap();
+        fs::create_dir_all(data.run(&id)).unwrap();
+        assert!(data.restore(&id).unwrap_err().to_string().contains("another run"));
+        // Deleted again under the same name: the older one goes.
+        data.discard(&id).unwrap();
+        assert_eq!((data.empty_trash(Duration::ZERO).unwrap(), data.restore(&id).unwrap()), (1, false));
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn a_run_is_trained_once_at_a_time() {

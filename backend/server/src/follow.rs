@@ -3,6 +3,8 @@
 
 mod run;
 
+pub use run::QUEUE;
+
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
@@ -11,9 +13,10 @@ use anyhow::{Context, Result};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
+use moslim_shared::listing::{ListQuery, RunsPage};
 use notify::{RecursiveMode, Watcher};
-use run::{Followed, MARK_EVERY, created, read_about, said_by_summary};
-use std::collections::{HashMap, HashSet};
+use run::{Followed, MARK_EVERY, WAITS, created, read_about, said_by_summary};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -27,6 +30,8 @@ const NEWS: usize = 256;
 /// nothing of changes made on another machine.
 const TICK: Duration = Duration::from_millis(400);
 const TICKS_PER_ROUND: u32 = 10;
+/// Time between two looks at what the index does not have yet.
+const INDEX_EVERY: Duration = Duration::from_millis(500);
 /// Notices of this time are one look.
 const GATHER: Duration = Duration::from_millis(10);
 /// Time that a process has to take its folder after it was started.
@@ -98,11 +103,33 @@ impl Follower {
         self.lock().get(id).map(|f| f.info.clone())
     }
 
-    /// All runs, newest first.
-    pub fn runs(&self) -> Vec<RunInfo> {
-        let mut all: Vec<RunInfo> = self.lock().values().map(|f| f.info.clone()).collect();
-        all.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
-        all
+    /// How many runs there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Runs by their status, and the events of all.
+    pub fn counts(&self) -> (BTreeMap<String, u64>, u64) {
+        let (mut statuses, mut events) = (BTreeMap::new(), 0);
+        for run in self.lock().values() {
+            *statuses.entry(format!("{:?}", run.info.status).to_lowercase()).or_default() += 1;
+            events += run.info.last_seq;
+        }
+        (statuses, events)
+    }
+
+    /// A page of the list of runs.
+    ///
+    /// # Errors
+    /// When what is asked for is not understood; for people.
+    pub fn list(&self, query: &ListQuery) -> Result<RunsPage, String> {
+        RunsPage::of(self.lock().values().map(|f| &f.info), query)
+    }
+
+    /// Forgets a run whose folder is gone.
+    pub fn forget(&self, id: &RunId) {
+        self.lock().remove(id);
+        self.announce(id, true);
     }
 
     /// A run that trains, if one does.
@@ -118,6 +145,29 @@ impl Follower {
             (RunStatus::Running, String::new(), Some(Instant::now()), true);
         drop(runs);
         self.announce(id, true);
+    }
+
+    /// A run waits for its turn.
+    pub fn queue(&self, id: &RunId, config: &RunConfig) {
+        let mut runs = self.lock();
+        let run = runs.entry(id.clone()).or_insert_with(|| Followed::new(id, config, now_ms()));
+        (run.info.status, run.info.message, run.dirty) = (RunStatus::Queued, WAITS.into(), true);
+        drop(runs);
+        self.announce(id, true);
+    }
+
+    /// A run that waited for its turn does so no more.
+    pub fn unqueue(&self, id: &RunId) {
+        if let Some(run) = self.lock().get_mut(id) {
+            let message = "it was taken out of the queue; resume it to begin";
+            (run.info.status, run.info.message, run.dirty) = (RunStatus::Cancelled, message.into(), true);
+        }
+        self.announce(id, true);
+    }
+
+    /// Runs that wait for their turn.
+    pub fn queued(&self) -> Vec<RunId> {
+        self.lock().iter().filter(|(_, f)| f.info.status == RunStatus::Queued).map(|(id, _)| id.clone()).collect()
     }
 
     /// A process that was expected could not be started.
@@ -230,6 +280,9 @@ impl Follower {
             let Some(config) = self.data.read_config(id)? else { return Ok(None) };
             let mut fresh = Followed::new(id, &config, created(&folder));
             fresh.info.about = read_about(&folder);
+            if folder.join(QUEUE).is_file() {
+                (fresh.info.status, fresh.info.message) = (RunStatus::Queued, WAITS.into());
+            }
             if size == 0 {
                 fresh.read_summary(&folder);
             }
@@ -294,8 +347,28 @@ impl Follower {
         dirty.map(take).collect()
     }
 
-    /// Follows for ever: by notices of the file system, and by looking now and then where there are none. Keeps the index.
-    pub async fn follow(self, index: Index) {
+    /// Keeps the index for ever. Nothing waits for it: a database that another program has locked holds up no run and no page.
+    pub async fn keep(self, index: Index) {
+        loop {
+            tokio::time::sleep(INDEX_EVERY).await;
+            let changed = self.changed();
+            if changed.is_empty() {
+                continue;
+            }
+            if let Err(error) = index.write(&changed).await {
+                tracing::warn!("the index cannot be written ({error:#}); it is tried again");
+                let mut runs = self.lock();
+                changed.iter().for_each(|(id, _)| {
+                    if let Some(run) = runs.get_mut(id) {
+                        run.dirty = true;
+                    }
+                });
+            }
+        }
+    }
+
+    /// Follows for ever: by notices of the file system, and by looking now and then where there are none.
+    pub async fn follow(self) {
         let (sender, mut notices) = mpsc::unbounded_channel::<PathBuf>();
         let told = move |event: notify::Result<notify::Event>| {
             for path in event.map(|e| e.paths).unwrap_or_default() {
@@ -342,18 +415,22 @@ impl Follower {
                     let runs = self.lock();
                     touched.extend(runs.iter().filter(|(_, f)| every || f.info.status == RunStatus::Running || f.ending.is_some()).map(|(id, _)| id.clone()));
                     drop(runs);
-                    touched.extend(self.present().unwrap_or_default().into_iter().filter(|id| !self.knows(id)));
+                    if let Ok(present) = self.present() {
+                        let gone: Vec<RunId> = self.lock().keys().filter(|id| !present.contains(*id)).cloned().collect();
+                        gone.iter().for_each(|id| self.forget(id));
+                        touched.extend(present.into_iter().filter(|id| !self.knows(id)));
+                    }
                 }
             }
             let follower = self.clone();
             let looked = tokio::task::spawn_blocking(move || {
                 touched.iter().for_each(|id| follower.look(id));
-                follower.changed()
+                touched
             });
-            let Ok(changed) = looked.await else { continue };
+            let Ok(looked) = looked.await else { continue };
             if let Some(watcher) = &mut watcher {
-                for (id, run) in &changed {
-                    let (folder, runs) = (self.data.run(id), run.info.status == RunStatus::Running);
+                for id in &looked {
+                    let (folder, runs) = (self.data.run(id), self.trains(id));
                     if runs && watched.insert(id.clone()) {
                         let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
                         // What was written before it was watched.
@@ -365,13 +442,11 @@ impl Follower {
                     }
                 }
             }
-            if !changed.is_empty()
-                && let Err(error) = index.write(&changed).await
-            {
-                // It can be made anew; no run depends on it.
-                tracing::warn!("the index cannot be written: {error:#}");
-            }
         }
+    }
+
+    fn trains(&self, id: &RunId) -> bool {
+        self.lock().get(id).is_some_and(|f| f.info.status == RunStatus::Running)
     }
 
     fn knows(&self, id: &RunId) -> bool {

@@ -37,11 +37,15 @@ pub struct Hosts {
     port: u16,
     /// Whether any IP address is good, which is so when the server listens on all of them.
     any_address: bool,
+    /// Names that a person has given, at any port: those of a reverse proxy, or of this machine elsewhere.
+    given: Vec<String>,
+    /// Whether the server speaks TLS itself.
+    secure: bool,
 }
 
 impl Hosts {
-    /// The loopback names, and the address that the server is bound to.
-    pub fn of(bound: SocketAddr) -> Self {
+    /// The loopback names, the address that the server is bound to, and the names `given`.
+    pub fn of(bound: SocketAddr, given: &[String], secure: bool) -> Self {
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(String::from).to_vec();
         let address = match bound.ip() {
             IpAddr::V4(v4) => v4.to_string(),
@@ -50,16 +54,32 @@ impl Hosts {
         if !names.contains(&address) {
             names.push(address);
         }
-        Self { names, port: bound.port(), any_address: bound.ip().is_unspecified() }
+        let given = given.iter().map(|name| name.to_ascii_lowercase()).collect();
+        Self { names, port: bound.port(), any_address: bound.ip().is_unspecified(), given, secure }
     }
 
-    /// Whether `authority` is allowed. Browsers leave out the port only where it is 80.
+    fn is_given(&self, authority: &Authority) -> bool {
+        self.given.iter().any(|name| name.eq_ignore_ascii_case(authority.host()))
+    }
+
+    /// Whether a page comes from here that names this origin. What stands before a given name may speak TLS for this server.
+    fn is_own(&self, origin: &str, host: &str, authority: &Authority) -> bool {
+        let own = |scheme: &str| origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+        own(self.scheme()) || (self.is_given(authority) && own("https://"))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https://" } else { "http://" }
+    }
+
+    /// Whether `authority` is allowed. Browsers leave out the port where it is that of the scheme.
     fn allow(&self, authority: &Authority) -> bool {
         let host = authority.host().to_ascii_lowercase();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         // Rebinding needs a name whose address the attacker can change; a literal address cannot be rebound.
         let known = self.names.contains(&host) || (self.any_address && bare.parse::<IpAddr>().is_ok());
-        known && authority.port_u16().unwrap_or(80) == self.port
+        let usual = if self.secure { 443 } else { 80 };
+        self.is_given(authority) || (known && authority.port_u16().unwrap_or(usual) == self.port)
     }
 }
 
@@ -80,10 +100,10 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     let reads = method == Method::GET || method == Method::HEAD;
     let upgrade = headers.contains_key(header::UPGRADE);
     let origin = single(headers, &header::ORIGIN)?;
-    let own = format!("http://{}", host.to_ascii_lowercase());
+    let own = format!("{}{}", hosts.scheme(), host.to_ascii_lowercase());
     if !reads || upgrade {
         match origin {
-            Some(origin) if origin == own => {}
+            Some(origin) if hosts.is_own(origin, host, &authority) => {}
             Some(_) => return Err(Error::Forbidden(format!("the Origin header must be {own}"))),
             None => {
                 return Err(Error::Forbidden(format!(
@@ -152,7 +172,8 @@ pub async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        // A page with a form says so itself.
+        headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
     }
     // What the API says is true for a moment only.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -173,7 +194,7 @@ mod tests {
         let bound = listener.local_addr().unwrap();
         let router = Router::new()
             .fallback(|| async { "ok" })
-            .layer(from_fn_with_state(Arc::new(Hosts::of(bound)), guard))
+            .layer(from_fn_with_state(Arc::new(Hosts::of(bound, &[], false)), guard))
             .layer(from_fn(secure));
         tokio::spawn(async move { axum::serve(listener, router).await });
         bound.port()
@@ -261,9 +282,37 @@ mod tests {
 
     #[test]
     fn listening_on_all_addresses_allows_addresses_but_no_names() {
-        let hosts = Hosts::of("0.0.0.0:80".parse().unwrap());
+        let hosts = Hosts::of("0.0.0.0:80".parse().unwrap(), &[], false);
         for (host, allowed) in [("192.168.1.5", true), ("[fe80::1]:80", true), ("lab.local", false), ("192.168.1.5:81", false)] {
             assert_eq!(hosts.allow(&host.parse().unwrap()), allowed, "{host}");
         }
+    }
+
+    #[test]
+    fn a_given_name_is_good_at_any_port_and_by_tls() {
+        let hosts = Hosts::of("127.0.0.1:7878".parse().unwrap(), &["Lab.example".into()], false);
+        for (host, origin, good) in [
+            ("lab.example", "https://lab.example", true),
+            ("lab.example", "http://lab.example", true),
+            ("LAB.example:8443", "https://lab.example:8443", true),
+            ("lab.example", "https://lab.example:8443", false),
+            ("lab.example", "https://evil.example", false),
+            ("localhost:7878", "http://localhost:7878", true),
+            ("localhost:7878", "https://localhost:7878", false),
+            ("localhost:443", "https://localhost:443", false),
+            ("evil.example", "https://evil.example", false),
+        ] {
+            let headers =
+                [("host", host), ("origin", origin)].map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
+            let checked = check(&hosts, &Method::POST, &Uri::from_static("/api/v1/runs"), &headers.into_iter().collect());
+            assert_eq!(checked.is_ok(), good, "{host} {origin} {checked:?}");
+        }
+        let tls = Hosts::of("127.0.0.1:443".parse().unwrap(), &[], true);
+        let headers = |origin| {
+            let pairs = [("host", "localhost"), ("origin", origin)];
+            pairs.map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).into_iter().collect::<HeaderMap>()
+        };
+        let check = |origin| check(&tls, &Method::POST, &Uri::from_static("/api/v1/runs"), &headers(origin)).is_ok();
+        assert!(check("https://localhost") && !check("http://localhost"));
     }
 }

@@ -1,11 +1,11 @@
-//! The index of runs: a database for search, and so that a start of the server need not read every journal. It decides nothing, can
+//! The index of runs: a database, so that a start of the server need not read every journal. It decides nothing, can
 //! be thrown away, and is made anew from the folders (`moslim-lab reindex`).
 
 use crate::id::RunId;
 use anyhow::{Context, Result};
 use moslim_shared::event::RunInfo;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
+use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Index {
 }
 
 /// Raised when what is indexed changes; an index of another version is thrown away.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 impl Index {
     /// Opens the index; one that is damaged or of another version is thrown away and begun anew.
@@ -94,33 +94,28 @@ impl Index {
     /// # Errors
     /// When the database fails; nothing is written then.
     pub async fn write(&self, runs: &[(RunId, Indexed)]) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut connection = self.pool.acquire().await?;
+        let written = Self::write_with(&mut connection, runs).await;
+        if written.is_err() {
+            // A full disk makes SQLite roll back by itself, after which the connection waits for the end of a transaction that is none.
+            connection.close_on_drop();
+        }
+        written
+    }
+
+    async fn write_with(connection: &mut SqliteConnection, runs: &[(RunId, Indexed)]) -> Result<()> {
+        // It takes the lock at once: one that began by reading could not wait for it.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         for (id, Indexed { info, bytes }) in runs {
-            let words =
-                format!("{} {} {} {} {}", info.id, info.name, info.about.name, info.about.note, info.about.tags.join(" "));
-            sqlx::query("INSERT OR REPLACE INTO runs (id, bytes, info, words) VALUES (?, ?, ?, ?)")
+            sqlx::query("INSERT OR REPLACE INTO runs (id, bytes, info) VALUES (?, ?, ?)")
                 .bind(id.as_str())
                 .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
                 .bind(serde_json::to_string(info)?)
-                .bind(words)
                 .execute(&mut *transaction)
                 .await?;
         }
         transaction.commit().await?;
         Ok(())
-    }
-
-    /// Runs whose id, name, note or tags contain `text`, whatever its case.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn search(&self, text: &str) -> Result<Vec<RunId>> {
-        let escaped: String = text.chars().flat_map(|c| if "%_\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
-        let rows = sqlx::query_scalar::<_, String>("SELECT id FROM runs WHERE words LIKE ? ESCAPE '\\'")
-            .bind(format!("%{escaped}%"))
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Closes the database.

@@ -4,8 +4,6 @@ CREATE TABLE runs (
     -- Bytes of the journal that this row was read from.
     bytes INTEGER NOT NULL,
     -- The run as the API lists it, as JSON.
-    info  TEXT NOT NULL,
-    -- What is searched.
-    words TEXT NOT NULL
+    info  TEXT NOT NULL
 );
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

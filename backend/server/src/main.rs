@@ -4,6 +4,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod access;
 mod api;
 mod assets;
 mod cli;
@@ -20,8 +21,10 @@ mod inference;
 mod json;
 mod launch;
 mod legacy;
+mod listen;
 mod pictures;
 mod progress;
+mod queue;
 mod report;
 mod signals;
 mod state;
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            eprintln!("{}", failure::printable(&failure.to_string()));
             ExitCode::from(failure.code())
         }
     }

@@ -9,13 +9,14 @@ pub enum Wish {
     Cancel,
     /// The system wants the process to go.
     End,
+    /// What is read from files should be read anew; a terminal that goes away says the same. What trains goes on.
+    Reload,
 }
 
 /// Listens for the wish that this process ends. While it lives, a signal no longer ends the process by itself.
 #[cfg(unix)]
 pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
-    /// The terminal went away: what trains goes on.
     hang_up: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
@@ -37,12 +38,10 @@ impl Signals {
 
     /// Waits for the next one.
     pub async fn next(&mut self) -> Wish {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return Wish::Cancel,
-                _ = self.terminate.recv() => return Wish::End,
-                _ = self.hang_up.recv() => {}
-            }
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::Cancel,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.hang_up.recv() => Wish::Reload,
         }
     }
 }
@@ -65,5 +64,17 @@ impl Signals {
     pub async fn next(&mut self) -> Wish {
         let _ = tokio::signal::ctrl_c().await;
         Wish::Cancel
+    }
+}
+
+impl Signals {
+    /// Waits for the next one that wishes an end.
+    pub async fn end(&mut self) -> Wish {
+        loop {
+            match self.next().await {
+                Wish::Reload => {}
+                end => return end,
+            }
+        }
     }
 }

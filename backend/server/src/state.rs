@@ -1,9 +1,9 @@
 //! What the handlers share.
 
+use crate::access::Access;
 use crate::folder::DataFolder;
 use crate::follow::Follower;
 use crate::guard::Hosts;
-use crate::index::Index;
 use crate::inference::Inference;
 use crate::launch::Local;
 use crate::studies::Studies;
@@ -16,12 +16,12 @@ use tokio::sync::{OnceCell, watch};
 pub struct App {
     pub data: DataFolder,
     pub follower: Follower,
-    pub index: Index,
     pub launcher: Arc<Local>,
     pub supervisor: Supervisor,
     pub studies: Studies,
     pub inference: Inference,
     pub hosts: Arc<Hosts>,
+    pub access: Arc<Access>,
     /// Becomes true when the server stops, so that sockets say goodbye.
     pub stopping: watch::Receiver<bool>,
     /// Devices do not change while the server runs, and looking for them takes a moment.
@@ -32,18 +32,18 @@ pub struct App {
 pub type Shared = Arc<App>;
 
 impl App {
-    /// State of a server that keeps its data in `data`, answers for `hosts`, and stops when `stopping` becomes true.
+    /// State of a server that keeps its data in `data`, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
     pub fn new(
-        (follower, index): (Follower, Index),
+        follower: Follower,
         launcher: Arc<Local>,
         data: DataFolder,
-        hosts: Hosts,
+        (hosts, access): (Hosts, Arc<Access>),
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
         let studies = Studies::new(data.clone(), launcher.clone());
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        Arc::new(Self { data, follower, index, launcher, supervisor, studies, inference, hosts, stopping, devices })
+        Arc::new(Self { data, follower, launcher, supervisor, studies, inference, hosts, access, stopping, devices })
     }
 }

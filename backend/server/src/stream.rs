@@ -3,14 +3,15 @@
 use crate::error::Error;
 use crate::follow::{Follower, News};
 use crate::id::RunId;
+use crate::listen::Held;
 use crate::state::Shared;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::any;
+use axum::{Extension, Router};
 use moslim_shared::event::{Event, Frame, Hello, RunInfo};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
@@ -41,12 +42,14 @@ pub fn router() -> Router<Shared> {
 
 async fn upgrade(
     State(app): State<Shared>,
+    held: Option<Extension<Held>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
-    // Host and origin were checked by the guard, before the upgrade.
+    // Host, origin and person were checked before the upgrade.
     let upgrade = upgrade.map_err(|rejection| Error::BadRequest(format!("this is for websockets: {rejection}")))?;
     let upgrade = upgrade.max_message_size(MESSAGE_LIMIT).max_frame_size(MESSAGE_LIMIT);
     Ok(upgrade.on_upgrade(move |socket| async move {
+        let _held = held;
         let mut viewer = Viewer { socket, follower: app.follower.clone(), stopping: app.stopping.clone(), heard: Instant::now() };
         let served = viewer.serve().await;
         if let Err(goodbye) = served {

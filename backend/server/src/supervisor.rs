@@ -1,12 +1,16 @@
 //! Starts, resumes and cancels runs, one at a time. How a run goes is told by its journal.
 
 use crate::error::Error;
-use crate::folder::{DataFolder, write_file};
-use crate::follow::Follower;
-use crate::id::RunId;
+use crate::folder::{DataFolder, Room, write_file};
+use crate::follow::{Follower, QUEUE};
+use crate::id::{RunId, now_ms};
 use crate::launch::{Ending, Launch, Launcher, Life};
+use anyhow::Context;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, RunInfo, RunStatus};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -14,6 +18,17 @@ use tokio::time::sleep;
 
 /// Time for a run to reach its next step after it was told to stop.
 const STOP_TIME: Duration = Duration::from_secs(30);
+
+/// Runs that may wait.
+const MOST_QUEUED: usize = 1_000;
+
+/// A run's place in the queue, in its folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Place {
+    priority: i32,
+    /// Milliseconds since the Unix epoch.
+    since: u64,
+}
 
 /// Starts runs.
 pub struct Supervisor {
@@ -42,10 +57,62 @@ impl Supervisor {
     pub async fn start(&self, config: &RunConfig) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         self.check_free()?;
+        if let Some(problem) = self.data.room().and_then(Room::problem) {
+            return Err(Error::Conflict(problem));
+        }
         let id = RunId::fresh();
         let job = self.data.job(&id, config.clone());
         blocking(move || job.write_config()).await?;
         self.launch(&id, config).await
+    }
+
+    /// Makes a run that is started when its turn comes: those of the highest `priority` first, and of one priority those that came first.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where too many wait, [`Error::Internal`] when it cannot be written.
+    pub async fn queue(&self, config: &RunConfig, priority: i32) -> Result<RunInfo, Error> {
+        let _starting = self.starting.lock().await;
+        if self.follower.queued().len() >= MOST_QUEUED {
+            return Err(Error::Conflict(format!("{MOST_QUEUED} runs wait already")));
+        }
+        let id = RunId::fresh();
+        let (job, file) = (self.data.job(&id, config.clone()), self.data.run(&id).join(QUEUE));
+        let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
+        // Its place first: a run that is written before it would be one that waits for nothing.
+        blocking(move || write_file(&file, &place).and_then(|()| job.write_config())).await?;
+        self.follower.queue(&id, config);
+        self.find(&id)
+    }
+
+    /// Starts the run whose turn it is, if nothing trains.
+    ///
+    /// # Errors
+    /// When it cannot leave the queue, or cannot be started.
+    pub async fn take_turn(&self) -> Result<(), Error> {
+        let _starting = self.starting.lock().await;
+        let waiting = self.follower.queued();
+        if waiting.is_empty() || self.check_free().is_err() {
+            return Ok(());
+        }
+        let data = self.data.clone();
+        let next = blocking(move || {
+            let place = |id: &RunId| {
+                let read = std::fs::read(data.run(id).join(QUEUE)).ok();
+                let place: Place = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+                (Reverse(place.priority), place.since, id.to_string())
+            };
+            let Some(next) = waiting.into_iter().min_by_key(place) else { return Ok(None) };
+            match std::fs::remove_file(data.run(&next).join(QUEUE)) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    Err(e).with_context(|| format!("taking run {next} out of the queue"))
+                }
+                _ => Ok(Some(next)),
+            }
+        })
+        .await?;
+        let Some(next) = next else { return Ok(()) };
+        let run = self.find(&next)?;
+        self.launch(&next, &run.config).await.map(|_| ())
     }
 
     /// Goes on with a run that did not finish, from its last checkpoint.
@@ -58,6 +125,9 @@ impl Supervisor {
         if run.status == RunStatus::Finished {
             return Err(Error::Conflict(format!("run {id} is finished; there is nothing to resume")));
         }
+        if run.status == RunStatus::Queued {
+            return Err(Error::Conflict(format!("run {id} waits for its turn already")));
+        }
         self.check_free()?;
         self.launch(id, &run.config).await
     }
@@ -68,6 +138,16 @@ impl Supervisor {
     /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
     pub async fn cancel(&self, id: &RunId) -> Result<RunInfo, Error> {
         let run = self.find(id)?;
+        if run.status == RunStatus::Queued {
+            let _starting = self.starting.lock().await;
+            let file = self.data.run(id).join(QUEUE);
+            // Its turn may have come meanwhile.
+            if self.find(id)?.status == RunStatus::Queued {
+                blocking(move || Ok(std::fs::remove_file(file)?)).await?;
+                self.follower.unqueue(id);
+                return self.find(id);
+            }
+        }
         let (launcher, folder) = (self.launcher.clone(), self.data.run(id));
         let told = {
             let (launcher, folder) = (launcher.clone(), folder.clone());
@@ -95,6 +175,35 @@ impl Supervisor {
             (self.data.run(id).join("about.json"), serde_json::to_vec_pretty(&about).map_err(anyhow::Error::from)?);
         blocking(move || write_file(&file, &text)).await?;
         self.follower.describe(id, about).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+    }
+
+    /// Puts a run into the trash.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it trains, [`Error::Internal`] when it cannot be moved.
+    pub async fn delete(&self, id: &RunId) -> Result<(), Error> {
+        let _starting = self.starting.lock().await;
+        if self.find(id)?.status == RunStatus::Running {
+            return Err(Error::Conflict(format!("run {id} is training; wait for it or cancel it")));
+        }
+        let (data, own) = (self.data.clone(), id.clone());
+        blocking(move || data.discard(&own)).await?;
+        self.follower.forget(id);
+        Ok(())
+    }
+
+    /// Takes a run out of the trash.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there, [`Error::Internal`] when it cannot be moved.
+    pub async fn restore(&self, id: &RunId) -> Result<RunInfo, Error> {
+        let (data, own) = (self.data.clone(), id.clone());
+        if !blocking(move || data.restore(&own)).await? {
+            return Err(Error::NotFound(format!("there is no run {id} in the trash")));
+        }
+        let (follower, own) = (self.follower.clone(), id.clone());
+        tokio::task::spawn_blocking(move || follower.look(&own)).await.map_err(anyhow::Error::from)?;
+        self.find(id)
     }
 
     /// # Errors

@@ -67,6 +67,7 @@ pub fn ago(then: u64, now: f64) -> String {
 /// Name of a status, for people and for style classes.
 pub fn status(status: RunStatus) -> &'static str {
     match status {
+        RunStatus::Queued => "queued",
         RunStatus::Running => "running",
         RunStatus::Finished => "finished",
         RunStatus::Cancelled => "cancelled",

@@ -21,6 +21,7 @@ impl Source for Server {
             let method = match method {
                 "PUT" => Method::PUT,
                 "POST" => Method::POST,
+                "DELETE" => Method::DELETE,
                 _ => Method::GET,
             };
             let response = send(method, &path, body.map(|body| (JSON, body.into())), None).await?;

@@ -1,7 +1,8 @@
 //! The engine in a worker of this tab. The worker takes a moment to open its files; what is asked before waits.
 
-use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
+use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at, notice};
 use js_sys::{Array, Function, Promise, Uint8Array};
+use leptos::prelude::Set;
 use moslim_shared::event::{Frame, RunStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -142,6 +143,7 @@ impl Inner {
     /// Nothing will be answered any more.
     fn fail(&self, message: &str) {
         *self.standing.borrow_mut() = Standing::Broken(message.into());
+        notice().set(message.into());
         for (_, resolve) in self.asked.borrow_mut().drain() {
             let _ = resolve.call1(&JsValue::NULL, &Array::of2(&0.into(), &message.into()));
         }
@@ -158,9 +160,7 @@ impl Inner {
     fn hear(&self, told: Told, bytes: Option<JsValue>) {
         match told {
             Told::Ready { note } => {
-                if !note.is_empty() {
-                    leptos::logging::warn!("{note}");
-                }
+                notice().set(note);
                 *self.standing.borrow_mut() = Standing::Open;
                 for message in self.waiting.take() {
                     self.post(&message);

@@ -1,7 +1,7 @@
 //! The desk's hold on the assistant: requests wait for it in a row, and an answer that nobody wants any more ends with it.
 
 use super::messages::{Said, Task, pack, unpack};
-use super::{ASSISTANT, keep, scope};
+use super::{ASSISTANT, keep, scope, why_broken};
 use moslim_engine::keep::files::Files;
 use moslim_shared::inference::{GenerateRequest, ScoreRequest};
 use std::collections::VecDeque;
@@ -175,7 +175,7 @@ impl Asking {
         let broken = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
             // A script that cannot be loaded says nothing.
             let why = js_sys::Reflect::get(&event, &"message".into()).ok().and_then(|m| m.as_string());
-            hearing(Err(why.unwrap_or_else(|| "it could not be loaded".into())));
+            hearing(Err(why.map_or_else(|| "it could not be loaded".into(), |why| why_broken(&why))));
         });
         worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));
         worker.set_onerror(Some(broken.as_ref().unchecked_ref()));

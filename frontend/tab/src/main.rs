@@ -23,8 +23,24 @@ fn scope() -> DedicatedWorkerGlobalScope {
     js_sys::global().unchecked_into()
 }
 
+/// What a worker's end means whose last word is JavaScript's. A panic says what it is before it ends the worker; what ends it without
+/// is an allocation that the browser has refused.
+fn why_broken(message: &str) -> String {
+    let refused = ["unreachable", "out of memory", "Out of memory"].iter().any(|word| message.contains(word));
+    if refused { format!("the browser gives this tab no more memory ({message})") } else { message.into() }
+}
+
+/// Says what a panic is to whoever started this worker; each of the three has one message for that, of the same shape.
+fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        console_error_panic_hook::hook(panic);
+        let failed = serde_json::json!({ "failed": { "message": format!("internal error: {panic}") } });
+        let _ = scope().post_message(&failed.to_string().into());
+    }));
+}
+
 fn main() {
-    console_error_panic_hook::set_once();
+    tell_panics();
     match scope().name().as_str() {
         TRAINER => trainer::listen(),
         ASSISTANT => assistant::listen(),

@@ -119,9 +119,22 @@ pub enum Task {
 #[serde(rename_all = "snake_case")]
 pub enum Said {
     Ready,
-    Event { number: u64, event: GenerateEvent },
-    Scores { number: u64, scores: Vec<Scored> },
-    Refused { number: u64, message: String },
+    /// It cannot begin, and why.
+    Failed {
+        message: String,
+    },
+    Event {
+        number: u64,
+        event: GenerateEvent,
+    },
+    Scores {
+        number: u64,
+        scores: Vec<Scored>,
+    },
+    Refused {
+        number: u64,
+        message: String,
+    },
 }
 
 /// A message as it is sent.

@@ -60,10 +60,6 @@ impl Append for Telling {
 
 /// Waits for a run, trains it, and says when it has ended.
 pub fn listen() {
-    std::panic::set_hook(Box::new(|panic| {
-        console_error_panic_hook::hook(panic);
-        let _ = tell(&Kept::Failed { message: format!("internal error: {panic}") }, &[]);
-    }));
     let heard = Closure::<dyn FnMut(MessageEvent)>::new(|event: MessageEvent| {
         let Ok((training, bytes)) = unpack::<Training>(&event) else { return };
         let memory = Memory::default();

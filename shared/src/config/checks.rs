@@ -79,7 +79,6 @@ impl Checker {
     fn method(&mut self, c: &RunConfig, objectives: &[Objective]) {
         let m = &c.method;
         let steered = c.steered(objectives).len();
-        self.require(m.weights.len() <= 200, "method.weights", "has more than 200 weight vectors");
         for (n, weights) in m.weights.iter().enumerate() {
             let field = format!("method.weights[{n}]");
             let fits = weights.len() == steered;
@@ -142,9 +141,35 @@ impl Checker {
     }
 }
 
+/// Most members of a list that has one for each objective, of pairs that are held out, and of weight vectors.
+const MOST_OBJECTIVES: usize = 64;
+const MOST_PAIRS: usize = 32;
+const MOST_WEIGHTS: usize = 200;
+/// Characters of a name that is repeated to whoever sent it.
+const SHOWN: usize = 64;
+
 impl RunConfig {
+    /// Lists that are longer than any task could want. They are counted before anything looks at their members.
+    fn too_long(&self) -> Vec<Problem> {
+        let lists = [
+            ("targets.objectives", self.targets.objectives.len(), MOST_OBJECTIVES),
+            ("targets.held_out", self.targets.held_out.len(), MOST_PAIRS),
+            ("method.weights", self.method.weights.len(), MOST_WEIGHTS),
+            ("method.weights[0]", self.method.weights.iter().map(Vec::len).max().unwrap_or(0), MOST_OBJECTIVES),
+            ("reward_model.head_weights", self.reward_model.head_weights.len(), MOST_OBJECTIVES),
+            ("mapping.weights", self.mapping.weights.len(), MOST_OBJECTIVES),
+        ];
+        let over = lists.into_iter().filter(|(_, count, most)| count > most);
+        over.map(|(field, count, most)| Problem { field: field.into(), message: format!("has {count} members; at most {most}") })
+            .collect()
+    }
+
     /// Every problem of this configuration for a task with `objectives`; empty when it is valid.
     pub fn problems(&self, objectives: &[Objective]) -> Vec<Problem> {
+        let too_long = self.too_long();
+        if !too_long.is_empty() {
+            return too_long;
+        }
         let mut c = Checker { problems: settings::problems(self) };
         c.require(self.name.chars().count() <= 120, "name", "is longer than 120 characters");
         c.require(!self.name.chars().any(char::is_control), "name", "contains control characters");
@@ -166,17 +191,21 @@ impl RunConfig {
         let known = || objectives.iter().map(|o| o.id.as_str()).collect::<Vec<_>>().join(", ");
         for (n, id) in targets.objectives.iter().enumerate() {
             let field = format!("targets.objectives[{n}]");
-            c.require(index_of(objectives, id).is_some(), &field, format!("unknown objective \"{id}\"; known are {}", known()));
-            c.require(!targets.objectives[..n].contains(id), &field, format!("\"{id}\" is named twice"));
+            c.require(
+                index_of(objectives, id).is_some(),
+                &field,
+                format!("unknown objective \"{id:.SHOWN$}\"; known are {}", known()),
+            );
+            c.require(!targets.objectives[..n].contains(id), &field, format!("\"{id:.SHOWN$}\" is named twice"));
         }
         c.require(targets.active_probability > 0.0, "targets.active_probability", "must be larger than 0");
-        c.require(targets.held_out.len() <= 32, "targets.held_out", "has more than 32 pairs");
         for (n, pair) in targets.held_out.iter().enumerate() {
             for (m, target) in pair.iter().enumerate() {
                 let field = format!("targets.held_out[{n}][{m}]");
                 match index_of(objectives, &target.objective) {
                     None => {
-                        c.require(false, &field, format!("unknown objective \"{}\"; known are {}", target.objective, known()))
+                        let id = &target.objective;
+                        c.require(false, &field, format!("unknown objective \"{id:.SHOWN$}\"; known are {}", known()))
                     }
                     Some(i) => {
                         let (class, most) = (target.class, objectives[i].class_count() - 1);
@@ -280,6 +309,12 @@ mod tests {
         check(|c| c.policy.aggregation = Aggregation::NormaliseThenSum, "policy.aggregation");
         check(|c| c.mapping.weights = vec![0.0; 4], "mapping.weights");
         check(|c| c.from = Some("../x".into()), "from");
+        // A list that is too long is counted and not read.
+        check(|c| c.targets.objectives = vec!["kindness".into(); 65], "targets.objectives");
+        check(|c| c.targets.held_out = vec![c.targets.held_out[0].clone(); 33], "targets.held_out");
+        check(|c| c.method.weights = vec![vec![-1.0]; 201], "method.weights");
+        check(|c| c.method.weights = vec![vec![-1.0; 65]], "method.weights[0]");
+        check(|c| c.mapping.weights = vec![-1.0; 65], "mapping.weights");
     }
 
     #[test]

@@ -124,7 +124,7 @@ mod tests {
         let (from, to) = (lab(), Memory::default());
         let packed = pack_run(&from, "a-1").unwrap();
         assert_eq!(unpack_run(&to, &packed).unwrap(), "a-1");
-        assert_eq!(to.list("runs/a-1").unwrap(), ["config.toml", "events.jsonl", "policy.safetensors"]);
+        assert_eq!(to.list("runs/a-1").unwrap(), ["checksums.json", "config.toml", "events.jsonl", "policy.safetensors"]);
         assert_eq!(to.read("runs/a-1/policy.safetensors").unwrap().unwrap(), b"weights");
         assert_eq!(unpack_run(&to, &packed).unwrap(), "a-1", "once more changes nothing");
         to.write("runs/a-1/events.jsonl", b"{}\n{}\n").unwrap();

@@ -1,4 +1,5 @@
-//! Checkpoints: one file per stage of a run that holds its step, its models and their optimisers, bit for bit.
+//! Checkpoints: a file per stage of a run that holds its step, its models and their optimisers, bit for bit; and the one before it, for
+//! when a disk has spoilt the newest.
 
 use super::Job;
 use super::bundle::{pack, unpack};
@@ -44,21 +45,53 @@ pub fn file(stage: Stage) -> String {
     format!("checkpoint-{}.bin", stage.id())
 }
 
-/// Writes the checkpoint of a stage.
+/// The file of the checkpoint before.
+fn older(stage: Stage) -> String {
+    format!("checkpoint-{}-older.bin", stage.id())
+}
+
+/// Writes the checkpoint of a stage; the one before is kept beside it.
 ///
 /// # Errors
 /// When it cannot be written; the one before stays then.
 pub fn save<T: Serialize>(job: &Job, stage: Stage, header: &Header<T>, parts: &Parts) -> Result<()> {
     let parts: Vec<&[u8]> = parts.iter().flat_map(|(model, optimizer)| [model.as_slice(), optimizer]).collect();
-    job.write(&file(stage), &pack(header, &parts)?)
+    // They carry checksums of their own.
+    let (newest, before) = (job.path(&file(stage)), job.path(&older(stage)));
+    let packed = pack(header, &parts)?;
+    job.files.rename(&newest, &before).with_context(|| format!("writing {}", job.files.describe(&before)))?;
+    job.files.write(&newest, &packed).with_context(|| format!("writing {}", job.files.describe(&newest)))
 }
 
-/// The checkpoint of a stage, or `None` when there is none or it belongs to another configuration.
+/// The newest checkpoint of a stage that is whole, or `None` when there is none or it belongs to another configuration. `note` is told
+/// where the newest is not whole.
 ///
 /// # Errors
-/// When it is damaged; the message names the file.
-pub fn load<T: DeserializeOwned>(job: &Job, stage: Stage, key: &str) -> Result<Option<(Header<T>, Parts)>> {
-    let Some(bytes) = job.read(&file(stage))? else { return Ok(None) };
+/// When there are some and none is whole; the message names the file.
+pub fn load<T: DeserializeOwned>(
+    job: &Job,
+    stage: Stage,
+    key: &str,
+    note: &mut dyn FnMut(String),
+) -> Result<Option<(Header<T>, Parts)>> {
+    let newest = load_file(job, &file(stage), key);
+    match newest {
+        Ok(Some(_)) => newest,
+        // A crash between the two steps of saving leaves only the one before.
+        Ok(None) => load_file(job, &older(stage), key),
+        Err(error) => match load_file(job, &older(stage), key) {
+            Ok(Some(found)) => {
+                note(format!("{error:#}; the run goes on from the checkpoint before it"));
+                Ok(Some(found))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Option<(Header<T>, Parts)>> {
+    let name = job.describe(file);
+    let Some(bytes) = job.files.read(&job.path(file)).with_context(|| format!("reading {name}"))? else { return Ok(None) };
     let read = || -> Result<Option<(Header<T>, Parts)>> {
         // Another configuration may keep something else there: whose it is comes first.
         let (header, parts): (Header<serde_json::Value>, _) = unpack(&bytes)?;
@@ -71,13 +104,13 @@ pub fn load<T: DeserializeOwned>(job: &Job, stage: Stage, key: &str) -> Result<O
         let pairs = std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect();
         Ok(Some((header, pairs)))
     };
-    let path = job.describe(&file(stage));
-    read().with_context(|| format!("the checkpoint {path} is damaged; remove it to begin the stage again"))
+    read().with_context(|| format!("the checkpoint {name} is damaged; remove it to begin the stage again"))
 }
 
-/// Removes the checkpoint of a stage, if there is one. What it was for is kept elsewhere by now, so a failure costs a file.
+/// Removes the checkpoints of a stage, if there are some. What they were for is kept elsewhere by now, so a failure costs a file.
 pub fn remove(job: &Job, stage: Stage) {
     let _ = job.files.remove(&job.path(&file(stage)));
+    let _ = job.files.remove(&job.path(&older(stage)));
 }
 
 #[cfg(test)]
@@ -94,20 +127,39 @@ mod tests {
         let state: Vec<Exact> = (1..200).map(|i| Exact((i as f64).sqrt() / 3.0)).collect();
         let header = Header { step: 7, key: "key".into(), seconds: 1.5, state: state.clone() };
         let parts = vec![(vec![1, 2, 3], vec![4]), (vec![5], vec![])];
+        let load = |stage, key: &str| super::load::<Vec<Exact>>(&job, stage, key, &mut |note| panic!("{note}"));
         save(&job, Stage::Policy, &header, &parts).unwrap();
-        let (back, kept) = load::<Vec<Exact>>(&job, Stage::Policy, "key").unwrap().unwrap();
-        assert_eq!((back.step, back.seconds, back.state, kept), (7, 1.5, state, parts));
-        assert!(load::<Vec<Exact>>(&job, Stage::Policy, "another").unwrap().is_none());
-        let other = load::<std::collections::BTreeMap<String, f64>>(&job, Stage::Policy, "another").unwrap();
+        let (back, kept) = load(Stage::Policy, "key").unwrap().unwrap();
+        assert_eq!((back.step, back.seconds, back.state, kept), (7, 1.5, state.clone(), parts.clone()));
+        assert!(load(Stage::Policy, "another").unwrap().is_none());
+        let other = super::load::<std::collections::BTreeMap<String, f64>>(&job, Stage::Policy, "another", &mut |_| {}).unwrap();
         assert!(other.is_none(), "what another configuration keeps is not read");
-        assert!(load::<Vec<Exact>>(&job, Stage::PreferenceSft, "key").unwrap().is_none());
+        assert!(load(Stage::PreferenceSft, "key").unwrap().is_none());
         let path = job.path("checkpoint-policy.bin");
-        let mut bytes = files.read(&path).unwrap().unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        files.write(&path, &bytes).unwrap();
-        let error = format!("{:#}", load::<Vec<Exact>>(&job, Stage::Policy, "key").unwrap_err());
+        let damage = |path: &str| {
+            let mut bytes = files.read(path).unwrap().unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            files.write(path, &bytes).unwrap();
+        };
+        damage(&path);
+        let error = format!("{:#}", load(Stage::Policy, "key").unwrap_err());
         assert!(error.contains("checkpoint-policy.bin") && error.contains("checksum"), "{error}");
+
+        // With one before it, the run goes on from there, and says so.
+        let at = |step| Header { step, key: "key".into(), seconds: 1.5, state: state.clone() };
+        for step in [10, 20] {
+            save(&job, Stage::Policy, &at(step), &parts).unwrap();
+        }
+        assert_eq!(load(Stage::Policy, "key").unwrap().unwrap().0.step, 20);
+        damage(&path);
+        let mut said = String::new();
+        let found = super::load::<Vec<Exact>>(&job, Stage::Policy, "key", &mut |note| said = note).unwrap().unwrap();
+        assert_eq!(found.0.step, 10);
+        assert!(said.contains("checksum") && said.contains("the checkpoint before it"), "{said}");
+        // A crash after the older one was put aside, and before the newest was written.
+        files.remove(&path).unwrap();
+        assert_eq!(load(Stage::Policy, "key").unwrap().unwrap().0.step, 10);
         remove(&job, Stage::Policy);
-        assert!(load::<Vec<Exact>>(&job, Stage::Policy, "key").unwrap().is_none());
+        assert!(load(Stage::Policy, "key").unwrap().is_none() && files.list("runs/a").unwrap().is_empty());
     }
 }

@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use web_time::Instant;
 
 /// A place that keeps files.
 pub trait Files: Send + Sync {
@@ -32,6 +34,16 @@ pub trait Files: Send + Sync {
     /// # Errors
     /// When it is there and cannot be removed.
     fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Gives a file another name, in place of what has it; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// When it is there and cannot be renamed.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let Some(bytes) = self.read(from)? else { return Ok(()) };
+        self.write(to, &bytes)?;
+        self.remove(from)
+    }
 
     /// Names of the files directly in a folder; none for a folder that is missing.
     ///
@@ -89,6 +101,23 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+/// How long a write waits for room on a full disk, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Writes, and waits where the disk is full: somebody will make room, and hours of training are worth two minutes.
+fn patiently(mut write: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match write() {
+            Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) && began.elapsed() < PATIENCE => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            written => return written,
+        }
+    }
+}
+
 /// A browser has no processes, and no second writer.
 fn process_id() -> u32 {
     if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
@@ -103,7 +132,14 @@ impl Files for Disk {
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        write_atomically(&self.0.join(path), bytes)
+        patiently(|| write_atomically(&self.0.join(path), bytes))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        match std::fs::rename(self.0.join(from), self.0.join(to)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            renamed => renamed,
+        }
     }
 
     fn append(&self, path: &str) -> io::Result<Box<dyn Append>> {
@@ -152,12 +188,14 @@ struct Appending {
 impl Append for Appending {
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         let whole = self.file.metadata()?.len();
-        let added = self.file.write_all(bytes);
-        if added.is_err() {
-            // A full disk may have taken half of it.
-            let _ = self.file.set_len(whole);
-        }
-        added
+        patiently(|| {
+            let added = self.file.write_all(bytes);
+            if added.is_err() {
+                // A full disk may have taken half of it.
+                let _ = self.file.set_len(whole);
+            }
+            added
+        })
     }
 }
 
@@ -235,9 +273,29 @@ mod tests {
         assert_eq!(files.read("runs/a/log").unwrap().unwrap(), b"one\ntwo\nthree\n", "a torn line is cut off");
         files.append("runs/a/fresh").unwrap().add(b"1\n").unwrap();
         assert_eq!(files.read("runs/a/fresh").unwrap().unwrap(), b"1\n");
+        files.rename("runs/a/x.json", "runs/a/y.json").unwrap();
+        files.rename("runs/a/nothing", "runs/a/y.json").unwrap();
+        assert_eq!((files.read("runs/a/x.json").unwrap(), files.read("runs/a/y.json").unwrap()), (None, Some(b"new".to_vec())));
+        files.rename("runs/a/y.json", "runs/a/x.json").unwrap();
         files.remove("runs/a/x.json").unwrap();
         files.remove("runs/a/x.json").unwrap();
         assert!(files.read("runs/a/x.json").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_write_waits_for_room_and_gives_up_on_everything_else() {
+        let mut tries = 0;
+        let written = patiently(|| {
+            tries += 1;
+            if tries < 3 { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        assert!(written.is_ok() && tries == 3, "{tries}");
+        let mut tries = 0;
+        let refused = patiently(|| {
+            tries += 1;
+            Err(ErrorKind::PermissionDenied.into())
+        });
+        assert!(refused.is_err() && tries == 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A run to be trained, and its folder.
 
 use super::files::Files;
+use super::sums::{self, ReadFile};
 use anyhow::{Context, Result};
 use moslim_shared::config::RunConfig;
 use serde::Serialize;
@@ -35,20 +36,31 @@ impl Job {
         self.files.describe(&self.path(file))
     }
 
-    /// A file of the run's folder, or `None`.
+    /// A file of the run's folder as it was written, or `None`.
     ///
     /// # Errors
-    /// When it is there and cannot be read; the message names it.
+    /// When it is there and cannot be read, or has changed since; the message names it.
     pub fn read(&self, file: &str) -> Result<Option<Vec<u8>>> {
-        self.files.read(&self.path(file)).with_context(|| format!("reading {}", self.describe(file)))
+        read_checked(&|name| self.files.read(&self.path(name)), file).with_context(|| format!("reading {}", self.describe(file)))
     }
 
-    /// Writes a file of the run's folder, whole or not at all.
+    /// Writes a file of the run's folder, whole or not at all, and its checksum beside it.
     ///
     /// # Errors
     /// When it cannot be written; the message names it.
     pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
-        self.files.write(&self.path(file), bytes).with_context(|| format!("writing {}", self.describe(file)))
+        self.files.write(&self.path(file), bytes).with_context(|| format!("writing {}", self.describe(file)))?;
+        sums::note(self.files.as_ref(), &format!("runs/{}", self.run), file, bytes)
+    }
+
+    /// Removes what a process that was killed in the middle of a write has left in the run's folder. Whoever trains the run is the only one
+    /// who writes there, but for what people say of it.
+    pub fn tidy(&self) {
+        let folder = format!("runs/{}", self.run);
+        let left = |name: &String| name.starts_with('.') && name.ends_with(".tmp") && !name.starts_with(".about.");
+        for name in self.files.list(&folder).unwrap_or_default().iter().filter(|name| left(name)) {
+            let _ = self.files.remove(&format!("{folder}/{name}"));
+        }
     }
 
     /// Writes a file of the run's folder as JSON for people.
@@ -68,12 +80,22 @@ impl Job {
     }
 }
 
+/// A file of a run's folder as it was written, or `None`. `read` gives a file of the folder.
+///
+/// # Errors
+/// When it cannot be read, or has changed since it was written.
+pub fn read_checked(read: ReadFile, file: &str) -> Result<Option<Vec<u8>>> {
+    let Some(bytes) = read(file)? else { return Ok(None) };
+    sums::check(read, file, &bytes)?;
+    Ok(Some(bytes))
+}
+
 /// The configuration in a run's folder: `config.toml`, or the `config.json` of older runs. `read` gives a file of the folder.
 ///
 /// # Errors
 /// When there is none, or it is damaged.
 pub fn read_config(read: impl Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Result<RunConfig> {
-    if let Some(bytes) = read("config.toml").context("reading config.toml")? {
+    if let Some(bytes) = read_checked(&read, "config.toml").context("reading config.toml")? {
         return toml::from_str(std::str::from_utf8(&bytes).context("config.toml")?).context("config.toml");
     }
     let bytes = read("config.json").context("reading config.json")?.context("there is no config.toml")?;
@@ -90,6 +112,17 @@ mod tests {
     use super::*;
     use crate::keep::files::Memory;
     use moslim_shared::presets;
+
+    #[test]
+    fn what_a_killed_process_has_left_goes_and_nothing_else() {
+        let files = Arc::new(Memory::default());
+        let job = Job::new("a", RunConfig::default(), files.clone());
+        for name in [".policy.safetensors.1f.tmp", ".about.json.2.tmp", "policy.safetensors", "notes.tmp"] {
+            files.write(&job.path(name), b"x").unwrap();
+        }
+        job.tidy();
+        assert_eq!(files.list("runs/a").unwrap(), [".about.json.2.tmp", "notes.tmp", "policy.safetensors"]);
+    }
 
     #[test]
     fn configurations_come_back_from_toml_and_from_the_json_of_older_runs() {

@@ -5,22 +5,28 @@ use super::files::{Append, Files};
 use anyhow::{Context, Result};
 use moslim_shared::event::{Event, EventBody};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The journal's name in a run's folder.
 pub const FILE: &str = "events.jsonl";
 
-/// A line, as it is written.
-#[derive(Serialize)]
+/// A line. The body is kept as the text that its checksum is of.
+#[derive(Serialize, Deserialize)]
 struct Line<'a> {
     time: u64,
-    body: &'a EventBody,
+    /// [`checksum`]; lines of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<String>,
+    #[serde(borrow)]
+    body: &'a RawValue,
 }
 
-/// A line, as it is read.
-#[derive(Deserialize)]
-struct ReadLine {
-    time: u64,
-    body: EventBody,
+/// CRC-32 of an event's time and text, in hexadecimal digits: enough for bits that flip, and it costs nothing.
+fn checksum(time: u64, body: &str) -> String {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(&time.to_le_bytes());
+    hash.update(body.as_bytes());
+    format!("{:08x}", hash.finalize())
 }
 
 /// Milliseconds since the Unix epoch; 0 for a clock set before it.
@@ -51,7 +57,9 @@ impl Journal {
     /// When it cannot be written; the journal ends with the event before then.
     pub fn add(&mut self, body: &EventBody) -> Result<()> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, &Line { time: now_ms(), body })?;
+        let (time, body) = (now_ms(), to_raw_value(body)?);
+        let sum = Some(checksum(time, body.get()));
+        serde_json::to_writer(&mut self.line, &Line { time, sum, body: &body })?;
         self.line.push(b'\n');
         self.out.add(&self.line).context("writing the journal")
     }
@@ -59,12 +67,16 @@ impl Journal {
 
 /// The event in a line, whose number is `seq`. An event of another version keeps its place: readers rely on there being no gap.
 pub fn read_line(seq: u64, line: &[u8]) -> Event {
-    match serde_json::from_slice::<ReadLine>(line) {
-        Ok(ReadLine { time, body }) => Event { seq, time, body },
-        Err(_) => {
-            let text = "(an event of another version, which this one cannot read)".to_string();
-            Event { seq, time: 0, body: EventBody::Note { text } }
+    let note = |time, text: &str| Event { seq, time, body: EventBody::Note { text: text.into() } };
+    match serde_json::from_slice::<Line>(line) {
+        Ok(Line { time, sum: Some(sum), body }) if sum != checksum(time, body.get()) => {
+            note(0, "(an event that is damaged: it does not match its checksum)")
         }
+        Ok(Line { time, body, .. }) => match serde_json::from_str(body.get()) {
+            Ok(body) => Event { seq, time, body },
+            Err(_) => note(time, "(an event of another version, which this one cannot read)"),
+        },
+        Err(_) => note(0, "(an event that is damaged, or of another version)"),
     }
 }
 
@@ -80,6 +92,27 @@ mod tests {
 
     fn note(text: &str) -> EventBody {
         EventBody::Note { text: text.into() }
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_another_event() {
+        let files = Memory::default();
+        let body = EventBody::Answering { done: 80, total: 398 };
+        Journal::open(&files, FILE).unwrap().add(&body).unwrap();
+        let line = files.read(FILE).unwrap().unwrap();
+        let event = read_line(1, &line);
+        assert_eq!(event.body, body);
+        // A line without a checksum is one of an older version.
+        assert_eq!(read_line(1, br#"{"time":5,"body":{"note":{"text":"old"}}}"#).body, note("old"));
+        for at in 0..line.len() - 1 {
+            for bit in 0..8 {
+                let mut damaged = line.clone();
+                damaged[at] ^= 1 << bit;
+                let read = read_line(1, &damaged);
+                let told = matches!(&read.body, EventBody::Note { text } if text.contains("damaged"));
+                assert!(told || read == event, "byte {at}, bit {bit}: {read:?}");
+            }
+        }
     }
 
     #[test]

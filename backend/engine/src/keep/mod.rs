@@ -11,6 +11,7 @@ mod job;
 pub mod journal;
 pub mod log;
 pub mod models;
+pub mod sums;
 
 pub use files::write_atomically;
-pub use job::{Job, START, model_file, read_config};
+pub use job::{Job, START, model_file, read_checked, read_config};

@@ -49,7 +49,8 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
     pub fn begin(job: &'a Job, plan: Plan, fresh: S, progress: &mut Progress) -> Result<(Self, Option<Parts>)> {
         let Plan { stage, part, key, total, checkpoint_every: every } = plan;
         let began = Instant::now();
-        let (from, before, state, parts) = match checkpoint::load::<S>(job, stage, &key)? {
+        let mut note = |text| progress.emit(EventBody::Note { text });
+        let (from, before, state, parts) = match checkpoint::load::<S>(job, stage, &key, &mut note)? {
             Some((header, parts)) => (header.step, header.seconds, header.state, Some(parts)),
             None => (0, 0.0, fresh, None),
         };

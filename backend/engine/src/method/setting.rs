@@ -3,9 +3,9 @@
 use super::base::{Base, check_rows};
 use crate::data::{Gold, Task, TaskCard};
 use crate::evaluate::answer::Route;
-use crate::keep::Job;
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
+use crate::keep::{Job, read_checked};
 use crate::model::TrainBackend;
 use crate::model::store::from_safetensors;
 use crate::model::transformer::Transformer;
@@ -147,8 +147,8 @@ pub struct Ready<B: TrainBackend> {
 /// When there is no such run, it is not finished, or its model has another shape.
 pub fn policy_of<B: TrainBackend>(job: &Job, run: &str, like: Transformer<B>) -> Result<Transformer<B>> {
     let unfit = |what: String| Unfit(format!("from: {what}"));
-    let other =
-        |file: &str| job.files.read(&format!("runs/{run}/{file}")).with_context(|| format!("reading {file} of run {run}"));
+    let files = |file: &str| job.files.read(&format!("runs/{run}/{file}"));
+    let other = |file: &str| read_checked(&files, file).with_context(|| format!("reading {file} of run {run}"));
     let tokenizer = other("tokenizer.json")?.ok_or_else(|| unfit(format!("there is no run {run}")))?;
     let own = job.read("tokenizer.json")?.context("this run has no tokenizer")?;
     if sha256(&[&tokenizer]) != sha256(&[&own]) {

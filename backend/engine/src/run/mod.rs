@@ -5,6 +5,7 @@
 pub mod device;
 pub mod export;
 mod inference;
+pub mod memory;
 pub mod off_the_shelf;
 mod opened;
 
@@ -63,11 +64,13 @@ pub fn train(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result
 /// # Errors
 /// As [`train`].
 pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
-    let problems = job.config.problems(&task.objectives);
+    let mut problems = job.config.problems(&task.objectives);
+    problems.extend(memory::problem(&job.config));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
         return Err(RunError::BadInput(lines.join("\n")));
     }
+    job.tidy();
     let mut journal = Journal::open(job.files.as_ref(), &job.path(journal::FILE))
         .map_err(|e| RunError::BadInput(format!("the run's folder cannot be written: {e:#}")))?;
     let mut lost: Option<anyhow::Error> = None;

@@ -4,7 +4,7 @@ use crate::data::TaskCard;
 use crate::evaluate::answer::Route;
 use crate::keep::files::{Disk, Files};
 use crate::keep::models::{KnownModel, Models};
-use crate::keep::{START, model_file, read_config};
+use crate::keep::{START, model_file, read_checked, read_config};
 use crate::model::adapter::AdapterConfig;
 use crate::model::files::ModelFiles;
 use crate::model::kernels::Kernels;
@@ -61,8 +61,9 @@ pub fn open(folder: &Path) -> Result<Opened> {
 /// When there is no run in it, a file is missing or damaged (named), or its off-the-shelf model is gone or has changed.
 pub fn open_in(files: Arc<dyn Files>, folder: String) -> Result<Opened> {
     let path = |name: &str| if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") };
-    let file = |name: &str| files.read(&path(name));
-    let config = read_config(file).with_context(|| format!("reading the configuration in {}", files.describe(&folder)))?;
+    let plain = |name: &str| files.read(&path(name));
+    let file = |name: &str| read_checked(&plain, name).map_err(io::Error::other);
+    let config = read_config(plain).with_context(|| format!("reading the configuration in {}", files.describe(&folder)))?;
     let whole = |name: &str| -> Result<Vec<u8>> {
         let of = || format!("reading {}", files.describe(&path(name)));
         file(name).and_then(|read| read.ok_or(io::ErrorKind::NotFound.into())).with_context(of)
@@ -100,7 +101,9 @@ impl Opened {
     /// When it is damaged (named).
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let of = || format!("reading {}", self.describe(name));
-        let Some(bytes) = self.files.read(&self.path(name)).with_context(of)? else { return Ok(None) };
+        let Some(bytes) = read_checked(&|name| self.files.read(&self.path(name)), name).with_context(of)? else {
+            return Ok(None);
+        };
         serde_json::from_slice(&bytes).map(Some).with_context(of)
     }
 
@@ -191,7 +194,7 @@ impl Opened {
     fn weights<B: Kernels, M: Module<B> + ModuleSnapshot<B>>(&self, kind: &str, n: usize, model: M) -> Result<M> {
         let file = model_file(kind, n);
         let of = || format!("reading {}", self.describe(&file));
-        let weights = self.files.read(&self.path(&file)).with_context(of)?;
+        let weights = read_checked(&|name| self.files.read(&self.path(name)), &file).with_context(of)?;
         let weights = weights.with_context(|| format!("{} is missing; is the run finished?", self.describe(&file)))?;
         from_safetensors(model, weights).with_context(of)
     }

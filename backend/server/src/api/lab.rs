@@ -2,7 +2,7 @@
 
 use crate::api::Body;
 use crate::api::runs::Proposal;
-use crate::error::Error;
+use crate::error::{Error, few};
 use crate::state::Shared;
 use anyhow::{Context, ensure};
 use axum::extract::State;
@@ -69,7 +69,7 @@ async fn validate(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> 
         Ok(objectives) => proposal.config.problems(&objectives),
         Err(problem) => vec![problem],
     };
-    Ok(Json(Verdict { problems }))
+    Ok(Json(Verdict { problems: few(problems) }))
 }
 
 async fn devices(State(app): State<Shared>) -> Result<Json<Value>, Error> {

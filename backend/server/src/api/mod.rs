@@ -4,9 +4,11 @@
 mod inference;
 mod lab;
 mod runs;
+mod service;
 mod studies;
 mod tasks;
 
+use crate::access::admit;
 use crate::error::{Error, panicked};
 use crate::guard::{BODY_LIMIT, guard, secure};
 use crate::id::RunId;
@@ -20,12 +22,14 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
 /// The whole application: API, websocket and page, behind the guard.
 pub fn router(app: Shared) -> Router {
-    let hosts = app.hosts.clone();
+    let (hosts, access) = (app.hosts.clone(), app.access.clone());
     // Layers are listed from the inside out: an answer passes `secure` last, also if it is a refusal or a panic.
     Router::new()
         .merge(runs::router())
@@ -33,11 +37,13 @@ pub fn router(app: Shared) -> Router {
         .merge(studies::router())
         .merge(tasks::router())
         .merge(lab::router())
+        .merge(service::router())
         .merge(stream::router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(assets::serve)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(access, admit))
         .layer(from_fn_with_state(hosts, guard))
         .layer(from_fn(secure))
         // Every request and how it was answered: RUST_LOG=tower_http=debug shows them.
@@ -68,6 +74,9 @@ async fn finish<T: Send + 'static>(change: impl Future<Output = Result<T, Error>
     tokio::spawn(change).await.map_err(|e| Error::Internal(e.into()))?
 }
 
+/// Time for a body of JSON to come: it is small.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
 /// A body of JSON. Unlike axum's own it refuses in the API's own shape, with the path of the wrong field.
 struct Body<T>(T);
 
@@ -75,7 +84,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        let slow = |_| Error::BadRequest(format!("the body did not come within {} seconds", BODY_TIME.as_secs()));
+        let read = timeout(BODY_TIME, Bytes::from_request(request, state)).await.map_err(slow)?;
+        let bytes = read.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge(format!("the body is larger than {BODY_LIMIT} bytes")),
             _ => Error::BadRequest("the body could not be read".into()),
         })?;

@@ -5,18 +5,22 @@ use crate::error::Error;
 use crate::id::RunId;
 use crate::state::Shared;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use moslim_engine::keep::bundle::sha256;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Disk;
+use moslim_engine::run::memory;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, RunInfo, RunStatus};
+use moslim_shared::listing::ListQuery;
 use serde::Deserialize;
-use std::collections::HashSet;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Events in one answer: by default, and at most.
 const DEFAULT_EVENTS: usize = 1000;
@@ -25,11 +29,15 @@ const MOST_EVENTS: usize = 10_000;
 /// Bytes of a run's file that may be sent here.
 const LARGEST_FILE: usize = 256 << 20;
 
+/// Time for it to come.
+const FILE_TIME: Duration = Duration::from_secs(1_200);
+
 /// Routes of runs.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1/runs", get(list).post(start))
-        .route("/api/v1/runs/{id}", get(one))
+        .route("/api/v1/runs/{id}", get(one).delete(delete))
+        .route("/api/v1/runs/{id}/restore", post(restore))
         .route("/api/v1/runs/{id}/events", get(events))
         .route("/api/v1/runs/{id}/file", get(pack))
         .route("/api/v1/run-files", post(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
@@ -45,6 +53,19 @@ pub struct Proposal {
     pub config: RunConfig,
 }
 
+/// A request to start a run.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartRequest {
+    config: RunConfig,
+    /// Whether it waits for its turn where another one trains; without, it is refused then.
+    #[serde(default)]
+    queue: bool,
+    /// Of those that wait, the highest goes first.
+    #[serde(default)]
+    priority: i32,
+}
+
 #[derive(Deserialize)]
 struct Range {
     #[serde(default)]
@@ -52,19 +73,26 @@ struct Range {
     limit: Option<usize>,
 }
 
-#[derive(Deserialize)]
-struct Search {
-    search: Option<String>,
+/// A page of the list. Who has it already, and says so by its tag, is told that nothing has changed.
+async fn list(
+    State(app): State<Shared>,
+    headers: HeaderMap,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(query) = query.map_err(|e| Error::BadRequest(format!("filter, after and limit are known: {}", e.body_text())))?;
+    let page = app.follower.list(&query).map_err(Error::BadRequest)?;
+    Ok(tagged(&headers, serde_json::to_vec(&page).map_err(anyhow::Error::from)?))
 }
 
-async fn list(State(app): State<Shared>, search: Result<Query<Search>, QueryRejection>) -> Result<Json<Vec<RunInfo>>, Error> {
-    let Query(Search { search }) = search.map_err(|e| Error::BadRequest(format!("search is a text: {e}")))?;
-    let mut runs = app.follower.runs();
-    if let Some(text) = search.filter(|t| !t.is_empty()) {
-        let found: HashSet<String> = app.index.search(&text).await?.iter().map(ToString::to_string).collect();
-        runs.retain(|run| found.contains(&run.id));
+/// JSON with a tag of its content, or 304 to who has it.
+fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
+    let tag = format!("\"{}\"", &sha256(&[&body])[..32]);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
+    let about = [(header::ETAG, tag), (header::CACHE_CONTROL, "private, no-cache".into())];
+    if known {
+        return (StatusCode::NOT_MODIFIED, about).into_response();
     }
-    Ok(Json(runs))
+    (about, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn one(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
@@ -88,15 +116,22 @@ async fn events(
     Ok(Json(tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??))
 }
 
-async fn start(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> Result<(StatusCode, Json<RunInfo>), Error> {
+async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
-    let problems = proposal.config.problems(&objectives);
+    let mut problems = proposal.config.problems(&objectives);
+    problems.extend(memory::problem(&proposal.config));
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
     let run = finish(async move {
-        app.studies.check_free().await?;
-        app.supervisor.start(&proposal.config).await
+        let StartRequest { config, queue, priority } = proposal;
+        let free = app.supervisor.check_free().and(app.studies.check_free().await);
+        // Who waits already goes first.
+        match free {
+            Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(&config).await,
+            Err(error) if !queue => Err(error),
+            _ => app.supervisor.queue(&config, priority).await,
+        }
     })
     .await?;
     Ok((StatusCode::CREATED, Json(run)))
@@ -109,6 +144,15 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
+}
+
+/// Puts a run into the trash, from which it can be had back for a while.
+async fn delete(State(app): State<Shared>, Id(id): Id) -> Result<StatusCode, Error> {
+    finish(async move { app.supervisor.delete(&id).await }).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+async fn restore(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
+    finish(async move { app.supervisor.restore(&id).await }).await.map(Json)
 }
 
 /// Everything about a run that does not train, as one file.
@@ -125,7 +169,9 @@ async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse
 }
 
 /// Adds a run that another lab has packed.
-async fn open(State(app): State<Shared>, bytes: Result<Bytes, BytesRejection>) -> Result<(StatusCode, Json<RunInfo>), Error> {
+async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let slow = |_| Error::BadRequest(format!("the file did not come within {} minutes", FILE_TIME.as_secs() / 60));
+    let bytes = timeout(FILE_TIME, Bytes::from_request(request, &())).await.map_err(slow)?;
     let bytes = bytes.map_err(|_| Error::TooLarge(format!("the file is larger than {LARGEST_FILE} bytes, or was cut off")))?;
     let run = finish(async move {
         let opened = tokio::task::spawn_blocking(move || {

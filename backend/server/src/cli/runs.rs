@@ -17,6 +17,35 @@ pub enum RunsCommand {
     Pack(PackArgs),
     /// Add a run that another lab has packed.
     Open(OpenArgs),
+    /// List the runs in the data folder.
+    List(ListRunsArgs),
+    /// Put a run into the trash, where it stays for thirty days.
+    Delete(NamedRunArgs),
+    /// Take a run out of the trash.
+    Restore(NamedRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListRunsArgs {
+    /// Only runs like this: words, or conditions such as method:moslim hit>0.6.
+    #[arg(long, default_value = "", value_name = "FILTER")]
+    pub filter: String,
+    /// Most runs.
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NamedRunArgs {
+    /// Identifier of a run.
+    pub run: RunId,
+    #[command(flatten)]
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod score;
 mod serve;
 mod stop;
 mod study;
+mod token;
 mod train;
 mod worker;
 
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Token(args) => token::run(&args),
         Command::Train(args) => train::run(args),
         Command::Study(args) => study::run(&args),
         Command::Compare(args) => compare::run(&args),
@@ -48,6 +50,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Runs(args) => match &args.command {
             RunsCommand::Pack(args) => runs::pack(args),
             RunsCommand::Open(args) => runs::open(args),
+            RunsCommand::List(args) => runs::list(args),
+            RunsCommand::Delete(args) => runs::delete(args),
+            RunsCommand::Restore(args) => runs::restore(args),
         },
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),

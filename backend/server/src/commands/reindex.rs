@@ -28,7 +28,7 @@ pub fn run(args: &ReindexArgs) -> Result<(), Failure> {
     runtime.block_on(export_database(&data))?;
     Index::remove(&data.index())?;
     let follower = Follower::open(data.clone(), Arc::new(Local::new()?), HashMap::new())?;
-    let count = follower.runs().len();
+    let count = follower.count();
     runtime.block_on(async {
         let index = Index::open(&data.index()).await?;
         index.write(&follower.changed()).await?;

@@ -1,11 +1,16 @@
 //! `moslim-lab runs`: runs as files, from lab to lab.
 
-use crate::cli::{OpenArgs, PackArgs};
-use crate::commands::print_line;
+use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs};
+use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use crate::folder::{DataFolder, write_file};
+use crate::folder::{DataFolder, TRASH_DAYS, write_file};
+use crate::follow::Follower;
+use crate::launch::Local;
 use moslim_engine::keep::carried::{pack_run, unpack_run};
 use moslim_engine::keep::files::Disk;
+use moslim_shared::listing::ListQuery;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Writes a run into a file.
 ///
@@ -33,4 +38,53 @@ pub fn open(args: &OpenArgs) -> Result<(), Failure> {
     let bytes = std::fs::read(&args.file).map_err(|e| wrong(e.to_string()))?;
     let run = unpack_run(&Disk(data.root().into()), &bytes).map_err(|e| wrong(format!("{e:#}")))?;
     print_line(&format!("Run {run} is in {}", data.root().display()))
+}
+
+/// Lists runs, newest first.
+///
+/// # Errors
+/// When the filter is not understood, or the folder cannot be read.
+pub fn list(args: &ListRunsArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let follower = Follower::open(data, Arc::new(Local::new()?), HashMap::new())?;
+    let query = ListQuery { filter: args.filter.clone(), after: None, limit: Some(args.limit) };
+    let page = follower.list(&query).map_err(Failure::BadInput)?;
+    if args.json {
+        return print_json(&page);
+    }
+    for row in &page.rows {
+        let hit = row.hit.map_or("     –".to_string(), |hit| format!("{hit:>6.3}"));
+        let status = format!("{:?}", row.status).to_lowercase();
+        print_line(&format!("{:<22} {status:<12} {hit}  seed {:<4} {}", row.id, row.seed, row.title))?;
+    }
+    if page.next.is_some() {
+        eprintln!("{} of {} runs; --limit shows more, --filter chooses.", page.rows.len(), page.total);
+    }
+    Ok(())
+}
+
+/// Puts a run into the trash.
+///
+/// # Errors
+/// When there is none, or it trains.
+pub fn delete(args: &NamedRunArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let _lock = match data.run(&args.run).is_dir() {
+        true => data.take_run(&args.run).map_err(|e| Failure::field("run", e))?,
+        false => return Err(Failure::field("run", format!("there is no run {} in {}", args.run, data.root().display()))),
+    };
+    data.discard(&args.run)?;
+    print_line(&format!("Run {0} is in the trash for {TRASH_DAYS} days; moslim-lab runs restore {0} brings it back", args.run))
+}
+
+/// Takes a run out of the trash.
+///
+/// # Errors
+/// When it is not there, or another has its name.
+pub fn restore(args: &NamedRunArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    if !data.restore(&args.run).map_err(|e| Failure::field("run", format!("{e:#}")))? {
+        return Err(Failure::field("run", format!("there is no run {} in the trash of {}", args.run, data.root().display())));
+    }
+    print_line(&format!("Run {} is back", args.run))
 }

@@ -8,7 +8,7 @@ use moslim_shared::inference::{Pair, Scored};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use serde_json::{Map, Value, json};
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
 /// Lines scored together.
 const BATCH: usize = 64;
@@ -21,7 +21,9 @@ pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let scorer = Scorer::load(&source_folder(&args.source)?, args.source.device)?;
     let target = args.target.as_deref().map(|text| read_target(text, scorer.objectives())).transpose()?;
     let mut batch: Vec<(usize, Pair)> = Vec::with_capacity(BATCH);
-    for (n, line) in std::io::stdin().lock().lines().enumerate() {
+    let mut input = std::io::stdin().lock();
+    for n in 0.. {
+        let Some(line) = next_line(&mut input).transpose() else { break };
         match read_line(n + 1, line) {
             Ok(None) => {}
             Ok(Some(pair)) => batch.push((n + 1, pair)),
@@ -35,6 +37,21 @@ pub fn run(args: &ScoreArgs) -> Result<(), Failure> {
         }
     }
     flush(&scorer, &mut batch, target.as_ref())
+}
+
+/// Bytes of the longest line: many times what any model reads.
+const LONGEST: u64 = 1 << 20;
+
+/// The next line, if there is one.
+fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut line = Vec::new();
+    if input.take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 == LONGEST && !line.ends_with(b"\n") {
+        return Err(std::io::Error::other(format!("is longer than {LONGEST} bytes")));
+    }
+    String::from_utf8(line).map(Some).map_err(|_| std::io::Error::other("is not valid UTF-8"))
 }
 
 /// Prompt and response of a line; none for an empty one.
@@ -85,6 +102,17 @@ fn describe(objectives: &[Objective], scored: &Scored) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_read_one_by_one_and_none_is_endless() {
+        let mut input: &[u8] = b"one\ntwo";
+        assert_eq!(next_line(&mut input).unwrap().unwrap(), "one\n");
+        assert_eq!(next_line(&mut input).unwrap().unwrap(), "two");
+        assert!(next_line(&mut input).unwrap().is_none());
+        let long = vec![b'x'; (LONGEST + 5) as usize];
+        assert!(next_line(&mut long.as_slice()).unwrap_err().to_string().contains("longer than 1048576 bytes"));
+        assert!(next_line(&mut &b"\xff\n"[..]).unwrap_err().to_string().contains("UTF-8"));
+    }
 
     #[test]
     fn a_bad_line_is_named() {

@@ -1,23 +1,27 @@
 //! `moslim-lab serve`: starts and stops the server.
 
+use crate::access::Access;
+use crate::access::keys::{self, Key};
 use crate::api;
 use crate::cli::ServeArgs;
 use crate::commands::print_line;
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::index::Index;
 use crate::launch::Local;
 use crate::launch::process::lock_file;
 use crate::legacy::export_database;
-use crate::signals::Signals;
+use crate::listen::{self, Tls};
+use crate::queue::take_turns;
+use crate::signals::{Signals, Wish};
 use crate::state::App;
 use anyhow::Context;
-use axum::serve::ListenerExt;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,33 +41,62 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    let address = SocketAddr::new(read_host(&args.host, args.allow_remote)?, args.port);
+    let address = SocketAddr::new(read_host(&args.host)?, args.port);
+    let tls = match (&args.certificate, &args.key) {
+        (Some(certificate), Some(key)) => {
+            Some(Arc::new(Tls::read(certificate, key).map_err(|e| Failure::field("certificate", format!("{e:#}")))?))
+        }
+        _ => None,
+    };
+    if !address.ip().is_loopback() {
+        if args.no_token {
+            let message =
+                format!("{address} can be reached from other machines; without a token, whoever does may do everything");
+            return Err(Failure::field("no-token", message));
+        }
+        if tls.is_none() {
+            tracing::warn!(
+                "other machines can reach this server, and what is sent can be read on the way, tokens included; \
+                 add --certificate and --key, or put a proxy with TLS before it"
+            );
+        }
+    }
     let data = DataFolder::resolve(args.folder.data.clone());
     data.create().map_err(Failure::BadInput)?;
+    warn_of_readers(data.root());
     // Held until the process ends, however it ends: the system releases it.
     let _lock = lock(&data)?;
-    tokio::runtime::Runtime::new()?.block_on(serve(address, data, args.open))
+    tokio::runtime::Runtime::new()?.block_on(serve(address, data, &args, tls))
 }
 
 /// The address to listen on.
-fn read_host(host: &str, allow_remote: bool) -> Result<IpAddr, Failure> {
+fn read_host(host: &str) -> Result<IpAddr, Failure> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = match bare {
-        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        _ => bare.parse().map_err(|_| Failure::field("host", format!("\"{host}\" is no IP address and not localhost")))?,
-    };
-    if address.is_loopback() {
-        return Ok(address);
+    match bare {
+        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => bare.parse().map_err(|_| Failure::field("host", format!("\"{host}\" is no IP address and not localhost"))),
     }
-    if !allow_remote {
-        let message = format!(
-            "{address} can be reached from other machines, and there is no password; use 127.0.0.1, or add --allow-remote if \
-             everybody who can reach it may use it"
-        );
-        return Err(Failure::field("host", message));
+}
+
+/// Says so where other users of this machine can look into the folder.
+fn warn_of_readers(root: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let open = std::fs::metadata(root).is_ok_and(|m| m.permissions().mode() & 0o007 != 0);
+        if open {
+            tracing::warn!("other users of this machine can read {root}; close it with: chmod 700 {root}", root = root.display());
+        }
     }
-    tracing::warn!("other machines can reach this server; whoever does can start and stop runs");
-    Ok(address)
+}
+
+/// The tokens that the server knows: its own, and those of a group.
+fn read_keys(own: &Key, group: Option<&Path>) -> Result<Vec<Key>, Failure> {
+    let mut keys = vec![own.clone()];
+    if let Some(path) = group {
+        keys.extend(keys::group(path).map_err(|e| Failure::field("tokens", format!("{e:#}")))?);
+    }
+    Ok(keys)
 }
 
 /// Makes sure that this is the only server of the folder: two would both think that they own its runs.
@@ -79,14 +112,22 @@ fn lock(data: &DataFolder) -> Result<File, Failure> {
     }
 }
 
-async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), Failure> {
+async fn serve(address: SocketAddr, data: DataFolder, args: &ServeArgs, tls: Option<Arc<Tls>>) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let listener = TcpListener::bind(address).await.map_err(|e| {
         let hint = "stop what uses it, or name another with --port (0 takes a free one)";
         Failure::field("port", format!("{address} cannot be listened on ({e}); {hint}"))
     })?;
     let bound = listener.local_addr()?;
+    let (token, own) = keys::own(&data.token()).map_err(|e| Failure::field("data", format!("{e:#}")))?;
+    let known = if args.no_token { None } else { Some(read_keys(&own, args.tokens.as_deref())?) };
+    let access = Arc::new(Access::new(known, bound.port(), tls.is_some()));
     export_database(&data).await?;
+    match data.empty_trash(Duration::from_secs(TRASH_DAYS * 24 * 3600)) {
+        Ok(0) => {}
+        Ok(gone) => tracing::info!("{gone} runs that were deleted {TRASH_DAYS} days ago are gone for good"),
+        Err(error) => tracing::warn!("the trash cannot be emptied: {error:#}"),
+    }
     let index = Index::open(&data.index()).await.context("the index in the data folder")?;
     let launcher = Arc::new(Local::new()?);
     let follower = {
@@ -94,38 +135,38 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
         let opened = tokio::task::spawn_blocking(move || Follower::open(data, launcher, known)).await;
         opened.map_err(anyhow::Error::from)??
     };
-    let following = tokio::spawn(follower.clone().follow(index.clone()));
+    let following = tokio::spawn(follower.clone().follow());
+    let keeping = tokio::spawn(follower.clone().keep(index.clone()));
     let (stop, stopping) = watch::channel(false);
-    let app = App::new((follower.clone(), index.clone()), launcher, data, Hosts::of(bound), stopping.clone());
+    let hosts = Hosts::of(bound, &args.names, tls.is_some());
+    let root = data.root().to_path_buf();
+    let app = App::new(follower.clone(), launcher, data, (hosts, access.clone()), stopping.clone());
 
-    // Small frames go out at once instead of waiting to be joined.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let mut told = stopping;
-    let goodbye = async move {
-        let _ = told.wait_for(|stop| *stop).await;
-    };
+    let turns = tokio::spawn(take_turns(app.clone()));
     let tidying = app.clone();
     let tidying = tokio::spawn(async move { tidying.inference.tidy().await });
     let router = api::router(app);
-    let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(goodbye).await });
+    let server = tokio::spawn(listen::serve(listener, router, tls.clone(), stopping));
 
-    let url = page(bound);
+    let url = page(bound, args.names.first().map(String::as_str), tls.is_some(), (!args.no_token).then_some(token.as_str()));
     print_line(&format!("MOSLIM Lab is ready at {url}"))?;
-    if open {
-        open_browser(&url);
+    if args.open {
+        open_browser(&root, &url);
     }
-    signals.next().await;
+    while signals.next().await == Wish::Reload {
+        reload(&access, tls.as_deref(), &own, args);
+    }
     tracing::info!("stopping; once more ends at once");
     tokio::spawn(async move {
-        signals.next().await;
+        signals.end().await;
         std::process::exit(i32::from(crate::failure::RUN_FAILED));
     });
     let _ = stop.send(true);
     let _ = timeout(GOODBYE_TIME, server).await;
     following.abort();
+    keeping.abort();
     tidying.abort();
+    turns.abort();
     index.close().await;
     if let Some(run) = follower.training() {
         eprintln!("Run {} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {}", run.id, run.id);
@@ -133,16 +174,33 @@ async fn serve(address: SocketAddr, data: DataFolder, open: bool) -> Result<(), 
     Ok(())
 }
 
-/// Where the page is. An address that means all of them is none to go to.
-fn page(bound: SocketAddr) -> String {
-    match bound.ip() {
-        ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", bound.port()),
-        _ => format!("http://{bound}"),
+/// Reads tokens and certificate anew. What cannot be read stays as it was, and that is said.
+fn reload(access: &Access, tls: Option<&Tls>, own: &Key, args: &ServeArgs) {
+    if !args.no_token {
+        match read_keys(own, args.tokens.as_deref()) {
+            Ok(keys) => access.replace(keys),
+            Err(error) => tracing::error!("the tokens stay as they were: {error}"),
+        }
+    }
+    if let Some(Err(error)) = tls.map(Tls::reload) {
+        tracing::error!("the certificate stays as it was: {error:#}");
     }
 }
 
-/// Opens the page where there is a screen. It is a convenience: that it fails is no failure.
-fn open_browser(url: &str) {
+/// Where the page is, with the token that opens it. An address that means all of them is none to go to.
+fn page(bound: SocketAddr, name: Option<&str>, tls: bool, token: Option<&str>) -> String {
+    let host = match (name, bound.ip()) {
+        (Some(name), _) => format!("{name}:{}", bound.port()),
+        (None, ip) if ip.is_unspecified() => format!("127.0.0.1:{}", bound.port()),
+        (None, _) => bound.to_string(),
+    };
+    let scheme = if tls { "https" } else { "http" };
+    token.map_or(format!("{scheme}://{host}"), |token| format!("{scheme}://{host}/?token={token}"))
+}
+
+/// Opens the page where there is a screen. It is a convenience: that it fails is no failure. Everybody may read what a program is called
+/// with, so the browser is given a file that sends it to the address.
+fn open_browser(root: &Path, url: &str) {
     let screen = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let program = if cfg!(target_os = "macos") {
         "open"
@@ -151,8 +209,13 @@ fn open_browser(url: &str) {
     } else {
         return;
     };
+    let file = root.join("open.html");
+    let page = format!("<!doctype html><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"0;url={url}\">");
+    if let Err(error) = write_file(&file, page.as_bytes()) {
+        return tracing::warn!("{error:#}; open {url} yourself");
+    }
     let mut command = tokio::process::Command::new(program);
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(mut child) => {
             tokio::spawn(async move { child.wait().await });
@@ -166,15 +229,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_is_free() {
-        for host in ["127.0.0.1", "localhost", "::1", "[::1]", "127.0.0.9"] {
-            assert!(read_host(host, false).is_ok(), "{host}");
+    fn addresses_are_read() {
+        for (host, address) in [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("[::1]", "::1"), ("0.0.0.0", "0.0.0.0")]
+        {
+            assert_eq!(read_host(host).unwrap().to_string(), address);
         }
-        for host in ["0.0.0.0", "192.168.1.5", "::", "lab.example", ""] {
-            assert_eq!(read_host(host, false).unwrap_err().code(), 2, "{host}");
+        for host in ["lab.example", "", "127.0.0.1:80"] {
+            assert_eq!(read_host(host).unwrap_err().code(), 2, "{host}");
         }
-        assert!(read_host("0.0.0.0", true).is_ok());
-        assert!(read_host("lab.example", true).is_err());
     }
 
     #[test]
@@ -193,8 +255,10 @@ mod tests {
 
     #[test]
     fn the_page_can_be_gone_to() {
-        assert_eq!(page("127.0.0.1:80".parse().unwrap()), "http://127.0.0.1:80");
-        assert_eq!(page("[::1]:7".parse().unwrap()), "http://[::1]:7");
-        assert_eq!(page("0.0.0.0:7".parse().unwrap()), "http://127.0.0.1:7");
+        let page = |bound: &str, name, tls, token| page(bound.parse().unwrap(), name, tls, token);
+        assert_eq!(page("127.0.0.1:80", None, false, None), "http://127.0.0.1:80");
+        assert_eq!(page("[::1]:7", None, false, Some("T")), "http://[::1]:7/?token=T");
+        assert_eq!(page("0.0.0.0:7", None, true, Some("T")), "https://127.0.0.1:7/?token=T");
+        assert_eq!(page("0.0.0.0:7", Some("lab.example"), true, None), "https://lab.example:7");
     }
 }

@@ -130,12 +130,12 @@ pub fn stop_on_signal(stop: Arc<Stop>) -> Result<(), Failure> {
                 // Then the system's own way to handle them stays, which ends the process.
                 Err(_) => return,
             };
-            match signals.next().await {
+            match signals.end().await {
                 Wish::Cancel => stop.cancel(),
-                Wish::End => stop.interrupt(),
+                Wish::End | Wish::Reload => stop.interrupt(),
             }
             eprintln!("Stopping at the next checkpoint. Once more ends at once.");
-            signals.next().await;
+            signals.end().await;
             std::process::exit(i32::from(RUN_FAILED));
         });
     });

@@ -68,7 +68,7 @@ impl Followed {
     /// What a line says of the run. Most lines are read by nobody but the page.
     fn hear(&mut self, line: &[u8]) {
         // A line is {"time":N,"body":{"kind":...; its kind is near its start.
-        let head = String::from_utf8_lossy(&line[..line.len().min(64)]);
+        let head = String::from_utf8_lossy(&line[..line.len().min(96)]);
         let is = |kind: &str| head.contains(kind);
         if ["started", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
             let event = journal::read_line(self.info.last_seq, line);
@@ -107,6 +107,11 @@ pub fn created(folder: &Path) -> u64 {
     let time = made("config.toml").or_else(|| made("config.json")).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// The file of a run that waits for its turn.
+pub const QUEUE: &str = "queue.json";
+/// What is said of such a run.
+pub const WAITS: &str = "Another one trains, and one trains at a time.";
 
 /// Name, note and tags that a person gave a run.
 pub fn read_about(folder: &Path) -> About {

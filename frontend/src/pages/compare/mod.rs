@@ -17,6 +17,7 @@ use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, SHARE};
 use moslim_shared::event::RunInfo;
+use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
 use reading::{Figure, best, difference, differing, figures, grouped, said};
 
 /// Runs that are compared at most.
@@ -34,7 +35,7 @@ struct Entry {
 #[component]
 pub fn Compare() -> impl IntoView {
     provide_context(Linked::new());
-    let known = RwSignal::new(Vec::<RunInfo>::new());
+    let known = RwSignal::new(Vec::<RunRow>::new());
     let entries = RwSignal::new(Vec::<Entry>::new());
     let together = RwSignal::new(false);
     let add = move |id: String| {
@@ -56,8 +57,9 @@ pub fn Compare() -> impl IntoView {
     let wished = use_query_map().with_untracked(|q| q.get("runs")).unwrap_or_default();
     wished.split(',').filter(|id| !id.is_empty()).for_each(|id| add(id.to_string()));
     spawn_local(async move {
-        if let Ok(runs) = api::runs().await {
-            let _ = known.try_set(runs);
+        let query = ListQuery { limit: Some(MOST_ROWS), ..Default::default() };
+        if let Ok(page) = api::runs(&query).await {
+            let _ = known.try_set(page.rows);
         }
     });
     on_cleanup(move || {
@@ -92,7 +94,7 @@ pub fn Compare() -> impl IntoView {
                 }>
                     <option value="">"Choose…"</option>
                     {move || known.get().into_iter().map(|run| view! {
-                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title(), format::status(run.status), run.id)}</option>
+                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title, format::status(run.status), run.id)}</option>
                     }).collect_view()}
                 </select>
                 <label class="check">

@@ -18,7 +18,11 @@ use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
 use moslim_shared::config::{Difference, Problem, TaskKind};
 use moslim_shared::event::PresetInfo;
+use moslim_shared::listing::ListQuery;
 use moslim_shared::presets;
+
+/// Finished runs that an estimate is made from.
+const MOST_MEASURED: usize = 8;
 
 /// The page.
 #[component]
@@ -32,9 +36,13 @@ pub fn Configure() -> impl IntoView {
     form.fetch_devices();
     form.follow_task();
     spawn_local(async move {
-        if let Ok(runs) = api::runs().await {
-            form.change(|d| d.finished = runs.into_iter().filter(|run| run.summary.is_some()).collect());
+        let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_MEASURED), ..Default::default() };
+        let Ok(page) = api::runs(&query).await else { return };
+        let mut finished = Vec::new();
+        for row in page.rows {
+            finished.extend(api::run(&row.id).await.ok().filter(|run| run.summary.is_some()));
         }
+        form.change(|d| d.finished = finished);
     });
     // A tab has its own models and the built-in world.
     let fits = |p: &PresetInfo| !is_tab() || p.config.task.kind == TaskKind::World;

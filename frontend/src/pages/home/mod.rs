@@ -2,7 +2,6 @@
 //!
 //! What a visitor sees before there is a run belongs here; what a run shows does not.
 
-mod filter;
 mod runs;
 
 use crate::api;

@@ -2,36 +2,138 @@
 
 use crate::api::{self, Failure};
 use crate::pages::carry::OpenRun;
-use crate::pages::home::filter::{Filter, HELP};
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::source::at;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use moslim_shared::event::RunInfo;
+use moslim_shared::listing::{Filter, HELP, ListQuery, MOST_ROWS, RunRow, RunsPage};
 use std::time::Duration;
 
 /// Time between two looks at the list.
 const REFRESH: Duration = Duration::from_secs(4);
-
-/// Runs on the page at most.
-const MOST_SHOWN: usize = 200;
+/// Rows at first, and how many more are asked for at a time.
+const ROWS: usize = 50;
 
 /// Nothing before the first answer.
-type Known = Option<Result<Vec<RunInfo>, Failure>>;
+type Known = Option<Result<RunsPage, Failure>>;
 
-/// All runs, newest as the server orders them, kept fresh.
+/// What was done to runs, and can be undone.
+#[derive(Debug, Clone, PartialEq)]
+struct Done {
+    what: Change,
+    runs: Vec<RunRow>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Change {
+    Archived,
+    Restored,
+    Deleted,
+}
+
+/// What the list shows, and of which runs something is wanted.
+#[derive(Clone, Copy)]
+struct List {
+    known: RwSignal<Known>,
+    ticked: RwSignal<Vec<RunRow>>,
+    wanted: RwSignal<String>,
+    rows: RwSignal<usize>,
+    done: RwSignal<Option<Done>>,
+    failed: RwSignal<String>,
+}
+
+impl List {
+    fn load(self) {
+        let filter = self.wanted.get_untracked();
+        if Filter::parse(&filter).is_err() {
+            return;
+        }
+        let query = ListQuery { filter, after: None, limit: Some(self.rows.get_untracked()) };
+        spawn_local(async move {
+            let answer = Some(api::runs(&query).await);
+            // Something else may be asked for by now.
+            if self.wanted.try_get_untracked().as_ref() != Some(&query.filter) {
+                return;
+            }
+            // Nothing is drawn again when nothing changed.
+            let _ = self.known.try_maybe_update(|now| {
+                let changed = *now != answer;
+                *now = answer;
+                (changed, ())
+            });
+        });
+    }
+
+    /// Does something to runs; what worked can be undone.
+    fn change(self, what: Change, runs: Vec<RunRow>) {
+        self.failed.set(String::new());
+        spawn_local(async move {
+            let mut changed = Vec::new();
+            for run in runs {
+                match apply(what, &run).await {
+                    Ok(()) => changed.push(run),
+                    Err(failure) => {
+                        let _ = self.failed.try_set(failure.message);
+                        break;
+                    }
+                }
+            }
+            let _ = self.ticked.try_update(|all| all.retain(|run| !changed.iter().any(|c| c.id == run.id)));
+            let _ = self.done.try_set((!changed.is_empty()).then_some(Done { what, runs: changed }));
+            self.load();
+        });
+    }
+
+    fn undo(self) {
+        let Some(Done { what, runs }) = self.done.get_untracked() else { return };
+        self.done.set(None);
+        spawn_local(async move {
+            for run in &runs {
+                let undone = match what {
+                    Change::Deleted => api::act(&run.id, "restore").await,
+                    Change::Archived => apply(Change::Restored, run).await,
+                    Change::Restored => apply(Change::Archived, run).await,
+                };
+                if let Err(failure) = undone {
+                    let _ = self.failed.try_set(failure.message);
+                }
+            }
+            self.load();
+        });
+    }
+}
+
+async fn apply(what: Change, run: &RunRow) -> Result<(), Failure> {
+    let mut about = run.about.clone();
+    about.archived = what == Change::Archived;
+    match what {
+        Change::Deleted => api::delete(&run.id).await,
+        _ => api::describe(&run.id, &about).await,
+    }
+}
+
+/// Runs, newest first, kept fresh.
 #[component]
 pub fn Runs() -> impl IntoView {
-    let known = RwSignal::new(None);
-    let ticked = RwSignal::new(Vec::<String>::new());
-    let wanted = RwSignal::new(String::new());
-    load(known);
-    every(REFRESH, move || load(known));
+    let list = List {
+        known: RwSignal::new(None),
+        ticked: RwSignal::new(Vec::new()),
+        wanted: RwSignal::new(String::new()),
+        rows: RwSignal::new(ROWS),
+        done: RwSignal::new(None),
+        failed: RwSignal::new(String::new()),
+    };
+    let List { known, ticked, wanted, .. } = list;
+    list.load();
+    every(REFRESH, move || list.load());
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">"Runs"</h2>
-            <div class="field filter" class:gone=move || known.with(|k| !matches!(k, Some(Ok(runs)) if runs.len() > 1))>
+            <div
+                class="field filter"
+                class:gone=move || wanted.with(String::is_empty) && known.with(|k| !matches!(k, Some(Ok(page)) if page.total > 1))
+            >
                 <label for="filter">"Filter"</label>
                 <input
                     id="filter"
@@ -39,89 +141,141 @@ pub fn Runs() -> impl IntoView {
                     placeholder="method:moslim hit>0.6"
                     title=HELP
                     prop:value=move || wanted.get()
-                    on:input=move |ev| wanted.set(event_target_value(&ev))
+                    on:input=move |ev| {
+                        wanted.set(event_target_value(&ev));
+                        list.rows.set(ROWS);
+                        list.load();
+                    }
                 />
                 <p class="problem" role="status">{move || wanted.with(|text| Filter::parse(text).err())}</p>
             </div>
-            {move || {
-                let filter = wanted.with(|text| Filter::parse(text).unwrap_or_default());
-                known.with(|k| list(k, &filter, known, ticked))
-            }}
+            {move || rows(list)}
             <p class="actions" class:gone=move || ticked.with(Vec::is_empty)>
                 <a
                     id="compare"
                     class="button"
-                    href=move || at(&format!("/compare?runs={}", ticked.with(|all| all.join(","))))
+                    href=move || {
+                        let ids = ticked.with(|all| all.iter().map(|run| run.id.clone()).collect::<Vec<_>>().join(","));
+                        at(&format!("/compare?runs={ids}"))
+                    }
                 >
                     {move || match ticked.with(Vec::len) {
                         1 => "Compare it with others".to_string(),
                         n => format!("Compare these {n}"),
                     }}
                 </a>
+                <button
+                    id="archive"
+                    class="button quiet"
+                    type="button"
+                    title="Leave them out of the list; the filter is:archived shows them"
+                    on:click=move |_| {
+                        let back = ticked.with_untracked(|all| all.iter().all(|run| run.about.archived));
+                        list.change(if back { Change::Restored } else { Change::Archived }, ticked.get_untracked());
+                    }
+                >
+                    {move || if ticked.with(|all| all.iter().all(|run| run.about.archived)) { "Put back" } else { "Archive" }}
+                </button>
+                <button
+                    id="delete"
+                    class="button quiet"
+                    type="button"
+                    on:click=move |_| list.change(Change::Deleted, ticked.get_untracked())
+                >
+                    "Delete"
+                </button>
             </p>
+            <div role="status">
+                {move || list.done.get().map(|Done { what, runs }| {
+                    let verb = match what {
+                        Change::Archived => "Archived",
+                        Change::Restored => "Put back",
+                        Change::Deleted => "Deleted",
+                    };
+                    let which = match runs.as_slice() {
+                        [one] => one.title.clone(),
+                        many => format!("{} runs", many.len()),
+                    };
+                    view! {
+                        <p class="card banner">
+                            <span>{format!("{verb}: {which}.")}</span>
+                            <button id="undo" class="button small" type="button" on:click=move |_| list.undo()>"Undo"</button>
+                        </p>
+                    }
+                })}
+                <p class="problem">{move || list.failed.get()}</p>
+            </div>
             <OpenRun/>
         </section>
     }
 }
 
-fn load(known: RwSignal<Known>) {
-    spawn_local(async move {
-        let answer = Some(api::runs().await);
-        // Nothing is drawn again when nothing changed.
-        let _ = known.try_maybe_update(|now| {
-            let changed = *now != answer;
-            *now = answer;
-            (changed, ())
-        });
-    });
-}
-
-fn list(state: &Known, filter: &Filter, known: RwSignal<Known>, ticked: RwSignal<Vec<String>>) -> AnyView {
-    match state {
+fn rows(list: List) -> AnyView {
+    match list.known.get() {
         None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
-                <p>{failure.message.clone()}</p>
-                <button class="button" type="button" on:click=move |_| load(known)>"Try again"</button>
+                <p>{failure.message}</p>
+                <button class="button" type="button" on:click=move |_| list.load()>"Try again"</button>
             </div>
         }
         .into_any(),
-        Some(Ok(runs)) if runs.is_empty() => view! {
+        Some(Ok(page)) if page.rows.is_empty() && list.wanted.with(String::is_empty) => view! {
             <p class="card empty" role="status">"No run yet. Start the demo above: it appears here, and stays when the page is closed."</p>
         }
         .into_any(),
-        Some(Ok(runs)) => {
-            let taken: Vec<&RunInfo> = runs.iter().filter(|run| filter.takes(run)).collect();
-            if taken.is_empty() {
-                return view! { <p class="card empty" role="status">"No run is like that."</p> }.into_any();
-            }
-            let more = (taken.len() > MOST_SHOWN).then(|| format!("The newest {MOST_SHOWN} of {}; a filter finds the others.", taken.len()));
-            let rows = taken.into_iter().take(MOST_SHOWN).map(|run| row(run, ticked)).collect_view();
-            view! { <ul class="runs">{rows}</ul><p class="hint">{more}</p> }.into_any()
+        Some(Ok(page)) if page.rows.is_empty() => {
+            view! { <p class="card empty" role="status">"No run is like that."</p> }.into_any()
+        }
+        Some(Ok(page)) => {
+            let (shown, total) = (page.rows.len(), page.total);
+            let rows = page.rows.into_iter().map(|run| row(run, list.ticked)).collect_view();
+            let more = (shown < total).then(|| {
+                let all = shown >= MOST_ROWS;
+                view! {
+                    <p class="hint">
+                        {format!("The newest {shown} of {total}. ")}
+                        <button
+                            id="more-runs"
+                            class="button quiet small"
+                            type="button"
+                            class:gone=all
+                            on:click=move |_| {
+                                list.rows.update(|n| *n = (*n + 2 * ROWS).min(MOST_ROWS));
+                                list.load();
+                            }
+                        >
+                            "Show more"
+                        </button>
+                        {all.then_some("A filter finds the others.")}
+                    </p>
+                }
+            });
+            view! { <ul class="runs">{rows}</ul>{more} }.into_any()
         }
     }
 }
 
-fn row(run: &RunInfo, ticked: RwSignal<Vec<String>>) -> impl IntoView + use<> {
-    let (own, id) = (run.id.clone(), run.id.clone());
-    let name = run.title();
-    let hits = run.summary.as_ref().map_or("–".to_string(), |s| format::percent(s.control.policy.mean_hit_rate()));
+fn row(run: RunRow, ticked: RwSignal<Vec<RunRow>>) -> impl IntoView {
+    let (own, taken) = (run.id.clone(), run.clone());
+    let hits = run.hit.map_or("–".to_string(), format::percent);
     let status = format::status(run.status);
+    let tags = run.about.tags.iter().map(|tag| view! { <span class="tag">{tag.clone()}</span> }).collect_view();
     view! {
         <li class="run-row">
             <input
                 type="checkbox"
-                aria-label=format!("Compare {name}")
-                prop:checked=move || ticked.with(|all| all.contains(&own))
+                aria-label=format!("Choose {}", run.title)
+                prop:checked=move || ticked.with(|all| all.iter().any(|other| other.id == own))
                 on:change=move |ev| ticked.update(|all| {
-                    all.retain(|other| *other != id);
+                    all.retain(|other| other.id != taken.id);
                     if event_target_checked(&ev) {
-                        all.push(id.clone());
+                        all.push(taken.clone());
                     }
                 })
             />
             <a class="run" href=at(&format!("/runs/{}", run.id)) data-run=run.id.clone()>
-                <span class="run-name"><b>{name.clone()}</b><span class="hint">{run.preset.clone()}</span></span>
+                <span class="run-name"><b>{run.title.clone()}</b><span class="hint">{run.preset.clone()}" "{tags}</span></span>
                 <span class=format!("status {status}")>{status}</span>
                 <span class="run-figure"><span class="hint">"seed"</span>{run.seed.to_string()}</span>
                 <span class="run-figure"><span class="hint">"mean hit rate"</span>{hits}</span>

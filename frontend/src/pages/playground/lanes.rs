@@ -69,7 +69,7 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
     let full = Memo::new(move |_| bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
     let names = Memo::new(move |_| {
         let runs = bench.runs.get().unwrap_or_default();
-        runs.into_iter().map(|run| (run.id.clone(), run.title())).collect::<HashMap<_, _>>()
+        runs.into_iter().map(|run| (run.id.clone(), run.title)).collect::<HashMap<_, _>>()
     });
     view! {
         <section class="lanes" aria-label="Answers">

@@ -20,8 +20,9 @@ use lanes::{Lane, Lanes};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
-use moslim_shared::event::{RunInfo, RunStatus, TaskInfo};
+use moslim_shared::event::TaskInfo;
 use moslim_shared::inference::GenerateRequest;
+use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow, RunsPage};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use own::Own;
@@ -36,7 +37,7 @@ const MOST_COLUMNS: usize = 4;
 #[derive(Clone, Copy)]
 struct Bench {
     /// Finished runs, newest first; `None` before they are known.
-    runs: RwSignal<Option<Vec<RunInfo>>>,
+    runs: RwSignal<Option<Vec<RunRow>>>,
     lanes: RwSignal<Vec<Lane>>,
     next: StoredValue<usize>,
     task: RwSignal<Option<TaskInfo>>,
@@ -152,9 +153,9 @@ pub fn Playground() -> impl IntoView {
         let _ = bench.lanes.try_with_untracked(|lanes| lanes.iter().for_each(|lane| lane.stop()));
     });
     spawn_local(async move {
-        match api::runs().await {
-            Ok(runs) => {
-                let able: Vec<RunInfo> = runs.into_iter().filter(|run| run.status == RunStatus::Finished).collect();
+        let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_ROWS), ..Default::default() };
+        match api::runs(&query).await {
+            Ok(RunsPage { rows: able, .. }) => {
                 // The page may have been left meanwhile.
                 if bench.lanes.try_with_untracked(Vec::is_empty) == Some(true)
                     && let (Some(newest), Some(owner)) = (able.first(), &owner)
@@ -173,16 +174,14 @@ pub fn Playground() -> impl IntoView {
         }
     });
     // Objectives are those of the first column's run.
-    let first = Memo::new(move |_| {
-        let run = bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone())))?;
-        bench.runs.with(|runs| runs.as_ref()?.iter().find(|r| r.id == run).map(|r| r.config.clone()))
-    });
+    let first = Memo::new(move |_| bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone()))));
     Effect::new(move |_| {
-        let Some(config) = first.get() else { return };
+        let Some(run) = first.get() else { return };
         spawn_local(async move {
+            let Ok(config) = api::run(&run).await.map(|info| info.config) else { return };
             let answer = api::task(&config).await;
             // Another run may have been chosen meanwhile, or the page left.
-            if first.try_get_untracked() != Some(Some(config.clone())) {
+            if first.try_get_untracked() != Some(Some(run)) {
                 return;
             }
             match answer {

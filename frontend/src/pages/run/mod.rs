@@ -170,7 +170,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     id="cancel"
                     type="button"
                     class="button danger"
-                    class:gone=move || status.get() != Some(RunStatus::Running)
+                    class:gone=move || !matches!(status.get(), Some(RunStatus::Running | RunStatus::Queued))
                     disabled=move || actions.busy.get()
                     on:click=move |_| actions.ask("cancel")
                 >
@@ -291,6 +291,7 @@ fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
         RunStatus::Failed => Some(("error", format!("The run failed. {why}"), true)),
         RunStatus::Interrupted => Some(("warning", format!("The run was interrupted. {why}"), true)),
         RunStatus::Cancelled => Some(("warning", "The run was cancelled. It keeps what it has learnt.".into(), true)),
+        RunStatus::Queued => Some(("warning", format!("The run waits for its turn. {}", info.message), false)),
         RunStatus::Running | RunStatus::Finished => None,
     }
 }

@@ -1,13 +1,14 @@
 //! The worker that the page talks to: it keeps the files, answers the requests of the API that a tab can answer, passes on what a run
 //! says, and starts and ends the trainer.
 
+mod runs;
+
 use super::asking::{Asking, Request, What};
 use super::keep::{self, Place};
 use super::known::{known, take};
 use super::messages::{Asked, Kept, Said, Told, Training, pack, unpack};
-use super::{TRAINER, scope};
+use super::{TRAINER, scope, why_broken};
 use moslim_engine::data::Task;
-use moslim_engine::keep::Job;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Files;
 use moslim_engine::keep::journal::{self, Journal};
@@ -15,6 +16,7 @@ use moslim_engine::run::devices;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{About, ApiError, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, problem_of};
+use moslim_shared::listing::RunsPage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -100,6 +102,9 @@ fn read<T: DeserializeOwned>(body: &str) -> Result<T, Refused> {
 #[serde(deny_unknown_fields)]
 struct Proposal {
     config: RunConfig,
+    /// Whether it may wait for its turn, which it cannot here: a tab has one trainer, and no one who watches when it is closed.
+    #[serde(default, rename = "queue")]
+    _queue: bool,
 }
 
 /// A trainer at work.
@@ -117,13 +122,22 @@ struct Desk {
     followed: BTreeSet<String>,
     trainer: Option<Trainer>,
     asking: Asking,
+    /// Runs that were deleted since the tab was opened, packed.
+    trash: BTreeMap<String, Vec<u8>>,
     note: String,
 }
 
 impl Desk {
     fn new(paths: Vec<String>, files: Arc<dyn Files>, note: String) -> Self {
-        let mut desk =
-            Self { files, runs: BTreeMap::new(), followed: BTreeSet::new(), trainer: None, asking: Asking::new(answered), note };
+        let mut desk = Self {
+            files,
+            runs: BTreeMap::new(),
+            followed: BTreeSet::new(),
+            trainer: None,
+            asking: Asking::new(answered),
+            trash: BTreeMap::new(),
+            note,
+        };
         let ids = paths.iter().filter_map(|p| p.strip_prefix("runs/")?.split_once('/').map(|(id, _)| id.to_string()));
         for id in ids.collect::<BTreeSet<_>>() {
             desk.runs.extend(known(desk.files.as_ref(), &id).map(|info| (id, info)));
@@ -169,13 +183,15 @@ impl Desk {
             ("GET", ["presets"]) => said(&moslim_shared::presets::all()),
             ("GET", ["devices"]) => said(&devices()),
             ("POST", ["task"]) => {
-                let Proposal { config } = read(body)?;
+                let Proposal { config, .. } = read(body)?;
                 self.objectives(&config)?;
                 let info = Task::info(&config.task, &|path| self.files.read(path));
                 said(&info.map_err(|e| Refused::new(500, format!("{e:#}")))?)
             }
             ("POST", ["validate"]) => said(&json!({ "problems": self.problems(&read::<Proposal>(body)?.config) })),
-            ("GET", ["runs"]) => said(&self.runs.values().rev().collect::<Vec<_>>()),
+            ("GET", ["runs"]) => {
+                said(&RunsPage::of(self.runs.values(), &runs::list_query(query)).map_err(|message| Refused::new(400, message))?)
+            }
             ("POST", ["runs"]) => self.start(read::<Proposal>(body)?.config),
             ("GET", ["runs", id]) => said(self.find(id)?),
             ("GET", ["runs", id, "events"]) => {
@@ -196,6 +212,8 @@ impl Desk {
                 self.runs.extend(known(self.files.as_ref(), &id).map(|info| (id.clone(), info)));
                 Ok((201, said(self.find(&id)?)?.1))
             }
+            ("DELETE", ["runs", id]) => self.delete(id),
+            ("POST", ["runs", id, "restore"]) => self.restore(id),
             ("POST", ["runs", id, "cancel"]) => self.cancel(id),
             ("POST", ["runs", id, "resume"]) => self.resume(id),
             ("PUT", ["runs", id, "about"]) => {
@@ -247,6 +265,7 @@ impl Desk {
         };
         let went_on = match said {
             Ok(Said::Ready) => self.asking.ready(files.as_ref()),
+            Ok(Said::Failed { message }) => Err(message),
             Ok(Said::Event { number, event }) => {
                 let (first, last) = (self.asking.said(number), event.is_last());
                 match event {
@@ -312,48 +331,6 @@ impl Desk {
         problems
     }
 
-    fn check_free(&self) -> Result<(), Refused> {
-        let Some(trainer) = &self.trainer else { return Ok(()) };
-        let message = format!("run {} is training, and one run trains at a time; wait for it or cancel it", trainer.run);
-        Err(Refused::new(409, message))
-    }
-
-    fn start(&mut self, config: RunConfig) -> Answer {
-        let problems = self.problems(&config);
-        if !problems.is_empty() {
-            return Err(Refused::invalid(problems));
-        }
-        self.check_free()?;
-        let now = js_sys::Date::new_0().to_iso_string().as_string().unwrap_or_default();
-        let digits: String = now.chars().filter(char::is_ascii_digit).take(14).collect();
-        let (day, time) = digits.split_at_checked(8).unwrap_or((&digits, ""));
-        let id = format!("{day}-{time}-{:04x}", (js_sys::Math::random() * 65_536.0) as u32);
-        let job = Job::new(&id, config.clone(), self.files.clone());
-        job.write_config().map_err(|e| Refused::kept(format!("{e:#}")))?;
-        self.runs.insert(id.clone(), RunInfo::new(&id, &config, journal::now_ms()));
-        self.launch(&id)?;
-        Ok((201, said(self.find(&id)?)?.1))
-    }
-
-    fn resume(&mut self, run: &str) -> Answer {
-        if self.find(run)?.status == RunStatus::Finished {
-            return Err(Refused::new(409, format!("run {run} is finished; there is nothing to resume")));
-        }
-        self.check_free()?;
-        self.launch(run)?;
-        said(self.find(run)?)
-    }
-
-    /// Ends the trainer: it computes without looking up, and its checkpoint is kept.
-    fn cancel(&mut self, run: &str) -> Answer {
-        let known = self.find(run)?.clone();
-        if self.trainer.as_ref().is_none_or(|t| t.run != run) {
-            return Err(Refused::new(409, format!("run {run} is not running; only a running run can be cancelled")));
-        }
-        self.end(Some((Outcome::Cancelled, "cancelled".into())));
-        Ok((202, said(&known)?.1))
-    }
-
     /// Starts the trainer of a run.
     fn launch(&mut self, run: &str) -> Result<(), Refused> {
         let options = WorkerOptions::new();
@@ -367,7 +344,7 @@ impl Desk {
             }
         });
         let broken = Closure::<dyn FnMut(ErrorEvent)>::new(|event: ErrorEvent| {
-            let message = format!("{}; its last checkpoint is kept, resume the run to go on", event.message());
+            let message = format!("{}; its last checkpoint is kept, resume the run to go on", why_broken(&event.message()));
             with(|desk| desk.end(Some((Outcome::Failed, message))));
         });
         worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));

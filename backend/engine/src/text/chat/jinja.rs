@@ -1,8 +1,8 @@
 //! Chat templates as models bring them: Jinja that turns messages into the text that a model was taught to continue.
 
+use super::Message;
 use anyhow::{Context, Result, anyhow};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
 use web_time::{SystemTime, UNIX_EPOCH};
 
 /// Steps that a template may take: a hundred times what the longest ones need for a conversation.
@@ -11,20 +11,6 @@ const FUEL: u64 = 1_000_000;
 const LONGEST: usize = 4 << 20;
 /// The name under which the one template is known.
 const NAME: &str = "chat_template";
-
-/// Something that was said, and by whom: `system`, `user` or `assistant`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    /// What `role` said.
-    pub fn new(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
 
 /// A chat template that has been read.
 pub struct ChatTemplate {

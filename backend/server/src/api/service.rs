@@ -1,0 +1,81 @@
+//! How the server is: for whoever watches over it, a person or a program.
+
+use crate::error::Error;
+use crate::listen;
+use crate::state::Shared;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use moslim_engine::run::memory::available_mib;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Routes for who watches.
+pub fn router() -> Router<Shared> {
+    Router::new().route("/healthz", get(health)).route("/metrics", get(metrics))
+}
+
+#[derive(Serialize)]
+struct Health {
+    ok: bool,
+    /// What is wrong; empty where all is well.
+    problems: Vec<String>,
+    disk_free_mib: Option<u64>,
+    memory_free_mib: Option<u64>,
+}
+
+/// 200 where everything works that a run needs, and 503 with the reasons where something does not: a file is written and read, the list
+/// of runs is made, and the disk is asked for its room.
+async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Health>), Error> {
+    let look = move || {
+        let mut problems = Vec::new();
+        problems.extend(app.data.create().err());
+        let list = std::fs::read_dir(app.data.runs());
+        problems.extend(list.err().filter(|e| e.kind() != std::io::ErrorKind::NotFound).map(|e| format!("runs: {e}")));
+        let room = app.data.room();
+        problems.extend(room.as_ref().and_then(|room| room.problem()));
+        let health = Health {
+            ok: problems.is_empty(),
+            problems,
+            disk_free_mib: room.map(|room| room.free >> 20),
+            memory_free_mib: available_mib(),
+        };
+        let status = if health.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(health))
+    };
+    Ok(tokio::task::spawn_blocking(look).await.map_err(anyhow::Error::from)?)
+}
+
+/// Figures in the text format of Prometheus.
+async fn metrics(State(app): State<Shared>) -> Result<impl IntoResponse, Error> {
+    let look = move || {
+        let mut text = String::new();
+        let mut figure = |name: &str, help: &str, kind: &str, values: &[(String, u64)]| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "# HELP moslim_{name} {help}\n# TYPE moslim_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(text, "moslim_{name}{labels} {value}");
+            }
+        };
+        let (statuses, events) = app.follower.counts();
+        let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
+        let statuses: Vec<(String, u64)> = statuses.iter().map(|(status, n)| (label("status", status), *n)).collect();
+        figure("runs", "Runs in the data folder.", "gauge", &statuses);
+        figure("events", "Events in the journals of all runs.", "gauge", &[(String::new(), events)]);
+        figure("connections", "Open connections.", "gauge", &[(String::new(), listen::connections())]);
+        let answers: Vec<(String, u64)> =
+            listen::answers().iter().enumerate().map(|(n, count)| (label("status", &format!("{}xx", n + 1)), *count)).collect();
+        figure("answers_total", "Answers by their status.", "counter", &answers);
+        if let Some(room) = app.data.room() {
+            figure("disk_free_bytes", "Room on the disk of the data folder.", "gauge", &[(String::new(), room.free)]);
+        }
+        if let Some(mib) = available_mib() {
+            figure("memory_available_bytes", "Memory that programs can have.", "gauge", &[(String::new(), mib << 20)]);
+        }
+        text
+    };
+    let text = tokio::task::spawn_blocking(look).await.map_err(anyhow::Error::from)?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+}

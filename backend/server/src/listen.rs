@@ -1,0 +1,308 @@
+//! Takes connections and serves them: how many there may be, how long each may take to say what it wants, and TLS where it is asked for.
+//!
+//! A connection costs a file and memory before anything is known of it, so there is a number of them that is not exceeded. When it is
+//! reached, the oldest one that has asked for nothing yet goes: somebody who opens thousands and says nothing displaces nobody else.
+
+use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::BufReader;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tower::ServiceExt;
+
+/// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS.
+const HEAD_TIME: Duration = Duration::from_secs(20);
+/// Most connections in all, and of one address that is not this machine's own.
+const MOST: usize = 512;
+const MOST_OF_ONE: usize = 128;
+/// Files that the server needs for other things than connections.
+const OTHER_FILES: usize = 128;
+
+/// Connections that stand, and answers by the first digit of their status, from 1.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+static ANSWERS: [AtomicU64; 5] = [const { AtomicU64::new(0) }; 5];
+
+/// How many connections stand.
+pub fn connections() -> u64 {
+    CONNECTIONS.load(Ordering::Relaxed)
+}
+
+/// How many answers there were of each kind of status, from 1xx on.
+pub fn answers() -> [u64; 5] {
+    [0, 1, 2, 3, 4].map(|n| ANSWERS[n].load(Ordering::Relaxed))
+}
+
+/// Certificate and key, which can be read anew.
+pub struct Tls {
+    files: (PathBuf, PathBuf),
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads a certificate chain and its key, both in PEM.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or they do not belong together; the message names the file.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        let config = Self::config((certificate, key))?;
+        Ok(Self { files: (certificate.into(), key.into()), config: RwLock::new(config) })
+    }
+
+    fn config((certificate, key): (&Path, &Path)) -> Result<Arc<ServerConfig>> {
+        let open = |path: &Path| File::open(path).map(BufReader::new).with_context(|| format!("reading {}", path.display()));
+        let chain: Vec<CertificateDer> = CertificateDer::pem_reader_iter(open(certificate)?)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{} is no certificate in PEM", certificate.display()))?;
+        ensure!(!chain.is_empty(), "{} holds no certificate in PEM", certificate.display());
+        let own = PrivateKeyDer::from_pem_reader(open(key)?).with_context(|| format!("{} is no key in PEM", key.display()))?;
+        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, own).with_context(|| {
+            format!("the key in {} is not that of the certificate in {}", key.display(), certificate.display())
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// Reads the files again; new connections get what is in them.
+    ///
+    /// # Errors
+    /// As [`Tls::read`]; then the old ones stay.
+    pub fn reload(&self) -> Result<()> {
+        let config = Self::config((&self.files.0, &self.files.1))?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// A connection that stands.
+struct Open {
+    from: IpAddr,
+    /// Whether a request of it was answered with what it asked for.
+    proven: Arc<AtomicBool>,
+    /// Ends it.
+    end: Arc<Notify>,
+}
+
+/// The connections that stand, by the order in which they came.
+#[derive(Default)]
+struct Register(Mutex<(u64, BTreeMap<u64, Open>)>);
+
+impl Register {
+    /// Makes room for another connection from `from`, and enters it; `None` where there is no room.
+    fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Option<Entered> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, open) = &mut *inner;
+        let of_one = open.values().filter(|o| o.from == from).count();
+        if open.len() >= most || (of_one >= MOST_OF_ONE && !from.is_loopback()) {
+            let silent = |o: &Open| !o.proven.load(Ordering::Relaxed) && (open.len() >= most || o.from == from);
+            let oldest = open.iter().find(|(_, o)| silent(o)).map(|(&at, _)| at)?;
+            if let Some(gone) = open.remove(&oldest) {
+                gone.end.notify_one();
+            }
+        }
+        *number += 1;
+        CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let (proven, end) = (Arc::<AtomicBool>::default(), Arc::<Notify>::default());
+        open.insert(*number, Open { from, proven: proven.clone(), end: end.clone() });
+        Some(Entered { register: self.clone(), number: *number, proven, end })
+    }
+}
+
+/// A place in the register, as long as this lives.
+struct Entered {
+    register: Arc<Register>,
+    number: u64,
+    proven: Arc<AtomicBool>,
+    end: Arc<Notify>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
+        self.register.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.number);
+    }
+}
+
+/// A connection's place. A websocket is served when the connection's own task has ended: who serves it holds this.
+#[derive(Clone)]
+pub struct Held(#[expect(dead_code, reason = "it is held, not read")] Arc<Entered>);
+
+/// Connections at a time: fewer where the system allows few open files.
+fn most() -> usize {
+    #[cfg(unix)]
+    {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+        MOST.min(files.saturating_sub(OTHER_FILES).max(16))
+    }
+    #[cfg(not(unix))]
+    MOST
+}
+
+/// Serves until `stopping` becomes true, and then until what is being answered is.
+pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>, mut stopping: watch::Receiver<bool>) {
+    let (register, most) = (Arc::new(Register::default()), most());
+    let goodbye = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of files, most likely; some will be closed in a moment.
+                tracing::warn!("a connection could not be taken: {error}");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(entered) = register.enter(from.ip(), most) else { continue };
+        // Small frames go out at once instead of waiting to be joined.
+        let _ = stream.set_nodelay(true);
+        let (router, watcher) = (router.clone(), goodbye.watcher());
+        match tls.as_ref().map(|tls| tls.acceptor()) {
+            None => drop(tokio::spawn(connection(stream, entered, router, watcher))),
+            Some(acceptor) => drop(tokio::spawn(async move {
+                let shaken = tokio::select! {
+                    shaken = timeout(HEAD_TIME, acceptor.accept(stream)) => shaken,
+                    () = entered.end.notified() => return,
+                };
+                if let Ok(Ok(stream)) = shaken {
+                    connection(stream, entered, router, watcher).await;
+                }
+            })),
+        }
+    }
+    goodbye.shutdown().await;
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    entered: Entered,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let (proven, end) = (entered.proven.clone(), entered.end.clone());
+    let asked = Arc::<AtomicBool>::default();
+    let asking = asked.clone();
+    let held = Held(Arc::new(entered));
+    let service = service_fn(move |request: Request<Incoming>| {
+        asking.store(true, Ordering::Relaxed);
+        let (router, proven, held) = (router.clone(), proven.clone(), held.clone());
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(held);
+            let response = router.oneshot(request).await?;
+            if let Some(count) = ANSWERS.get(usize::from(response.status().as_u16() / 100).wrapping_sub(1)) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
+                proven.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(64);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let serving = watcher.watch(serving.into_owned());
+    // The first head has a time of its own: before it is known which version of HTTP is spoken, nobody watches.
+    let late = async {
+        sleep(HEAD_TIME).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        // Whatever ends it, there is nobody to tell.
+        _ = serving => {}
+        () = end.notified() => {}
+        () = late => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn who_says_nothing_makes_room_and_who_was_answered_stays() {
+        let register = Arc::new(Register::default());
+        let at = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let asked = register.enter(at(1), 3).unwrap();
+        asked.proven.store(true, Ordering::Relaxed);
+        let silent = [register.enter(at(2), 3).unwrap(), register.enter(at(3), 3).unwrap()];
+        let open = || register.0.lock().unwrap().1.values().map(|o| o.from).collect::<Vec<_>>();
+        let fourth = register.enter(at(4), 3).unwrap();
+        assert_eq!(open(), [at(1), at(3), at(4)], "the oldest that has said nothing went");
+        fourth.proven.store(true, Ordering::Relaxed);
+        silent[1].proven.store(true, Ordering::Relaxed);
+        assert!(register.enter(at(5), 3).is_none(), "everybody was answered, and nobody goes");
+        drop((asked, silent));
+        assert_eq!(open(), [at(4)]);
+    }
+
+    #[test]
+    fn one_address_does_not_take_all_the_room_but_this_machine_may() {
+        let register = Arc::new(Register::default());
+        let (one, own) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([127, 0, 0, 1]));
+        let mut held: Vec<Entered> = (0..MOST_OF_ONE).map(|_| register.enter(one, MOST).unwrap()).collect();
+        held.iter().for_each(|e| e.proven.store(true, Ordering::Relaxed));
+        assert!(register.enter(one, MOST).is_none());
+        held.extend((0..MOST_OF_ONE + 1).map(|_| register.enter(own, MOST).unwrap()));
+        assert_eq!(register.0.lock().unwrap().1.len(), 2 * MOST_OF_ONE + 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_displaced_is_closed_and_others_are_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        let serving = tokio::spawn(serve(listener, router, None, stopping));
+        let most = most();
+        let mut silent = Vec::new();
+        for _ in 0..most + 8 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asks = TcpStream::connect(address).await.unwrap();
+        asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        asks.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+        let mut rest = Vec::new();
+        assert_eq!(silent[0].read_to_end(&mut rest).await.unwrap_or(0), 0, "the first one has gone");
+        stop.send(true).unwrap();
+        timeout(Duration::from_secs(5), serving).await.expect("it ends although connections stand").unwrap();
+    }
+}

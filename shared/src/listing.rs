@@ -1,0 +1,305 @@
+//! Lists of runs: what a row of one shows, the filter that one is asked with (words, and conditions such as `method:moslim`, `seed:1` or
+//! `hit>0.6`; parsed, and never evaluated), and the pages that a long one comes in.
+
+use crate::event::{About, RunInfo, RunStatus};
+use serde::{Deserialize, Serialize};
+
+/// Runs of a page, unless a number is asked for, and at most.
+const ROWS: usize = 50;
+pub const MOST_ROWS: usize = 500;
+
+/// A run in a list: what is shown of it, and no more. Everything about it is a request of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    pub id: String,
+    /// What it is called: by a person, by its configuration, or by what it is.
+    pub title: String,
+    pub preset: String,
+    pub method: String,
+    pub optimizer: String,
+    pub task: String,
+    pub seed: u64,
+    pub status: RunStatus,
+    /// Why it failed or was interrupted; empty otherwise.
+    pub message: String,
+    /// Milliseconds since the Unix epoch.
+    pub created: u64,
+    pub last_seq: u64,
+    pub about: About,
+    /// Mean hit rate, share of answers that met all that was asked, KL divergence in nats, seconds in all; once it is finished.
+    pub hit: Option<f64>,
+    pub joint: Option<f64>,
+    pub kl: Option<f64>,
+    pub seconds: Option<f64>,
+}
+
+impl RunRow {
+    /// The row of a run.
+    pub fn of(run: &RunInfo) -> Self {
+        let config = &run.config;
+        let figure = |figure| figure_of(figure, run);
+        Self {
+            id: run.id.clone(),
+            title: run.title(),
+            preset: run.preset.clone(),
+            method: config.method.kind.title().into(),
+            optimizer: config.policy.optimizer.title().into(),
+            task: config.task.name.clone(),
+            seed: run.seed,
+            status: run.status,
+            message: run.message.clone(),
+            created: run.created,
+            last_seq: run.last_seq,
+            about: run.about.clone(),
+            hit: figure(Figure::Hit),
+            joint: figure(Figure::Joint),
+            kl: figure(Figure::Kl),
+            seconds: figure(Figure::Seconds),
+        }
+    }
+}
+
+/// What a list of runs is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    #[serde(default)]
+    pub filter: String,
+    /// Only runs that come after this one in the list: the last of the page before.
+    #[serde(default)]
+    pub after: Option<String>,
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+/// A page of a list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunsPage {
+    pub rows: Vec<RunRow>,
+    /// Runs that the filter takes, on all pages.
+    pub total: usize,
+    /// What the next page is asked for as `after`; none where this is the last.
+    pub next: Option<String>,
+}
+
+impl RunsPage {
+    /// The page of `runs`, in any order, that is asked for.
+    ///
+    /// # Errors
+    /// When the filter is not understood, or the limit not allowed; for people, with the field.
+    pub fn of<'a>(runs: impl Iterator<Item = &'a RunInfo>, query: &ListQuery) -> Result<Self, String> {
+        let filter = Filter::parse(&query.filter).map_err(|e| format!("filter: {e}"))?;
+        let limit = query.limit.unwrap_or(ROWS);
+        if !(1..=MOST_ROWS).contains(&limit) {
+            return Err(format!("limit: is {limit}; allowed is 1 to {MOST_ROWS}"));
+        }
+        let mut taken: Vec<&RunInfo> = runs.filter(|run| filter.takes(run)).collect();
+        taken.sort_unstable_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        let total = taken.len();
+        let from = match &query.after {
+            None => 0,
+            Some(id) => match taken.iter().position(|run| run.id == *id) {
+                Some(at) => at + 1,
+                // It was put away or deleted meanwhile; which ones came after it is not known any more.
+                None => return Err(format!("after: there is no run {id:.64} in this list; begin anew")),
+            },
+        };
+        let rows: Vec<RunRow> = taken.iter().skip(from).take(limit).map(|run| RunRow::of(run)).collect();
+        let next = (from + rows.len() < total).then(|| rows.last().map(|row| row.id.clone())).flatten();
+        Ok(Self { rows, total, next })
+    }
+}
+
+/// One condition. All of a filter's must hold.
+#[derive(Debug, Clone, PartialEq)]
+enum Condition {
+    /// Somewhere in name, id, preset, note or tags.
+    Word(String),
+    /// A text field has this in it.
+    Field(Field, String),
+    /// A figure is more, or less, than this.
+    Figure(Figure, bool, f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Field {
+    Method,
+    Optimizer,
+    Preset,
+    Status,
+    Tag,
+    Task,
+    Seed,
+    Is,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Figure {
+    Hit,
+    Joint,
+    Kl,
+    Seed,
+    Seconds,
+}
+
+/// What is said of runs that were put away.
+const ARCHIVED: &str = "archived";
+/// Characters of the longest filter, and its most conditions.
+const LONGEST: usize = 400;
+const MOST_CONDITIONS: usize = 16;
+
+/// What the list is asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Filter(Vec<Condition>);
+
+/// Names of fields and figures, for people.
+pub const HELP: &str = "Words, or conditions: method: optimizer: preset: status: tag: task: seed: and hit, joint, kl, seconds with > or <, as in method:moslim hit>0.6; is:archived shows those that were put away";
+
+impl Filter {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// When a condition names what there is not, or compares with no number; for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().count() > LONGEST || text.split_whitespace().count() > MOST_CONDITIONS {
+            return Err(format!("A filter has at most {LONGEST} characters and {MOST_CONDITIONS} conditions."));
+        }
+        text.split_whitespace().map(condition).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a run meets it. Those that were put away are shown to who asks for them.
+    pub fn takes(&self, run: &RunInfo) -> bool {
+        let asked = self.0.iter().any(|c| matches!(c, Condition::Field(Field::Is, _)));
+        run.about.archived == asked && self.0.iter().all(|condition| met(condition, run))
+    }
+}
+
+fn condition(part: &str) -> Result<Condition, String> {
+    if let Some((name, value)) = part.split_once(':') {
+        let field = match name {
+            "method" => Field::Method,
+            "optimizer" => Field::Optimizer,
+            "preset" => Field::Preset,
+            "status" => Field::Status,
+            "tag" => Field::Tag,
+            "task" => Field::Task,
+            "seed" => Field::Seed,
+            "is" if value == ARCHIVED => Field::Is,
+            _ => return Err(format!("There is no field \"{name}\". {HELP}.")),
+        };
+        return Ok(Condition::Field(field, value.to_lowercase()));
+    }
+    let Some(at) = part.find(['>', '<']) else { return Ok(Condition::Word(part.to_lowercase())) };
+    let (name, value) = (&part[..at], &part[at + 1..]);
+    let figure = match name {
+        "hit" => Figure::Hit,
+        "joint" => Figure::Joint,
+        "kl" => Figure::Kl,
+        "seed" => Figure::Seed,
+        "seconds" => Figure::Seconds,
+        _ => return Err(format!("There is no figure \"{name}\". {HELP}.")),
+    };
+    let value = value.parse().map_err(|_| format!("\"{value}\" is no number."))?;
+    Ok(Condition::Figure(figure, part[at..].starts_with('>'), value))
+}
+
+fn met(condition: &Condition, run: &RunInfo) -> bool {
+    match condition {
+        Condition::Word(word) => {
+            let mut texts = vec![run.title(), run.id.clone(), run.preset.clone(), run.about.note.clone()];
+            texts.extend(run.about.tags.iter().cloned());
+            texts.iter().any(|text| text.to_lowercase().contains(word))
+        }
+        Condition::Field(field, value) => {
+            let has = |text: &str| text.to_lowercase().contains(value);
+            match field {
+                Field::Method => has(run.config.method.kind.title()),
+                Field::Optimizer => has(run.config.policy.optimizer.title()),
+                Field::Preset => has(&run.preset),
+                Field::Status => has(&format!("{:?}", run.status)),
+                Field::Tag => run.about.tags.iter().any(|tag| has(tag)),
+                Field::Task => has(&run.config.task.name) || has(&format!("{:?}", run.config.task.kind)),
+                Field::Seed => run.seed.to_string() == *value,
+                Field::Is => run.about.archived,
+            }
+        }
+        Condition::Figure(figure, more, value) => {
+            let own = figure_of(*figure, run);
+            // What was not measured is neither more nor less.
+            own.is_some_and(|own| if *more { own > *value } else { own < *value })
+        }
+    }
+}
+
+fn figure_of(figure: Figure, run: &RunInfo) -> Option<f64> {
+    let summary = run.summary.as_ref();
+    match figure {
+        Figure::Hit => summary.map(|s| s.control.policy.mean_hit_rate()),
+        Figure::Joint => summary.map(|s| s.control.policy.joint_hit_rate),
+        Figure::Kl => summary.map(|s| s.policy.kl),
+        Figure::Seconds => summary.map(|s| s.seconds.total),
+        Figure::Seed => Some(run.seed as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RunConfig;
+
+    fn run(seed: u64) -> RunInfo {
+        let mut run = RunInfo::new("20261127-1", &RunConfig { seed, preset: "quick".into(), ..Default::default() }, 0);
+        run.about.tags = vec!["thesis".into()];
+        run.status = RunStatus::Finished;
+        run
+    }
+
+    #[test]
+    fn conditions_are_read_and_all_must_hold() {
+        let takes = |text: &str| Filter::parse(text).unwrap().takes(&run(7));
+        for text in ["", "quick", "MOSLIM", "method:moslim", "seed:7", "seed>6 seed<8", "status:finished tag:thes", "20261127"] {
+            let expected = text != "MOSLIM";
+            assert_eq!(takes(text), expected, "{text}");
+        }
+        for text in ["seed:70", "seed>7", "hit>0", "hit<1", "method:ric", "quick slow", "optimizer:ppo"] {
+            assert!(!takes(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said() {
+        assert!(Filter::parse("kindness>1").unwrap_err().contains("no figure \"kindness\""));
+        assert!(Filter::parse("mood:good").unwrap_err().contains("no field \"mood\""));
+        assert!(Filter::parse("hit>high").unwrap_err().contains("\"high\" is no number"));
+    }
+
+    #[test]
+    fn pages_follow_each_other_newest_first_and_what_was_put_away_is_asked_for() {
+        let mut runs: Vec<RunInfo> = (0..5).map(|n| RunInfo { id: format!("r{n}"), created: n / 2, ..run(n) }).collect();
+        runs[3].about.archived = true;
+        let page = |filter: &str, after: Option<&str>, limit| {
+            let query = ListQuery { filter: filter.into(), after: after.map(Into::into), limit };
+            RunsPage::of(runs.iter(), &query)
+        };
+        let ids = |page: &RunsPage| page.rows.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
+        let first = page("", None, Some(3)).unwrap();
+        // Of the same moment, the later name first.
+        assert_eq!(
+            (ids(&first), first.total, first.next.as_deref()),
+            (vec!["r4".into(), "r2".into(), "r1".into()], 4, Some("r1"))
+        );
+        let second = page("", Some("r1"), Some(3)).unwrap();
+        assert_eq!((ids(&second), second.total, second.next), (vec!["r0".to_string()], 4, None));
+        assert_eq!(ids(&page("is:archived", None, None).unwrap()), ["r3"]);
+        assert_eq!(page("", None, Some(4)).unwrap().next, None);
+        for (filter, after, limit, said) in [
+            ("x:y", None, None, "filter: "),
+            ("", Some("r9"), None, "after: "),
+            ("", None, Some(0), "limit: is 0"),
+            ("is:new", None, None, "filter: "),
+        ] {
+            assert!(page(filter, after, limit).unwrap_err().contains(said), "{said}");
+        }
+        assert!(page(&"a ".repeat(17), None, None).is_err() && page(&"a".repeat(401), None, None).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! What happens to disks, files and databases under a running lab: full, locked, spoilt.
+
+use anyhow::{Context, Result, ensure};
+use moslim_shared::event::RunStatus;
+use moslim_tests::{LIMIT, Lab, Process, binary, smoke, text};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A small file system in memory. It is unmounted when this is dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None` where this user may not mount one.
+    fn mount(megabytes: u32) -> Result<Option<Self>> {
+        let folder = tempfile::tempdir()?;
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", text(folder.path())]).output();
+        Ok(mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder)))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes all the room that is left, until the file it returns is removed.
+    fn fill(&self) -> Result<PathBuf> {
+        let path = self.path().join("filler");
+        let mut file = std::fs::File::create(&path)?;
+        for size in [1 << 20, 1 << 12] {
+            while std::io::Write::write_all(&mut file, &vec![0; size]).is_ok() {}
+        }
+        Ok(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l", text(self.path())]).status();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
+    let Some(disk) = Small::mount(24)? else {
+        eprintln!("this user may mount nothing: that a full disk is survived was not tested");
+        return Ok(());
+    };
+    let lab = Lab::start_in(disk.path()).await;
+    let mut config = smoke();
+    config.policy.iterations = 60;
+    let id = lab.start_run(&config).await;
+    for (reach, full) in [(5, 600), (25, 2_500)] {
+        lab.wait_for_policy(&id, reach).await;
+        let filler = disk.fill()?;
+        tokio::time::sleep(Duration::from_millis(full)).await;
+        let health = lab.get("/api/v1/health").await;
+        ensure!(health.status == 200, "while the disk is full: {}", health.body);
+        let before = lab.run(&id).await.last_seq;
+        std::fs::remove_file(filler)?;
+        let began = Instant::now();
+        while lab.run(&id).await.last_seq <= before {
+            ensure!(began.elapsed() < LIMIT, "nothing is written although there is room again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    lab.wait_for_finish(&id).await;
+    // None is missing, none came twice; and the server takes the next run, without a restart.
+    let steps = moslim_tests::policy_steps(&lab.events(&id).await);
+    ensure!(steps == (1..=60).collect::<Vec<_>>(), "{steps:?}");
+    let next = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&next).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_program_that_locks_the_index_holds_nothing_up() -> Result<()> {
+    let mut lab = Lab::start().await;
+    let path = lab.data().join("index.db");
+    let mut other = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await?;
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await?;
+    let began = Instant::now();
+    let id = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&id).await;
+    let told = lab.get("/api/v1/runs").await;
+    ensure!(told.body["rows"][0]["status"] == "finished", "{}", told.body);
+    ensure!(began.elapsed() < LIMIT);
+    sqlx::query("COMMIT").execute(&mut other).await?;
+    // It catches up by itself.
+    let began = Instant::now();
+    while sqlx::query("SELECT id FROM runs WHERE info LIKE '%finished%'").fetch_optional(&mut other).await?.is_none() {
+        ensure!(began.elapsed() < LIMIT, "the index is not written after the lock is gone");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A lock while a server starts: the folders are the truth, and it begins without.
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await?;
+    lab.restart().await;
+    ensure!(lab.run(&id).await.status == RunStatus::Finished);
+    Ok(())
+}
+
+/// Numbers that look random and are the same every time.
+fn scattered(n: u64) -> u64 {
+    let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 27;
+    x.wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let train = ["train", "--preset", "smoke", "--run", "mine", "--device", "cpu", "--data", text(data.path())];
+    let output = Process::lab(&train).wait();
+    ensure!(output.code == Some(0), "{}", output.stderr);
+    let folder = data.path().join("runs").join("mine");
+    let line = json!({ "prompt": "How do I make tea?", "response": "Boil fresh water." }).to_string() + "\n";
+    let score =
+        || Process::start(&binary(), &["score", "--run", "mine", "--device", "cpu", "--data", text(data.path())], &line).wait();
+    let generate = || {
+        let args = [
+            "generate",
+            "--run",
+            "mine",
+            "--prompt",
+            "How do I make tea?",
+            "--seed",
+            "3",
+            "--device",
+            "cpu",
+            "--data",
+            text(data.path()),
+        ];
+        Process::lab(&args).wait()
+    };
+    let (scores, answers) = (score(), generate());
+    ensure!(scores.code == Some(0) && answers.code == Some(0), "{}{}", scores.stderr, answers.stderr);
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    names.sort();
+    for (n, file) in names.iter().enumerate() {
+        let name = file.file_name().and_then(|n| n.to_str()).context("a name")?;
+        // Not what a run says: who wrote it, and what it said to a person.
+        if name.starts_with("process.") || name.ends_with(".log") {
+            continue;
+        }
+        let whole = std::fs::read(file)?;
+        for turn in 0..4 {
+            let at = scattered(n as u64 * 31 + turn) as usize % whole.len();
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (scattered(turn) % 8);
+            std::fs::write(file, &damaged)?;
+            for (what, before, now) in [("score", &scores, score()), ("generate", &answers, generate())] {
+                let same = now.code == Some(0) && now.stdout == before.stdout;
+                let told = now.code != Some(0) && !now.stderr.contains("panicked");
+                ensure!(
+                    same || told,
+                    "{name}, byte {at}: {what} ends with {:?} and says\n{}{}",
+                    now.code,
+                    now.stdout,
+                    now.stderr
+                );
+            }
+        }
+        std::fs::write(file, &whole)?;
+    }
+    // What was told names the file.
+    let weights = folder.join("reward.safetensors");
+    let mut bytes = std::fs::read(&weights)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes)?;
+    let told = score();
+    ensure!(told.code != Some(0) && told.stderr.contains("reward.safetensors is not what was written"), "{}", told.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_spoilt_checkpoint_costs_the_steps_since_the_one_before() -> Result<()> {
+    let lab = Lab::start().await;
+    let mut config = smoke();
+    (config.policy.iterations, config.policy.checkpoint_every) = (400, 2);
+    let id = lab.start_run(&config).await;
+    lab.wait_for_policy(&id, 9).await;
+    for pid in lab.workers() {
+        moslim_tests::signal(pid, "KILL");
+    }
+    lab.wait_for_end(&id).await;
+    let folder = lab.data().join("runs").join(&id);
+    let newest = folder.join("checkpoint-policy.bin");
+    ensure!(folder.join("checkpoint-policy-older.bin").is_file(), "one checkpoint alone is kept");
+    let mut bytes = std::fs::read(&newest)?;
+    // In its header, where the step is.
+    bytes[200] ^= 2;
+    std::fs::write(&newest, bytes)?;
+    lab.resume(&id).await;
+    lab.wait_for_policy(&id, 12).await;
+    let events = serde_json::to_string(&lab.events(&id).await)?;
+    ensure!(events.contains("goes on from the checkpoint before it"), "it is not said");
+    ensure!(lab.post(&format!("/api/v1/runs/{id}/cancel"), &Value::Null).await.status < 300);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_deleted_can_be_had_back() -> Result<()> {
+    use reqwest::Method;
+    let lab = Lab::start().await;
+    let id = lab.start_run(&smoke()).await;
+    let delete = || lab.request(Method::DELETE, &format!("/api/v1/runs/{id}")).header("origin", lab.origin());
+    ensure!(lab.send(delete()).await.status == 409, "it trains");
+    lab.wait_for_finish(&id).await;
+    let before = lab.events(&id).await.len();
+    ensure!(lab.send(delete()).await.status == 204);
+    ensure!(lab.get(&format!("/api/v1/runs/{id}")).await.status == 404);
+    ensure!(lab.get("/api/v1/runs").await.body["total"] == 0);
+    ensure!(lab.send(delete()).await.status == 404);
+    let back = lab.post(&format!("/api/v1/runs/{id}/restore"), &json!({})).await;
+    ensure!(back.status == 200 && back.body["status"] == "finished", "{}", back.body);
+    ensure!(lab.events(&id).await.len() == before);
+    ensure!(lab.post(&format!("/api/v1/runs/{id}/restore"), &json!({})).await.status == 404);
+    Ok(())
+}
