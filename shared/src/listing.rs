@@ -2,11 +2,36 @@
 //! `hit>0.6`; parsed, and never evaluated), and the pages that a long one comes in.
 
 use crate::event::{About, RunInfo, RunStatus};
+use crate::summary::RunSummary;
 use serde::{Deserialize, Serialize};
 
 /// Runs of a page, unless a number is asked for, and at most.
 const ROWS: usize = 50;
 pub const MOST_ROWS: usize = 500;
+
+/// What a list says of a finished run's summary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Mean share of answers in the class that was asked for.
+    pub hit: f64,
+    /// Share of answers that met all that was asked.
+    pub joint: f64,
+    /// KL divergence from what it began as, nats.
+    pub kl: f64,
+    /// What it took in all.
+    pub seconds: f64,
+}
+
+impl Figures {
+    /// Those of a summary.
+    pub fn of(summary: &RunSummary) -> Self {
+        let control = &summary.control.policy;
+        Self { hit: control.mean_hit_rate(), joint: control.joint_hit_rate, kl: summary.policy.kl, seconds: summary.seconds.total }
+    }
+}
+
+/// What a list is made of: runs, of which the summaries may be elsewhere, and their figures.
+pub type Listed<'a> = (&'a RunInfo, Option<Figures>);
 
 /// A run in a list: what is shown of it, and no more. Everything about it is a request of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,9 +60,8 @@ pub struct RunRow {
 
 impl RunRow {
     /// The row of a run.
-    pub fn of(run: &RunInfo) -> Self {
+    pub fn of((run, figures): Listed) -> Self {
         let config = &run.config;
-        let figure = |figure| figure_of(figure, run);
         Self {
             id: run.id.clone(),
             title: run.title(),
@@ -51,10 +75,10 @@ impl RunRow {
             created: run.created,
             last_seq: run.last_seq,
             about: run.about.clone(),
-            hit: figure(Figure::Hit),
-            joint: figure(Figure::Joint),
-            kl: figure(Figure::Kl),
-            seconds: figure(Figure::Seconds),
+            hit: figures.map(|f| f.hit),
+            joint: figures.map(|f| f.joint),
+            kl: figures.map(|f| f.kl),
+            seconds: figures.map(|f| f.seconds),
         }
     }
 }
@@ -87,24 +111,24 @@ impl RunsPage {
     ///
     /// # Errors
     /// When the filter is not understood, or the limit not allowed; for people, with the field.
-    pub fn of<'a>(runs: impl Iterator<Item = &'a RunInfo>, query: &ListQuery) -> Result<Self, String> {
+    pub fn of<'a>(runs: impl Iterator<Item = Listed<'a>>, query: &ListQuery) -> Result<Self, String> {
         let filter = Filter::parse(&query.filter).map_err(|e| format!("filter: {e}"))?;
         let limit = query.limit.unwrap_or(ROWS);
         if !(1..=MOST_ROWS).contains(&limit) {
             return Err(format!("limit: is {limit}; allowed is 1 to {MOST_ROWS}"));
         }
-        let mut taken: Vec<&RunInfo> = runs.filter(|run| filter.takes(run)).collect();
-        taken.sort_unstable_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        let mut taken: Vec<Listed> = runs.filter(|run| filter.takes(*run)).collect();
+        taken.sort_unstable_by(|(a, _), (b, _)| (b.created, &b.id).cmp(&(a.created, &a.id)));
         let total = taken.len();
         let from = match &query.after {
             None => 0,
-            Some(id) => match taken.iter().position(|run| run.id == *id) {
+            Some(id) => match taken.iter().position(|(run, _)| run.id == *id) {
                 Some(at) => at + 1,
                 // It was put away or deleted meanwhile; which ones came after it is not known any more.
                 None => return Err(format!("after: there is no run {id:.64} in this list; begin anew")),
             },
         };
-        let rows: Vec<RunRow> = taken.iter().skip(from).take(limit).map(|run| RunRow::of(run)).collect();
+        let rows: Vec<RunRow> = taken.iter().skip(from).take(limit).map(|run| RunRow::of(*run)).collect();
         let next = (from + rows.len() < total).then(|| rows.last().map(|row| row.id.clone())).flatten();
         Ok(Self { rows, total, next })
     }
@@ -168,9 +192,9 @@ impl Filter {
     }
 
     /// Whether a run meets it. Those that were put away are shown to who asks for them.
-    pub fn takes(&self, run: &RunInfo) -> bool {
+    pub fn takes(&self, (run, figures): Listed) -> bool {
         let asked = self.0.iter().any(|c| matches!(c, Condition::Field(Field::Is, _)));
-        run.about.archived == asked && self.0.iter().all(|condition| met(condition, run))
+        run.about.archived == asked && self.0.iter().all(|condition| met(condition, run, figures))
     }
 }
 
@@ -203,7 +227,7 @@ fn condition(part: &str) -> Result<Condition, String> {
     Ok(Condition::Figure(figure, part[at..].starts_with('>'), value))
 }
 
-fn met(condition: &Condition, run: &RunInfo) -> bool {
+fn met(condition: &Condition, run: &RunInfo, figures: Option<Figures>) -> bool {
     match condition {
         Condition::Word(word) => {
             let mut texts = vec![run.title(), run.id.clone(), run.preset.clone(), run.about.note.clone()];
@@ -224,21 +248,16 @@ fn met(condition: &Condition, run: &RunInfo) -> bool {
             }
         }
         Condition::Figure(figure, more, value) => {
-            let own = figure_of(*figure, run);
+            let own = match figure {
+                Figure::Hit => figures.map(|f| f.hit),
+                Figure::Joint => figures.map(|f| f.joint),
+                Figure::Kl => figures.map(|f| f.kl),
+                Figure::Seconds => figures.map(|f| f.seconds),
+                Figure::Seed => Some(run.seed as f64),
+            };
             // What was not measured is neither more nor less.
             own.is_some_and(|own| if *more { own > *value } else { own < *value })
         }
-    }
-}
-
-fn figure_of(figure: Figure, run: &RunInfo) -> Option<f64> {
-    let summary = run.summary.as_ref();
-    match figure {
-        Figure::Hit => summary.map(|s| s.control.policy.mean_hit_rate()),
-        Figure::Joint => summary.map(|s| s.control.policy.joint_hit_rate),
-        Figure::Kl => summary.map(|s| s.policy.kl),
-        Figure::Seconds => summary.map(|s| s.seconds.total),
-        Figure::Seed => Some(run.seed as f64),
     }
 }
 
@@ -256,13 +275,24 @@ mod tests {
 
     #[test]
     fn conditions_are_read_and_all_must_hold() {
-        let takes = |text: &str| Filter::parse(text).unwrap().takes(&run(7));
+        let takes = |text: &str| Filter::parse(text).unwrap().takes((&run(7), None));
         for text in ["", "quick", "MOSLIM", "method:moslim", "seed:7", "seed>6 seed<8", "status:finished tag:thes", "20261127"] {
             let expected = text != "MOSLIM";
             assert_eq!(takes(text), expected, "{text}");
         }
         for text in ["seed:70", "seed>7", "hit>0", "hit<1", "method:ric", "quick slow", "optimizer:ppo"] {
             assert!(!takes(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn figures_are_compared_where_there_are_some() {
+        let figures = Some(Figures { hit: 0.5, joint: 0.25, kl: 2.0, seconds: 60.0 });
+        for (text, with, without) in
+            [("hit>0.4", true, false), ("hit>0.5", false, false), ("joint<0.3 kl<3", true, false), ("seconds>60", false, false), ("seed<8", true, true)]
+        {
+            let takes = |figures| Filter::parse(text).unwrap().takes((&run(7), figures));
+            assert_eq!((takes(figures), takes(None)), (with, without), "{text}");
         }
     }
 
@@ -279,7 +309,7 @@ mod tests {
         runs[3].about.archived = true;
         let page = |filter: &str, after: Option<&str>, limit| {
             let query = ListQuery { filter: filter.into(), after: after.map(Into::into), limit };
-            RunsPage::of(runs.iter(), &query)
+            RunsPage::of(runs.iter().map(|run| (run, None)), &query)
         };
         let ids = |page: &RunsPage| page.rows.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
         let first = page("", None, Some(3)).unwrap();

@@ -15,7 +15,7 @@ use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
 use moslim_shared::listing::{ListQuery, RunsPage};
 use notify::{RecursiveMode, Watcher};
-use run::{Followed, MARK_EVERY, WAITS, created, read_about, said_by_summary};
+use run::{Followed, MARK_EVERY, WAITS, created, read_about, said_by_summary, summary};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_millis(400);
 const TICKS_PER_ROUND: u32 = 10;
 /// Time between two looks at what the index does not have yet.
 const INDEX_EVERY: Duration = Duration::from_millis(500);
+/// Runs at rest that are looked at in a round.
+const AT_REST: usize = 250;
 /// Notices of this time are one look.
 const GATHER: Duration = Duration::from_millis(10);
 /// Time that a process has to take its folder after it was started.
@@ -66,9 +68,9 @@ impl Follower {
         let follower = Self { data, launcher, runs: Arc::default(), news: broadcast::channel(NEWS).0 };
         {
             let mut runs = follower.lock();
-            for (id, Indexed { info, bytes }) in indexed {
+            for (id, Indexed { info, figures, bytes }) in indexed {
                 // What was training may have gone since.
-                runs.insert(id, Followed { info, bytes, marks: Vec::new(), started: None, ending: None, dirty: false });
+                runs.insert(id, Followed { info, figures, bytes, marks: Vec::new(), started: None, ending: None, dirty: false });
             }
         }
         let present = follower.present()?;
@@ -98,9 +100,18 @@ impl Follower {
         self.news.subscribe()
     }
 
-    /// A run, if it exists.
-    pub fn run(&self, id: &RunId) -> Option<RunInfo> {
+    /// A run, if it exists, without its summary.
+    pub fn known(&self, id: &RunId) -> Option<RunInfo> {
         self.lock().get(id).map(|f| f.info.clone())
+    }
+
+    /// A run with its summary, if it exists; blocks on the disk.
+    pub fn run(&self, id: &RunId) -> Option<RunInfo> {
+        let (mut info, finished) = self.lock().get(id).map(|f| (f.info.clone(), f.figures.is_some()))?;
+        if finished {
+            info.summary = summary(&self.data.run(id));
+        }
+        Some(info)
     }
 
     /// How many runs there are.
@@ -123,7 +134,7 @@ impl Follower {
     /// # Errors
     /// When what is asked for is not understood; for people.
     pub fn list(&self, query: &ListQuery) -> Result<RunsPage, String> {
-        RunsPage::of(self.lock().values().map(|f| &f.info), query)
+        RunsPage::of(self.lock().values().map(|f| (&f.info, f.figures)), query)
     }
 
     /// Forgets a run whose folder is gone.
@@ -204,7 +215,8 @@ impl Follower {
             }
             if run.bytes == 0 {
                 // A run from before there were journals: what its summary tells.
-                let events = said_by_summary(&run.info).into_iter().skip(after as usize).take(limit);
+                let Some(summary) = summary(&self.data.run(id)) else { return Ok(Vec::new()) };
+                let events = said_by_summary(&run.info, &summary).into_iter().skip(after as usize).take(limit);
                 return Ok(events.collect());
             }
             let at = ((after / MARK_EVERY) as usize).min(run.marks.len().saturating_sub(1));
@@ -306,7 +318,7 @@ impl Follower {
             // Somebody else looked meanwhile.
             return Ok(None);
         }
-        let state = |run: &Followed| (run.info.status, run.info.message.clone(), run.info.summary.is_some());
+        let state = |run: &Followed| (run.info.status, run.info.message.clone(), run.figures.is_some());
         let before = state(run);
         let lines = run.take(&text);
         if life == Life::Running && run.ending.is_none() && run.info.status != RunStatus::Running {
@@ -342,7 +354,7 @@ impl Follower {
         let dirty = runs.iter_mut().filter(|(_, f)| f.dirty);
         let take = |(id, f): (&RunId, &mut Followed)| {
             f.dirty = false;
-            (id.clone(), Indexed { info: f.info.clone(), bytes: f.bytes })
+            (id.clone(), Indexed { info: f.info.clone(), figures: f.figures, bytes: f.bytes })
         };
         dirty.map(take).collect()
     }
@@ -394,7 +406,7 @@ impl Follower {
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticks = 0;
+        let (mut ticks, mut resting) = (0, 0);
         loop {
             let mut touched: HashSet<RunId> = HashSet::new();
             let mut note = |path: PathBuf| {
@@ -413,9 +425,17 @@ impl Follower {
                     ticks += 1;
                     let every = ticks % TICKS_PER_ROUND == 0;
                     let runs = self.lock();
-                    touched.extend(runs.iter().filter(|(_, f)| every || f.info.status == RunStatus::Running || f.ending.is_some()).map(|(id, _)| id.clone()));
+                    touched.extend(runs.iter().filter(|(_, f)| f.info.status == RunStatus::Running || f.ending.is_some()).map(|(id, _)| id.clone()));
+                    if every {
+                        // Of those at rest some at a time: nothing is heard of most for ever.
+                        let mut all: Vec<&RunId> = runs.keys().collect();
+                        all.sort_unstable_by(|a, b| b.as_str().cmp(a.as_str()));
+                        let from = if resting < all.len() { resting } else { 0 };
+                        touched.extend(all.into_iter().skip(from).take(AT_REST).cloned());
+                        resting = from + AT_REST;
+                    }
                     drop(runs);
-                    if let Ok(present) = self.present() {
+                    if every && let Ok(present) = self.present() {
                         let gone: Vec<RunId> = self.lock().keys().filter(|id| !present.contains(*id)).cloned().collect();
                         gone.iter().for_each(|id| self.forget(id));
                         touched.extend(present.into_iter().filter(|id| !self.knows(id)));

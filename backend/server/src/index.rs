@@ -4,6 +4,7 @@
 use crate::id::RunId;
 use anyhow::{Context, Result};
 use moslim_shared::event::RunInfo;
+use moslim_shared::listing::Figures;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Indexed {
     pub info: RunInfo,
+    pub figures: Option<Figures>,
     /// Bytes of its journal that this was read from.
     pub bytes: u64,
 }
@@ -25,7 +27,7 @@ pub struct Index {
 }
 
 /// Raised when what is indexed changes; an index of another version is thrown away.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 impl Index {
     /// Opens the index; one that is damaged or of another version is thrown away and begun anew.
@@ -80,11 +82,12 @@ impl Index {
     /// # Errors
     /// When the database fails.
     pub async fn all(&self) -> Result<HashMap<RunId, Indexed>> {
-        let rows = sqlx::query("SELECT id, bytes, info FROM runs").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT id, bytes, info, figures FROM runs").fetch_all(&self.pool).await?;
         let read = |row: &sqlx::sqlite::SqliteRow| -> Option<(RunId, Indexed)> {
             let id = row.try_get::<String, _>("id").ok()?.parse().ok()?;
             let info = serde_json::from_str(row.try_get("info").ok()?).ok()?;
-            Some((id, Indexed { info, bytes: u64::try_from(row.try_get::<i64, _>("bytes").ok()?).ok()? }))
+            let figures = serde_json::from_str(row.try_get("figures").ok()?).ok()?;
+            Some((id, Indexed { info, figures, bytes: u64::try_from(row.try_get::<i64, _>("bytes").ok()?).ok()? }))
         };
         Ok(rows.iter().filter_map(read).collect())
     }
@@ -106,11 +109,12 @@ impl Index {
     async fn write_with(connection: &mut SqliteConnection, runs: &[(RunId, Indexed)]) -> Result<()> {
         // It takes the lock at once: one that began by reading could not wait for it.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        for (id, Indexed { info, bytes }) in runs {
-            sqlx::query("INSERT OR REPLACE INTO runs (id, bytes, info) VALUES (?, ?, ?)")
+        for (id, Indexed { info, figures, bytes }) in runs {
+            sqlx::query("INSERT OR REPLACE INTO runs (id, bytes, info, figures) VALUES (?, ?, ?, ?)")
                 .bind(id.as_str())
                 .bind(i64::try_from(*bytes).unwrap_or(i64::MAX))
                 .bind(serde_json::to_string(info)?)
+                .bind(serde_json::to_string(figures)?)
                 .execute(&mut *transaction)
                 .await?;
         }

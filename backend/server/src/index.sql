@@ -4,6 +4,8 @@ CREATE TABLE runs (
     -- Bytes of the journal that this row was read from.
     bytes INTEGER NOT NULL,
     -- The run as the API lists it, as JSON.
-    info  TEXT NOT NULL
+    info  TEXT NOT NULL,
+    -- What a list says of its summary, as JSON.
+    figures TEXT NOT NULL
 );
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

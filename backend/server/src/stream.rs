@@ -83,6 +83,12 @@ struct Viewer {
     heard: Instant,
 }
 
+/// The run with its summary, which is on the disk.
+fn whole(follower: &Follower, id: &RunId) -> impl Future<Output = Result<Option<RunInfo>, Goodbye>> + use<> {
+    let (follower, id) = (follower.clone(), id.clone());
+    async move { Ok(tokio::task::spawn_blocking(move || follower.run(&id)).await.map_err(anyhow::Error::from)?) }
+}
+
 impl Viewer {
     /// Serves until the client leaves (`Ok`) or must be sent away.
     async fn serve(&mut self) -> Result<(), Goodbye> {
@@ -91,7 +97,7 @@ impl Viewer {
         let run: RunId = hello.run.parse().map_err(|_| unknown())?;
         // Listen first, then read: an event that comes between the two is announced, and none is missed.
         let mut news = self.follower.listen();
-        let mut info = self.follower.run(&run).ok_or_else(unknown)?;
+        let mut info = whole(&self.follower, &run).await?.ok_or_else(unknown)?;
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let mut sent = if hello.after > info.last_seq { 0 } else { hello.after };
         self.send_frame(&Frame::Snapshot { info: info.clone() }).await?;
@@ -173,7 +179,7 @@ impl Viewer {
 
     /// Sends the run's state if it differs from what the client knows.
     async fn send_info(&mut self, run: &RunId, known: &mut RunInfo) -> Result<(), Goodbye> {
-        let Some(info) = self.follower.run(run) else { return Ok(()) };
+        let Some(info) = whole(&self.follower, run).await? else { return Ok(()) };
         let differs = (info.status, &info.message, &info.summary, &info.about)
             != (known.status, &known.message, &known.summary, &known.about);
         *known = info;

@@ -215,7 +215,7 @@ impl Supervisor {
     }
 
     fn find(&self, id: &RunId) -> Result<RunInfo, Error> {
-        self.follower.run(id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+        self.follower.known(id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
     }
 
     async fn launch(&self, id: &RunId, config: &RunConfig) -> Result<RunInfo, Error> {

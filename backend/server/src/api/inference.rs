@@ -26,7 +26,7 @@ async fn generate(State(app): State<Shared>, Id(id): Id, Body(request): Body<Gen
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
-    app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
+    app.follower.known(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
     let mut reply = app.inference.ask(&id, |number| Asked::Generate { number, request }).await?;
     let first = match event(&mut reply).await {
         GenerateEvent::Failed { message } => return Err(refused(message)),
@@ -68,7 +68,7 @@ async fn score(State(app): State<Shared>, Id(id): Id, Body(request): Body<ScoreR
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
-    app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
+    app.follower.known(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
     let ScoreRequest { pairs, target } = request;
     let mut reply = app.inference.ask(&id, |number| Asked::Score { number, pairs, target }).await?;
     match reply.next().await {

@@ -96,7 +96,9 @@ fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
 }
 
 async fn one(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
-    app.follower.run(&id).map(Json).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
+    let (follower, own) = (app.follower.clone(), id.clone());
+    let run = tokio::task::spawn_blocking(move || follower.run(&own)).await.map_err(anyhow::Error::from)?;
+    run.map(Json).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
 }
 
 async fn events(
@@ -109,7 +111,7 @@ async fn events(
     if !(1..=MOST_EVENTS).contains(&limit) {
         return Err(Error::BadRequest(format!("limit is {limit}; allowed is 1 to {MOST_EVENTS}")));
     }
-    if app.follower.run(&id).is_none() {
+    if app.follower.known(&id).is_none() {
         return Err(Error::NotFound(format!("there is no run {id}")));
     }
     let read = move || app.follower.events(&id, range.after, limit);
@@ -157,7 +159,7 @@ async fn restore(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>,
 
 /// Everything about a run that does not train, as one file.
 async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse, Error> {
-    let run = app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
+    let run = app.follower.known(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
     if run.status == RunStatus::Running {
         return Err(Error::Conflict(format!("run {id} is training; wait for it or cancel it")));
     }

@@ -4,6 +4,7 @@ use crate::id::RunId;
 use moslim_engine::keep::journal;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
+use moslim_shared::listing::Figures;
 use moslim_shared::summary::RunSummary;
 use std::path::Path;
 use std::time::{Instant, UNIX_EPOCH};
@@ -15,7 +16,10 @@ const SHOWN_LINES: usize = 10;
 
 /// What is known of one run.
 pub struct Followed {
+    /// Without its summary, which is on the disk: it is the largest part, and lists want its figures alone.
     pub info: RunInfo,
+    /// Those of its summary, once there is one.
+    pub figures: Option<Figures>,
     /// Bytes of the journal's whole lines.
     pub bytes: u64,
     /// Where line `n * MARK_EVERY` begins; empty until the run is read.
@@ -31,16 +35,15 @@ pub struct Followed {
 impl Followed {
     pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
         let info = RunInfo::new(id.as_str(), config, created);
-        Self { info, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+        Self { info, figures: None, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
     }
 
     /// A run that has no journal, from before there were some, is known by its summary.
     pub fn read_summary(&mut self, folder: &Path) {
-        let bytes = std::fs::read(folder.join("summary.json")).ok();
-        self.info.summary = bytes.and_then(|b| serde_json::from_slice::<RunSummary>(&b).ok());
-        if self.info.summary.is_some() {
+        if let Some(summary) = summary(folder) {
             (self.info.status, self.info.message) = (RunStatus::Finished, String::new());
-            self.info.last_seq = said_by_summary(&self.info).len() as u64;
+            self.info.last_seq = said_by_summary(&self.info, &summary).len() as u64;
+            self.figures = Some(Figures::of(&summary));
         } else {
             self.info.message = "it did not finish; resume it to go on from its last checkpoint".into();
         }
@@ -73,6 +76,7 @@ impl Followed {
         if ["started", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
             let event = journal::read_line(self.info.last_seq, line);
             self.info.hear(&event);
+            self.figures = self.info.summary.take().as_ref().map(Figures::of).or(self.figures);
             match event.body {
                 EventBody::Started { .. } => (self.started, self.ending) = (None, None),
                 EventBody::Ended { outcome, message } => self.ending = Some((outcome, message)),
@@ -119,9 +123,21 @@ pub fn read_about(folder: &Path) -> About {
     read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
+/// The summary in a run's folder: in a file of its own, which every version has written, or where that is damaged in its journal.
+pub fn summary(folder: &Path) -> Option<RunSummary> {
+    let own = std::fs::read(folder.join("summary.json")).ok();
+    if let Some(summary) = own.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        return Some(summary);
+    }
+    let told = journal::events(&std::fs::read(folder.join(journal::FILE)).ok()?);
+    told.into_iter().rev().find_map(|event| match event.body {
+        EventBody::Summary { summary } => Some(summary),
+        _ => None,
+    })
+}
+
 /// What a run without a journal would have said at its end.
-pub fn said_by_summary(info: &RunInfo) -> Vec<Event> {
-    let Some(summary) = &info.summary else { return Vec::new() };
+pub fn said_by_summary(info: &RunInfo, summary: &RunSummary) -> Vec<Event> {
     crate::legacy::events_of(&info.config, summary)
         .into_iter()
         .zip(1..)

@@ -16,7 +16,7 @@ use moslim_engine::run::devices;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{About, ApiError, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, problem_of};
-use moslim_shared::listing::RunsPage;
+use moslim_shared::listing::{Figures, RunsPage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -190,7 +190,8 @@ impl Desk {
             }
             ("POST", ["validate"]) => said(&json!({ "problems": self.problems(&read::<Proposal>(body)?.config) })),
             ("GET", ["runs"]) => {
-                said(&RunsPage::of(self.runs.values(), &runs::list_query(query)).map_err(|message| Refused::new(400, message))?)
+                let runs = self.runs.values().map(|run| (run, run.summary.as_ref().map(Figures::of)));
+                said(&RunsPage::of(runs, &runs::list_query(query)).map_err(|message| Refused::new(400, message))?)
             }
             ("POST", ["runs"]) => self.start(read::<Proposal>(body)?.config),
             ("GET", ["runs", id]) => said(self.find(id)?),
