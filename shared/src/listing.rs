@@ -26,7 +26,12 @@ impl Figures {
     /// Those of a summary.
     pub fn of(summary: &RunSummary) -> Self {
         let control = &summary.control.policy;
-        Self { hit: control.mean_hit_rate(), joint: control.joint_hit_rate, kl: summary.policy.kl, seconds: summary.seconds.total }
+        Self {
+            hit: control.mean_hit_rate(),
+            joint: control.joint_hit_rate,
+            kl: summary.policy.kl,
+            seconds: summary.seconds.total,
+        }
     }
 }
 
@@ -288,9 +293,13 @@ mod tests {
     #[test]
     fn figures_are_compared_where_there_are_some() {
         let figures = Some(Figures { hit: 0.5, joint: 0.25, kl: 2.0, seconds: 60.0 });
-        for (text, with, without) in
-            [("hit>0.4", true, false), ("hit>0.5", false, false), ("joint<0.3 kl<3", true, false), ("seconds>60", false, false), ("seed<8", true, true)]
-        {
+        for (text, with, without) in [
+            ("hit>0.4", true, false),
+            ("hit>0.5", false, false),
+            ("joint<0.3 kl<3", true, false),
+            ("seconds>60", false, false),
+            ("seed<8", true, true),
+        ] {
             let takes = |figures| Filter::parse(text).unwrap().takes((&run(7), figures));
             assert_eq!((takes(figures), takes(None)), (with, without), "{text}");
         }

@@ -131,7 +131,7 @@ impl Lab {
     /// When it does not start, or is not let in.
     pub async fn browser(&self) -> Result<Browser> {
         let browser = Browser::open().await?;
-        browser.goto(&format!("{}/icon.svg?token={}", self.origin(), self.token)).await?;
+        browser.goto(&format!("{}/?token={}", self.origin(), self.token)).await?;
         ensure!(browser.js("location.search").await? == "", "the token stays in the address");
         Ok(browser)
     }

@@ -134,7 +134,7 @@ pub async fn admit(State(access): State<Arc<Access>>, mut request: Request, next
 /// What a browser sees that has no cookie.
 fn door() -> Response {
     let page = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>MOSLIM Lab</title>\
-        <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"></head><body><main id=\"door\"><h1>MOSLIM Lab</h1>\
+        <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\"></head><body><main id=\"door\"><h1>MOSLIM Lab</h1>\
         <p>This lab asks who you are. Open the address that it printed when it was started: it ends with <code>?token=</code> and a \
         token. Or give the token here; it is also in the file <code>token</code> of the data folder.</p>\
         <form method=\"get\" action=\"/\"><label>Token <input name=\"token\" type=\"password\" autocomplete=\"off\" \
