@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::inference::{GenerateEvent, Scored};
-use moslim_tests::{Browser, Lab, Process, binary, processes, smoke, text};
+use moslim_tests::{Lab, Process, binary, processes, smoke, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
