@@ -17,6 +17,13 @@ const SECOND: &str = "(() => { if (window.second === undefined) { window.second 
      const worker = new Worker(document.documentElement.dataset.base + 'tab/worker.js', { type: 'module', name: 'desk' }); \
      worker.onmessage = (event) => { window.second = JSON.parse(event.data); }; } return window.second; })()";
 
+/// Opens the first page and starts the demo with a preset.
+async fn start_demo(site: &Site, browser: &Browser, preset: &str) -> Result<()> {
+    browser.goto(&site.url(&format!("?preset={preset}"))).await?;
+    browser.wait("!!document.querySelector('#start-demo')").await?;
+    browser.click("#start-demo").await
+}
+
 /// A condition: the first stage has begun.
 const TRAINS: &str = "document.querySelector('li[data-stage=sft]')?.dataset.state === 'running'";
 
@@ -123,9 +130,7 @@ async fn the_demo_trains_in_a_tab_without_a_network_and_is_there_after_a_reload(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_in_a_tab_is_left_found_again_resumed_and_cancelled() -> Result<()> {
     let (site, browser) = (Site::start().await, Browser::open().await?);
-    browser.goto(&site.url("?preset=tab")).await?;
-    browser.wait("!!document.querySelector('#start-demo')").await?;
-    browser.click("#start-demo").await?;
+    start_demo(&site, &browser, "tab").await?;
     browser.wait("location.pathname.startsWith('/some/folder/runs/')").await?;
     browser.wait(TRAINS).await?;
     // Left in the middle: its worker goes with the page.
@@ -149,9 +154,7 @@ const WATCHED: &str = "(() => { window.hid = []; setInterval(() => { const sft =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_tab_goes_on_training() -> Result<()> {
     let (site, browser) = (Site::start().await, Browser::open().await?);
-    browser.goto(&site.url("?preset=tab")).await?;
-    browser.wait("!!document.querySelector('#start-demo')").await?;
-    browser.click("#start-demo").await?;
+    start_demo(&site, &browser, "tab").await?;
     browser.wait("document.querySelector('li[data-stage=sft] progress')?.value > 0").await?;
     browser.js(WATCHED).await?;
     browser
@@ -208,9 +211,7 @@ async fn a_run_that_gets_no_more_memory_says_so_and_keeps_what_it_has() -> Resul
     let site = Site::start().await;
     // Enough for the engine itself (32 pages of 64 KiB), not for training a model.
     let browser = Browser::open_with(&["--js-flags=--wasm-max-mem-pages=40"]).await?;
-    browser.goto(&site.url("?preset=tab")).await?;
-    browser.wait("!!document.querySelector('#start-demo')").await?;
-    browser.click("#start-demo").await?;
+    start_demo(&site, &browser, "tab").await?;
     wait_for_status(&browser, "failed").await?;
     let said = browser.js("document.body.innerText").await?;
     ensure!(said.as_str().unwrap_or_default().contains("gives this tab no more memory"), "{said}");

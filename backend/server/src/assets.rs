@@ -86,7 +86,7 @@ fn accepts(accepted: &str, encoding: &str) -> bool {
 }
 
 /// Whether an `If-None-Match` names `tag`. Weak tags are compared like strong ones, as the standard asks.
-fn matches(condition: &str, tag: &str) -> bool {
+pub fn matches(condition: &str, tag: &str) -> bool {
     condition.split(',').map(str::trim).any(|c| c == "*" || c.trim_start_matches("W/") == tag)
 }
 

@@ -61,9 +61,9 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
 
 /// What this run has trained already; `None` when it has not, or from something else, or when a file of it is damaged.
 pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &mut Progress) -> Result<Option<Trained<B>>> {
-    let Some(kept) = job.read("trained.json")? else { return Ok(None) };
     let read = |file: &str| job.read(file)?.with_context(|| format!("{file} is missing"));
     let all = || -> Result<Option<Trained<B>>> {
+        let Some(kept) = job.read("trained.json")? else { return Ok(None) };
         let kept: Kept = serde_json::from_slice(&kept).context("reading trained.json")?;
         if kept.key != key {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! Runs: list, start, cancel, resume, and their events.
 
 use crate::api::{Body, Id, finish};
+use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::state::Shared;
@@ -87,7 +88,7 @@ async fn list(
 /// JSON with a tag of its content, or 304 to who has it.
 fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
     let tag = format!("\"{}\"", &sha256(&[&body])[..32]);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| matches(v, &tag));
     let about = [(header::ETAG, tag), (header::CACHE_CONTROL, "private, no-cache".into())];
     if known {
         return (StatusCode::NOT_MODIFIED, about).into_response();
