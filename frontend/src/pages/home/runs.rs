@@ -150,7 +150,7 @@ pub fn Runs() -> impl IntoView {
                 <p class="problem" role="status">{move || wanted.with(|text| Filter::parse(text).err())}</p>
             </div>
             {move || rows(list)}
-            <p class="actions" class:gone=move || ticked.with(Vec::is_empty)>
+            <p class="actions ticked" class:gone=move || ticked.with(Vec::is_empty)>
                 <a
                     id="compare"
                     class="button"
