@@ -9,7 +9,7 @@ use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, ApiError, RunInfo, TaskInfo};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use moslim_shared::listing::{ListQuery, RunsPage};
-use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState};
+use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -142,6 +142,11 @@ pub async fn score(run: &str, request: &ScoreRequest) -> Answer<Vec<Scored>> {
 /// What can be studied.
 pub async fn study_presets() -> Answer<Vec<StudyPreset>> {
     get("/api/v1/study-presets").await
+}
+
+/// Where studies can be trained.
+pub async fn study_hosts() -> Answer<Vec<Host>> {
+    get("/api/v1/study-hosts").await
 }
 
 /// All studies, newest first.

@@ -3,6 +3,7 @@
 //! Nothing here waits for a fixed time: every wait is for something, and [`LIMIT`] only decides how long a failure takes.
 
 mod browser;
+pub mod cluster;
 mod hub;
 mod lab;
 mod place;

@@ -121,6 +121,7 @@ fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyRe
         ("versus", [label, others, metrics]) => versus(study, label, others, metrics),
         ("tuned", ["fronts"]) => tuned(study, Table::Fronts),
         ("tuned", ["control"]) => tuned(study, Table::Control),
+        ("tuned", ["spoken control"]) => tuned(study, Table::SpokenControl),
         ("runs", []) => {
             let mut seeds: Vec<u64> = study.runs.iter().map(|r| r.seed).collect();
             seeds.sort_unstable();

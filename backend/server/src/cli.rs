@@ -2,9 +2,11 @@
 
 mod data;
 mod runs;
+mod study;
 
 pub use data::*;
 pub use runs::*;
+pub use study::*;
 
 use crate::access::keys::Role;
 use crate::id::RunId;
@@ -218,6 +220,9 @@ pub struct ServeArgs {
     /// Key of the certificate in PEM.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
+    /// Offer to train studies on the Slurm cluster that this machine can submit to: how it wants its jobs, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub cluster: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +276,9 @@ pub struct WorkerArgs {
     pub run: RunId,
     #[arg(long)]
     pub data: PathBuf,
+    /// Only the stages that other runs share, which are then in the cache.
+    #[arg(long)]
+    pub stages: bool,
 }
 
 /// What to end.
@@ -356,61 +364,6 @@ pub struct GenerateArgs {
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").args(["preset", "config", "study"]).required(true)))]
-pub struct StudyArgs {
-    /// A shipped study: methods, optimisers, mappings, reward-size, stages, labels.
-    #[arg(long)]
-    pub preset: Option<String>,
-    /// A study of your own: a JSON file with name, base, axes and seeds.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Go on with this study.
-    #[arg(long, value_name = "ID")]
-    pub study: Option<RunId>,
-    /// Run preset that a shipped study varies.
-    #[arg(long, default_value = "quick")]
-    pub base: String,
-    /// Seeds, separated by commas [default: 1,2,3].
-    #[arg(long, value_delimiter = ',')]
-    pub seeds: Option<Vec<u64>>,
-    /// Runs at a time [default: as many as cores and memory allow].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
-    /// Show what would be run, and end.
-    #[arg(long)]
-    pub dry: bool,
-    #[command(flatten)]
-    pub folder: FolderArgs,
-    /// Print one JSON document.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// Run preset that the studies vary.
-    #[arg(long, default_value = "world")]
-    pub base: String,
-    /// Seeds of the results, separated by commas [default: 1,2,3].
-    #[arg(long, value_delimiter = ',')]
-    pub seeds: Option<Vec<u64>>,
-    /// Seed with which settings are tried.
-    #[arg(long, default_value_t = 4)]
-    pub tuning_seed: u64,
-    /// Only these studies, separated by commas; others count as far as they are done.
-    #[arg(long, value_delimiter = ',')]
-    pub only: Option<Vec<String>>,
-    /// Folder to write plans and results to. A study that lies there with today's plan is done.
-    #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
-    /// Runs at a time [default: as many as cores and memory allow].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
-    #[command(flatten)]
-    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ pub use run::QUEUE;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
-use crate::launch::{Launcher, Life};
+use crate::launch::{Launcher, Life, slurm};
 use anyhow::{Context, Result};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
@@ -143,9 +143,12 @@ impl Follower {
         self.announce(id, true);
     }
 
-    /// A run that trains, if one does.
+    /// A run that trains on this machine, if one does.
     pub fn training(&self) -> Option<RunInfo> {
-        self.lock().values().find(|f| f.info.status == RunStatus::Running).map(|f| f.info.clone())
+        let running: Vec<RunInfo> =
+            self.lock().values().filter(|f| f.info.status == RunStatus::Running).map(|f| f.info.clone()).collect();
+        let is_elsewhere = |run: &RunInfo| run.id.parse().is_ok_and(|id: RunId| slurm::is_task(&self.data.run(&id)));
+        running.into_iter().find(|run| !is_elsewhere(run))
     }
 
     /// A process is about to be started for a run: it counts as running from now on.

@@ -9,6 +9,7 @@ use crate::launch::Local;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{OnceCell, watch};
 
@@ -32,16 +33,16 @@ pub struct App {
 pub type Shared = Arc<App>;
 
 impl App {
-    /// State of a server that keeps its data in `data`, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
+    /// State of a server that keeps its data in `data`, submits to a cluster as the profile `cluster` has it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
     pub fn new(
         follower: Follower,
         launcher: Arc<Local>,
-        data: DataFolder,
+        (data, cluster): (DataFolder, Option<PathBuf>),
         (hosts, access): (Hosts, Arc<Access>),
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
-        let studies = Studies::new(data.clone(), launcher.clone());
+        let studies = Studies::new(data.clone(), launcher.clone(), cluster);
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
         Arc::new(Self { data, follower, launcher, supervisor, studies, inference, hosts, access, stopping, devices })

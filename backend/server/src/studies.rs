@@ -4,10 +4,12 @@
 use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::id::RunId;
-use crate::launch::{Ending, Launch, Launcher, Life};
+use crate::launch::{self, Ending, Launch, Launcher, Life};
 use crate::study::{Study, StudyError};
 use crate::supervisor::Supervisor;
-use moslim_shared::study::{StudyConfig, StudyResults, StudyState};
+use moslim_shared::study::{Host, StudyConfig, StudyResults, StudyState};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -20,6 +22,8 @@ const EXIT_TIME: Duration = Duration::from_secs(5);
 pub struct Studies {
     data: DataFolder,
     launcher: Arc<dyn Launcher>,
+    /// The profile of the cluster, if there is one.
+    cluster: Option<PathBuf>,
     /// The study that was started last, and whether it was told to stop. Held while one is started.
     last: Mutex<Option<(RunId, bool)>>,
 }
@@ -41,8 +45,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 
 impl Studies {
     /// Studies in a data folder.
-    pub fn new(data: DataFolder, launcher: Arc<dyn Launcher>) -> Self {
-        Self { data, launcher, last: Mutex::default() }
+    pub fn new(data: DataFolder, launcher: Arc<dyn Launcher>, cluster: Option<PathBuf>) -> Self {
+        Self { data, launcher, cluster, last: Mutex::default() }
+    }
+
+    /// Where studies can be trained.
+    pub fn hosts(&self) -> Vec<Host> {
+        if self.cluster.is_some() { vec![Host::Here, Host::Slurm] } else { vec![Host::Here] }
     }
 
     /// All studies, newest first; one that cannot be read must not hide the others.
@@ -83,13 +92,13 @@ impl Studies {
     /// Starts a new study.
     ///
     /// # Errors
-    /// When it is invalid, or something trains.
-    pub async fn start(&self, supervisor: &Supervisor, config: StudyConfig) -> Result<StudyState, Error> {
+    /// When it is invalid, or something trains where it is to be trained.
+    pub async fn start(&self, supervisor: &Supervisor, config: StudyConfig, on: Host) -> Result<StudyState, Error> {
         let mut last = self.last.lock().await;
-        self.free(&mut last, supervisor).await?;
+        self.free(&mut last, supervisor, on).await?;
         let data = self.data.clone();
-        let study = blocking(move || Ok(Study::create(&data, config)?)).await?;
-        self.launch(&mut last, &study).await
+        let study = blocking(move || Ok(Study::create(&data, config, on)?)).await?;
+        self.launch(&mut last, &study, on).await
     }
 
     /// Goes on with a study.
@@ -100,8 +109,9 @@ impl Studies {
         let mut last = self.last.lock().await;
         let (data, wanted) = (self.data.clone(), id.clone());
         let study = blocking(move || Ok(Study::open(&data, &wanted)?)).await?;
-        self.free(&mut last, supervisor).await?;
-        self.launch(&mut last, &study).await
+        let on = self.state(id).await?.on;
+        self.free(&mut last, supervisor, on).await?;
+        self.launch(&mut last, &study, on).await
     }
 
     /// Tells a study to stop at its checkpoints, whoever started it.
@@ -116,7 +126,7 @@ impl Studies {
             return Err(Error::Conflict(format!("study {id} is not running; only a running study can be stopped")));
         }
         let (launcher, folder) = (self.launcher.clone(), self.data.study(id));
-        blocking(move || Ok(launcher.stop(&folder, Ending::Interrupt)?)).await?;
+        blocking(move || Ok(launch::stop(launcher.as_ref(), &folder, Ending::Interrupt)?)).await?;
         *last = Some((id.clone(), true));
         Ok(state)
     }
@@ -132,7 +142,8 @@ impl Studies {
     async fn ended(&self, last: &mut Option<(RunId, bool)>) -> Result<(), Error> {
         let since = Instant::now();
         loop {
-            let active = self.list().await?.into_iter().find(|s| s.active);
+            // On a cluster it is in nobody's way.
+            let active = self.list().await?.into_iter().find(|s| s.active && s.on == Host::Here);
             let Some(study) = active else { break };
             // What was told to stop takes a moment to go.
             let going = matches!(&*last, Some((id, true)) if id.as_str() == study.id);
@@ -148,14 +159,23 @@ impl Studies {
 
     /// # Errors
     /// [`Error::Conflict`] while a study or a run trains.
-    async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor) -> Result<(), Error> {
+    async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor, on: Host) -> Result<(), Error> {
+        if on == Host::Slurm {
+            return match self.cluster {
+                Some(_) => Ok(()),
+                None => Err(Error::Conflict("this server has no cluster; start it with --cluster PROFILE".into())),
+            };
+        }
         self.ended(last).await?;
         supervisor.check_free()
     }
 
-    async fn launch(&self, last: &mut Option<(RunId, bool)>, study: &Study) -> Result<StudyState, Error> {
+    async fn launch(&self, last: &mut Option<(RunId, bool)>, study: &Study, on: Host) -> Result<StudyState, Error> {
         let args = ["study".into(), "--json".into(), "--study".into(), study.id.as_str().into(), "--data".into()];
-        let args = args.into_iter().chain([self.data.root().into()]).collect();
+        let mut args: Vec<OsString> = args.into_iter().chain([self.data.root().into()]).collect();
+        if let (Host::Slurm, Some(profile)) = (on, &self.cluster) {
+            args.extend(["--on".into(), "slurm".into(), "--profile".into(), profile.into()]);
+        }
         let launch = Launch { args, folder: study.folder(), threads: None };
         let launcher = self.launcher.clone();
         blocking(move || Ok(launcher.start(&launch)?)).await?;

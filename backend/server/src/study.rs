@@ -11,7 +11,7 @@ pub use estimate::operations;
 
 use crate::folder::{DataFolder, write_file};
 use crate::id::{RunId, now_ms};
-use crate::launch::{Ending, Launcher, Life, process};
+use crate::launch::{Ending, Launch, Launcher, Life, process, slurm};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
@@ -20,7 +20,7 @@ use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome};
 use moslim_shared::study::{
-    FrontAxes, PlannedRun, StudyConfig, StudyResults, StudyRow, StudyRunState, StudyRunStatus, StudyState, front_axes,
+    FrontAxes, Host, PlannedRun, StudyConfig, StudyResults, StudyRow, StudyRunState, StudyRunStatus, StudyState, front_axes,
 };
 use moslim_shared::summary::RunSummary;
 use std::collections::{HashMap, HashSet};
@@ -35,6 +35,8 @@ const ELSEWHERE: &str = "elsewhere.json";
 const STOP_TIME: Duration = Duration::from_secs(60);
 /// Time between two looks at the children.
 const TICK: Duration = Duration::from_millis(200);
+/// And at journals that lie on a network's disk.
+const QUEUED_TICK: Duration = Duration::from_secs(1);
 
 /// A study on disk.
 #[derive(Debug, Clone)]
@@ -60,14 +62,14 @@ impl Study {
     ///
     /// # Errors
     /// When it is not, or cannot be written.
-    pub fn create(data: &DataFolder, config: StudyConfig) -> Result<Self, StudyError> {
+    pub fn create(data: &DataFolder, config: StudyConfig, on: Host) -> Result<Self, StudyError> {
         let plan = config
             .plan(&data.objectives(&config.base.task).map_err(|p| StudyError::Invalid(vec![p]))?)
             .map_err(StudyError::Invalid)?;
         let study = Self { id: RunId::fresh(), config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
         write_file(&study.file("study.json"), &text)?;
-        study.write_state(&study.fresh_state(&plan))?;
+        study.write_state(&StudyState { on, ..study.fresh_state(&plan) })?;
         Ok(study)
     }
 
@@ -125,6 +127,7 @@ impl Study {
             question: self.config.question.clone(),
             created: now_ms(),
             active: false,
+            on: Host::default(),
             runs: runs.collect(),
             seconds_left: None,
         }
@@ -178,11 +181,15 @@ impl Study {
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
+        if !launcher.has_a_queue() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
+            return Err(anyhow!("jobs of study {0} are on the cluster; follow them with --on slurm, or end them with: moslim-lab stop --study {0}", self.id).into());
+        }
         let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
         if state.runs.len() != plan.len() {
             state = self.fresh_state(&plan);
         }
         state.active = true;
+        state.on = if launcher.has_a_queue() { Host::Slurm } else { Host::Here };
         let elsewhere = self.read_results(ELSEWHERE)?.unwrap_or_default();
         let mut known = Known { axes: (elsewhere.objectives, elsewhere.reference), ..Default::default() };
         for run in &mut state.runs {
@@ -200,6 +207,10 @@ impl Study {
         let result = self.work(&plan, &mut state, &mut known, (jobs, launcher), stop, each);
         state.active = false;
         state.seconds_left = None;
+        for run in state.runs.iter_mut().filter(|r| r.status == StudyRunStatus::Running) {
+            // Nobody follows it any more.
+            (run.status, run.message) = (StudyRunStatus::Waiting, String::new());
+        }
         self.write_state(&state)?;
         each(&state);
         result?;
@@ -217,8 +228,14 @@ impl Study {
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = jobs.unwrap_or_else(|| cores.min(fitting(plan))).clamp(1, plan.len().max(1));
-        let threads = (cores / jobs).max(1);
+        let queued = launcher.has_a_queue();
+        let jobs = match jobs {
+            // The cluster decides how many, by its own rules.
+            _ if queued => plan.len(),
+            jobs => jobs.unwrap_or_else(|| cores.min(fitting(plan))),
+        };
+        let jobs = jobs.clamp(1, plan.len().max(1));
+        let threads = (!queued).then_some((cores / jobs).max(1));
         // Runs with the same stages before the policy wait for the first of them, and find its stages in the cache.
         let shared: Vec<String> = plan.iter().map(shared_stages).collect::<Result<_>>()?;
         let mut warm: HashSet<String> =
@@ -228,18 +245,28 @@ impl Study {
         // How runs that are about to go say that they ended.
         let mut ends: HashMap<usize, (Outcome, String)> = HashMap::new();
         let mut stopping: Option<Instant> = None;
+        if queued {
+            running = self.submit(plan, state, (&shared, &warm), launcher)?;
+        }
         self.write_state(state)?;
         each(state);
         loop {
             let (mut moved, mut more) = (false, false);
             if stop.asked().is_some() && stopping.is_none() {
+                if queued {
+                    bail!(
+                        "followed no longer; its jobs go on. Follow them with: moslim-lab study --study {0} --on slurm, or end \
+                           them with: moslim-lab stop --study {0}",
+                        self.id
+                    );
+                }
                 stopping = Some(Instant::now());
                 for run in &running {
                     launcher.stop(&run.folder, Ending::Interrupt)?;
                 }
             }
             // Start what can be started.
-            while stopping.is_none() && running.len() < jobs {
+            while stopping.is_none() && !queued && running.len() < jobs {
                 let busy: HashSet<&String> = running.iter().map(|r| &shared[r.at]).collect();
                 let next = (0..plan.len()).find(|&n| {
                     state.runs[n].status == StudyRunStatus::Waiting && (warm.contains(&shared[n]) || !busy.contains(&shared[n]))
@@ -257,7 +284,7 @@ impl Study {
                 };
             }
             // Hear what they say. Before: what is gone by now has said all that it will.
-            std::thread::sleep(TICK);
+            std::thread::sleep(if queued { QUEUED_TICK } else { TICK });
             let lives: Vec<Life> = running.iter().map(|run| launcher.poll(&run.folder)).collect();
             for run in &mut running {
                 for body in run.hear() {
@@ -284,12 +311,26 @@ impl Study {
             // See who is done.
             let mut left = Vec::new();
             for (run, life) in running.into_iter().zip(lives) {
-                let Life::Gone(how) = life else {
-                    left.push(run);
-                    continue;
+                let slot = &mut state.runs[run.at];
+                // A cluster is asked rarely; who has said how it ended need not be asked for.
+                let last = ends.get(&run.at).map(|(outcome, _)| *outcome);
+                let how = match life {
+                    Life::Gone(how) => how,
+                    _ if queued && matches!(last, Some(Outcome::Finished | Outcome::Failed | Outcome::Cancelled)) => None,
+                    life => {
+                        let (status, message) = match life {
+                            Life::Waiting(why) => (StudyRunStatus::Waiting, why),
+                            _ if slot.status == StudyRunStatus::Waiting => (StudyRunStatus::Running, String::new()),
+                            _ => (slot.status, slot.message.clone()),
+                        };
+                        if (slot.status, &slot.message) != (status, &message) {
+                            (slot.status, slot.message, moved) = (status, message, true);
+                        }
+                        left.push(run);
+                        continue;
+                    }
                 };
                 moved = true;
-                let slot = &mut state.runs[run.at];
                 let summary = self.summary(&slot.run);
                 let finished = summary.is_some();
                 if let Some(summary) = summary {
@@ -314,7 +355,8 @@ impl Study {
             if moved {
                 let waiting = state.count(StudyRunStatus::Waiting) + state.count(StudyRunStatus::Running);
                 let mean = taken.iter().sum::<f64>() / taken.len().max(1) as f64;
-                state.seconds_left = (!taken.is_empty()).then(|| mean * waiting as f64 / jobs as f64);
+                // How long a cluster lets one wait, it does not say.
+                state.seconds_left = (!taken.is_empty() && !queued).then(|| mean * waiting as f64 / jobs as f64);
                 self.write_state(state)?;
                 if more {
                     self.write_results(state, known)?;
@@ -324,15 +366,52 @@ impl Study {
         }
     }
 
+    /// Gives a cluster what is left, with the stages that several of its runs share as jobs before them. What the cluster has
+    /// already, it keeps.
+    fn submit(
+        &self,
+        plan: &[PlannedRun],
+        state: &mut StudyState,
+        (shared, warm): (&[String], &HashSet<String>),
+        launcher: &dyn Launcher,
+    ) -> Result<Vec<Running>> {
+        let (mut running, mut before, mut launches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stages: HashMap<&String, usize> = HashMap::new();
+        for n in (0..plan.len()).filter(|&n| state.runs[n].status == StudyRunStatus::Waiting) {
+            let id = self.run_id(n)?;
+            let folder = self.data.run(&id);
+            let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
+            if let Life::Gone(_) = launcher.poll(&folder) {
+                self.data.job(&id, plan[n].config.clone()).write_config()?;
+                let launch = worker(&self.data, &id, None);
+                let with_the_same = stages.entry(&shared[n]).or_default();
+                *with_the_same += 1;
+                if *with_the_same == 1 && !warm.contains(&shared[n]) {
+                    let args = launch.args.iter().cloned().chain(["--stages".into()]).collect();
+                    before.push((&shared[n], Launch { args, ..launch.clone() }));
+                }
+                launches.push(launch);
+            }
+            running.push(Running { at: n, folder, read, began: Instant::now() });
+        }
+        // A run that shares with nobody goes through its stages by itself.
+        before.retain(|(shared, _)| stages[*shared] > 1);
+        let before: Vec<Launch> = before.into_iter().map(|(_, launch)| launch).collect();
+        if !launches.is_empty() {
+            launcher.submit(&self.folder(), &before, &launches)?;
+        }
+        Ok(running)
+    }
+
     /// Starts the worker of the `n`th run. One that a killed study left training is taken over.
-    fn start(&self, n: usize, run: &PlannedRun, threads: usize, launcher: &dyn Launcher) -> Result<Running> {
+    fn start(&self, n: usize, run: &PlannedRun, threads: Option<usize>, launcher: &dyn Launcher) -> Result<Running> {
         let id = self.run_id(n)?;
         let folder = self.data.run(&id);
         // What it said earlier does not count.
         let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
         if launcher.poll(&folder) != Life::Running {
             self.data.job(&id, run.config.clone()).write_config()?;
-            launcher.start(&worker(&self.data, &id, Some(threads)))?;
+            launcher.start(&worker(&self.data, &id, threads))?;
         }
         Ok(Running { at: n, folder, read, began: Instant::now() })
     }
@@ -372,7 +451,7 @@ impl Study {
         }
     }
 
-    /// Counts the runs of `results`, trained elsewhere by the same plan, as finished.
+    /// Counts the runs of `results`, trained elsewhere with the configurations that this plan has, as finished.
     ///
     /// # Errors
     /// When they cannot be written down.

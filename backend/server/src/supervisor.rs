@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::folder::{DataFolder, Room, write_file};
 use crate::follow::{Follower, QUEUE};
 use crate::id::{RunId, now_ms};
-use crate::launch::{Ending, Launch, Launcher, Life};
+use crate::launch::{self, Ending, Launch, Launcher, Life};
 use anyhow::Context;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, RunInfo, RunStatus};
@@ -151,7 +151,7 @@ impl Supervisor {
         let (launcher, folder) = (self.launcher.clone(), self.data.run(id));
         let told = {
             let (launcher, folder) = (launcher.clone(), folder.clone());
-            blocking(move || launcher.stop(&folder, Ending::Cancel)).await?
+            blocking(move || launch::stop(launcher.as_ref(), &folder, Ending::Cancel)).await?
         };
         if !told {
             return Err(Error::Conflict(format!("run {id} is not running; only a running run can be cancelled")));

@@ -77,6 +77,7 @@ pub mod tests {
             question: String::new(),
             created: 0,
             active,
+            on: Default::default(),
             runs: statuses.iter().map(run).collect(),
             seconds_left: None,
         }

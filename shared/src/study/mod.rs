@@ -13,7 +13,7 @@ pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
 pub use programme::{ON_REQUEST, PROGRAMME, Table, best, study as programme_study};
 pub use results::{FrontAxes, METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate, front_axes};
 pub use shipped::{PRESETS, preset, preset_list};
-pub use state::{StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};
+pub use state::{Host, StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! with the best figures of a table are the ones that the table shows, on test questions, with other seeds.
 
 use super::plan::{Axis, StudyConfig, Variant};
-use super::results::{METRICS, StudyResults};
+use super::results::{METRICS, StudyGroup, StudyResults};
 use super::shipped::{self, budgeted};
 use crate::config::{EvaluationSplit, PolicyOptimizer, RunConfig};
 use crate::method::Method;
@@ -42,14 +42,30 @@ const SHIPPED: &str = "as shipped";
 pub enum Table {
     Fronts,
     Control,
+    /// Control by a policy that still speaks: of the tries that keep at least [`DISTINCT`] of their answers distinct and are as
+    /// fluent as SFT; of all, where none does.
+    SpokenControl,
 }
+
+/// The least share of distinct answers of a policy that has not collapsed.
+pub const DISTINCT: f64 = 0.6;
 
 impl Table {
     /// Ids of the figures.
     pub fn figures(self) -> &'static [&'static str] {
         match self {
             Self::Fronts => &["hypervolume", "expected_utility"],
-            Self::Control => &["hit_rate", "joint_hit_rate"],
+            Self::Control | Self::SpokenControl => &["hit_rate", "joint_hit_rate"],
+        }
+    }
+
+    /// Whether a try may be taken before those that may not.
+    fn admits(self, group: &StudyGroup) -> bool {
+        let mean = |id: &str| METRICS.iter().position(|m| m.id == id).and_then(|m| group.metrics.get(m)).map(|s| s.mean);
+        match (self, mean("unique"), mean("fluency"), mean("sft_fluency")) {
+            (Self::SpokenControl, Some(distinct), Some(fluency), Some(before)) => distinct >= DISTINCT && fluency >= before,
+            (Self::SpokenControl, ..) => false,
+            _ => true,
         }
     }
 }
@@ -102,7 +118,7 @@ pub fn study(
         "optimisers" => {
             let (tries, results) = (optimizer_tries(), done.get("optimisers-tuning")?);
             let variants =
-                PolicyOptimizer::ALL.iter().flat_map(|o| chosen(o.title(), &tries, results, &[Table::Control])).collect();
+                PolicyOptimizer::ALL.iter().flat_map(|o| chosen(o.title(), &tries, results, &[Table::SpokenControl])).collect();
             let axes = vec![Axis { name: "optimiser".into(), variants }];
             let question = "Which policy optimiser gets furthest at an equal budget?";
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
@@ -127,13 +143,14 @@ fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Tabl
     out.into_iter().map(|(_, variant)| variant).collect()
 }
 
-/// The label of a method's try with the highest sum of a table's figures; the first on a tie.
+/// The label of a method's try with the highest sum of a table's figures, of those that the table admits; the first on a tie.
 pub fn best(title: &str, results: &StudyResults, table: Table) -> Option<String> {
     let figures: Vec<usize> = table.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id)).collect();
-    let mut best: Option<(f64, &String)> = None;
+    let mut best: Option<((bool, f64), &String)> = None;
     for group in &results.groups {
         let Some(label) = group.labels.first().filter(|l| l.split(APART).next() == Some(title)) else { continue };
-        let score = figures.iter().filter_map(|&m| group.metrics.get(m)).map(|s| s.mean).sum::<f64>();
+        let sum = figures.iter().filter_map(|&m| group.metrics.get(m)).map(|s| s.mean).sum::<f64>();
+        let score = (table.admits(group), sum);
         if best.is_none_or(|(most, _)| score > most) {
             best = Some((score, label));
         }
@@ -229,13 +246,18 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
     out
 }
 
-/// Six tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
+/// Eight tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
 fn optimizer_tries() -> Vec<Variant> {
     use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
     let mut out = Vec::new();
     for optimizer in PolicyOptimizer::ALL {
         let set = |rate: f64, name: &'static str, value: f64| vec![("policy.learning_rate", json!(rate)), (name, json!(value))];
         let (beta, dpo) = ("policy.kl_coefficient", "policy.dpo.beta");
+        let with = |mut set: Vec<(&'static str, Value)>, name: &'static str, value: Value| {
+            set.push((name, value));
+            set
+        };
+        let k2 = |rate: f64, value: f64| with(set(rate, beta, value), "policy.kl_penalty", json!("k2_loss"));
         let mut tries: Vec<Try> = match optimizer {
             Rloo | Ppo | ReinforcePlusPlus => vec![
                 ("1e-3, KL 0.05", set(1e-3, beta, 0.05)),
@@ -244,17 +266,15 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("5e-4, KL 0.025", set(5e-4, beta, 0.025)),
                 ("2e-3, KL 0.05", set(2e-3, beta, 0.05)),
                 ("2e-3, KL 0.1", set(2e-3, beta, 0.1)),
+                ("1e-3, KL 0.075", set(1e-3, beta, 0.075)),
+                ("1e-3, KL 0.05, SFT answers mixed in", with(set(1e-3, beta, 0.05), "policy.sft_mix", json!(0.5))),
             ],
             // GRPO's advantages are about 2.5 times as large, and its KL coefficient with them.
             Grpo | DrGrpo => vec![
                 ("1e-3, KL 0.125", set(1e-3, beta, 0.125)),
                 ("5e-4, KL 0.125", set(5e-4, beta, 0.125)),
                 ("5e-4, KL 0.05", set(5e-4, beta, 0.05)),
-                ("5e-4, KL 0.125 as k2", {
-                    let mut own = set(5e-4, beta, 0.125);
-                    own.push(("policy.kl_penalty", json!("k2_loss")));
-                    own
-                }),
+                ("5e-4, KL 0.125 as k2", k2(5e-4, 0.125)),
                 // Advantages that no deviation divides are smaller; those that one does drift further from the reference.
                 match optimizer {
                     Grpo => ("1e-3, KL 0.25", set(1e-3, beta, 0.25)),
@@ -264,6 +284,14 @@ fn optimizer_tries() -> Vec<Variant> {
                     Grpo => ("2e-3, KL 0.25", set(2e-3, beta, 0.25)),
                     _ => ("4e-3, KL 0.125", set(4e-3, beta, 0.125)),
                 },
+                match optimizer {
+                    Grpo => ("1e-3, KL 0.125 as k2", k2(1e-3, 0.125)),
+                    _ => ("1e-3, KL 0.05 as k2", k2(1e-3, 0.05)),
+                },
+                match optimizer {
+                    Grpo => ("2e-3, KL 0.125 as k2", k2(2e-3, 0.125)),
+                    _ => ("2e-3, KL 0.05 as k2", k2(2e-3, 0.05)),
+                },
             ],
             Dapo => vec![
                 ("5e-4", set(5e-4, "policy.clip_high", 0.28)),
@@ -272,6 +300,9 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("3e-4, symmetric clip", set(3e-4, "policy.clip_high", 0.2)),
                 ("4e-4", set(4e-4, "policy.clip_high", 0.28)),
                 ("5e-4, symmetric clip", set(5e-4, "policy.clip_high", 0.2)),
+                // With the penalty that its authors leave out.
+                ("1e-3, KL 0.125 as k2", with(k2(1e-3, 0.125), "policy.clip_high", json!(0.28))),
+                ("2e-3, KL 0.125 as k2", with(k2(2e-3, 0.125), "policy.clip_high", json!(0.28))),
             ],
             OnlineDpo => vec![
                 ("5e-4, beta 0.3", set(5e-4, dpo, 0.3)),
@@ -280,6 +311,8 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("5e-4, beta 1", set(5e-4, dpo, 1.0)),
                 ("1e-3, beta 0.1", set(1e-3, dpo, 0.1)),
                 ("2e-3, beta 0.1", set(2e-3, dpo, 0.1)),
+                ("1e-3, beta 0.3", set(1e-3, dpo, 0.3)),
+                ("2e-3, beta 1", set(2e-3, dpo, 1.0)),
             ],
             // The paper's sums beside the means of the field's libraries.
             OnlineIpo => {
@@ -295,6 +328,8 @@ fn optimizer_tries() -> Vec<Variant> {
                     ipo("5e-4, means, beta 2", 5e-4, 2.0, true),
                     ipo("1e-3, means, beta 0.5", 1e-3, 0.5, true),
                     ipo("2e-3, means, beta 0.5", 2e-3, 0.5, true),
+                    ipo("1e-3, means, beta 1", 1e-3, 1.0, true),
+                    ipo("2e-3, means, beta 2", 2e-3, 2.0, true),
                 ]
             }
         };
@@ -355,11 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_lost_its_language_is_taken_only_where_every_try_did() {
+        let at = |id: &str| METRICS.iter().position(|m| m.id == id).unwrap();
+        let with = |hits: f64, distinct: f64, fluency: f64| {
+            let mut metrics = vec![Spread::default(); METRICS.len()];
+            for (id, mean) in [("hit_rate", hits), ("unique", distinct), ("fluency", fluency), ("sft_fluency", 0.7)] {
+                metrics[at(id)].mean = mean;
+            }
+            metrics
+        };
+        let group = |label: &str, metrics| StudyGroup { labels: vec![label.into()], metrics, ..Default::default() };
+        let groups = vec![
+            group("PPO · collapsed", with(0.9, 0.59, 0.9)),
+            group("PPO · stammers", with(0.8, 0.9, 0.69)),
+            group("PPO · speaks", with(0.5, 0.6, 0.7)),
+            group("PPO · barely moved", with(0.3, 0.9, 0.9)),
+            group("DAPO · stammers", with(0.4, 0.9, 0.1)),
+            group("DAPO · stammers more", with(0.5, 0.9, 0.0)),
+        ];
+        let results = StudyResults { groups, ..Default::default() };
+        let taken = |title, table| best(title, &results, table).unwrap();
+        assert_eq!(taken("PPO", Table::SpokenControl), "PPO · speaks");
+        assert_eq!(taken("PPO", Table::Control), "PPO · collapsed");
+        assert_eq!(taken("DAPO", Table::SpokenControl), "DAPO · stammers more");
+    }
+
+    #[test]
     fn everybody_gets_as_many_tries_on_validation_questions() {
         let base = crate::presets::find("quick").unwrap().config;
         for (id, names, tries) in [
             ("methods-tuning", [&Method::ALL.map(Method::title)[..], &[MOC]].concat(), 8),
-            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 6),
+            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 8),
         ] {
             let study = study(id, &base, &[1], 4, &BTreeMap::new()).unwrap();
             assert_eq!((study.base.evaluation.split, study.seeds.as_slice()), (EvaluationSplit::Validation, &[4][..]));

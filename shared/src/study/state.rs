@@ -12,6 +12,17 @@ pub enum StudyRunStatus {
     Failed,
 }
 
+/// Where the runs of a study are trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    /// On the machine that was asked, as many at a time as fit.
+    #[default]
+    Here,
+    /// On the cluster that Slurm manages, as a job array.
+    Slurm,
+}
+
 /// State of a run of a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudyRunState {
@@ -33,6 +44,9 @@ pub struct StudyState {
     pub created: u64,
     /// Whether a process works on it.
     pub active: bool,
+    /// Where it was trained last.
+    #[serde(default)]
+    pub on: Host,
     pub runs: Vec<StudyRunState>,
     /// Estimate of what is left, seconds; none before the first run is finished.
     pub seconds_left: Option<f64>,
@@ -61,4 +75,6 @@ pub struct StudyRequest {
     /// Run preset that it varies.
     pub base: String,
     pub seeds: Vec<u64>,
+    #[serde(default)]
+    pub on: Host,
 }

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use moslim_shared::config::Problem;
 use moslim_shared::presets;
-use moslim_shared::study::{StudyPreset, StudyRequest, StudyResults, StudyState, preset, preset_list};
+use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState, preset, preset_list};
 
 /// Files of a study that can be had, and their types.
 const FILES: [(&str, &str); 4] = [
@@ -25,6 +25,7 @@ const FILES: [(&str, &str); 4] = [
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1/study-presets", get(list_presets))
+        .route("/api/v1/study-hosts", get(list_hosts))
         .route("/api/v1/studies", get(list).post(start))
         .route("/api/v1/studies/{id}", get(one))
         .route("/api/v1/studies/{id}/results", get(results))
@@ -35,6 +36,10 @@ pub fn router() -> Router<Shared> {
 
 async fn list_presets() -> Json<Vec<StudyPreset>> {
     Json(preset_list())
+}
+
+async fn list_hosts(State(app): State<Shared>) -> Json<Vec<Host>> {
+    Json(app.studies.hosts())
 }
 
 async fn list(State(app): State<Shared>) -> Result<Json<Vec<StudyState>>, Error> {
@@ -71,7 +76,7 @@ async fn start(State(app): State<Shared>, Body(request): Body<StudyRequest>) -> 
     let base = presets::find(&request.base).ok_or_else(|| problem("base", format!("unknown preset \"{}\"", request.base)))?;
     let config = preset(&request.preset, base.config, request.seeds)
         .ok_or_else(|| problem("preset", format!("unknown study \"{}\"", request.preset)))?;
-    let state = finish(async move { app.studies.start(&app.supervisor, config).await }).await?;
+    let state = finish(async move { app.studies.start(&app.supervisor, config, request.on).await }).await?;
     Ok((StatusCode::CREATED, Json(state)))
 }
 

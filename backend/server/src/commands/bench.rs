@@ -16,7 +16,7 @@ use moslim_shared::config::{DeviceChoice, Precision};
 use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::metrics::ReliabilityBin;
 use moslim_shared::presets;
-use moslim_shared::study::{Axis, StudyConfig};
+use moslim_shared::study::{Axis, Host, StudyConfig};
 use moslim_shared::summary::{
     ControlHead, ControlReport, ControlSummary, FrontPoint, FrontReport, KlPoint, RewardHeadReport, RewardModelReport, RunSummary,
 };
@@ -173,7 +173,7 @@ fn study(runs: usize, repetitions: usize, json: bool) -> Result<(), Failure> {
         let base = presets::find("quick").map(|p| p.config).unwrap_or_default();
         let config = StudyConfig { name: "bench".into(), question: String::new(), base, axes: vec![axis], seeds };
         let launcher = Local::new()?;
-        let study = Study::create(&data, config)?;
+        let study = Study::create(&data, config, Host::default())?;
         let state = study.state()?;
         for (n, run) in state.runs.iter().enumerate() {
             let id = run.run.parse().map_err(|e: String| Failure::Failed(e))?;

@@ -7,10 +7,9 @@ use crate::commands::train::stop_on_signal;
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::folder::write_file;
-use crate::launch::Local;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
-use moslim_shared::study::{METRICS, ON_REQUEST, PROGRAMME, StudyConfig, StudyResults, programme_study};
+use moslim_shared::study::{Host, METRICS, ON_REQUEST, PROGRAMME, PlannedRun, StudyConfig, StudyResults, programme_study};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +33,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     data.create().map_err(Failure::BadInput)?;
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
-    let launcher = Local::new()?;
+    let launcher = args.host.launcher()?;
     let mut done: BTreeMap<String, StudyResults> = BTreeMap::new();
     for (n, id) in PROGRAMME.iter().enumerate() {
         let wanted = match &args.only {
@@ -48,8 +47,8 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             }
             continue;
         };
-        let written = args.to.as_deref().and_then(|to| written(to, &config));
-        if let Some(results) = written.as_ref().filter(|r| r.is_complete(&config)) {
+        let written = args.to.as_deref().and_then(|to| written(to, &config, &data));
+        if let Some(Written { results, .. }) = written.as_ref().filter(|w| w.of_this_plan && w.results.is_complete(&config)) {
             if wanted {
                 eprintln!("Study {} of {}: {id} is written already", n + 1, PROGRAMME.len());
             }
@@ -58,17 +57,17 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         }
         let study = match begun(&data, &config)? {
             Some(study) => study,
-            None if wanted => Study::create(&data, config)?,
+            None if wanted => Study::create(&data, config, Host::default())?,
             None => continue,
         };
         let mut ended = Ok(());
         if wanted {
             eprintln!("Study {} of {}: {id}, in {}", n + 1, PROGRAMME.len(), study.file("").display());
-            if let Some(results) = &written {
+            if let Some(Written { results, .. }) = written.as_ref().filter(|w| !w.results.runs.is_empty()) {
                 eprintln!("{} of its runs are written already", results.runs.len());
                 study.take_over(results)?;
             }
-            let followed = follow(&study, args.jobs.map(usize::from), &launcher, &stop);
+            let followed = follow(&study, args.jobs.map(usize::from), launcher.as_ref(), &stop);
             ended = followed.and_then(|state| failures(&study, &state));
         }
         let Some(results) = study.results()? else { continue };
@@ -86,14 +85,27 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     print_line(&format!("{} studies are done: {}", done.len(), done.keys().cloned().collect::<Vec<_>>().join(", ")))
 }
 
-/// The results of a study that lie in `to` with the plan that it has today, of all of its runs or of some; what is damaged is made anew.
-fn written(to: &Path, config: &StudyConfig) -> Option<StudyResults> {
+/// Results of a study that were written before.
+struct Written {
+    results: StudyResults,
+    /// Whether the plan they were made with is today's.
+    of_this_plan: bool,
+}
+
+/// What lies in `to` of a study, of runs that today's plan has as well; what is damaged is made anew.
+fn written(to: &Path, config: &StudyConfig, data: &DataFolder) -> Option<Written> {
     let read = |name: String| std::fs::read(to.join(name)).ok();
     let plan: StudyConfig = serde_json::from_slice(&read(format!("{}.json", config.name))?).ok()?;
     let mut results: StudyResults = serde_json::from_slice(&read(format!("{}.results.json", config.name))?).ok()?;
-    // Of a version with other figures.
-    results.runs.retain(|row| row.metrics.len() == METRICS.len());
-    (plan == *config).then_some(results)
+    // Of a version with other figures, or of a run that is another one today.
+    let runs = |plan: &StudyConfig| plan.plan(&data.objectives(&plan.base.task).ok()?).ok();
+    let (then, today) = (runs(&plan)?, runs(config)?);
+    results.runs.retain(|row| {
+        let same = |run: &&PlannedRun| run.labels == row.labels && run.config.seed == row.seed;
+        let is_the_same = then.iter().find(same).is_some_and(|run| today.contains(run));
+        row.metrics.len() == METRICS.len() && is_the_same
+    });
+    Some(Written { results, of_this_plan: plan == *config })
 }
 
 /// The study with this configuration, if it was begun.

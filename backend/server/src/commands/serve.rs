@@ -3,15 +3,15 @@
 use crate::access::Access;
 use crate::access::keys::{self, Key};
 use crate::api;
-use crate::cli::ServeArgs;
+use crate::cli::{ServeArgs, profile};
 use crate::commands::print_line;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::index::Index;
-use crate::launch::Local;
 use crate::launch::process::lock_file;
+use crate::launch::{Local, Slurm};
 use crate::legacy::export_database;
 use crate::listen::{self, Tls};
 use crate::queue::take_turns;
@@ -21,7 +21,7 @@ use anyhow::Context;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,12 +61,19 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
             );
         }
     }
+    let cluster = args.cluster.as_deref().map(cluster).transpose()?;
     let data = DataFolder::resolve(args.folder.data.clone());
     data.create().map_err(Failure::BadInput)?;
     warn_of_readers(data.root());
     // Held until the process ends, however it ends: the system releases it.
     let _lock = lock(&data)?;
-    tokio::runtime::Runtime::new()?.block_on(serve(address, data, &args, tls))
+    tokio::runtime::Runtime::new()?.block_on(serve(address, (data, cluster), &args, tls))
+}
+
+/// A cluster's profile, which can be used, and a cluster that answers.
+fn cluster(file: &Path) -> Result<PathBuf, Failure> {
+    Slurm::new(profile(file)?).map_err(|e| Failure::field("cluster", format!("{e:#}")))?;
+    std::path::absolute(file).map_err(|e| Failure::field("cluster", format!("{}: {e}", file.display())))
 }
 
 /// The address to listen on.
@@ -112,7 +119,12 @@ fn lock(data: &DataFolder) -> Result<File, Failure> {
     }
 }
 
-async fn serve(address: SocketAddr, data: DataFolder, args: &ServeArgs, tls: Option<Arc<Tls>>) -> Result<(), Failure> {
+async fn serve(
+    address: SocketAddr,
+    (data, cluster): (DataFolder, Option<PathBuf>),
+    args: &ServeArgs,
+    tls: Option<Arc<Tls>>,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let listener = TcpListener::bind(address).await.map_err(|e| {
         let hint = "stop what uses it, or name another with --port (0 takes a free one)";
@@ -140,7 +152,7 @@ async fn serve(address: SocketAddr, data: DataFolder, args: &ServeArgs, tls: Opt
     let (stop, stopping) = watch::channel(false);
     let hosts = Hosts::of(bound, &args.names, tls.is_some());
     let root = data.root().to_path_buf();
-    let app = App::new(follower.clone(), launcher, data, (hosts, access.clone()), stopping.clone());
+    let app = App::new(follower.clone(), launcher, (data, cluster), (hosts, access.clone()), stopping.clone());
 
     let turns = tokio::spawn(take_turns(app.clone()));
     let tidying = app.clone();

@@ -4,7 +4,7 @@ use crate::cli::StopArgs;
 use crate::commands::print_line;
 use crate::failure::Failure;
 use crate::folder::DataFolder;
-use crate::launch::{Ending, Launcher, Local};
+use crate::launch::{self, Ending, Local};
 
 /// Tells it to stop.
 ///
@@ -18,7 +18,7 @@ pub fn run(args: &StopArgs) -> Result<(), Failure> {
         (None, None) => return Err(Failure::field("run", "name a run with --run or a study with --study")),
     };
     let ending = if option == "run" { Ending::Cancel } else { Ending::Interrupt };
-    if !Local::new()?.stop(&folder, ending)? {
+    if !launch::stop(&Local::new()?, &folder, ending)? {
         return Err(Failure::field(option, format!("{id} is not running")));
     }
     print_line(&format!("{id} is told to stop"))

@@ -6,13 +6,13 @@ use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::json::{self, JsonError};
-use crate::launch::Local;
+use crate::launch::Launcher;
 use crate::study::{Study, StudyError, operations};
 use moslim_engine::bench::gemm_peak;
 use moslim_engine::progress::Stop;
 use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
-use moslim_shared::study::{METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
+use moslim_shared::study::{Host, METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,14 +64,14 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
                 return if args.json { print_json(&plan) } else { Ok(()) };
             }
             data.create().map_err(Failure::BadInput)?;
-            Study::create(&data, config)?
+            Study::create(&data, config, Host::default())?
         }
     };
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
-    let launcher = Local::new()?;
+    let launcher = args.host.launcher()?;
     eprintln!("Study {} in {}", study.id, study.file("").display());
-    let state = follow(&study, args.jobs.map(usize::from), &launcher, &stop)?;
+    let state = follow(&study, args.jobs.map(usize::from), launcher.as_ref(), &stop)?;
     let results = study.results()?.unwrap_or_default();
     if args.json {
         print_json(&results)?;
@@ -83,7 +83,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
 }
 
 /// Runs what is left of a study, and says how it stands whenever that changes.
-pub fn follow(study: &Study, jobs: Option<usize>, launcher: &Local, stop: &Arc<Stop>) -> Result<StudyState, Failure> {
+pub fn follow(study: &Study, jobs: Option<usize>, launcher: &dyn Launcher, stop: &Arc<Stop>) -> Result<StudyState, Failure> {
     let mut last = String::new();
     Ok(study.run(jobs, launcher, stop, &mut |state| {
         let line = progress(state);

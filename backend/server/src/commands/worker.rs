@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::folder::DataFolder;
 use moslim_engine::progress::Stop;
 use moslim_engine::run::{RunError, train};
+use moslim_shared::event::EventBody;
 use std::sync::Arc;
 
 /// Trains; the end was written as an event by then.
@@ -19,8 +20,16 @@ pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
     let _lock = data.take_run(&args.run).map_err(Failure::BadInput)?;
     let config = data.read_config(&args.run).map_err(|e| Failure::BadInput(format!("config: {e:#}")))?;
     let config = config.ok_or_else(|| Failure::field("run", format!("{} has no configuration", args.run)))?;
-    match train(&data.job(&args.run, config), &stop, &mut |_| {}) {
+    let (only_stages, at_policy) = (args.stages, stop.clone());
+    let mut heard = move |body: &EventBody| {
+        if only_stages && matches!(body, EventBody::Calibrated { .. }) {
+            at_policy.interrupt();
+        }
+    };
+    match train(&data.job(&args.run, config), &stop, &mut heard) {
         Ok(_) => Ok(()),
+        // What others share with it is in the cache.
+        Err(RunError::Stopped(_)) if args.stages => Ok(()),
         Err(RunError::BadInput(message)) => Err(Failure::BadInput(message)),
         Err(error) => Err(Failure::Failed(error.to_string())),
     }

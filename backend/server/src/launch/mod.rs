@@ -5,8 +5,10 @@
 
 mod local;
 pub mod process;
+pub mod slurm;
 
 pub use local::{LOG, Local};
+pub use slurm::Slurm;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -37,8 +39,20 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Life {
     Running,
+    /// It waits for its turn; for what.
+    Waiting(String),
     /// It is gone; how, where that is known.
     Gone(Option<String>),
+}
+
+/// Tells what a run or a study has, on a cluster or on this machine, to end; false where it has nothing.
+///
+/// # Errors
+/// When it cannot be told.
+pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::Result<bool> {
+    let on_a_cluster = slurm::stop(folder, ending)?;
+    // A process that trains on another machine is told by the cluster alone; one that follows a study is here.
+    Ok(launcher.stop(folder, ending)? || on_a_cluster)
 }
 
 /// A way to run processes: on this machine, or on a cluster.
@@ -48,6 +62,19 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// When it cannot be started.
     fn start(&self, launch: &Launch) -> anyhow::Result<()>;
+
+    /// Whether it has a queue of its own, and wants everything at once.
+    fn has_a_queue(&self) -> bool {
+        false
+    }
+
+    /// Starts all of `launches`, of a study with this folder, after `before` have ended, however they did.
+    ///
+    /// # Errors
+    /// When they cannot be started; what was not is not.
+    fn submit(&self, _study: &Path, before: &[Launch], launches: &[Launch]) -> anyhow::Result<()> {
+        before.iter().chain(launches).try_for_each(|launch| self.start(launch))
+    }
 
     /// Tells the process of a folder to end; false when there is none.
     ///

@@ -20,18 +20,26 @@ pub struct Process {
     /// When it started, in the kernel's clock ticks since boot; tells a process from a later one of the same number. 0 where the
     /// system does not tell.
     pub started: u64,
+    /// The machine that it is on.
+    #[serde(default)]
+    pub host: String,
+}
+
+/// The name of this machine, where the system tells it.
+fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_string()).unwrap_or_default()
 }
 
 impl Process {
     /// This process.
     pub fn this() -> Self {
         let pid = std::process::id();
-        Self { pid, started: start_time(pid).unwrap_or(0) }
+        Self { pid, started: start_time(pid).unwrap_or(0), host: host() }
     }
 
-    /// Whether this very process lives, as far as the system tells.
+    /// Whether this very process lives on this machine, as far as the system tells.
     pub fn lives(&self) -> bool {
-        start_time(self.pid).is_none_or(|started| started == self.started)
+        (self.host.is_empty() || self.host == host()) && start_time(self.pid).is_none_or(|started| started == self.started)
     }
 }
 
@@ -107,6 +115,8 @@ mod tests {
         // The number of a process that has gone may be another one's by now.
         let reused = Process { started: Process::this().started + 1, ..Process::this() };
         assert!(!reused.lives() || start_time(std::process::id()).is_none());
+        // On a disk that machines share, a process of another one is not to be told anything.
+        assert!(Process::this().lives() && !Process { host: "another".into(), ..Process::this() }.lives());
         drop(held);
         assert!(!is_taken(&folder) && take(&folder, Duration::ZERO).unwrap().is_some());
         fs::remove_dir_all(folder).unwrap();

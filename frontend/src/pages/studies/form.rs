@@ -6,12 +6,16 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
 use moslim_shared::presets;
-use moslim_shared::study::{StudyPreset, StudyRequest};
+use moslim_shared::study::{Host, StudyPreset, StudyRequest};
 
 /// What the field of the seeds holds at first.
 const SEEDS: &str = "1, 2, 3";
 /// Larger seeds could not be shown exactly; a run refuses them.
 const LARGEST_SEED: u64 = 1 << 53;
+
+/// Values of the choice of a machine.
+const HERE: &str = "here";
+const SLURM: &str = "slurm";
 
 /// Nothing before the first answer.
 type Offer = Option<Result<Vec<StudyPreset>, Failure>>;
@@ -23,6 +27,12 @@ pub fn StudyForm() -> impl IntoView {
     let preset = RwSignal::new(String::new());
     let base = RwSignal::new("quick".to_string());
     let seeds = RwSignal::new(SEEDS.to_string());
+    let host = RwSignal::new(HERE.to_string());
+    let hosts: RwSignal<Vec<Host>> = RwSignal::new(Vec::new());
+    spawn_local(async move {
+        // Where there is no answer there is no choice: the machine of the server.
+        let _ = hosts.try_set(api::study_hosts().await.unwrap_or_default());
+    });
     let starting = RwSignal::new(false);
     let refused = RwSignal::new(String::new());
     load(offered, preset);
@@ -33,7 +43,12 @@ pub fn StudyForm() -> impl IntoView {
     let navigate = use_navigate();
     let start = move |_| {
         let Ok(seeds) = seeds.with_untracked(|text| read_seeds(text)) else { return };
-        let request = StudyRequest { preset: preset.get_untracked(), base: base.get_untracked(), seeds };
+        let request = StudyRequest {
+            preset: preset.get_untracked(),
+            base: base.get_untracked(),
+            seeds,
+            on: if host.with_untracked(|h| h == SLURM) { Host::Slurm } else { Host::Here },
+        };
         if request.preset.is_empty() || starting.get_untracked() {
             return;
         }
@@ -60,6 +75,15 @@ pub fn StudyForm() -> impl IntoView {
             <div class="card form-section study-form">
                 <div class="fields">
                     <Pick id="study-base" label="Preset of the runs" options=bases chosen=base choose=move |id| base.set(id)/>
+                    <Show when=move || hosts.with(|h| h.contains(&Host::Slurm))>
+                        <Pick
+                            id="study-host"
+                            label="Trained on"
+                            options=vec![(HERE.into(), "the server's machine".into()), (SLURM.into(), "the cluster, as a job array".into())]
+                            chosen=host
+                            choose=move |id| host.set(id)
+                        />
+                    </Show>
                     <div class="field" class:invalid=move || !problem.with(String::is_empty)>
                         <label for="study-seeds">"Seeds"</label>
                         <input

@@ -1,0 +1,139 @@
+//! A Slurm cluster of two nodes on this machine: a controller and two node daemons, which are gone when this is dropped.
+
+use crate::process::text;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The nodes.
+pub const NODES: [&str; 2] = ["n1", "n2"];
+
+/// Controller and nodes. Everything they write is in the folder of their configuration, which `SLURM_CONF` names.
+pub struct Cluster {
+    folder: PathBuf,
+}
+
+/// Runs a command to its end.
+fn run(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+impl Cluster {
+    /// Starts it, as root: munge's daemon as well, where it does not run.
+    ///
+    /// # Panics
+    /// When `SLURM_CONF` names no file in a folder of its own, or a daemon does not come up.
+    pub fn start() -> Self {
+        let file = PathBuf::from(std::env::var_os("SLURM_CONF").expect("SLURM_CONF; use `cargo lab test --cluster`"));
+        let folder = file.parent().expect("a folder of the configuration").to_path_buf();
+        fs::create_dir_all(folder.join("state")).expect("a folder for the controller");
+        let name = run("hostname", &["-s"]).trim().to_string();
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let at = text(&folder);
+        let mut lines = vec![
+            "ClusterName=lab".to_string(),
+            format!("SlurmctldHost={name}(127.0.0.1)"),
+            format!("SlurmctldPort={}", free()),
+            "SlurmUser=root".into(),
+            // What was requeued begins again soon.
+            "AuthInfo=cred_expire=10".into(),
+            format!("StateSaveLocation={at}/state"),
+            format!("SlurmdSpoolDir={at}/spool-%n"),
+            format!("SlurmctldPidFile={at}/slurmctld.pid"),
+            format!("SlurmdPidFile={at}/%n.pid"),
+            format!("SlurmctldLogFile={at}/slurmctld.log"),
+            format!("SlurmdLogFile={at}/%n.log"),
+            "ProctrackType=proctrack/linuxproc".into(),
+            "TaskPlugin=task/none".into(),
+            "MpiDefault=none".into(),
+            "SelectType=select/cons_tres".into(),
+            "SelectTypeParameters=CR_Core".into(),
+            "SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0".into(),
+            "SlurmdTimeout=20".into(),
+            "ReturnToService=2".into(),
+            "MinJobAge=3600".into(),
+        ];
+        for node in NODES {
+            lines.push(format!("NodeName={node} NodeHostname={name} NodeAddr=127.0.0.1 Port={} CPUs=1 RealMemory=2000", free()));
+        }
+        lines.push("PartitionName=lab Nodes=n1,n2 Default=YES State=UP".into());
+        fs::write(&file, lines.join("\n") + "\n").expect("the cluster's configuration");
+        if run("ps", &["-A", "-o", "comm"]).lines().all(|l| l.trim() != "munged") {
+            run("install", &["-d", "-o", "munge", "-g", "munge", "/run/munge"]);
+            run("setpriv", &["--reuid=munge", "--regid=munge", "--clear-groups", "munged", "--force"]);
+        }
+        let cluster = Self { folder };
+        cluster.daemon("slurmctld", &[]);
+        NODES.iter().for_each(|node| cluster.start_node(node));
+        let since = Instant::now();
+        while run("sinfo", &["-h", "-o", "%T"]).trim() != "idle" {
+            assert!(since.elapsed() < Duration::from_secs(30), "the nodes are not idle: {}", run("sinfo", &[]));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        cluster
+    }
+
+    fn daemon(&self, program: &str, args: &[&str]) {
+        let started = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(started.is_ok_and(|s| s.success()), "{program} does not start; see {}", self.folder.display());
+    }
+
+    /// Starts the daemon of a node.
+    pub fn start_node(&self, node: &str) {
+        self.daemon("slurmd", &["-N", node]);
+    }
+
+    /// A node is gone from one moment to the next, with everything that ran on it.
+    pub fn kill_node(&self, node: &str) {
+        self.end(node);
+        // What runs a job is called after its node.
+        let listed = run("ps", &["-A", "-o", "pid,args"]);
+        for line in listed.lines().filter(|l| l.contains("slurmstepd") && l.contains(&format!("[{node}"))) {
+            kill_with_children(line.split_whitespace().next().unwrap_or_default());
+        }
+    }
+
+    /// Kills the daemon whose number is in a file.
+    fn end(&self, name: &str) {
+        let pid = fs::read_to_string(self.folder.join(format!("{name}.pid"))).unwrap_or_default();
+        if !pid.trim().is_empty() {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).stderr(Stdio::null()).status();
+        }
+    }
+
+    /// Tasks of the cluster: job and task, name of the array, state, node.
+    pub fn tasks(&self) -> Vec<[String; 4]> {
+        let listed = run("squeue", &["-h", "-r", "-t", "all", "-o", "%i|%j|%T|%N"]);
+        let task = |line: &str| {
+            let parts: Vec<String> = line.split('|').map(str::to_string).collect();
+            parts.try_into().unwrap_or_else(|p| panic!("{p:?}"))
+        };
+        listed.lines().map(task).collect()
+    }
+
+    /// Where the daemons write.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Kills a process and everything under it.
+fn kill_with_children(pid: &str) {
+    let out = Command::new("ps").args(["-o", "pid=", "--ppid", pid]).output().expect("ps");
+    let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
+    for child in String::from_utf8_lossy(&out.stdout).split_whitespace() {
+        kill_with_children(child);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = Command::new("scancel").args(["--user=root"]).stderr(Stdio::null()).status();
+        NODES.iter().for_each(|node| self.kill_node(node));
+        self.end("slurmctld");
+    }
+}

@@ -1,0 +1,208 @@
+//! Studies on a real Slurm cluster: the figures of a study that is trained here, whatever happens to nodes, jobs and whoever follows
+//! them; stopping; refusals; and the server.
+
+use moslim_shared::study::{Axis, StudyConfig, StudyRunStatus, StudyState, Variant};
+use moslim_tests::cluster::Cluster;
+use moslim_tests::{Lab, Output, Process, metrics, signal, smoke, text, wait_until};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs of some seconds, half of which share their first stages with another.
+fn config(iterations: usize) -> StudyConfig {
+    let mut base = smoke();
+    base.policy.iterations = iterations;
+    base.policy.checkpoint_every = 5;
+    let variant = |label: &str, clip: f64| Variant { label: label.into(), set: [("policy.clip".into(), json!(clip))].into() };
+    let variants = vec![variant("narrow", 0.1), variant("wide", 0.3)];
+    let axes = vec![Axis { name: "clip".into(), variants }];
+    StudyConfig { name: "cluster".into(), question: String::new(), base, axes, seeds: vec![1, 2, 3] }
+}
+
+struct Data {
+    folder: tempfile::TempDir,
+    study: PathBuf,
+    profile: PathBuf,
+}
+
+impl Data {
+    fn new(config: &StudyConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (study, profile) = (folder.path().join("study.json"), folder.path().join("cluster.toml"));
+        std::fs::write(&study, serde_json::to_vec(config).unwrap()).unwrap();
+        std::fs::write(&profile, "notice = 30\nask_every = 2\nmemory = \"600M\"\n").unwrap();
+        Self { folder, study, profile }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn start(&self, more: &[&str]) -> Process {
+        Process::lab(&[&["study", "--data", text(self.path())], more].concat())
+    }
+
+    fn on_the_cluster(&self, more: &[&str]) -> Process {
+        self.start(&[&["--on", "slurm", "--profile", text(&self.profile)], more].concat())
+    }
+
+    /// The folder of the only study.
+    fn folder(&self) -> Option<PathBuf> {
+        Some(std::fs::read_dir(self.path().join("studies")).ok()?.next()?.ok()?.path())
+    }
+
+    fn state(&self) -> Option<StudyState> {
+        serde_json::from_slice(&std::fs::read(self.folder()?.join("state.json")).ok()?).ok()
+    }
+
+    /// What each run has found, by its labels and its seed.
+    fn figures(&self) -> BTreeMap<(Vec<String>, u64), Value> {
+        let state = self.state().unwrap();
+        let figures = |run: &str| {
+            let summary = std::fs::read(self.path().join("runs").join(run).join("summary.json")).unwrap();
+            metrics(&serde_json::from_slice(&summary).unwrap())
+        };
+        state.runs.iter().map(|r| ((r.labels.clone(), r.seed), figures(&r.run))).collect()
+    }
+}
+
+fn succeeds(output: Output) {
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
+/// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here.
+async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
+    let config = config(60);
+    let here = Data::new(&config);
+    succeeds(here.start(&["--config", text(&here.study)]).wait());
+    let there = Data::new(&config);
+    let mut first = there.on_the_cluster(&["--config", text(&there.study)]);
+    // Three jobs for the stages that two runs share, and six for the runs.
+    wait_until("the study's jobs", || (cluster.tasks().len() == 9).then_some(())).await;
+    assert_eq!(cluster.tasks().iter().filter(|t| t[1].ends_with("-stages")).count(), 3);
+    let running = || -> Vec<[String; 4]> {
+        let is_run = |t: &[String; 4]| t[2] == "RUNNING" && !t[1].ends_with("-stages");
+        cluster.tasks().into_iter().filter(is_run).collect()
+    };
+    let both = wait_until("runs on both nodes", || Some(running()).filter(|r| r.len() == 2)).await;
+    first.kill();
+    // One is told, as before its limit of time, to keep what it has; the other's node is no more.
+    let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
+    let told = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).status().unwrap();
+    assert!(told.success());
+    cluster.kill_node("n2");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    cluster.start_node("n2");
+    let id = there.state().unwrap().id;
+    // While its jobs are on the cluster it is not trained here as well.
+    let twice = there.start(&["--study", &id]).wait();
+    assert_eq!(twice.code, Some(1), "{}", twice.stderr);
+    assert!(twice.stderr.contains("on the cluster"), "{}", twice.stderr);
+    succeeds(there.on_the_cluster(&["--study", &id]).wait());
+    assert_eq!(there.figures(), here.figures());
+    let scripts = std::fs::read_dir(there.folder().unwrap().join("slurm")).unwrap().flatten();
+    let scripts = scripts.filter(|e| e.path().extension().is_some_and(|e| e == "sh")).count();
+    assert_eq!(scripts, 2, "whoever came back has submitted nothing anew");
+    let restarts = |task: &str| {
+        let out = Command::new("scontrol").args(["show", "job", task, "-o"]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).contains("Restarts=1")
+    };
+    assert!(restarts(&of("n1")) && restarts(&of("n2")), "both were interrupted and went on");
+}
+
+/// Who follows may leave; `stop` ends the jobs; and the study goes on where it was.
+async fn a_study_is_left_and_stopped_and_goes_on(cluster: &Cluster) {
+    let data = Data::new(&config(400));
+    let own = |state: &str| cluster.tasks().iter().filter(|t| t[2] == state && !t[1].ends_with("-stages")).count();
+    let before = cluster.tasks().len();
+    let mut follower = data.on_the_cluster(&["--config", text(&data.study)]);
+    wait_until("runs on the cluster", || (cluster.tasks().len() > before && own("RUNNING") == 2).then_some(())).await;
+    assert!(signal(follower.pid(), "INT"));
+    let left = follower.wait();
+    assert_eq!(left.code, Some(1), "{}", left.stderr);
+    assert!(left.stderr.contains("its jobs go on"), "{}", left.stderr);
+    assert_eq!(own("RUNNING"), 2);
+    let state = data.state().unwrap();
+    assert_eq!((state.active, state.count(StudyRunStatus::Running)), (false, 0), "{state:?}");
+    succeeds(Process::lab(&["stop", "--study", &state.id, "--data", text(data.path())]).wait());
+    wait_until("the end of its jobs", || (own("RUNNING") + own("PENDING") == 0).then_some(())).await;
+    let again = Process::lab(&["stop", "--study", &state.id, "--data", text(data.path())]).wait();
+    assert!(again.stderr.contains("is not running"), "{}", again.stderr);
+    // A run that was told in time has kept what it had.
+    let kept = std::fs::read_dir(data.path().join("runs")).unwrap().flatten();
+    let kept = kept.filter(|run| run.path().join("checkpoint.bin").is_file()).count();
+    assert!(kept >= 2, "{kept}");
+}
+
+/// What cannot be is said, and nothing is left of it.
+fn what_cannot_be_is_refused(cluster: &Cluster) {
+    let data = Data::new(&config(8));
+    let before = cluster.tasks().len();
+    let refuse = |profile: &str, words: &[&str], code: i32| {
+        std::fs::write(&data.profile, profile).unwrap();
+        let output = data.on_the_cluster(&["--config", text(&data.study)]).wait();
+        assert_eq!(output.code, Some(code), "{profile}: {}", output.stderr);
+        for word in words {
+            assert!(output.stderr.contains(word), "{profile}: {}", output.stderr);
+        }
+        assert_eq!(cluster.tasks().len(), before, "{profile}");
+    };
+    refuse("partitions = \"lab\"", &["cluster.toml", "partitions", "partition"], 2);
+    refuse("cores = 0", &["cluster.toml", "cores", "at least 1"], 2);
+    refuse("memory = \"4G --wrap=x\"", &["memory", "letters, digits"], 2);
+    refuse("options = [\"x\"]", &["options", "no option"], 2);
+    refuse("partition = ", &["cluster.toml", "TOML"], 2);
+    refuse("partition = \"nowhere\"", &["sbatch says", "nowhere"], 1);
+    for run in std::fs::read_dir(data.path().join("runs")).unwrap().flatten() {
+        assert!(!run.path().join("slurm.json").exists(), "{run:?} waits for nothing");
+    }
+    let mut nowhere = Process::lab_in(
+        &["study", "--on", "slurm", "--config", text(&data.study), "--data", text(data.path())],
+        &[("PATH", "/nowhere")],
+    );
+    let output = nowhere.wait();
+    assert_eq!(output.code, Some(2), "{}", output.stderr);
+    assert!(output.stderr.contains("is Slurm installed here?"), "{}", output.stderr);
+    let here = data.start(&["--config", text(&data.study), "--profile", text(&data.profile)]).wait();
+    assert!(here.stderr.contains("--on slurm"), "{}", here.stderr);
+}
+
+/// From the page's side: the server offers the cluster, starts a study there, follows it, and has its own machine free meanwhile.
+async fn the_server_trains_a_study_on_the_cluster() {
+    let data = Data::new(&config(8));
+    let lab = Lab::start_with(&["--cluster", text(&data.profile)]).await;
+    assert_eq!(lab.get("/api/v1/study-hosts").await.body, json!(["here", "slurm"]));
+    let request = json!({"preset": "mappings", "base": "smoke", "seeds": [1], "on": "slurm"});
+    let answer = lab.post("/api/v1/studies", &request).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let id = answer.body["id"].as_str().unwrap().to_string();
+    assert_eq!(answer.body["on"], "slurm");
+    let run = lab.post("/api/v1/runs", &json!({"config": smoke()})).await;
+    assert_eq!(run.status, 201, "{}", run.body);
+    for _ in 0..600 {
+        let state = lab.get(&format!("/api/v1/studies/{id}")).await.body;
+        let runs = state["runs"].as_array().unwrap();
+        if state["active"] == false && runs.iter().all(|r| r["status"] == "finished") {
+            break;
+        }
+        assert!(runs.iter().all(|r| r["status"] != "failed"), "{state}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(lab.get(&format!("/api/v1/studies/{id}/results")).await.body["runs"].as_array().unwrap().len(), 9);
+    let plain = Lab::start().await;
+    assert_eq!(plain.get("/api/v1/study-hosts").await.body, json!(["here"]));
+    let refused = plain.post("/api/v1/studies", &request).await;
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert!(refused.body.to_string().contains("--cluster"), "{}", refused.body);
+}
+
+#[tokio::test]
+#[ignore = "needs Slurm and root; cargo lab test --cluster has both"]
+async fn a_cluster_trains_studies() {
+    let cluster = Cluster::start();
+    what_cannot_be_is_refused(&cluster);
+    whatever_happens_the_figures_are_the_same(&cluster).await;
+    a_study_is_left_and_stopped_and_goes_on(&cluster).await;
+    the_server_trains_a_study_on_the_cluster().await;
+}
