@@ -53,7 +53,7 @@ impl Cluster {
             "SelectType=select/cons_tres".into(),
             "SelectTypeParameters=CR_Core".into(),
             "SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0".into(),
-            "SlurmdTimeout=20".into(),
+            "SlurmdTimeout=10".into(),
             "ReturnToService=2".into(),
             "MinJobAge=3600".into(),
         ];
@@ -90,10 +90,13 @@ impl Cluster {
     /// A node is gone from one moment to the next, with everything that ran on it.
     pub fn kill_node(&self, node: &str) {
         self.end(node);
-        // What runs a job is called after its node.
         let listed = run("ps", &["-A", "-o", "pid,args"]);
-        for line in listed.lines().filter(|l| l.contains("slurmstepd") && l.contains(&format!("[{node}"))) {
-            kill_with_children(line.split_whitespace().next().unwrap_or_default());
+        // What runs a job is called after its number.
+        for job in run("squeue", &["-h", "-t", "running,completing", "-w", node, "-o", "%A"]).lines() {
+            let of = format!("slurmstepd: [{}.batch]", job.trim());
+            for line in listed.lines().filter(|l| l.contains(&of)) {
+                kill_with_children(line.split_whitespace().next().unwrap_or_default());
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 29] = [
+const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, &str, &str); 29] = [
     ("POST", "/api/v1/runs/a/generate", "run"),
     ("POST", "/api/v1/runs/a/score", "run"),
     ("GET", "/api/v1/study-presets", "view"),
+    ("GET", "/api/v1/study-hosts", "view"),
     ("GET", "/api/v1/studies", "view"),
     ("POST", "/api/v1/studies", "run"),
     ("GET", "/api/v1/studies/a/results", "view"),

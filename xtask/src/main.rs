@@ -1,7 +1,7 @@
 //! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
-//!     cargo lab test [--gpu] [--backends ..] [-- TEST FILTER]   run every test, the browser ones included
+//!     cargo lab test [--gpu] [--cluster] [-- TEST FILTER]       run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
@@ -57,16 +57,18 @@ fn run(mut command: Command) -> Result<()> {
 struct Options {
     backends: Option<String>,
     gpu: bool,
+    cluster: bool,
     rest: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Result<Options> {
-    let mut out = Options { backends: None, gpu: false, rest: Vec::new() };
+    let mut out = Options { backends: None, gpu: false, cluster: false, rest: Vec::new() };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--backends" => out.backends = Some(args.next().context("--backends needs a list such as cpu,cuda")?),
             "--gpu" => out.gpu = true,
+            "--cluster" => out.cluster = true,
             "--" => out.rest.extend(args.by_ref()),
             other => match other.strip_prefix("--backends=") {
                 Some(list) => out.backends = Some(list.to_string()),
@@ -136,7 +138,22 @@ fn test(options: Options) -> Result<()> {
     if options.gpu {
         test_gpu()?;
     }
+    if options.cluster && system::slurm() {
+        test_cluster(&binary, &site)?;
+    }
     Ok(())
+}
+
+/// Studies on a Slurm cluster whose daemons are started on this machine, and stopped again.
+fn test_cluster(binary: &Path, site: &Path) -> Result<()> {
+    let folder = page::target_folder().join("slurm");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("emptying {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let mut command = system_tests(binary, site);
+    command.args(["--test", "cluster", "--", "--ignored"]).env("SLURM_CONF", folder.join("slurm.conf"));
+    run(command)
 }
 
 /// The test that kills the server while a run trains, as often as asked for.
@@ -198,6 +215,9 @@ fn main() -> Result<()> {
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
+            println!(
+                "cargo lab test --cluster                                  the same, and studies on a Slurm cluster of this machine"
+            );
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!(
                 "cargo lab bench --tab                                     measure how fast a browser's tab does, beside it"

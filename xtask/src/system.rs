@@ -55,7 +55,11 @@ pub fn features(list: Option<&str>) -> Result<Vec<&'static str>> {
 }
 
 fn has_program(name: &str) -> bool {
-    Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    has_option(name, "--version")
+}
+
+fn has_option(name: &str, option: &str) -> bool {
+    Command::new(name).arg(option).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// Installs Debian packages where that needs no question: as root, or with a sudo that asks for no password.
@@ -99,6 +103,17 @@ pub fn vulkan() -> Result<()> {
         return Ok(());
     }
     bail!("the wgpu tests need a Vulkan driver; on Debian: apt-get install mesa-vulkan-drivers libvulkan1")
+}
+
+/// Whether studies can be tried on a Slurm cluster here; where not, that is said.
+pub fn slurm() -> bool {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
+    let found = || ["sbatch", "slurmctld", "slurmd"].iter().all(|p| has_option(p, "-V")) && has_program("munged");
+    if root && (found() || (install(&["slurm-wlm", "munge"]) && found())) {
+        return true;
+    }
+    eprintln!("\n*** STUDIES ON A CLUSTER ARE NOT TESTED: starting Slurm's daemons needs root, and slurm-wlm and munge. ***\n");
+    false
 }
 
 /// Becomes `command`, so that Ctrl-C and signals reach it.

@@ -6,6 +6,7 @@
 //! that was stopped or killed goes on with whatever is not finished; a run that was interrupted goes on from its checkpoint.
 
 mod estimate;
+mod hear;
 
 pub use estimate::operations;
 
@@ -15,6 +16,7 @@ use crate::launch::{Ending, Launch, Launcher, Life, process, slurm};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
+use hear::{Running, now};
 use moslim_engine::keep::journal;
 use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
@@ -24,8 +26,6 @@ use moslim_shared::study::{
 };
 use moslim_shared::summary::RunSummary;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -479,45 +479,6 @@ impl Known {
         self.rows.insert(run.run.clone(), StudyRow::of(&run.labels, summary));
         self.here.insert(run.run.clone());
     }
-}
-
-struct Running {
-    /// Position in the plan.
-    at: usize,
-    folder: PathBuf,
-    /// Bytes of its journal that were read.
-    read: u64,
-    began: Instant,
-}
-
-impl Running {
-    /// What its journal has grown by.
-    fn hear(&mut self) -> Vec<EventBody> {
-        let mut text = Vec::new();
-        let read = File::open(self.folder.join(journal::FILE)).and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.read))?;
-            file.read_to_end(&mut text)
-        });
-        let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-        if read.is_err() || whole == 0 {
-            return Vec::new();
-        }
-        self.read += whole as u64;
-        journal::events(&text[..whole]).into_iter().map(|e| e.body).collect()
-    }
-}
-
-/// What a run does, in a few words.
-fn now(body: &EventBody) -> Option<String> {
-    Some(match body {
-        EventBody::StageBegan { part: Some(part), .. } => format!("{} of {}: {}", part.index, part.count, part.name),
-        EventBody::StageBegan { stage, .. } => stage.title().to_string(),
-        EventBody::Loss { stage, step, total, .. } => format!("{} {step}/{total}", stage.title()),
-        EventBody::Policy { total, step, .. } => format!("Policy optimisation {}/{total}", step.step),
-        EventBody::Answering { done, total } => format!("Answers to learn from {done}/{total}"),
-        EventBody::Evaluating { .. } => "Evaluation".to_string(),
-        _ => return None,
-    })
 }
 
 /// Pictures of the results: file name and SVG.
