@@ -5,10 +5,12 @@
 pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
+use moslim_shared::bringing::{ChangeRequest, ImportRequest, ModelList, NoiseRequest, Preview, Upload};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, ApiError, RunInfo, TaskInfo};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use moslim_shared::listing::{ListQuery, RunsPage};
+use moslim_shared::ratings::{RatingsTask, ShownRow, TaskStatistics, UnlikelyLabel};
 use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -137,6 +139,59 @@ pub fn generate(
 /// What a finished run's reward model says of answers.
 pub async fn score(run: &str, request: &ScoreRequest) -> Answer<Vec<Scored>> {
     post(&format!("/api/v1/runs/{run}/score"), request).await
+}
+
+/// The imported tasks.
+pub async fn tasks() -> Answer<Vec<RatingsTask>> {
+    get("/api/v1/tasks").await
+}
+
+/// An imported task.
+pub async fn imported(name: &str) -> Answer<RatingsTask> {
+    get(&format!("/api/v1/tasks/{}", encoded(name))).await
+}
+
+/// What can be counted of it.
+pub async fn task_statistics(name: &str) -> Answer<TaskStatistics> {
+    get(&format!("/api/v1/tasks/{}/stats", encoded(name))).await
+}
+
+/// Its rows: `limit` of those that fit, after the first `from`.
+pub async fn task_rows(name: &str, from: usize, limit: usize, split: &str, disagreed: bool) -> Answer<Vec<ShownRow>> {
+    let split = if split.is_empty() { String::new() } else { format!("&split={}", encoded(split)) };
+    get(&format!("/api/v1/tasks/{}/rows?from={from}&limit={limit}&disagreed={disagreed}{split}", encoded(name))).await
+}
+
+/// Changes its classes.
+pub async fn change_task(name: &str, request: &ChangeRequest) -> Answer<RatingsTask> {
+    post(&format!("/api/v1/tasks/{}/changes", encoded(name)), request).await
+}
+
+/// Labels of it that a run's reward model finds unlikely.
+pub async fn noise(name: &str, request: &NoiseRequest) -> Answer<Vec<UnlikelyLabel>> {
+    post(&format!("/api/v1/tasks/{}/noise", encoded(name)), request).await
+}
+
+/// Sends a file of ratings, and hears what is in it.
+pub async fn upload(name: &str, bytes: Uint8Array) -> Answer<Upload> {
+    let (status, answer) = source().carry(format!("/api/v1/uploads?name={}", encoded(name)), Some(bytes)).await?;
+    let text = answer.as_string().unwrap_or_default();
+    if status == 201 { understood(&text) } else { Err(refused(status, &text)) }
+}
+
+/// What the first records of such a file would be.
+pub async fn preview(request: &ImportRequest) -> Answer<Preview> {
+    post("/api/v1/uploads/preview", request).await
+}
+
+/// Makes a task of it.
+pub async fn import(request: &ImportRequest) -> Answer<RatingsTask> {
+    post("/api/v1/tasks", request).await
+}
+
+/// The off-the-shelf models that the lab knows.
+pub async fn models() -> Answer<ModelList> {
+    get("/api/v1/models").await
 }
 
 /// What can be studied.

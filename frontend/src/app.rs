@@ -4,8 +4,10 @@
 
 use crate::pages::compare::Compare;
 use crate::pages::configure::Configure;
+use crate::pages::data::{Data, TaskPage};
 use crate::pages::home::Home;
 use crate::pages::learn::Learn;
+use crate::pages::models::Models;
 use crate::pages::not_found::NotFound;
 use crate::pages::playground::Playground;
 use crate::pages::run::RunPage;
@@ -37,7 +39,11 @@ pub fn App() -> impl IntoView {
                         <A href=at("/configure") exact=true>"Configure"</A>
                         <A href=at("/playground") exact=true>"Playground"</A>
                         <A href=at("/compare") exact=true>"Compare"</A>
-                        {(!is_tab()).then(|| view! { <A href=at("/studies") exact=true>"Studies"</A> })}
+                        {(!is_tab()).then(|| view! {
+                            <A href=at("/studies") exact=true>"Studies"</A>
+                            <A href=at("/data")>"Data"</A>
+                            <A href=at("/models") exact=true>"Models"</A>
+                        })}
                     </nav>
                     <button
                         id="theme"
@@ -64,6 +70,9 @@ pub fn App() -> impl IntoView {
                     <Route path=path!("/playground") view=Playground/>
                     <Route path=path!("/compare") view=Compare/>
                     <Route path=path!("/runs/:id") view=RunPage/>
+                    <Route path=path!("/data") view=Data/>
+                    <Route path=path!("/data/:name") view=TaskPage/>
+                    <Route path=path!("/models") view=Models/>
                     <Route path=path!("/studies") view=Studies/>
                     <Route path=path!("/studies/:id") view=StudyPage/>
                 </Routes>

@@ -5,6 +5,7 @@
 
 pub mod advantage;
 pub mod agreement;
+pub mod bringing;
 pub mod config;
 pub mod dialogue;
 pub mod distribution;

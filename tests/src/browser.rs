@@ -133,6 +133,15 @@ impl Browser {
         element.click().await.with_context(|| format!("clicking on {selector}"))
     }
 
+    /// Chooses a file, as in the system's own window.
+    ///
+    /// # Errors
+    /// When there is no such input.
+    pub async fn choose(&self, selector: &str, file: &str) -> Result<()> {
+        let element = self.driver()?.find(By::Css(selector)).await?;
+        element.send_keys(file).await.with_context(|| format!("choosing a file for {selector}"))
+    }
+
     /// Types a text in place of what is in an input.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 30] = [
+const ROUTES: [(&str, &str, &str); 36] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -43,7 +43,13 @@ const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/api/v1/studies/a/files/csv", "view"),
     ("POST", "/api/v1/studies/a/cancel", "run"),
     ("GET", "/api/v1/tasks", "view"),
+    ("POST", "/api/v1/tasks", "run"),
     ("GET", "/api/v1/tasks/a/rows", "view"),
+    ("POST", "/api/v1/tasks/a/changes", "run"),
+    ("POST", "/api/v1/tasks/a/noise", "run"),
+    ("POST", "/api/v1/uploads", "run"),
+    ("POST", "/api/v1/uploads/preview", "run"),
+    ("GET", "/api/v1/models", "view"),
     ("GET", "/api/v1/ws", "view"),
     ("GET", "/", "view"),
     ("GET", "/moslim_bg.wasm", "view"),

@@ -160,6 +160,9 @@ pub const EACH: &str = "{each}";
 pub const MOST_OBJECTIVES: usize = 64;
 pub const MOST_CLASSES: usize = 32;
 
+/// Stands in a mapping where a person has to say which column it is.
+pub const OPEN: &str = "?";
+
 impl Mapping {
     /// Reads a mapping.
     ///
@@ -167,6 +170,13 @@ impl Mapping {
     /// When it is no TOML, has a field that is not known, or does not make sense; the message names line or field, and what is allowed.
     pub fn parse(toml: &str) -> Result<Self, String> {
         let mapping: Self = toml::from_str(toml).map_err(|e| e.to_string().trim().to_string())?;
+        for (field, path) in [("prompt", mapping.prompt.as_ref()), ("response", Some(&mapping.response))] {
+            if path.is_some_and(|path| path.to_string() == OPEN) {
+                return Err(format!(
+                    "{field}: is still \"{OPEN}\"; name the column, or the path into the records, that holds it"
+                ));
+            }
+        }
         mapping.check()?;
         Ok(mapping)
     }

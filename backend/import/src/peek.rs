@@ -3,7 +3,7 @@
 
 use crate::datum::Datum;
 use crate::dialogue::messages;
-use crate::mapping::Format;
+use crate::mapping::{Format, OPEN};
 use crate::path::{Path, Step};
 use crate::pick::Wanted;
 use crate::records::read;
@@ -231,7 +231,7 @@ pub fn skeleton(peek: &Peek) -> String {
     let mut out = String::from("# Look at every line: what stands here was guessed.\ntitle = \"\"\nlicence = \"\"\n");
     let stars = response.map_or(0, |c| c.path.answers());
     let line = |name: &str, column: Option<&Column>| {
-        let path = column.map_or("?".into(), |c| c.bound(stars));
+        let path = column.map_or(OPEN.into(), |c| c.bound(stars));
         format!("{name} = {}\n", quoted(&path))
     };
     out += &peek.list.iter().map(|list| format!("records = {}\n", quoted(&list.to_string()))).collect::<String>();

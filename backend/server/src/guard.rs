@@ -14,6 +14,9 @@ use axum::response::Response;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+/// Where files are sent to, as they are.
+const FILES: [&str; 2] = ["/api/v1/run-files", "/api/v1/uploads"];
+
 /// Largest request body, bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
 
@@ -125,7 +128,10 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
 
     let length = single(headers, &header::CONTENT_LENGTH)?;
     let body = headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|l| l.trim() != "0");
-    if !reads && body && !is_json(single(headers, &header::CONTENT_TYPE)?) {
+    // Neither type is one that a form of another page could send.
+    let kind = single(headers, &header::CONTENT_TYPE)?;
+    let fits = is(kind, "application/json") || FILES.contains(&uri.path()) && is(kind, "application/octet-stream");
+    if !reads && body && !fits {
         return Err(Error::UnsupportedMediaType("the body must be JSON, sent as Content-Type: application/json".into()));
     }
     Ok(())
@@ -153,9 +159,9 @@ fn parse_host(host: &str) -> Result<Authority, Error> {
     if plain && !authority.host().is_empty() { Ok(authority) } else { Err(malformed()) }
 }
 
-fn is_json(content_type: Option<&str>) -> bool {
+fn is(content_type: Option<&str>, wanted: &str) -> bool {
     let kind = content_type.and_then(|c| c.split(';').next()).unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("application/json")
+    kind.trim().eq_ignore_ascii_case(wanted)
 }
 
 /// Middleware: [`check`] on every request.

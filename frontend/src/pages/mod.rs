@@ -4,8 +4,10 @@
 pub mod carry;
 pub mod compare;
 pub mod configure;
+pub mod data;
 pub mod home;
 pub mod learn;
+pub mod models;
 pub mod not_found;
 pub mod playground;
 pub mod run;

@@ -246,7 +246,7 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
     out
 }
 
-/// Eight tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
+/// Nine tries for every optimiser. What an optimiser cannot do without, or its authors advise, is part of all of its tries.
 fn optimizer_tries() -> Vec<Variant> {
     use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
     let mut out = Vec::new();
@@ -267,6 +267,7 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("2e-3, KL 0.05", set(2e-3, beta, 0.05)),
                 ("2e-3, KL 0.1", set(2e-3, beta, 0.1)),
                 ("1e-3, KL 0.075", set(1e-3, beta, 0.075)),
+                ("1.5e-3, KL 0.1", set(1.5e-3, beta, 0.1)),
                 ("1e-3, KL 0.05, SFT answers mixed in", with(set(1e-3, beta, 0.05), "policy.sft_mix", json!(0.5))),
             ],
             // GRPO's advantages are about 2.5 times as large, and its KL coefficient with them.
@@ -292,6 +293,10 @@ fn optimizer_tries() -> Vec<Variant> {
                     Grpo => ("2e-3, KL 0.125 as k2", k2(2e-3, 0.125)),
                     _ => ("2e-3, KL 0.05 as k2", k2(2e-3, 0.05)),
                 },
+                match optimizer {
+                    Grpo => ("1e-3, KL 0.25 as k2", k2(1e-3, 0.25)),
+                    _ => ("1e-3, KL 0.1 as k2", k2(1e-3, 0.1)),
+                },
             ],
             Dapo => vec![
                 ("5e-4", set(5e-4, "policy.clip_high", 0.28)),
@@ -303,6 +308,7 @@ fn optimizer_tries() -> Vec<Variant> {
                 // With the penalty that its authors leave out.
                 ("1e-3, KL 0.125 as k2", with(k2(1e-3, 0.125), "policy.clip_high", json!(0.28))),
                 ("2e-3, KL 0.125 as k2", with(k2(2e-3, 0.125), "policy.clip_high", json!(0.28))),
+                ("1.5e-3, KL 0.2 as k2", with(k2(1.5e-3, 0.2), "policy.clip_high", json!(0.28))),
             ],
             OnlineDpo => vec![
                 ("5e-4, beta 0.3", set(5e-4, dpo, 0.3)),
@@ -313,6 +319,7 @@ fn optimizer_tries() -> Vec<Variant> {
                 ("2e-3, beta 0.1", set(2e-3, dpo, 0.1)),
                 ("1e-3, beta 0.3", set(1e-3, dpo, 0.3)),
                 ("2e-3, beta 1", set(2e-3, dpo, 1.0)),
+                ("1.5e-3, beta 0.5", set(1.5e-3, dpo, 0.5)),
             ],
             // The paper's sums beside the means of the field's libraries.
             OnlineIpo => {
@@ -330,6 +337,7 @@ fn optimizer_tries() -> Vec<Variant> {
                     ipo("2e-3, means, beta 0.5", 2e-3, 0.5, true),
                     ipo("1e-3, means, beta 1", 1e-3, 1.0, true),
                     ipo("2e-3, means, beta 2", 2e-3, 2.0, true),
+                    ipo("1.5e-3, means, beta 1.5", 1.5e-3, 1.5, true),
                 ]
             }
         };
@@ -420,7 +428,7 @@ mod tests {
         let base = crate::presets::find("quick").unwrap().config;
         for (id, names, tries) in [
             ("methods-tuning", [&Method::ALL.map(Method::title)[..], &[MOC]].concat(), 8),
-            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 8),
+            ("optimisers-tuning", PolicyOptimizer::ALL.map(PolicyOptimizer::title).to_vec(), 9),
         ] {
             let study = study(id, &base, &[1], 4, &BTreeMap::new()).unwrap();
             assert_eq!((study.base.evaluation.split, study.seeds.as_slice()), (EvaluationSplit::Validation, &[4][..]));

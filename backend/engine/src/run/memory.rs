@@ -19,11 +19,41 @@ fn kibibytes(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
-/// Why a run on the lab's own models does not fit, with both figures; `None` where it does, or where that is not known: an
-/// off-the-shelf model's size is in its files, and a graphics card has memory of its own.
-pub fn problem(config: &RunConfig) -> Option<Problem> {
-    let own = config.base.model.is_empty() && matches!(config.device, DeviceChoice::Auto | DeviceChoice::Cpu);
-    own.then(|| available_mib().and_then(|free| too_large(memory_mib(config), free))).flatten()
+/// Memory of an off-the-shelf model's weights, which are computed with as 32-bit numbers, MiB.
+pub fn weights_mib(weights: u64) -> u64 {
+    weights.saturating_mul(4) >> 20
+}
+
+/// The weights of the off-the-shelf model that a run begins with, by what the lab keeps of it; `None` where it begins with none, or with
+/// one that is not known, which is refused elsewhere.
+pub fn weights_of(config: &RunConfig, read: &dyn Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        weights: u64,
+    }
+    let name = &config.base.model;
+    let plain = !name.is_empty() && !name.contains(['/', '\\']);
+    let bytes = plain.then(|| read(&format!("models/{name}/model.json")).ok().flatten()).flatten()?;
+    serde_json::from_slice(&bytes).ok().map(|kept: Kept| kept.weights)
+}
+
+/// Why a run does not fit, with both figures; `None` where it does, or where that is not known: a graphics card has memory of its own.
+/// `weights`: those of its off-the-shelf model, if it has one. Policy, reference and reward model share them, so that it needs them once,
+/// and this is the least that it needs.
+pub fn problem(config: &RunConfig, weights: Option<u64>) -> Option<Problem> {
+    let here = matches!(config.device, DeviceChoice::Auto | DeviceChoice::Cpu);
+    let free = available_mib().filter(|_| here)?;
+    match weights {
+        None if config.base.model.is_empty() => too_large(memory_mib(config), free),
+        None => None,
+        Some(weights) => {
+            let needed = weights_mib(weights);
+            (needed > free).then(|| Problem {
+                field: "base.model".into(),
+                message: format!("has weights that need {needed} MiB of memory, and {free} MiB are free here"),
+            })
+        }
+    }
 }
 
 fn too_large(needed: u64, free: u64) -> Option<Problem> {
@@ -46,13 +76,23 @@ mod tests {
         let message = too_large(101, 100).unwrap().message;
         assert!(message.contains("101 MiB") && message.contains("100 MiB"), "{message}");
         let mut config = presets::find("quick").unwrap().config;
-        assert_eq!(problem(&config), None);
+        assert_eq!(problem(&config, None), None);
         // Thirteen billion weights.
         (config.model.layers, config.model.d_model, config.model.d_ff) = (64, 4096, 16_384);
         if available_mib().is_some_and(|free| free < 500_000) {
-            assert_eq!(problem(&config).unwrap().field, "model.d_model");
+            assert_eq!(problem(&config, None).unwrap().field, "model.d_model");
         }
         config.base.model = "some".into();
-        assert_eq!(problem(&config), None);
+        assert_eq!(problem(&config, None), None);
+        if available_mib().is_some_and(|free| free < 500_000) {
+            let found = problem(&config, Some(1_000_000_000_000)).unwrap();
+            assert!(found.field == "base.model" && found.message.contains("3814697 MiB"), "{}", found.message);
+        }
+        let kept = |path: &str| Ok((path == "models/some/model.json").then(|| br#"{"name": "some", "weights": 7}"#.to_vec()));
+        assert_eq!(weights_of(&config, &kept), Some(7));
+        config.base.model = "../some".into();
+        assert_eq!(weights_of(&config, &kept), None);
+        config.base.model.clear();
+        assert_eq!(weights_of(&config, &kept), None);
     }
 }

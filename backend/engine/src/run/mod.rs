@@ -65,7 +65,7 @@ pub fn train(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result
 /// As [`train`].
 pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
     let mut problems = job.config.problems(&task.objectives);
-    problems.extend(memory::problem(&job.config));
+    problems.extend(memory::problem(&job.config, memory::weights_of(&job.config, &|path| job.files.read(path))));
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
         return Err(RunError::BadInput(lines.join("\n")));

@@ -1,6 +1,7 @@
 //! The HTTP API. Each resource has its own file with its own router; routes carry their whole path, so that they can be
 //! found by searching for it.
 
+mod bringing;
 mod inference;
 mod lab;
 mod runs;
@@ -36,6 +37,7 @@ pub fn router(app: Shared) -> Router {
         .merge(inference::router())
         .merge(studies::router())
         .merge(tasks::router())
+        .merge(bringing::router())
         .merge(lab::router())
         .merge(service::router())
         .merge(stream::router())

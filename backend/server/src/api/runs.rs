@@ -122,7 +122,8 @@ async fn events(
 async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
     let mut problems = proposal.config.problems(&objectives);
-    problems.extend(memory::problem(&proposal.config));
+    let weights = memory::weights_of(&proposal.config, &|path| app.data.read(path));
+    problems.extend(memory::problem(&proposal.config, weights));
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }

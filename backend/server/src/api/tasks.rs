@@ -25,7 +25,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Work on files, off the threads that answer.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)?
 }
 
@@ -34,7 +34,7 @@ async fn list(State(app): State<Shared>) -> Result<Json<Vec<RatingsTask>>, Error
 }
 
 /// The task called `name`, or that there is none.
-fn opened(app: &Shared, name: &str) -> Result<RatingsTask, Error> {
+pub fn opened(app: &Shared, name: &str) -> Result<RatingsTask, Error> {
     let unknown = || Error::NotFound("there is no task of this name".into());
     check_name(name).map_err(|_| unknown())?;
     find(name, &|path| app.data.read(path))?.ok_or_else(unknown)

@@ -39,8 +39,16 @@ pub fn run(args: &ImportArgs) -> Result<(), Failure> {
     let files = files(args, Some(&mapping))?;
     let data = DataFolder::resolve(args.folder.data.clone());
     data.create().map_err(Failure::BadInput)?;
-    let wish =
-        Import { files, mapping, written, name, bad: args.bad_rows.into(), most_bad: args.most_bad, replace: args.replace };
+    let wish = Import {
+        files,
+        mapping,
+        written,
+        name,
+        bad: args.bad_rows.into(),
+        most_bad: args.most_bad,
+        replace: args.replace,
+        most: None,
+    };
     let style =
         ProgressStyle::with_template("Reading {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}").expect("a valid template");
     let bar = ProgressBar::new(0).with_style(style);

@@ -27,11 +27,18 @@ const MOST_MEASURED: usize = 8;
 /// The page.
 #[component]
 pub fn Configure() -> impl IntoView {
-    let wished = use_query_map().with_untracked(|q| q.get("preset")).unwrap_or_else(|| "quick".into());
-    let config = presets::find(&wished)
+    let asked = |name: &str| use_query_map().with_untracked(|q| q.get(name));
+    let wished = asked("preset").unwrap_or_else(|| "quick".into());
+    let mut config = presets::find(&wished)
         .or_else(|| presets::find(if is_tab() { "tab" } else { "quick" }))
         .map(|p| p.config)
         .unwrap_or_default();
+    if let Some(task) = asked("task") {
+        (config.task.kind, config.task.name) = (TaskKind::Ratings, task);
+    }
+    if let Some(model) = asked("model") {
+        config.base.model = model;
+    }
     let form = Form::new(config);
     form.fetch_devices();
     form.follow_task();

@@ -1,0 +1,333 @@
+//! An imported task: where it is from, how its labels are spread, how far raters agree, its rows, and changes of its classes.
+
+use super::classes::balance;
+use super::doubts::Doubts;
+use super::import::dropped;
+use super::rows::listed;
+use crate::api::{self, Failure};
+use crate::parts::format;
+use crate::parts::table::Table;
+use crate::source::at;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::use_params_map;
+use moslim_shared::bringing::ChangeRequest;
+use moslim_shared::objective::Objective;
+use moslim_shared::ratings::{Change, Lengths, RatingsTask, ShownRow, TaskStatistics, Together};
+
+/// Pairs of objectives that are shown at once: those that go together most.
+const SIDE_BY_SIDE: usize = 3;
+/// Rows of one page.
+const ROWS: usize = 20;
+
+type Known<T> = RwSignal<Option<Result<T, Failure>>>;
+
+/// The page.
+#[component]
+pub fn TaskPage() -> impl IntoView {
+    let params = use_params_map();
+    let name = params.with_untracked(|p| p.get("name").unwrap_or_default());
+    let task: Known<RatingsTask> = RwSignal::new(None);
+    let stats: Known<TaskStatistics> = RwSignal::new(None);
+    load(&name, task, stats);
+    let shown = name.clone();
+    view! {
+        <div class="task-page">
+            <p><a href=at("/data")>"All data"</a></p>
+            <h1>{name.clone()}</h1>
+            {move || task.with(|known| match known {
+                None => view! { <p class="card empty" role="status">"Loading the task…"</p> }.into_any(),
+                Some(Err(failure)) => {
+                    let name = shown.clone();
+                    view! {
+                        <div class="card banner error" role="alert">
+                            <p>{failure.message.clone()}</p>
+                            <button class="button" type="button" on:click=move |_| load(&name, task, stats)>"Try again"</button>
+                        </div>
+                    }
+                    .into_any()
+                }
+                Some(Ok(known)) => about(known, (task, stats)).into_any(),
+            })}
+        </div>
+    }
+}
+
+fn load(name: &str, task: Known<RatingsTask>, stats: Known<TaskStatistics>) {
+    let name = name.to_string();
+    spawn_local(async move {
+        let answer = api::imported(&name).await;
+        let found = answer.is_ok();
+        let _ = task.try_set(Some(answer));
+        if found {
+            let answer = api::task_statistics(&name).await;
+            let _ = stats.try_set(Some(answer));
+        }
+    });
+}
+
+fn about(task: &RatingsTask, all: (Known<RatingsTask>, Known<TaskStatistics>)) -> impl IntoView + use<> {
+    let report = &task.report;
+    let objectives: Vec<Objective> = task.shaped().unwrap_or_default().into_iter().map(|s| s.objective).collect();
+    let files: Vec<String> = report.files.iter().map(|f| format!("{} ({} records)", f.name, format::count(f.records))).collect();
+    let [train, validation, test] = report.splits.map(format::count);
+    let facts = vec![
+        vec!["What it is".to_string(), task.title.clone()],
+        vec!["Licence".into(), if task.licence.is_empty() { "not said".into() } else { task.licence.clone() }],
+        vec!["Answers".into(), format!("{} to {} questions", format::count(report.rows), format::count(report.prompts))],
+        vec!["Split by question".into(), format!("{train} to train on, {validation} to validate, {test} to test")],
+        vec!["From".into(), files.join(", ")],
+        vec!["Duplicates left out".into(), format::count(report.duplicates)],
+        vec!["Rows' SHA-256".into(), task.hash.chars().take(16).collect()],
+    ];
+    let stats = all.1;
+    let shown = objectives.clone();
+    let train_it = at(&format!("/configure?preset=ratings&task={}", task.name));
+    view! {
+        <p class="actions"><a id="train-on" class="button primary" href=train_it>"Train on it"</a></p>
+        <Table class="values origins" caption="Where it is from" rows=facts/>
+        {dropped(&report.dropped)}
+        {move || stats.with(|known| match known {
+            None => view! { <p class="card empty" role="status">"Counting the rows…"</p> }.into_any(),
+            Some(Err(failure)) => view! { <div class="card banner error" role="alert"><p>{failure.message.clone()}</p></div> }.into_any(),
+            Some(Ok(s)) => counted(s, &shown).into_any(),
+        })}
+        <section id="rows" class="section" aria-labelledby="rows-title">
+            <h2 id="rows-title">"Rows"</h2>
+            <Rows task=task.clone()/>
+        </section>
+        <section id="doubted" class="section" aria-labelledby="doubted-title">
+            <h2 id="doubted-title">"Labels that a reward model doubts"</h2>
+            <Doubts task=task.name.clone()/>
+        </section>
+        <section id="changes" class="section" aria-labelledby="changes-title">
+            <h2 id="changes-title">"Classes"</h2>
+            <Changes task=task.clone() objectives=objectives all=all/>
+        </section>
+    }
+}
+
+fn counted(s: &TaskStatistics, objectives: &[Objective]) -> impl IntoView + use<> {
+    let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format::number(v, 2));
+    let agreement: Vec<Vec<String>> = s
+        .agreement
+        .iter()
+        .map(|a| vec![a.id.clone(), format::count(a.rows), a.raters.to_string(), number(a.alpha), number(a.kappa)])
+        .collect();
+    let heads = ["objective", "rows", "raters", "Krippendorff's alpha", "quadratic kappa"].map(String::from).to_vec();
+    let lengths = |name: &str, l: &Lengths| {
+        [name.to_string()].into_iter().chain(l.quantiles.iter().map(usize::to_string)).collect::<Vec<String>>()
+    };
+    let length_heads = ["", "shortest", "25 %", "half", "75 %", "95 %", "longest"].map(String::from).to_vec();
+    let near = s.nearest.iter().map(|n| {
+        vec![
+            format::percent(n.similarity),
+            format!("{}: {}", n.splits[0], n.prompts[0]),
+            format!("{}: {}", n.splits[1], n.prompts[1]),
+        ]
+    });
+    let leaks = match s.near_duplicates {
+        0 => "No question of one split is nearly the same as one of another.".to_string(),
+        n => format!(
+            "{n} pairs of questions in different splits are nearly the same: what is measured on such is partly remembered."
+        ),
+    };
+    let mut pairs: Vec<&Together> = s.together.iter().collect();
+    pairs.sort_by(|a, b| b.spearman.abs().total_cmp(&a.spearman.abs()));
+    let (first, more) = pairs.split_at(pairs.len().min(SIDE_BY_SIDE));
+    let count = more.len();
+    let together = first.iter().map(|t| pair(t, objectives)).collect_view();
+    let others = more.iter().map(|t| pair(t, objectives)).collect_view();
+    view! {
+        <section id="balance" class="section" aria-labelledby="balance-title">
+            <h2 id="balance-title">"How often each class was given"</h2>
+            {balance(objectives, &s.labels)}
+        </section>
+        {(!agreement.is_empty()).then(|| view! {
+            <section id="agreement" class="section" aria-labelledby="agreement-title">
+                <h2 id="agreement-title">"How far raters agree"</h2>
+                <p class="muted">"1 is full agreement, 0 what chance would give. No reward model can be expected to agree with raters much better than they do with each other."</p>
+                <Table class="values" caption="Agreement on rows that several raters labelled" heads=heads.clone() rows=agreement.clone()/>
+            </section>
+        })}
+        {(!s.together.is_empty()).then(|| view! {
+            <section id="together" class="section" aria-labelledby="together-title">
+                <h2 id="together-title">"Labels side by side"</h2>
+                <p class="muted">"Where two objectives rise together, few rows show one without the other, and a policy can hardly be steered in one alone."</p>
+                <div class="grid three">{together}</div>
+                {(count > 0).then(|| view! {
+                    <details class="more-pairs">
+                        <summary>{format!("{count} more pairs")}</summary>
+                        <div class="grid three">{others}</div>
+                    </details>
+                })}
+            </section>
+        })}
+        <section id="lengths" class="section" aria-labelledby="lengths-title">
+            <h2 id="lengths-title">"Lengths and leaks"</h2>
+            <Table
+                class="values"
+                caption=format!("Lengths in {}", s.unit)
+                heads=length_heads
+                rows=vec![lengths("question", &s.prompt_lengths), lengths("question and answer", &s.row_lengths)]
+            />
+            <p>{leaks}</p>
+            {(!s.nearest.is_empty()).then(|| {
+                let heads = ["alike", "one", "the other"].map(String::from).to_vec();
+                view! { <Table class="values wide texts" caption="The nearest" heads=heads rows=near.collect()/> }
+            })}
+        </section>
+    }
+}
+
+/// Rows by the classes of two objectives.
+fn pair(t: &Together, objectives: &[Objective]) -> impl IntoView + use<> {
+    let name = |id: &str| objectives.iter().find(|o| o.id == id).map_or(id.to_string(), |o| o.name.clone());
+    let most = t.counts.iter().flatten().copied().max().unwrap_or(0).max(1) as f64;
+    let columns = t.counts.first().map_or(0, Vec::len);
+    let heads = (0..columns).map(|c| view! { <th scope="col">{c}</th> }).collect_view();
+    let rows = t.counts.iter().enumerate().map(|(c, counts)| {
+        let cells = counts.iter().map(|n| {
+            let share = *n as f64 / most;
+            let ink = format!("color-mix(in srgb, var(--obj-0) {:.0}%, var(--surface))", 50.0 * share);
+            view! { <td style:background=ink>{format::count(*n)}</td> }
+        });
+        view! { <tr><th scope="row">{c}</th>{cells.collect_view()}</tr> }
+    });
+    let [a, b] = [name(&t.ids[0]), name(&t.ids[1])];
+    view! {
+        <div class="card scroll">
+            <table class="pair">
+                <caption>{format!("{a} down, {b} across; rank correlation {}", format::signed(t.spearman, 2))}</caption>
+                <thead><tr><td></td>{heads}</tr></thead>
+                <tbody>{rows.collect_view()}</tbody>
+            </table>
+        </div>
+    }
+}
+
+/// Rows, page by page.
+#[component]
+fn Rows(task: RatingsTask) -> impl IntoView {
+    let name = task.name.clone();
+    let kept = StoredValue::new(task);
+    let from = RwSignal::new(0usize);
+    let split = RwSignal::new(String::new());
+    let disagreed = RwSignal::new(false);
+    let rows: Known<Vec<ShownRow>> = RwSignal::new(None);
+    Effect::new(move |_| {
+        let (task, at, split, differ) = (name.clone(), from.get(), split.get(), disagreed.get());
+        spawn_local(async move {
+            let answer = api::task_rows(&task, at, ROWS, &split, differ).await;
+            let _ = rows.try_set(Some(answer));
+        });
+    });
+    let full = move || rows.with(|r| matches!(r, Some(Ok(r)) if r.len() == ROWS));
+    view! {
+        <p class="actions">
+            <label for="rows-split">"Of"</label>
+            <select id="rows-split" on:change=move |ev| { from.set(0); split.set(event_target_value(&ev)); }>
+                <option value="">"all splits"</option>
+                <option value="train">"training"</option>
+                <option value="validation">"validation"</option>
+                <option value="test">"test"</option>
+            </select>
+            <label class="check">
+                <input type="checkbox" id="rows-disagreed" on:change=move |ev| { from.set(0); disagreed.set(event_target_checked(&ev)); }/>
+                "only where raters differ"
+            </label>
+        </p>
+        {move || rows.with(|known| match known {
+            None => view! { <p class="card empty" role="status">"Loading rows…"</p> }.into_any(),
+            Some(Err(failure)) => view! { <div class="card banner error" role="alert"><p>{failure.message.clone()}</p></div> }.into_any(),
+            Some(Ok(r)) if r.is_empty() => view! { <p class="card empty" role="status">"No such row."</p> }.into_any(),
+            Some(Ok(r)) => kept.with_value(|task| listed(r, task)).into_any(),
+        })}
+        <p class="actions">
+            <button id="rows-back" class="button" type="button" disabled=move || from.get() == 0 on:click=move |_| from.update(|f| *f = f.saturating_sub(ROWS))>
+                "Before"
+            </button>
+            <button id="rows-on" class="button" type="button" disabled=move || !full() on:click=move |_| from.update(|f| *f += ROWS)>
+                "Next"
+            </button>
+            <span class="hint">{move || format!("from the {}th on", from.get() + 1)}</span>
+        </p>
+    }
+}
+
+/// Merging and naming of classes, without a new import.
+#[component]
+fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTask>, Known<TaskStatistics>)) -> impl IntoView {
+    let objective = RwSignal::new(objectives.first().map(|o| o.id.clone()).unwrap_or_default());
+    let (from, to, called) = (RwSignal::new(0usize), RwSignal::new(1usize), RwSignal::new(String::new()));
+    let refused = RwSignal::new(String::new());
+    let name = task.name.clone();
+    let send = Callback::new(move |request: ChangeRequest| {
+        let name = name.clone();
+        spawn_local(async move {
+            match api::change_task(&name, &request).await {
+                Ok(_) => load(&name, all.0, all.1),
+                Err(failure) => drop(refused.try_set(failure.message)),
+            }
+        });
+    });
+    let merge = move |_| {
+        let change = Change::Merge {
+            objective: objective.get_untracked(),
+            from: from.get_untracked(),
+            to: to.get_untracked(),
+            name: called.get_untracked(),
+        };
+        send.run(ChangeRequest { changes: vec![change], undo_all: false });
+    };
+    let rows: Vec<Vec<String>> = objectives
+        .iter()
+        .map(|o| {
+            vec![o.name.clone(), o.classes.iter().enumerate().map(|(c, n)| format!("{c} {n}")).collect::<Vec<_>>().join(", ")]
+        })
+        .collect();
+    let options = objectives.iter().map(|o| view! { <option value=o.id.clone()>{o.name.clone()}</option> }).collect_view();
+    let changed = task.changes.len();
+    let number = move |id: &'static str, label: &'static str, value: RwSignal<usize>| {
+        view! {
+            <div class="field small">
+                <label for=id>{label}</label>
+                <input
+                    id=id
+                    type="number"
+                    min="0"
+                    prop:value=move || value.get().to_string()
+                    on:input=move |ev| value.set(event_target_value(&ev).parse().unwrap_or(0))
+                />
+            </div>
+        }
+    };
+    view! {
+        <p class="muted">"Classes that hardly anybody was given teach little: merge them with their neighbours. The file need not be imported again, and every change can be undone."</p>
+        <Table class="values texts" caption="Classes, from the lowest" rows=rows/>
+        <div class="actions change-form">
+            <div class="field">
+                <label for="change-objective">"Merge of"</label>
+                <select id="change-objective" on:change=move |ev| objective.set(event_target_value(&ev))>{options}</select>
+            </div>
+            {number("change-from", "from class", from)}
+            {number("change-to", "to class", to)}
+            <div class="field">
+                <label for="change-name">"into one called"</label>
+                <input id="change-name" type="text" autocomplete="off" on:input=move |ev| called.set(event_target_value(&ev))/>
+            </div>
+            <button id="merge" class="button" type="button" disabled=move || called.with(|c| c.trim().is_empty()) on:click=merge>"Merge"</button>
+            {(changed > 0).then(|| view! {
+                <button
+                    id="undo-changes"
+                    class="button quiet"
+                    type="button"
+                    on:click=move |_| send.run(ChangeRequest { changes: Vec::new(), undo_all: true })
+                >
+                    {format!("Undo {changed} changes")}
+                </button>
+            })}
+        </div>
+        <p class="problem" role="alert">{move || refused.get()}</p>
+    }
+}

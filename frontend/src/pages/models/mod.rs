@@ -1,0 +1,122 @@
+//! Off-the-shelf models that this lab knows, and which of them fit.
+
+use crate::api::{self, Failure};
+use crate::parts::format;
+use crate::source::at;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_shared::bringing::{ModelInfo, ModelList};
+
+type Known = Option<Result<ModelList, Failure>>;
+
+/// The page.
+#[component]
+pub fn Models() -> impl IntoView {
+    let models = RwSignal::new(None);
+    load(models);
+    view! {
+        <div class="models-page">
+            <h1>"Models"</h1>
+            <p class="muted">
+                "Besides its own small models the lab steers models as people have them on their disks: Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as a Hugging Face folder or a GGUF file. Policy, reference and reward model share one copy of the weights; what is trained are adapters beside them."
+            </p>
+            <section id="models" class="section" aria-labelledby="models-title">
+                <h2 id="models-title">"On this machine"</h2>
+                {move || models.with(|known| list(known, models))}
+            </section>
+            <section class="section" aria-labelledby="add-title">
+                <h2 id="add-title">"Add one"</h2>
+                <p class="muted">"On the command line of the machine that the lab runs on, where the files are, or from where they are fetched:"</p>
+                <pre class="card code">"moslim-lab models add ~/models/SmolLM2-135M-Instruct\nmoslim-lab models add SmolLM2-135M-Instruct.Q4_1.gguf\nmoslim-lab models add OWNER/NAME"</pre>
+            </section>
+        </div>
+    }
+}
+
+fn load(models: RwSignal<Known>) {
+    spawn_local(async move {
+        let answer = api::models().await;
+        let _ = models.try_set(Some(answer));
+    });
+}
+
+fn list(known: &Known, models: RwSignal<Known>) -> AnyView {
+    match known {
+        None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
+        Some(Err(failure)) => view! {
+            <div class="card banner error" role="alert">
+                <p>{failure.message.clone()}</p>
+                <button class="button" type="button" on:click=move |_| load(models)>"Try again"</button>
+            </div>
+        }
+        .into_any(),
+        Some(Ok(known)) if known.models.is_empty() => {
+            view! { <p class="card empty" role="status">"None was added yet. The built-in world needs none."</p> }.into_any()
+        }
+        Some(Ok(known)) => {
+            let free = known.free_mib;
+            let said = free.map(|free| format!("{} of memory are free here.", size(free << 20)));
+            let rows = known.models.iter().map(|m| row(m, free)).collect_view();
+            view! { <p class="hint">{said}</p><ul class="runs">{rows}</ul> }.into_any()
+        }
+    }
+}
+
+/// Bytes in words.
+fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b >= 1e9 => format!("{} GB", format::number(b / 1e9, 1)),
+        b if b >= 1e6 => format!("{} MB", format::number(b / 1e6, 0)),
+        b => format!("{} kB", format::number(b / 1e3, 0)),
+    }
+}
+
+/// Weights in words.
+fn weights(n: u64) -> String {
+    match n as f64 {
+        n if n >= 1e9 => format!("{} billion", format::number(n / 1e9, 1)),
+        n if n >= 1e6 => format!("{} million", format::number(n / 1e6, 0)),
+        n => format!("{} thousand", format::number(n / 1e3, 0)),
+    }
+}
+
+fn row(model: &ModelInfo, free: Option<u64>) -> impl IntoView + use<> {
+    let fits = free.is_none_or(|free| model.memory_mib <= free);
+    let stored = model.storages.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let shape = format!(
+        "{}, {} layers of {}, vocabulary {}, context {}, {}",
+        model.family,
+        model.layers,
+        model.d_model,
+        format::count(model.vocabulary as u64),
+        format::count(model.context as u64),
+        if model.template { "with a chat template" } else { "without a chat template" }
+    );
+    let train = at(&format!("/configure?preset=offtheshelf&model={}", model.name));
+    view! {
+        <li class="run model" data-model=model.name.clone()>
+            <span class="run-name"><b>{model.name.clone()}</b><span class="hint">{shape}</span></span>
+            <span class="run-figure"><span class="hint">"weights"</span>{weights(model.weights)}</span>
+            <span class="run-figure"><span class="hint">"on disk"</span>{format!("{} ({stored})", size(model.bytes))}</span>
+            <span class="run-figure">
+                <span class="hint">"memory at least"</span>
+                <span class:bad=!fits>{format!("{}{}", size(model.memory_mib << 20), if fits { "" } else { ": does not fit" })}</span>
+            </span>
+            <a class="button" href=train>"Steer it"</a>
+        </li>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_said_in_the_largest_unit() {
+        assert_eq!((size(2_500), size(135_000_000), size(1_250_000_000)), ("3 kB".into(), "135 MB".into(), "1.3 GB".into()));
+        assert_eq!(
+            (weights(1_500), weights(134_515_008), weights(1_235_814_400)),
+            ("2 thousand".into(), "135 million".into(), "1.2 billion".into())
+        );
+    }
+}
