@@ -89,6 +89,19 @@ pub fn is_tab() -> bool {
     document().document_element().is_some_and(|root| root.get_attribute("data-source").as_deref() == Some("tab"))
 }
 
+/// The file of a trained run that lies beside the page, where one does.
+const EXAMPLE: &str = "/example.moslim-run";
+
+/// Whether a trained run lies beside the page.
+pub fn has_example() -> bool {
+    is_tab() && document().document_element().is_some_and(|root| root.has_attribute("data-example"))
+}
+
+/// The trained run that lies beside the page, as a file.
+pub async fn example() -> Result<Uint8Array, Failure> {
+    server::file(EXAMPLE).await
+}
+
 /// Whoever answers here.
 pub fn source() -> Rc<dyn Source> {
     SOURCE

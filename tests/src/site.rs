@@ -27,9 +27,21 @@ fn folder() -> PathBuf {
     folder
 }
 
-async fn file(State(folder): State<PathBuf>, path: Option<UrlPath<String>>) -> Response {
+/// The site's folder, and the trained run beside it.
+type Served = (PathBuf, Option<Vec<u8>>);
+
+async fn file(State((folder, example)): State<Served>, path: Option<UrlPath<String>>) -> Response {
     let name = path.map(|UrlPath(path)| path).unwrap_or_default();
     let name = if name.is_empty() { "index.html".to_string() } else { name };
+    match (name.as_str(), example) {
+        ("example.moslim-run", Some(bytes)) => return bytes.into_response(),
+        ("index.html", Some(_)) => {
+            // As `cargo lab learn` writes it.
+            let page = std::fs::read_to_string(folder.join(name)).expect("the page");
+            return ([(header::CONTENT_TYPE, "text/html")], page.replacen("<html ", "<html data-example ", 1)).into_response();
+        }
+        _ => {}
+    }
     let kind = match name.rsplit_once('.').map(|(_, end)| end) {
         Some("html") => "text/html",
         Some("js") => "text/javascript",
@@ -50,7 +62,18 @@ impl Site {
     /// # Panics
     /// When there is no site, or no port.
     pub async fn start() -> Self {
-        let router = Router::new().route(FOLDER, get(file)).route(&format!("{FOLDER}{{*path}}"), get(file)).with_state(folder());
+        Self::with(None).await
+    }
+
+    /// Serves it with a trained run beside it.
+    ///
+    /// # Panics
+    /// When there is no site, or no port.
+    pub async fn with(example: Option<Vec<u8>>) -> Self {
+        let router = Router::new()
+            .route(FOLDER, get(file))
+            .route(&format!("{FOLDER}{{*path}}"), get(file))
+            .with_state((folder(), example));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let serving = tokio::spawn(async move {

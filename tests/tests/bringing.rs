@@ -143,7 +143,9 @@ async fn a_person_imports_ratings_on_the_page() -> Result<()> {
     assert_eq!(shown, said.join(", "));
     browser.click("#rows-on").await?;
     browser.wait("document.querySelector('#rows .rated-row').dataset.row === '21'").await?;
-    browser.fill("#change-to", "2").await?;
+    browser
+        .js("(() => { const to = document.querySelector('#change-to'); to.value = '2'; to.dispatchEvent(new Event('change')); })()")
+        .await?;
     browser.fill("#change-name", "low").await?;
     browser.click("#merge").await?;
     browser.wait("document.querySelector('#balance [data-objective=use] .hint')?.textContent.startsWith('low: ')").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
-use moslim_tests::{LIMIT, Lab, Process, binary, smoke, text};
+use moslim_tests::{LIMIT, Lab, Process, binary, long_run, metrics, smoke, text};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
@@ -219,5 +219,58 @@ async fn what_is_deleted_can_be_had_back() -> Result<()> {
     ensure!(back.status == 200 && back.body["status"] == "finished", "{}", back.body);
     ensure!(lab.events(&id).await.len() == before);
     ensure!(lab.post(&format!("/api/v1/runs/{id}/restore"), &json!({})).await.status == 404);
+    Ok(())
+}
+
+/// A backup that was taken while a run trained is a lab in which that run goes on, to the same figures.
+#[tokio::test]
+async fn a_backup_taken_while_a_run_trains_is_a_lab_where_it_goes_on() -> Result<()> {
+    let lab = Lab::start().await;
+    let done = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&done).await;
+    let id = lab.start_run(&long_run(300)).await;
+    lab.wait_for_policy(&id, 20).await;
+    let place = tempfile::tempdir()?;
+    let (copy, again) = (place.path().join("copy"), place.path().join("again"));
+    let command = |args: &[&str]| Process::lab(args).wait();
+    let backup = || command(&["backup", "--to", text(&copy), "--data", text(lab.data())]);
+    let first = backup();
+    ensure!(first.code == Some(0), "{}", first.stderr);
+    ensure!(lab.run(&id).await.status == RunStatus::Running, "the run ended before its backup");
+    lab.wait_for_finish(&id).await;
+    let restored = command(&["restore", "--from", text(&copy), "--data", text(&again)]);
+    ensure!(restored.code == Some(0), "{}", restored.stderr);
+    let well = command(&["doctor", "--deep", "--data", text(&again)]);
+    ensure!(well.code == Some(0) && well.stdout.contains("every file is what was written"), "{}{}", well.stdout, well.stderr);
+    ensure!(command(&["train", "--run", &id, "--data", text(&again)]).code == Some(0), "it does not go on");
+    let figures = |data: &Path| -> Result<Value> {
+        Ok(metrics(&serde_json::from_slice(&std::fs::read(data.join("runs").join(&id).join("summary.json"))?)?))
+    };
+    ensure!(figures(&again)? == figures(lab.data())?, "the figures differ");
+    // What is there already is not copied again, and what is damaged is said.
+    ensure!(backup().code == Some(0), "a second backup");
+    let third = backup();
+    ensure!(third.stdout.starts_with("0 files copied"), "{}", third.stdout);
+    let policy = lab.data().join("runs").join(&done).join("policy.safetensors");
+    let mut bytes = std::fs::read(&policy)?;
+    let at = bytes.len() / 2;
+    bytes[at] ^= 4;
+    std::fs::write(&policy, bytes)?;
+    for output in [backup(), command(&["doctor", "--deep", "--data", text(lab.data())])] {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        ensure!(
+            output.code == Some(1) && said.contains(&format!("{done}: policy.safetensors is not what was written")),
+            "{said}"
+        );
+    }
+    for (args, words) in [
+        (vec!["backup", "--to", text(&lab.data().join("b")), "--data", text(lab.data())], "to: lies in the data folder"),
+        (vec!["backup", "--to", text(&copy), "--data", "/nowhere/at/all"], "data: there is no folder"),
+        (vec!["restore", "--from", text(place.path()), "--data", text(&place.path().join("new"))], "from: "),
+        (vec!["restore", "--from", text(&copy), "--data", text(&again)], "has runs already"),
+    ] {
+        let output = command(&args);
+        ensure!(output.code == Some(2) && output.stderr.contains(words), "{args:?}: {}", output.stderr);
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::summary::RunSummary;
-use moslim_tests::{Browser, Place, Process, Site, binary, text};
+use moslim_tests::{Browser, Place, Process, Site, binary, smoke, text};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -150,6 +150,32 @@ async fn a_run_in_a_tab_is_left_found_again_resumed_and_cancelled() -> Result<()
 /// Remembers, twice a second, the step that the page shows while nobody sees it.
 const WATCHED: &str = "(() => { window.hid = []; setInterval(() => { const sft = document.querySelector('li[data-stage=sft] progress'); \
      if (document.hidden && sft) window.hid.push(sft.value); }, 500); return true; })()";
+
+/// A class opens the site of `cargo lab learn`, and steers a policy that somebody else has trained.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trained_run_beside_the_page_is_opened_and_steered() -> Result<()> {
+    let place = Place::new();
+    let config = place.file("config.json", serde_json::to_vec(&smoke())?);
+    let train = ["train", "--run", "example", "--config", &config, "--data", text(&place.data())];
+    ensure!(Process::lab(&train).wait().code == Some(0), "no run to begin with");
+    let file = place.data().join("example.moslim-run");
+    let packed = Process::lab(&["runs", "pack", "example", "--to", text(&file), "--data", text(&place.data())]).wait();
+    ensure!(packed.code == Some(0), "{}", packed.stderr);
+    let (site, browser) = (Site::with(Some(std::fs::read(&file)?)).await, Browser::open().await?);
+    browser.goto(&site.url("?at=/learn")).await?;
+    browser.wait("!!document.querySelector('#station-6 .example')").await?;
+    browser.js("document.querySelector('#station-6 .example').click()").await?;
+    browser
+        .wait("location.pathname === '/some/folder/playground' && document.querySelectorAll('.lanes article').length === 2")
+        .await?;
+    browser.goto(&site.url("")).await?;
+    // It is there already, and is opened and not fetched into a second one.
+    browser.wait("!!document.querySelector('.example')").await?;
+    browser.click(".example").await?;
+    browser.wait("location.pathname === '/some/folder/runs/example'").await?;
+    wait_for_status(&browser, "finished").await?;
+    browser.quit().await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_tab_goes_on_training() -> Result<()> {

@@ -10,6 +10,7 @@
 //!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
 //!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
 //!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
+//!     cargo lab learn --to DIR                                  the same, with a trained run beside it, for a class
 //!     cargo lab page                                            build the page into dist/
 
 mod mutants;
@@ -120,7 +121,7 @@ fn system_tests(binary: &Path, site: &Path) -> Command {
 fn test(options: Options) -> Result<()> {
     system::browser()?;
     let site = page::target_folder().join("site");
-    site::build(&site)?;
+    site::build(&site, None)?;
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let binary = build_server(&features)?;
     let command = system_tests(&binary, &site);
@@ -172,7 +173,7 @@ fn soak(rest: &[String]) -> Result<()> {
 fn bench_tab() -> Result<()> {
     system::browser()?;
     let site = page::target_folder().join("site");
-    site::build(&site)?;
+    site::build(&site, None)?;
     let binary = build_server(&[])?;
     let mut command = system_tests(&binary, &site);
     command.args(["--test", "tab", "--", "--ignored", "--nocapture"]);
@@ -208,6 +209,7 @@ fn main() -> Result<()> {
         Some("flamegraph") => profile::flamegraph(&options(args.skip(1))?.rest),
         Some("page") => page::build(),
         Some("site") => site::site(&args.skip(1).collect::<Vec<_>>()),
+        Some("learn") => site::learn(&args.skip(1).collect::<Vec<_>>()),
         Some("soak") => soak(&options(args.skip(1))?.rest),
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
@@ -229,6 +231,9 @@ fn main() -> Result<()> {
             println!("cargo lab mutants [CARGO-MUTANTS OPTIONS]                 see whether tests notice wrong formulas");
             println!(
                 "cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab"
+            );
+            println!(
+                "cargo lab learn --to DIR [--run FILE]                     the same, with a trained run beside it, for a class"
             );
             println!("cargo lab page                                            build the page into dist/");
             Ok(())

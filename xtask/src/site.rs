@@ -1,10 +1,11 @@
 //! The lab as a folder of static files: the page, and the engine for a tab beside it.
 
 use crate::page::{self, TARGET, bind, brotli, dist, write_if_changed};
-use crate::{cargo, root, run};
+use crate::{build_server, cargo, root, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The engine's module.
 pub const MODULE: &str = "moslim-tab";
@@ -13,12 +14,43 @@ const FEATURES: &str = "-C target-feature=+simd128";
 /// Files of the page that the site has no use for.
 const SERVER_ONLY: [&str; 2] = [".br", ".gz"];
 
+/// The trained run beside the page.
+const EXAMPLE: &str = "example.moslim-run";
+
 /// `cargo lab site --to DIR`.
 pub fn site(rest: &[String]) -> Result<()> {
     match rest {
-        [option, to] if option == "--to" => build(Path::new(to)),
+        [option, to] if option == "--to" => build(Path::new(to), None),
         _ => bail!("the folder to write to is missing: cargo lab site --to DIR"),
     }
+}
+
+/// `cargo lab learn --to DIR [--run FILE]`: the site with a trained run beside it, so that a class has a policy to steer from the first
+/// minute. Without a file a run of the preset for tabs is trained.
+pub fn learn(rest: &[String]) -> Result<()> {
+    let (to, file) = match rest {
+        [option, to] if option == "--to" => (to, None),
+        [option, to, run, file] if option == "--to" && run == "--run" => (to, Some(PathBuf::from(file))),
+        _ => bail!("say where to: cargo lab learn --to DIR [--run FILE.moslim-run]"),
+    };
+    let file = file.map_or_else(train, Ok)?;
+    build(Path::new(to), Some(&file))
+}
+
+/// Trains the example, and packs it.
+fn train() -> Result<PathBuf> {
+    let (binary, folder) = (build_server(&[])?, page::target_folder().join("example"));
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("emptying {}", folder.display()))?;
+    }
+    let file = folder.join(EXAMPLE);
+    let mut train = Command::new(&binary);
+    train.args(["train", "--preset", "tab", "--device", "cpu", "--run", "example", "--data"]).arg(&folder);
+    run(train)?;
+    let mut pack = Command::new(&binary);
+    pack.args(["runs", "pack", "example", "--data"]).arg(&folder).arg("--to").arg(&file);
+    run(pack)?;
+    Ok(file)
 }
 
 /// Builds the engine for a tab.
@@ -33,8 +65,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Writes the site into `to`, and says how large it is as it is sent.
-pub fn build(to: &Path) -> Result<()> {
+/// Writes the site into `to`, with a trained run where one is given, and says how large it is as it is sent.
+pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
     page::build()?;
     let staging = engine()?;
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -56,7 +88,11 @@ pub fn build(to: &Path) -> Result<()> {
     let page = String::from_utf8(files.remove("index.html").context("the page has no index.html")?)?;
     // Any sub-folder: every address begins where the page lies.
     let page = page.replace("=\"/", "=\"./").replace("<html ", "<html data-source=\"tab\" ");
+    let page = if example.is_some() { page.replacen("<html ", "<html data-example ", 1) } else { page };
     files.insert("index.html".into(), page.into_bytes());
+    if let Some(example) = example {
+        files.insert(EXAMPLE.into(), read(example)?);
+    }
 
     let listed: Vec<String> = files.keys().map(|name| format!("'./{}'", if name == "index.html" { "" } else { name })).collect();
     let version = hash(&files);

@@ -69,6 +69,12 @@ pub enum Command {
     Data(DataArgs),
     /// Add off-the-shelf models, and look at them.
     Models(ModelsArgs),
+    /// Look whether everything is there that the lab needs, and whether what it keeps is what it wrote.
+    Doctor(DoctorArgs),
+    /// Copy runs, studies, tasks and known models to another folder, also while the lab runs; only what is new is copied again.
+    Backup(BackupArgs),
+    /// Make a data folder of a backup.
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::parts::save::save;
+use crate::source::{example, has_example};
 use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -28,6 +29,38 @@ pub fn SaveRun(id: String) -> impl IntoView {
         <button id="save-run" class="button" type="button" on:click=save>"Save the run as a file"</button>
         <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
     }
+}
+
+/// A button that takes in the trained run that lies beside the page, and leads to what can be done with it; nothing where there is none.
+#[component]
+pub fn Example(
+    label: &'static str,
+    /// Where it leads: the playground, or, where it is empty, the run's own page.
+    #[prop(optional)]
+    to: &'static str,
+) -> impl IntoView {
+    let said = RwSignal::new("".to_string());
+    let navigate = use_navigate();
+    let open = move |_| {
+        said.set("Fetching the run…".into());
+        let navigate = navigate.clone();
+        spawn_local(async move {
+            let opened = match example().await {
+                Ok(bytes) => api::open_run_file(bytes).await,
+                Err(failure) => Err(failure),
+            };
+            match opened {
+                Ok(id) => navigate(&if to.is_empty() { format!("/runs/{id}") } else { to.to_string() }, Default::default()),
+                Err(failure) => drop(said.try_set(failure.message)),
+            }
+        });
+    };
+    has_example().then(|| {
+        view! {
+            <button class="button example" type="button" on:click=open>{label}</button>
+            <span class="note" role="status" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
+        }
+    })
 }
 
 /// A button that opens a run that was saved, here or by another lab.

@@ -104,6 +104,15 @@ async fn send(
     request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await.map_err(silent)
 }
 
+/// A file that lies beside the page.
+pub async fn file(path: &str) -> Result<Uint8Array, Failure> {
+    let response = send(Method::GET, path, None, None).await?;
+    if !response.ok() {
+        return Err(Failure::new(format!("{path} cannot be had: status {}.", response.status())));
+    }
+    Ok(Uint8Array::from(response.binary().await.map_err(silent)?.as_slice()))
+}
+
 /// Sends a request, and passes its lines on as they come.
 async fn poured(path: String, body: String, signal: Option<AbortSignal>, pouring: &Pouring) -> Result<(u16, String), Failure> {
     let response = send(Method::POST, &path, Some((JSON, body.into())), signal.as_ref()).await?;

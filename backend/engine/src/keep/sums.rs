@@ -42,6 +42,22 @@ pub fn check(files: ReadFile, file: &str, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Files of a folder that are not what was written, or are gone.
+///
+/// # Errors
+/// When the checksums are damaged, or a file cannot be read.
+pub fn damaged(files: ReadFile) -> Result<Vec<String>> {
+    let mut out = Vec::new();
+    for (file, sum) in read(files)? {
+        match files(&file).with_context(|| format!("reading {file}"))? {
+            Some(bytes) if sum == sha256(&[&bytes]) => {}
+            Some(_) => out.push(format!("{file} is not what was written")),
+            None => out.push(format!("{file} is gone")),
+        }
+    }
+    Ok(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +71,12 @@ mod tests {
         note(&files, "runs/a", "x", b"1").unwrap();
         note(&files, "runs/a", "y", b"2").unwrap();
         assert!(check(&own, "x", b"1").is_ok() && check(&own, "z", b"3").is_ok());
+        files.write("runs/a/x", b"1").unwrap();
+        assert_eq!(damaged(&own).unwrap(), ["y is gone"]);
+        files.write("runs/a/y", b"3").unwrap();
+        assert_eq!(damaged(&own).unwrap(), ["y is not what was written"]);
+        files.write("runs/a/y", b"2").unwrap();
+        assert!(damaged(&own).unwrap().is_empty());
         let error = check(&own, "x", b"2").unwrap_err().to_string();
         assert!(error.contains("x is not what was written"), "{error}");
         note(&files, "runs/a", "x", b"2").unwrap();

@@ -26,6 +26,36 @@ pub enum RunsCommand {
 }
 
 #[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Read every file of every run, task and model, and compare it with its checksum.
+    #[arg(long)]
+    pub deep: bool,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Folder to copy to; it is made where it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Folder of a backup.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct ListRunsArgs {
     /// Only runs like this: words, or conditions such as method:moslim hit>0.6.
     #[arg(long, default_value = "", value_name = "FILTER")]

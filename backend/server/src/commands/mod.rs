@@ -1,9 +1,11 @@
 //! The commands, one file each.
 
+mod backup;
 mod bench;
 mod compare;
 mod data;
 mod devices;
+mod doctor;
 mod export;
 mod generate;
 mod import;
@@ -69,6 +71,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             DataCommand::Edit(args) => data::edit(args),
         },
         Command::Models(args) => models::run(&args.command),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
     }
 }
 

@@ -23,7 +23,8 @@ pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> impl IntoVie
             let name = objective.classes.get(c).cloned().unwrap_or_default();
             let share = *count as f64 / all;
             let title = format!("{c} {name}: {count} ({})", format::percent(share));
-            let shown = (share > 0.06).then(|| c.to_string());
+            // Its name where that is short, as marks are.
+            let shown = (share > 0.06).then(|| if name.chars().count() <= 3 { name.clone() } else { c.to_string() });
             view! {
                 <span
                     class="part"

@@ -250,7 +250,7 @@ fn Rows(task: RatingsTask) -> impl IntoView {
             <button id="rows-on" class="button" type="button" disabled=move || !full() on:click=move |_| from.update(|f| *f += ROWS)>
                 "Next"
             </button>
-            <span class="hint">{move || format!("from the {}th on", from.get() + 1)}</span>
+            <span class="hint">{move || format!("{} to {}", from.get() + 1, from.get() + rows.with(|r| r.as_ref().and_then(|r| r.as_ref().ok()).map_or(0, Vec::len)))}</span>
         </p>
     }
 }
@@ -280,25 +280,23 @@ fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTas
         };
         send.run(ChangeRequest { changes: vec![change], undo_all: false });
     };
-    let rows: Vec<Vec<String>> = objectives
-        .iter()
-        .map(|o| {
-            vec![o.name.clone(), o.classes.iter().enumerate().map(|(c, n)| format!("{c} {n}")).collect::<Vec<_>>().join(", ")]
-        })
-        .collect();
+    let rows: Vec<Vec<String>> = objectives.iter().map(|o| vec![o.name.clone(), o.classes.join(" < ")]).collect();
     let options = objectives.iter().map(|o| view! { <option value=o.id.clone()>{o.name.clone()}</option> }).collect_view();
     let changed = task.changes.len();
-    let number = move |id: &'static str, label: &'static str, value: RwSignal<usize>| {
+    let known = StoredValue::new(objectives);
+    let classes = move || {
+        objective
+            .with(|id| known.with_value(|all| all.iter().find(|o| o.id == *id).map(|o| o.classes.clone()).unwrap_or_default()))
+    };
+    let class = move |id: &'static str, label: &'static str, value: RwSignal<usize>| {
         view! {
-            <div class="field small">
+            <div class="field">
                 <label for=id>{label}</label>
-                <input
-                    id=id
-                    type="number"
-                    min="0"
-                    prop:value=move || value.get().to_string()
-                    on:input=move |ev| value.set(event_target_value(&ev).parse().unwrap_or(0))
-                />
+                <select id=id on:change=move |ev| value.set(event_target_value(&ev).parse().unwrap_or(0))>
+                    {move || classes().into_iter().enumerate().map(|(c, name)| view! {
+                        <option value=c.to_string() prop:selected=move || value.get() == c>{name}</option>
+                    }).collect_view()}
+                </select>
             </div>
         }
     };
@@ -307,11 +305,11 @@ fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTas
         <Table class="values texts" caption="Classes, from the lowest" rows=rows/>
         <div class="actions change-form">
             <div class="field">
-                <label for="change-objective">"Merge of"</label>
+                <label for="change-objective">"Merge classes of"</label>
                 <select id="change-objective" on:change=move |ev| objective.set(event_target_value(&ev))>{options}</select>
             </div>
-            {number("change-from", "from class", from)}
-            {number("change-to", "to class", to)}
+            {class("change-from", "from", from)}
+            {class("change-to", "to", to)}
             <div class="field">
                 <label for="change-name">"into one called"</label>
                 <input id="change-name" type="text" autocomplete="off" on:input=move |ev| called.set(event_target_value(&ev))/>

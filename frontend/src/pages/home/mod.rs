@@ -5,6 +5,7 @@
 mod runs;
 
 use crate::api;
+use crate::pages::carry::Example;
 use crate::pages::home::runs::Runs;
 use crate::parts::mapping::MappingByHand;
 use crate::source::{at, is_tab};
@@ -104,6 +105,7 @@ pub fn Home() -> impl IntoView {
                 >
                     {move || if starting.get() { "Starting…" } else { "Start the demo" }}
                 </button>
+                <Example label="Look at one that is trained"/>
                 <a class="button" href=at("/learn")>"Learn how it works"</a>
                 <a class="button" href=at("/configure")>"Configure a run"</a>
             </p>

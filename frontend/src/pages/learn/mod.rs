@@ -8,8 +8,9 @@ mod policy;
 mod quiz;
 mod zoo;
 
+use crate::pages::carry::Example;
 use crate::parts::mapping::MappingByHand;
-use crate::source::at;
+use crate::source::{at, has_example};
 use classes::{Grade, Noise};
 use front::FrontStage;
 use leptos::prelude::*;
@@ -189,9 +190,19 @@ fn station(n: usize, wishes: Wishes) -> impl IntoView {
     let paragraphs = text.paragraphs.iter().map(|p| view! { <p>{*p}</p> }).collect_view();
     let more = match n {
         5 => {
-            Some(view! { <p class="actions"><a class="button" href=at("/playground")>"Steer a trained policy yourself"</a></p> })
+            Some(view! {
+                <p class="actions">
+                    <Example label="Steer a trained policy yourself" to="/playground"/>
+                    {(!has_example()).then(|| view! { <a class="button" href=at("/playground")>"Steer a trained policy yourself"</a> })}
+                </p>
+            }.into_any())
         }
-        6 => Some(view! { <p class="actions"><a class="button primary" href=at("/")>"Train one for real"</a></p> }),
+        6 => Some(view! {
+            <p class="actions">
+                <a class="button primary" href=at("/")>"Train one for real"</a>
+                <Example label="Look at one that is trained"/>
+            </p>
+        }.into_any()),
         _ => None,
     };
     view! {
