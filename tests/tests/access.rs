@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 36] = [
+const ROUTES: [(&str, &str, &str); 38] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -29,6 +29,8 @@ const ROUTES: [(&str, &str, &str); 36] = [
     ("GET", "/api/v1/runs/a", "view"),
     ("GET", "/api/v1/runs/a/events", "view"),
     ("GET", "/api/v1/runs/a/file", "view"),
+    ("GET", "/api/v1/runs/a/stream", "view"),
+    ("GET", "/api/v1/runs/a/series?what=policy", "view"),
     ("POST", "/api/v1/run-files", "run"),
     ("POST", "/api/v1/runs/a/cancel", "run"),
     ("POST", "/api/v1/runs/a/resume", "run"),

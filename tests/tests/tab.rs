@@ -155,11 +155,12 @@ const WATCHED: &str = "(() => { window.hid = []; setInterval(() => { const sft =
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trained_run_beside_the_page_is_opened_and_steered() -> Result<()> {
     let place = Place::new();
+    let data = place.data();
     let config = place.file("config.json", serde_json::to_vec(&smoke())?);
-    let train = ["train", "--run", "example", "--config", &config, "--data", text(&place.data())];
+    let train = ["train", "--run", "example", "--config", &config, "--data", text(&data)];
     ensure!(Process::lab(&train).wait().code == Some(0), "no run to begin with");
-    let file = place.data().join("example.moslim-run");
-    let packed = Process::lab(&["runs", "pack", "example", "--to", text(&file), "--data", text(&place.data())]).wait();
+    let file = data.join("example.moslim-run");
+    let packed = Process::lab(&["runs", "pack", "example", "--to", text(&file), "--data", text(&data)]).wait();
     ensure!(packed.code == Some(0), "{}", packed.stderr);
     let (site, browser) = (Site::with(Some(std::fs::read(&file)?)).await, Browser::open().await?);
     browser.goto(&site.url("?at=/learn")).await?;

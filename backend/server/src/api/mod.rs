@@ -2,6 +2,7 @@
 //! found by searching for it.
 
 mod bringing;
+mod feed;
 mod inference;
 mod lab;
 mod runs;
@@ -38,6 +39,7 @@ pub fn router(app: Shared) -> Router {
         .merge(studies::router())
         .merge(tasks::router())
         .merge(bringing::router())
+        .merge(feed::router())
         .merge(lab::router())
         .merge(service::router())
         .merge(stream::router())

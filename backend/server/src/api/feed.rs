@@ -1,0 +1,259 @@
+//! The journal for other software: as server-sent events, and figures of one kind of event as columns.
+
+use crate::api::Id;
+use crate::error::Error;
+use crate::follow::Follower;
+use crate::id::RunId;
+use crate::state::Shared;
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event as Told, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream::{Stream, unfold};
+use moslim_shared::event::{Event, RunStatus};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{sleep, timeout};
+
+/// Events that are read at a time.
+const TOGETHER: usize = 500;
+/// Events of this time are read together.
+const GATHER_TIME: Duration = Duration::from_millis(25);
+/// Time after which the journal is looked at without having been told of.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Rows of a series at most; who wants more asks again, from the number after the last.
+const MOST_ROWS: usize = 20_000;
+/// Columns at most: matrices that are larger are for the events themselves.
+const MOST_COLUMNS: usize = 2_000;
+
+/// Routes of feeds.
+pub fn router() -> Router<Shared> {
+    Router::new().route("/api/v1/runs/{id}/stream", get(stream)).route("/api/v1/runs/{id}/series", get(series))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+/// The journal from an event on, as it grows. A client that lost the connection says by `Last-Event-ID` what it has.
+async fn stream(
+    State(app): State<Shared>,
+    Id(id): Id,
+    headers: HeaderMap,
+    asked: Result<Query<After>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(After { after }) = asked.map_err(|e| Error::BadRequest(format!("after is known: {}", e.body_text())))?;
+    let last = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()));
+    let after = match last {
+        None => after,
+        Some(Some(last)) => last,
+        Some(None) => return Err(Error::BadRequest("Last-Event-ID must be the number of an event".into())),
+    };
+    if app.follower.known(&id).is_none() {
+        return Err(Error::NotFound(format!("there is no run {id}")));
+    }
+    let news = app.follower.listen();
+    let feed = Feed {
+        follower: app.follower.clone(),
+        stopping: app.stopping.clone(),
+        id,
+        news,
+        sent: after,
+        read: VecDeque::new(),
+        over: false,
+    };
+    Ok(Sse::new(told(feed)).keep_alive(KeepAlive::default()).into_response())
+}
+
+struct Feed {
+    follower: Follower,
+    stopping: watch::Receiver<bool>,
+    id: RunId,
+    news: broadcast::Receiver<crate::follow::News>,
+    /// Number of the last event that was read.
+    sent: u64,
+    read: VecDeque<Event>,
+    over: bool,
+}
+
+impl Feed {
+    /// Reads on; false when nothing comes any more.
+    async fn read_on(&mut self) -> bool {
+        loop {
+            // Before the journal is read: what a run says last is in it when it has ended.
+            let ended =
+                self.follower.known(&self.id).is_none_or(|run| !matches!(run.status, RunStatus::Running | RunStatus::Queued));
+            let (follower, id, after) = (self.follower.clone(), self.id.clone(), self.sent);
+            match tokio::task::spawn_blocking(move || follower.events(&id, after, TOGETHER)).await {
+                Ok(Ok(events)) => self.read.extend(events),
+                Ok(Err(error)) => tracing::error!("a feed ends: {error:#}"),
+                Err(error) => tracing::error!("a feed ends: {error}"),
+            }
+            if let Some(last) = self.read.back() {
+                self.sent = last.seq;
+                return true;
+            }
+            if ended || *self.stopping.borrow() {
+                return false;
+            }
+            tokio::select! {
+                // Whatever it is about, and also when some were missed, it is time to look.
+                _ = timeout(LOOK_EVERY, self.news.recv()) => {}
+                _ = self.stopping.changed() => return false,
+            }
+            sleep(GATHER_TIME).await;
+        }
+    }
+}
+
+/// An item for each event, and one that says that the run has ended.
+fn told(feed: Feed) -> impl Stream<Item = Result<Told, Infallible>> {
+    unfold(feed, |mut feed| async move {
+        if feed.over {
+            return None;
+        }
+        if feed.read.is_empty() && !feed.read_on().await {
+            feed.over = true;
+            return Some((Ok(Told::default().event("end").data("{}")), feed));
+        }
+        let event = feed.read.pop_front()?;
+        let told =
+            Told::default().id(event.seq.to_string()).json_data(&event).unwrap_or_else(|_| Told::default().comment("lost"));
+        Some((Ok(told), feed))
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Kind of event, such as `policy` or `loss`.
+    what: String,
+    /// Numbers of the first and the last event.
+    #[serde(default)]
+    from: u64,
+    to: Option<u64>,
+    #[serde(default, rename = "as")]
+    form: Form,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    #[default]
+    Json,
+    Csv,
+}
+
+/// Puts the numbers and names of a value into columns, by their paths.
+fn flatten(path: &str, value: &Value, row: &mut Map<String, Value>) {
+    let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(&below(name), value, row)),
+        Value::Array(entries) => entries.iter().enumerate().for_each(|(n, value)| flatten(&below(&n.to_string()), value, row)),
+        plain => {
+            if row.len() < MOST_COLUMNS {
+                row.insert(path.to_string(), plain.clone());
+            }
+        }
+    }
+}
+
+/// The figures of one kind of event, a row for each.
+async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wanted>, QueryRejection>) -> Result<Response, Error> {
+    let Query(wanted) =
+        asked.map_err(|e| Error::BadRequest(format!("what, from, to and as (json, csv) are known: {}", e.body_text())))?;
+    if app.follower.known(&id).is_none() {
+        return Err(Error::NotFound(format!("there is no run {id}")));
+    }
+    let (what, to) = (wanted.what.clone(), wanted.to.unwrap_or(u64::MAX));
+    let mut at = wanted.from.saturating_sub(1);
+    let read = move || -> anyhow::Result<Vec<Map<String, Value>>> {
+        let mut rows = Vec::new();
+        while rows.len() < MOST_ROWS {
+            let events = app.follower.events(&id, at, TOGETHER)?;
+            let Some(last) = events.last() else { break };
+            at = last.seq;
+            for event in events.iter().filter(|e| e.seq <= to) {
+                let body = serde_json::to_value(&event.body)?;
+                let Some(own) = body.get(&wanted.what) else { continue };
+                let mut row = Map::new();
+                row.insert("seq".into(), json!(event.seq));
+                row.insert("time".into(), json!(event.time));
+                flatten("", own, &mut row);
+                rows.push(row);
+            }
+            if at >= to {
+                break;
+            }
+        }
+        Ok(rows)
+    };
+    let rows = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
+    if rows.is_empty() {
+        return Err(Error::NotFound(format!(
+            "the run has no event of the kind \"{what:.64}\" there; its journal names those that it has"
+        )));
+    }
+    let (mut columns, mut known): (Vec<&String>, HashSet<&String>) = Default::default();
+    for name in rows.iter().flat_map(Map::keys) {
+        if known.insert(name) && columns.len() < MOST_COLUMNS {
+            columns.push(name);
+        }
+    }
+    let cells =
+        |row: &Map<String, Value>| columns.iter().map(|c| row.get(*c).cloned().unwrap_or(Value::Null)).collect::<Vec<_>>();
+    Ok(match wanted.form {
+        Form::Json => {
+            axum::Json(json!({ "columns": columns, "rows": rows.iter().map(cells).collect::<Vec<_>>() })).into_response()
+        }
+        Form::Csv => {
+            let mut text = columns.iter().map(|c| cell(c)).collect::<Vec<_>>().join(",") + "\n";
+            for row in &rows {
+                text += &cells(row).iter().map(|v| cell(&plain(v))).collect::<Vec<_>>().join(",");
+                text.push('\n');
+            }
+            ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
+        }
+    })
+}
+
+/// A value as a table has it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A cell of CSV; what a table would calculate is a text.
+fn cell(text: &str) -> String {
+    let number = text.parse::<f64>().is_ok();
+    let guarded =
+        if !number && text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_string() };
+    if guarded.contains([',', '"', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nested_becomes_columns_and_what_a_table_would_calculate_a_text() {
+        let mut row = Map::new();
+        flatten("", &json!({"step": 3, "mean": {"kl": 0.5}, "mass": [[0.1, 0.9], [1.0]], "none": null}), &mut row);
+        let names: Vec<&String> = row.keys().collect();
+        assert_eq!(names, ["mass.0.0", "mass.0.1", "mass.1.0", "mean.kl", "none", "step"]);
+        assert_eq!([cell("-1.5"), cell("-x"), cell("a,\"b\""), cell("=1+1")], ["-1.5", "'-x", "\"a,\"\"b\"\"\"", "'=1+1"]);
+    }
+}
