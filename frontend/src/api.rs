@@ -14,7 +14,7 @@ use moslim_shared::ratings::{RatingsTask, ShownRow, TaskStatistics, UnlikelyLabe
 use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
@@ -139,6 +139,17 @@ pub fn generate(
 /// What a finished run's reward model says of answers.
 pub async fn score(run: &str, request: &ScoreRequest) -> Answer<Vec<Scored>> {
     post(&format!("/api/v1/runs/{run}/score"), request).await
+}
+
+/// A configuration as TOML.
+pub async fn as_toml(config: &RunConfig) -> Answer<String> {
+    let answer: Value = post("/api/v1/config/toml", &json!({ "config": config })).await?;
+    Ok(answer["toml"].as_str().unwrap_or_default().to_string())
+}
+
+/// The configuration that a text holds, TOML.
+pub async fn of_toml(text: &str) -> Answer<Value> {
+    post("/api/v1/config/read", &json!({ "toml": text })).await
 }
 
 /// The imported tasks.

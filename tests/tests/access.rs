@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 38] = [
+const ROUTES: [(&str, &str, &str); 40] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -24,6 +24,8 @@ const ROUTES: [(&str, &str, &str); 38] = [
     ("GET", "/api/v1/world", "view"),
     ("GET", "/api/v1/devices", "view"),
     ("POST", "/api/v1/validate", "view"),
+    ("POST", "/api/v1/config/toml", "view"),
+    ("POST", "/api/v1/config/read", "view"),
     ("GET", "/api/v1/runs", "view"),
     ("POST", "/api/v1/runs", "run"),
     ("GET", "/api/v1/runs/a", "view"),

@@ -415,3 +415,36 @@ async fn the_page_can_be_used_within_half_a_second() -> Result<()> {
     assert!(best < 500.0, "milliseconds from the address to a page that can be used: {times:?}");
     browser.quit().await
 }
+
+/// What was changed is there again when the page is; it goes into a file, and comes back from one.
+#[tokio::test]
+async fn what_was_configured_is_kept_and_goes_into_a_file_and_back() -> Result<()> {
+    const PROMPTS: &str = "document.querySelector('#field-policy-prompts')?.value";
+    let lab = Lab::start().await;
+    let browser = lab.browser().await?;
+    let form = format!("{}/configure", lab.origin());
+    browser.goto(&form).await?;
+    browser.wait("document.querySelector('#command')?.textContent === 'moslim-lab train --preset quick'").await?;
+    assert_eq!(browser.js("document.querySelector('#draft').classList.contains('gone')").await?, true);
+    browser.click("[data-depth=Everything]").await?;
+    browser.fill("#field-policy-prompts", "24").await?;
+    browser.wait("document.querySelector('#command').textContent === 'moslim-lab train --config run.toml'").await?;
+    browser.goto(&form).await?;
+    browser.wait(&format!("{PROMPTS} === '24' && !document.querySelector('#draft').classList.contains('gone')")).await?;
+    browser.click("#forget-draft").await?;
+    browser.wait("document.querySelector('#changes').children.length === 0").await?;
+    browser.reload().await?;
+    browser.wait("document.querySelector('#start-run')?.disabled === false").await?;
+    assert_eq!(browser.js("document.querySelector('#draft').classList.contains('gone')").await?, true);
+    // The file that the server writes is one that the page reads.
+    let written = lab.post("/api/v1/config/toml", &json!({"config": {"preset": "quick", "policy": {"prompts": 20}}})).await;
+    let place = Place::new();
+    let file = place.file("own.toml", written.body["toml"].as_str().context("TOML")?);
+    browser.choose("#open-config", &file).await?;
+    browser.wait(&format!("{PROMPTS} === '20'")).await?;
+    browser.choose("#open-config", &place.file("bad.toml", "[policy]\nprompts = \"many\"\n")).await?;
+    browser.wait("document.querySelector('#files .problem').textContent.includes('policy.prompts')").await?;
+    let others: Vec<String> = browser.errors().await?.into_iter().filter(|e| !e.contains("/api/v1/config/read")).collect();
+    assert_eq!(others, Vec::<String>::new());
+    browser.quit().await
+}

@@ -14,7 +14,7 @@
 
 use super::root;
 use anyhow::{Context, Result, bail};
-use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, Table, best};
+use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, TAKEN, Table, best};
 use moslim_shared::summary::ControlFigures;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -43,6 +43,20 @@ pub fn results(check: bool) -> Result<()> {
             } else {
                 std::fs::write(&file, made).with_context(|| format!("writing {page}"))?;
                 println!("wrote {page}");
+            }
+        }
+    }
+    let tuning = root().join("docs/studies/optimisers-tuning.results.json");
+    if tuning.exists() {
+        let found: StudyResults = read(&tuning)?;
+        for (optimizer, label) in TAKEN {
+            let best = best(optimizer.title(), &found, Table::SpokenControl);
+            let best = best.as_deref().and_then(|b| b.split_once(" · ")).map(|(_, setting)| setting);
+            if best.is_some_and(|best| best != label) {
+                bail!(
+                    "TAKEN in shared/src/study/tries.rs says \"{label}\" of {}, and the tuning took {best:?}",
+                    optimizer.title()
+                );
             }
         }
     }

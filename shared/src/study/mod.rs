@@ -8,12 +8,14 @@ mod programme;
 mod results;
 mod shipped;
 mod state;
+mod tries;
 
 pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
 pub use programme::{ON_REQUEST, PROGRAMME, Table, best, study as programme_study};
 pub use results::{FrontAxes, METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate, front_axes};
 pub use shipped::{PRESETS, preset, preset_list};
 pub use state::{Host, StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};
+pub use tries::TAKEN;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use super::plan::{Axis, StudyConfig, Variant};
 use super::state::StudyPreset;
+use super::tries::taken;
 use crate::config::{PolicyConfig, PolicyOptimizer, RunConfig};
 use crate::method::{Budget, Method};
 use crate::presets;
@@ -32,7 +33,7 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             )
         }
         "optimisers" => {
-            let variants = PolicyOptimizer::ALL.map(|o| variant(o.title(), "policy", tuned(o, &base.policy)));
+            let variants = PolicyOptimizer::ALL.map(|o| tuned(o, &base.policy));
             (
                 "Which policy optimiser gets furthest on the same samples?",
                 vec![Axis { name: "optimiser".into(), variants: variants.to_vec() }],
@@ -155,24 +156,13 @@ fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String
     std::iter::once(("method.kind", json!(method))).chain(own).map(|(field, value)| (field.to_string(), value)).collect()
 }
 
-/// Settings in which an optimiser differs from the base, which was chosen for RLOO: GRPO's advantages are about 2.5 times as
-/// large, and its KL coefficient with them; DAPO has no KL to hold it; the preference losses are steeper, and spend the same
-/// samples on two answers to each of more prompts.
-fn tuned(optimizer: PolicyOptimizer, base: &PolicyConfig) -> Value {
-    use PolicyOptimizer::{Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
-    let prompts = (base.prompts * base.samples_per_prompt / 2).max(1);
-    match optimizer {
-        Rloo => json!({"optimizer": "rloo"}),
-        Grpo => json!({"optimizer": "grpo", "learning_rate": 5e-4, "kl_coefficient": 0.125}),
-        DrGrpo => json!({"optimizer": "dr_grpo", "learning_rate": 5e-4}),
-        Dapo => json!({"optimizer": "dapo", "clip_high": 0.28, "learning_rate": 3e-4}),
-        ReinforcePlusPlus => json!({"optimizer": "reinforce_plus_plus"}),
-        Ppo => json!({"optimizer": "ppo"}),
-        OnlineDpo => json!({
-            "optimizer": "online_dpo", "prompts": prompts, "samples_per_prompt": 2, "learning_rate": 5e-4, "dpo": {"beta": 0.3}
-        }),
-        OnlineIpo => json!({"optimizer": "online_ipo", "prompts": prompts, "samples_per_prompt": 2, "dpo": {"beta": 0.1}}),
+/// What the tuning took for an optimiser; the preference losses spend the samples of `base` on two answers to each of more prompts.
+fn tuned(optimizer: PolicyOptimizer, base: &PolicyConfig) -> Variant {
+    let mut own = taken(optimizer);
+    if let Some(prompts) = own.set.get_mut("policy.prompts") {
+        *prompts = json!((base.prompts * base.samples_per_prompt / 2).max(1));
     }
+    own
 }
 
 /// Every shipped study, for lists.

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use moslim_engine::data::Task;
 use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{PresetInfo, TaskInfo};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -32,6 +32,8 @@ pub fn router() -> Router<Shared> {
         .route("/api/v1/world", get(task))
         .route("/api/v1/devices", get(devices))
         .route("/api/v1/validate", post(validate))
+        .route("/api/v1/config/toml", post(written))
+        .route("/api/v1/config/read", post(read))
 }
 
 #[derive(Serialize)]
@@ -70,6 +72,22 @@ async fn validate(State(app): State<Shared>, Body(proposal): Body<Proposal>) -> 
         Err(problem) => vec![problem],
     };
     Ok(Json(Verdict { problems: few(problems) }))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Toml {
+    toml: String,
+}
+
+/// A configuration as TOML, as a run's folder has it.
+async fn written(Body(proposal): Body<Proposal>) -> Result<Json<Toml>, Error> {
+    Ok(Json(Toml { toml: toml::to_string(&proposal.config).context("writing a configuration")? }))
+}
+
+/// The configuration that TOML holds; fields that it leaves out have their defaults.
+async fn read(Body(Toml { toml }): Body<Toml>) -> Result<Json<RunConfig>, Error> {
+    Ok(Json(crate::json::read_toml(toml.as_bytes())?))
 }
 
 async fn devices(State(app): State<Shared>) -> Result<Json<Value>, Error> {

@@ -152,6 +152,16 @@ impl Form {
         self.loaded.update(|n| *n += 1);
     }
 
+    /// Takes another configuration, which is shown against the same preset as before.
+    pub fn take(self, config: RunConfig) {
+        self.change(|d| {
+            d.value = json!(config);
+            d.bad.clear();
+            d.refused = None;
+        });
+        self.loaded.update(|n| *n += 1);
+    }
+
     /// The configuration, when it can be read; not reactive.
     pub fn parsed(self) -> Option<RunConfig> {
         self.data.with_value(|d| d.parsed.clone())

@@ -5,6 +5,7 @@
 mod field;
 mod fields;
 mod form;
+mod keep;
 mod targets;
 
 use crate::api::{self, Failure};
@@ -39,7 +40,9 @@ pub fn Configure() -> impl IntoView {
     if let Some(model) = asked("model") {
         config.base.model = model;
     }
+    let wanted = ["preset", "task", "model"].iter().any(|name| asked(name).is_some());
     let form = Form::new(config);
+    let taken = keep::follow(form, wanted);
     form.fetch_devices();
     form.follow_task();
     spawn_local(async move {
@@ -90,6 +93,7 @@ pub fn Configure() -> impl IntoView {
     view! {
         <h1>"Configure a run"</h1>
         <p class="muted">"Choose a preset, change what you like, start. Nothing runs before you press Start."</p>
+        {keep::draft_note(form, taken)}
         <div class="grid three presets" role="group" aria-label="Presets">{cards}</div>
         <nav class="sections" aria-label="Sections of the form">
             {links}
@@ -237,10 +241,11 @@ fn aside(form: Form) -> AnyView {
                 </ul>
                 <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>"Nothing yet."</p>
             </div>
+            {keep::files(form)}
             <details class="card">
                 <summary>"The configuration (JSON)"</summary>
                 <pre id="config-json" tabindex="0">
-                    {move || form.read(|d| d.parsed.as_ref().map(|c| serde_json::to_string_pretty(c).unwrap_or_default()).unwrap_or_default())}
+                    {move || form.read(|d| d.parsed.as_ref().map(|c| serde_json::to_string_pretty(&serde_json::json!(c)).unwrap_or_default()).unwrap_or_default())}
                 </pre>
             </details>
         </aside>

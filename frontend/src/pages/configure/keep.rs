@@ -1,0 +1,163 @@
+//! What is kept of the form: a draft in this browser, a file, and the command that trains the same.
+
+use super::form::Form;
+use crate::api;
+use crate::parts::save::save_text;
+use crate::source::is_tab;
+use js_sys::{Function, Promise, Reflect};
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_shared::config::RunConfig;
+use moslim_shared::presets;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Event, HtmlInputElement};
+
+/// Under this the browser keeps the draft.
+const DRAFT: &str = "moslim-draft";
+
+/// Reads a configuration. By way of a value, as everywhere on this page: each way to read one is several kilobytes of the page.
+fn read(text: &str) -> Result<RunConfig, serde_json::Error> {
+    serde_json::from_str::<Value>(text).and_then(|value| RunConfig::deserialize(&value))
+}
+
+/// What somebody had begun to change: the preset that it began from, and the configuration.
+fn kept() -> Option<(String, RunConfig)> {
+    let text = window().local_storage().ok()??.get_item(DRAFT).ok()??;
+    let (preset, config) = text.split_once('\n')?;
+    Some((preset.to_string(), read(config).ok()?))
+}
+
+fn keep(draft: Option<String>) {
+    let Ok(Some(storage)) = window().local_storage() else { return };
+    let _ = match draft {
+        Some(text) => storage.set_item(DRAFT, &text),
+        None => storage.remove_item(DRAFT),
+    };
+}
+
+/// Keeps what is changed from here on, and takes up what was left, unless the address says what is wanted.
+pub fn follow(form: Form, wanted: bool) -> RwSignal<bool> {
+    let taken = RwSignal::new(false);
+    if !wanted
+        && let Some((preset, config)) = kept()
+        && let Some(preset) = presets::find(&preset)
+    {
+        form.load(preset.config);
+        form.take(config);
+        taken.set(true);
+    }
+    Effect::new(move |_| {
+        let draft = form.read(|d| {
+            let changed = !d.changes().is_empty();
+            d.parsed.as_ref().filter(|_| changed).map(|config| format!("{}\n{}", d.base.preset, json!(config)))
+        });
+        keep(draft);
+    });
+    taken
+}
+
+/// Says that a draft was taken up, and forgets it if that is wished.
+pub fn draft_note(form: Form, taken: RwSignal<bool>) -> impl IntoView {
+    let forget = move |_| {
+        let base = form.read(|d| d.base.clone());
+        form.load(base);
+        taken.set(false);
+    };
+    view! {
+        <p id="draft" class="card banner" role="status" class:gone=move || !taken.get()>
+            <span>"What you changed when you were last here is filled in again."</span>
+            <button id="forget-draft" class="button small" type="button" on:click=forget>"Begin anew"</button>
+        </p>
+    }
+}
+
+/// The command that trains what the form holds.
+fn command(form: Form) -> String {
+    let end = if is_tab() { "json" } else { "toml" };
+    form.read(|d| match (&d.parsed, d.changes().as_slice()) {
+        (Some(_), []) => format!("moslim-lab train --preset {}", d.base.preset),
+        _ => format!("moslim-lab train --config run.{end}"),
+    })
+}
+
+/// Copies a text, where the browser lets the page.
+async fn to_clipboard(text: &str) -> Option<()> {
+    let field = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).ok().filter(|value| !value.is_undefined());
+    let clipboard = field(&field(&window(), "navigator")?, "clipboard")?;
+    let write: Function = field(&clipboard, "writeText")?.dyn_into().ok()?;
+    let written: Promise = write.call1(&clipboard, &text.into()).ok()?.dyn_into().ok()?;
+    JsFuture::from(written).await.ok().map(|_| ())
+}
+
+/// The configuration as a file, out and in, and the command.
+pub fn files(form: Form) -> impl IntoView {
+    let said = RwSignal::new(String::new());
+    let failed = move |message: String| drop(said.try_set(message));
+    let save = move |_| {
+        let Some(config) = form.parsed() else { return };
+        spawn_local(async move {
+            let (name, text) = match is_tab() {
+                true => ("run.json", serde_json::to_string_pretty(&json!(config)).map_err(|e| e.to_string())),
+                false => ("run.toml", api::as_toml(&config).await.map_err(|failure| failure.message)),
+            };
+            match text.map(|text| save_text(name, &text)) {
+                Ok(Ok(())) => failed(String::new()),
+                Ok(Err(_)) => failed("This browser saves no files.".into()),
+                Err(message) => failed(message),
+            }
+        });
+    };
+    let chosen = move |event: Event| {
+        let Some(input) = event.target().and_then(|t| t.dyn_into::<HtmlInputElement>().ok()) else { return };
+        let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
+        spawn_local(async move {
+            let text = JsFuture::from(file.text()).await.ok().and_then(|text| text.as_string());
+            // The same file can be chosen again.
+            input.set_value("");
+            let Some(text) = text else { return failed("The file cannot be read.".into()) };
+            let read = match (text.trim_start().starts_with('{'), is_tab()) {
+                (true, _) => read(&text).map_err(|e| format!("This is no configuration: {e}")),
+                (false, true) => Err("A tab reads configurations as JSON.".to_string()),
+                (false, false) => match api::of_toml(&text).await {
+                    Ok(value) => RunConfig::deserialize(&value).map_err(|e| e.to_string()),
+                    Err(failure) => Err(failure.message),
+                },
+            };
+            match read {
+                Ok(config) => {
+                    form.take(config);
+                    failed(String::new());
+                }
+                Err(message) => failed(message),
+            }
+        });
+    };
+    let copied = RwSignal::new(false);
+    let copy = move |_| {
+        let text = command(form);
+        spawn_local(async move {
+            let _ = copied.try_set(to_clipboard(&text).await.is_some());
+        });
+    };
+    view! {
+        <div class="card" id="files">
+            <h2>"As a file"</h2>
+            <p class="actions">
+                <button id="save-config" class="button small" type="button" on:click=save>"Save"</button>
+                <label class="button small" for="open-config">"Open"</label>
+                <input id="open-config" class="visually-hidden" type="file" accept=".toml,.json" on:change=chosen/>
+            </p>
+            <p class="problem" role="alert">{move || said.get()}</p>
+            <p class="hint">"The same on the command line:"</p>
+            <p class="actions">
+                <code id="command">{move || command(form)}</code>
+                <button id="copy-command" class="button quiet small" type="button" on:click=copy>
+                    {move || if copied.get() { "Copied" } else { "Copy" }}
+                </button>
+            </p>
+        </div>
+    }
+}
