@@ -46,7 +46,11 @@ impl Browser {
         let profile = tempfile::tempdir()?;
         let mut chromedriver = Process::start(Path::new("chromedriver"), &["--port=0"], "");
         let port: u16 = wait_until("chromedriver to listen", || {
-            assert!(chromedriver.running(), "chromedriver ended at once:\n{}", chromedriver.stderr());
+            if !chromedriver.running() {
+                // It chooses a port, and binds it to IPv4 and IPv6 one after the other: another program may be in between.
+                assert!(chromedriver.stderr().contains("in use"), "chromedriver ended at once:\n{}", chromedriver.stderr());
+                chromedriver = Process::start(Path::new("chromedriver"), &["--port=0"], "");
+            }
             let said = chromedriver.stdout();
             let (_, rest) = said.split_once("started successfully on port ")?;
             rest.split_once('.')?.0.parse().ok()

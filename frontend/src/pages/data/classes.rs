@@ -37,7 +37,10 @@ pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> impl IntoVie
             }
         });
         let said: Vec<String> = objective.classes.iter().zip(&counts.classes).map(|(name, n)| format!("{name}: {n}")).collect();
-        let missing = (counts.missing > 0).then(|| format!(", without a label: {}", counts.missing)).unwrap_or_default();
+        let missing = match counts.missing {
+            0 => String::new(),
+            n => format!(", without a label: {n}"),
+        };
         let said = format!("{}{missing}", said.join(", "));
         let label = format!("{}: {said}", objective.name);
         view! {

@@ -41,7 +41,9 @@ pub fn ImportForm() -> impl IntoView {
         let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
         let called = file.name();
         busy.set("Sending the file…");
-        (refused.set(None), preview.set(None), upload.set(None));
+        refused.set(None);
+        preview.set(None);
+        upload.set(None);
         spawn_local(async move {
             let read = JsFuture::from(file.array_buffer()).await;
             // The same file can be chosen again.
