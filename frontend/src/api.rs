@@ -5,7 +5,7 @@
 pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
-use moslim_shared::bringing::{ChangeRequest, ImportRequest, ModelList, NoiseRequest, Preview, Upload};
+use moslim_shared::bringing::{ModelList, Preview, Upload};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, ApiError, RunInfo, TaskInfo};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
@@ -173,13 +173,13 @@ pub async fn task_rows(name: &str, from: usize, limit: usize, split: &str, disag
     get(&format!("/api/v1/tasks/{}/rows?from={from}&limit={limit}&disagreed={disagreed}{split}", encoded(name))).await
 }
 
-/// Changes its classes.
-pub async fn change_task(name: &str, request: &ChangeRequest) -> Answer<RatingsTask> {
+/// Changes its classes, by a `ChangeRequest`.
+pub async fn change_task(name: &str, request: &Value) -> Answer<RatingsTask> {
     post(&format!("/api/v1/tasks/{}/changes", encoded(name)), request).await
 }
 
-/// Labels of it that a run's reward model finds unlikely.
-pub async fn noise(name: &str, request: &NoiseRequest) -> Answer<Vec<UnlikelyLabel>> {
+/// Labels of it that a run's reward model finds unlikely, by a `NoiseRequest`.
+pub async fn noise(name: &str, request: &Value) -> Answer<Vec<UnlikelyLabel>> {
     post(&format!("/api/v1/tasks/{}/noise", encoded(name)), request).await
 }
 
@@ -190,13 +190,13 @@ pub async fn upload(name: &str, bytes: Uint8Array) -> Answer<Upload> {
     if status == 201 { understood(&text) } else { Err(refused(status, &text)) }
 }
 
-/// What the first records of such a file would be.
-pub async fn preview(request: &ImportRequest) -> Answer<Preview> {
+/// What the first records of such a file would be, by an `ImportRequest`.
+pub async fn preview(request: &Value) -> Answer<Preview> {
     post("/api/v1/uploads/preview", request).await
 }
 
-/// Makes a task of it.
-pub async fn import(request: &ImportRequest) -> Answer<RatingsTask> {
+/// Makes a task of it, by the same.
+pub async fn import(request: &Value) -> Answer<RatingsTask> {
     post("/api/v1/tasks", request).await
 }
 

@@ -4,14 +4,13 @@ use super::form::Form;
 use crate::api;
 use crate::parts::save::save_text;
 use crate::source::is_tab;
-use js_sys::{Function, Promise, Reflect};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Event, HtmlInputElement};
 
@@ -60,7 +59,7 @@ pub fn follow(form: Form, wanted: bool) -> RwSignal<bool> {
 }
 
 /// Says that a draft was taken up, and forgets it if that is wished.
-pub fn draft_note(form: Form, taken: RwSignal<bool>) -> impl IntoView {
+pub fn draft_note(form: Form, taken: RwSignal<bool>) -> AnyView {
     let forget = move |_| {
         let base = form.read(|d| d.base.clone());
         form.load(base);
@@ -72,6 +71,7 @@ pub fn draft_note(form: Form, taken: RwSignal<bool>) -> impl IntoView {
             <button id="forget-draft" class="button small" type="button" on:click=forget>"Begin anew"</button>
         </p>
     }
+    .into_any()
 }
 
 /// The command that trains what the form holds.
@@ -83,17 +83,8 @@ fn command(form: Form) -> String {
     })
 }
 
-/// Copies a text, where the browser lets the page.
-async fn to_clipboard(text: &str) -> Option<()> {
-    let field = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).ok().filter(|value| !value.is_undefined());
-    let clipboard = field(&field(&window(), "navigator")?, "clipboard")?;
-    let write: Function = field(&clipboard, "writeText")?.dyn_into().ok()?;
-    let written: Promise = write.call1(&clipboard, &text.into()).ok()?.dyn_into().ok()?;
-    JsFuture::from(written).await.ok().map(|_| ())
-}
-
 /// The configuration as a file, out and in, and the command.
-pub fn files(form: Form) -> impl IntoView {
+pub fn files(form: Form) -> AnyView {
     let said = RwSignal::new(String::new());
     let failed = move |message: String| drop(said.try_set(message));
     let save = move |_| {
@@ -135,13 +126,6 @@ pub fn files(form: Form) -> impl IntoView {
             }
         });
     };
-    let copied = RwSignal::new(false);
-    let copy = move |_| {
-        let text = command(form);
-        spawn_local(async move {
-            let _ = copied.try_set(to_clipboard(&text).await.is_some());
-        });
-    };
     view! {
         <div class="card" id="files">
             <h2>"As a file"</h2>
@@ -153,11 +137,9 @@ pub fn files(form: Form) -> impl IntoView {
             <p class="problem" role="alert">{move || said.get()}</p>
             <p class="hint">"The same on the command line:"</p>
             <p class="actions">
-                <code id="command">{move || command(form)}</code>
-                <button id="copy-command" class="button quiet small" type="button" on:click=copy>
-                    {move || if copied.get() { "Copied" } else { "Copy" }}
-                </button>
+                <code id="command" class="pre" tabindex="0">{move || command(form)}</code>
             </p>
         </div>
     }
+    .into_any()
 }

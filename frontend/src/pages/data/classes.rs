@@ -14,7 +14,7 @@ pub fn shade(index: usize, c: usize, n: usize) -> String {
 }
 
 /// A bar for each objective, cut into its classes; what has no label is left empty.
-pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> impl IntoView + use<> {
+pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> AnyView {
     let rows = objectives.iter().zip(labels).enumerate().map(|(index, (objective, counts))| {
         let labelled: u64 = counts.classes.iter().sum();
         let all = (labelled + counts.missing).max(1) as f64;
@@ -51,5 +51,5 @@ pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> impl IntoVie
             </div>
         }
     });
-    view! { <div class="balances">{rows.collect_view()}</div> }
+    view! { <div class="balances">{rows.collect_view()}</div> }.into_any()
 }

@@ -5,9 +5,9 @@ use crate::api::{self, Failure};
 use crate::parts::format;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use moslim_shared::bringing::NoiseRequest;
 use moslim_shared::listing::{ListQuery, RunRow};
 use moslim_shared::ratings::UnlikelyLabel;
+use serde_json::json;
 
 /// Labels that are asked for.
 const SHOWN: usize = 20;
@@ -26,7 +26,7 @@ pub fn Doubts(task: String) -> impl IntoView {
         let _ = runs.try_set(rows);
     });
     let ask = move |_| {
-        let (task, request) = (task.clone(), NoiseRequest { run: run.get_untracked(), n: SHOWN });
+        let (task, request) = (task.clone(), json!({ "run": run.get_untracked(), "n": SHOWN }));
         asked.set(true);
         spawn_local(async move {
             let answer = api::noise(&task, &request).await;
@@ -62,7 +62,7 @@ pub fn Doubts(task: String) -> impl IntoView {
     }
 }
 
-fn doubt(label: &UnlikelyLabel) -> impl IntoView + use<> {
+fn doubt(label: &UnlikelyLabel) -> AnyView {
     let said = format!(
         "row {}, {}: {} is {}, which the reward model gives {}; it expects class {}",
         label.row,
@@ -79,4 +79,5 @@ fn doubt(label: &UnlikelyLabel) -> impl IntoView + use<> {
             <div class="answer-text">{folded(&label.response)}</div>
         </li>
     }
+    .into_any()
 }

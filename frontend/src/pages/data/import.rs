@@ -9,8 +9,9 @@ use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
-use moslim_shared::bringing::{ImportRequest, Preview, Upload};
+use moslim_shared::bringing::{Preview, Upload};
 use moslim_shared::ratings::Dropped;
+use serde_json::json;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Event, HtmlInputElement};
@@ -63,12 +64,13 @@ pub fn ImportForm() -> impl IntoView {
             }
         });
     };
-    let request = move || ImportRequest {
-        upload: upload.with_untracked(|u| u.as_ref().map(|u| u.id.clone()).unwrap_or_default()),
-        name: name.get_untracked(),
-        mapping: mapping.get_untracked(),
-        replace: replace.get_untracked(),
-        stop: false,
+    let request = move || {
+        json!({
+            "upload": upload.with_untracked(|u| u.as_ref().map(|u| u.id.clone())),
+            "name": name.get_untracked(),
+            "mapping": mapping.get_untracked(),
+            "replace": replace.get_untracked(),
+        })
     };
     let try_it = move |_| {
         busy.set("Reading the first records…");
@@ -172,17 +174,18 @@ pub fn ImportForm() -> impl IntoView {
     }
 }
 
-fn columns(upload: &Upload) -> impl IntoView + use<> {
+fn columns(upload: &Upload) -> AnyView {
     let rows = upload.columns.iter().map(|c| {
         let values = c.values.as_ref().map(|v| v.join(", ")).unwrap_or_default();
         vec![c.path.clone(), c.kind.clone(), c.example.clone(), values]
     });
     let heads = ["column", "kind", "for example", "values"].map(String::from).to_vec();
     view! { <Table class="values wide columns-seen" caption="Columns, or paths into the records" heads=heads rows=rows.collect()/> }
+    .into_any()
 }
 
 /// The mappings that can be begun with.
-fn known(upload: &Upload, mapping: RwSignal<String>) -> impl IntoView + use<> {
+fn known(upload: &Upload, mapping: RwSignal<String>) -> AnyView {
     let (own, all) = (upload.mapping.clone(), upload.known.clone());
     let options = all.iter().map(|k| view! { <option value=k.name.clone()>{k.name.clone()}</option> }).collect_view();
     let choose = move |ev: Event| {
@@ -196,10 +199,11 @@ fn known(upload: &Upload, mapping: RwSignal<String>) -> impl IntoView + use<> {
             {options}
         </select>
     }
+    .into_any()
 }
 
 /// What the first records would be.
-fn previewed(seen: &Preview) -> impl IntoView + use<> {
+fn previewed(seen: &Preview) -> AnyView {
     let report = &seen.task.report;
     let objectives: Vec<_> = seen.task.shaped().unwrap_or_default().into_iter().map(|s| s.objective).collect();
     let said = format!(
@@ -218,6 +222,7 @@ fn previewed(seen: &Preview) -> impl IntoView + use<> {
             {listed(&seen.rows[..seen.rows.len().min(SHOWN)], &seen.task)}
         </section>
     }
+    .into_any()
 }
 
 /// What was left out, with the reason and the first places.

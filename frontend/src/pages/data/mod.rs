@@ -66,7 +66,7 @@ fn list(known: &Known, tasks: RwSignal<Known>) -> AnyView {
     }
 }
 
-fn row(task: &RatingsTask) -> impl IntoView + use<> {
+fn row(task: &RatingsTask) -> AnyView {
     let objectives: Vec<String> = task.shaped().unwrap_or_default().iter().map(|s| s.objective.name.clone()).collect();
     view! {
         <li>
@@ -78,4 +78,5 @@ fn row(task: &RatingsTask) -> impl IntoView + use<> {
             </a>
         </li>
     }
+    .into_any()
 }

@@ -7,8 +7,8 @@ use moslim_shared::ratings::{RatingsTask, ShownLabel, ShownRow};
 const SHORT: usize = 320;
 
 /// A list of rows of a task.
-pub fn listed(rows: &[ShownRow], task: &RatingsTask) -> impl IntoView + use<> {
-    view! { <ol class="rated">{rows.iter().map(|r| row(r, task)).collect_view()}</ol> }
+pub fn listed(rows: &[ShownRow], task: &RatingsTask) -> AnyView {
+    view! { <ol class="rated">{rows.iter().map(|r| row(r, task)).collect_view()}</ol> }.into_any()
 }
 
 /// What a rater said, by the name of its class where it is one of the file's.
@@ -34,7 +34,7 @@ pub fn folded(text: &str) -> AnyView {
     .into_any()
 }
 
-fn row(row: &ShownRow, task: &RatingsTask) -> impl IntoView + use<> {
+fn row(row: &ShownRow, task: &RatingsTask) -> AnyView {
     let labels = row.labels.iter().map(|l| label(l, task)).collect_view();
     view! {
         <li class="card rated-row" data-row=row.row.to_string()>
@@ -44,9 +44,10 @@ fn row(row: &ShownRow, task: &RatingsTask) -> impl IntoView + use<> {
             <p class="labels">{labels}</p>
         </li>
     }
+    .into_any()
 }
 
-fn label(label: &ShownLabel, task: &RatingsTask) -> impl IntoView + use<> {
+fn label(label: &ShownLabel, task: &RatingsTask) -> AnyView {
     let class = label.name.clone().unwrap_or_else(|| "no label".into());
     let scores: Vec<String> = label.ratings.iter().map(|r| voted(&label.objective, r.score, task)).collect();
     let differ = label.ratings.windows(2).any(|w| w[0].score.total_cmp(&w[1].score).is_ne());
@@ -61,4 +62,5 @@ fn label(label: &ShownLabel, task: &RatingsTask) -> impl IntoView + use<> {
             {format!("{}: ", label.objective)}<b>{class}</b>{votes}
         </span>
     }
+    .into_any()
 }

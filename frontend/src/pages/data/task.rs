@@ -11,9 +11,9 @@ use crate::source::at;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_params_map;
-use moslim_shared::bringing::ChangeRequest;
 use moslim_shared::objective::Objective;
-use moslim_shared::ratings::{Change, Lengths, RatingsTask, ShownRow, TaskStatistics, Together};
+use moslim_shared::ratings::{Lengths, RatingsTask, ShownRow, TaskStatistics, Together};
+use serde_json::{Value, json};
 
 /// Pairs of objectives that are shown at once: those that go together most.
 const SIDE_BY_SIDE: usize = 3;
@@ -66,7 +66,7 @@ fn load(name: &str, task: Known<RatingsTask>, stats: Known<TaskStatistics>) {
     });
 }
 
-fn about(task: &RatingsTask, all: (Known<RatingsTask>, Known<TaskStatistics>)) -> impl IntoView + use<> {
+fn about(task: &RatingsTask, all: (Known<RatingsTask>, Known<TaskStatistics>)) -> AnyView {
     let report = &task.report;
     let objectives: Vec<Objective> = task.shaped().unwrap_or_default().into_iter().map(|s| s.objective).collect();
     let files: Vec<String> = report.files.iter().map(|f| format!("{} ({} records)", f.name, format::count(f.records))).collect();
@@ -105,9 +105,10 @@ fn about(task: &RatingsTask, all: (Known<RatingsTask>, Known<TaskStatistics>)) -
             <Changes task=task.clone() objectives=objectives all=all/>
         </section>
     }
+    .into_any()
 }
 
-fn counted(s: &TaskStatistics, objectives: &[Objective]) -> impl IntoView + use<> {
+fn counted(s: &TaskStatistics, objectives: &[Objective]) -> AnyView {
     let number = |value: Option<f64>| value.map_or("-".to_string(), |v| format::number(v, 2));
     let agreement: Vec<Vec<String>> = s
         .agreement
@@ -178,10 +179,11 @@ fn counted(s: &TaskStatistics, objectives: &[Objective]) -> impl IntoView + use<
             })}
         </section>
     }
+    .into_any()
 }
 
 /// Rows by the classes of two objectives.
-fn pair(t: &Together, objectives: &[Objective]) -> impl IntoView + use<> {
+fn pair(t: &Together, objectives: &[Objective]) -> AnyView {
     let name = |id: &str| objectives.iter().find(|o| o.id == id).map_or(id.to_string(), |o| o.name.clone());
     let most = t.counts.iter().flatten().copied().max().unwrap_or(0).max(1) as f64;
     let columns = t.counts.first().map_or(0, Vec::len);
@@ -204,6 +206,7 @@ fn pair(t: &Together, objectives: &[Objective]) -> impl IntoView + use<> {
             </table>
         </div>
     }
+    .into_any()
 }
 
 /// Rows, page by page.
@@ -262,7 +265,7 @@ fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTas
     let (from, to, called) = (RwSignal::new(0usize), RwSignal::new(1usize), RwSignal::new(String::new()));
     let refused = RwSignal::new(String::new());
     let name = task.name.clone();
-    let send = Callback::new(move |request: ChangeRequest| {
+    let send = Callback::new(move |request: Value| {
         let name = name.clone();
         spawn_local(async move {
             match api::change_task(&name, &request).await {
@@ -272,13 +275,14 @@ fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTas
         });
     });
     let merge = move |_| {
-        let change = Change::Merge {
-            objective: objective.get_untracked(),
-            from: from.get_untracked(),
-            to: to.get_untracked(),
-            name: called.get_untracked(),
-        };
-        send.run(ChangeRequest { changes: vec![change], undo_all: false });
+        let change = json!({
+            "kind": "merge",
+            "objective": objective.get_untracked(),
+            "from": from.get_untracked(),
+            "to": to.get_untracked(),
+            "name": called.get_untracked(),
+        });
+        send.run(json!({ "changes": [change] }));
     };
     let rows: Vec<Vec<String>> = objectives.iter().map(|o| vec![o.name.clone(), o.classes.join(" < ")]).collect();
     let options = objectives.iter().map(|o| view! { <option value=o.id.clone()>{o.name.clone()}</option> }).collect_view();
@@ -320,7 +324,7 @@ fn Changes(task: RatingsTask, objectives: Vec<Objective>, all: (Known<RatingsTas
                     id="undo-changes"
                     class="button quiet"
                     type="button"
-                    on:click=move |_| send.run(ChangeRequest { changes: Vec::new(), undo_all: true })
+                    on:click=move |_| send.run(json!({ "undo_all": true }))
                 >
                     {format!("Undo {changed} changes")}
                 </button>

@@ -80,7 +80,7 @@ fn weights(n: u64) -> String {
     }
 }
 
-fn row(model: &ModelInfo, free: Option<u64>) -> impl IntoView + use<> {
+fn row(model: &ModelInfo, free: Option<u64>) -> AnyView {
     let fits = free.is_none_or(|free| model.memory_mib <= free);
     let stored = model.storages.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let shape = format!(
@@ -105,6 +105,7 @@ fn row(model: &ModelInfo, free: Option<u64>) -> impl IntoView + use<> {
             <a class="button" href=train>"Steer it"</a>
         </li>
     }
+    .into_any()
 }
 
 #[cfg(test)]
