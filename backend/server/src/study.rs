@@ -12,7 +12,7 @@ pub use estimate::operations;
 
 use crate::folder::{DataFolder, write_file};
 use crate::id::{RunId, now_ms};
-use crate::launch::{Ending, Launch, Launcher, Life, process, slurm};
+use crate::launch::{Ending, Launch, Launcher, Life, Slurm, process, slurm};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
@@ -181,7 +181,7 @@ impl Study {
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
-        if !launcher.has_a_queue() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
+        if !launcher.queue().is_some() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
             return Err(anyhow!("jobs of study {0} are on the cluster; follow them with --on slurm, or end them with: moslim-lab stop --study {0}", self.id).into());
         }
         let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
@@ -189,7 +189,7 @@ impl Study {
             state = self.fresh_state(&plan);
         }
         state.active = true;
-        state.on = if launcher.has_a_queue() { Host::Slurm } else { Host::Here };
+        state.on = if launcher.queue().is_some() { Host::Slurm } else { Host::Here };
         let elsewhere = self.read_results(ELSEWHERE)?.unwrap_or_default();
         let mut known = Known { axes: (elsewhere.objectives, elsewhere.reference), ..Default::default() };
         for run in &mut state.runs {
@@ -228,7 +228,7 @@ impl Study {
         each: &mut dyn FnMut(&StudyState),
     ) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let queued = launcher.has_a_queue();
+        let queued = launcher.queue().is_some();
         let jobs = match jobs {
             // The cluster decides how many, by its own rules.
             _ if queued => plan.len(),
@@ -245,8 +245,8 @@ impl Study {
         // How runs that are about to go say that they ended.
         let mut ends: HashMap<usize, (Outcome, String)> = HashMap::new();
         let mut stopping: Option<Instant> = None;
-        if queued {
-            running = self.submit(plan, state, (&shared, &warm), launcher)?;
+        if let Some(cluster) = launcher.queue() {
+            running = self.submit(plan, state, (&shared, &warm), cluster)?;
         }
         self.write_state(state)?;
         each(state);
@@ -373,7 +373,7 @@ impl Study {
         plan: &[PlannedRun],
         state: &mut StudyState,
         (shared, warm): (&[String], &HashSet<String>),
-        launcher: &dyn Launcher,
+        cluster: &Slurm,
     ) -> Result<Vec<Running>> {
         let (mut running, mut before, mut launches) = (Vec::new(), Vec::new(), Vec::new());
         let mut stages: HashMap<&String, usize> = HashMap::new();
@@ -381,7 +381,7 @@ impl Study {
             let id = self.run_id(n)?;
             let folder = self.data.run(&id);
             let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
-            if let Life::Gone(_) = launcher.poll(&folder) {
+            if let Life::Gone(_) = cluster.poll(&folder) {
                 self.data.job(&id, plan[n].config.clone()).write_config()?;
                 let launch = worker(&self.data, &id, None);
                 let with_the_same = stages.entry(&shared[n]).or_default();
@@ -398,7 +398,7 @@ impl Study {
         before.retain(|(shared, _)| stages[*shared] > 1);
         let before: Vec<Launch> = before.into_iter().map(|(_, launch)| launch).collect();
         if !launches.is_empty() {
-            launcher.submit(&self.folder(), &before, &launches)?;
+            cluster.submit(&self.folder(), &before, &launches)?;
         }
         Ok(running)
     }

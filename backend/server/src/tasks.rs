@@ -146,7 +146,7 @@ fn head_of(known: &[Objective], wanted: &Objective) -> Option<usize> {
 }
 
 /// A text that no table calculates: a cell that begins like a formula gets a quote before it.
-fn harmless(cell: &str) -> String {
+pub fn harmless(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.into() }
 }
 

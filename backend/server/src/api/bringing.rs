@@ -1,15 +1,14 @@
 //! What people bring: files of ratings that are looked at, tried and imported, and off-the-shelf models.
 
 use super::tasks::{beside, opened};
-use crate::api::{Body, finish};
+use crate::api::{Body, LARGEST_FILE, file_of, finish};
 use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::state::Shared;
 use anyhow::{Context, ensure};
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -33,10 +32,6 @@ use tokio::time::timeout;
 
 /// In the data folder: files that wait to be imported.
 const UPLOADS: &str = "uploads";
-/// Largest file that can be sent; larger ones are for the command line.
-const LARGEST: usize = 256 << 20;
-/// Time for such a file to come.
-const FILE_TIME: Duration = Duration::from_secs(20 * 60);
 /// After this a file that was not imported is removed.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Records that a preview reads.
@@ -51,7 +46,7 @@ const MOST_BAD: f64 = 0.05;
 /// Routes of what people bring.
 pub fn router() -> Router<Shared> {
     Router::new()
-        .route("/api/v1/uploads", post(upload).layer(DefaultBodyLimit::max(LARGEST)))
+        .route("/api/v1/uploads", post(upload).layer(DefaultBodyLimit::max(LARGEST_FILE)))
         .route("/api/v1/uploads/preview", post(preview))
         .route("/api/v1/tasks", post(make))
         .route("/api/v1/tasks/{name}/changes", post(change))
@@ -81,10 +76,9 @@ async fn upload(
     if name.is_empty() || name.chars().count() > 120 || name.starts_with('.') || !name.chars().all(plain) {
         return Err(wrong("name", "must have 1 to 120 letters, digits and . _ - ( ) or spaces, and no dot at its beginning"));
     }
-    let slow = |_| Error::BadRequest(format!("the file did not come within {} minutes", FILE_TIME.as_secs() / 60));
-    let bytes = timeout(FILE_TIME, Bytes::from_request(request, &())).await.map_err(slow)?;
-    let bytes = bytes.map_err(|_| {
-        Error::TooLarge(format!("the file is larger than {LARGEST} bytes, or was cut off; moslim-lab import takes larger ones"))
+    let bytes = file_of(request).await.map_err(|error| match error {
+        Error::TooLarge(text) => Error::TooLarge(format!("{text}; moslim-lab import takes larger ones")),
+        other => other,
     })?;
     finish(async move {
         beside(move || {
@@ -134,7 +128,7 @@ fn tidy(folder: &std::path::Path) {
 }
 
 /// The file of an upload.
-fn file_of(data: &DataFolder, id: &str) -> Result<PathBuf, Error> {
+fn upload_of(data: &DataFolder, id: &str) -> Result<PathBuf, Error> {
     let unknown = || wrong("upload", "there is no such file any more; send it again");
     let id: RunId = id.parse().map_err(|_| unknown())?;
     let folder = data.root().join(UPLOADS).join(id.as_str());
@@ -144,7 +138,7 @@ fn file_of(data: &DataFolder, id: &str) -> Result<PathBuf, Error> {
 
 /// What a request wants imported.
 fn wanted(data: &DataFolder, request: ImportRequest, most: Option<u64>) -> Result<(Import, PathBuf), Error> {
-    let file = file_of(data, &request.upload)?;
+    let file = upload_of(data, &request.upload)?;
     check_name(&request.name).map_err(|e| wrong("name", format!("{e:#}")))?;
     let mapping = Mapping::parse(&request.mapping).map_err(|e| wrong("mapping", e))?;
     let bad = if request.stop { Bad::Stop } else { Bad::Drop };

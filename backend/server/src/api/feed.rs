@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::follow::Follower;
 use crate::id::RunId;
 use crate::state::Shared;
+use crate::tasks::harmless;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -96,8 +97,14 @@ impl Feed {
             let (follower, id, after) = (self.follower.clone(), self.id.clone(), self.sent);
             match tokio::task::spawn_blocking(move || follower.events(&id, after, TOGETHER)).await {
                 Ok(Ok(events)) => self.read.extend(events),
-                Ok(Err(error)) => tracing::error!("a feed ends: {error:#}"),
-                Err(error) => tracing::error!("a feed ends: {error}"),
+                Ok(Err(error)) => {
+                    tracing::error!("a feed ends: {error:#}");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!("a feed ends: {error}");
+                    return false;
+                }
             }
             if let Some(last) = self.read.back() {
                 self.sent = last.seq;
@@ -217,9 +224,9 @@ async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wante
             axum::Json(json!({ "columns": columns, "rows": rows.iter().map(cells).collect::<Vec<_>>() })).into_response()
         }
         Form::Csv => {
-            let mut text = columns.iter().map(|c| cell(c)).collect::<Vec<_>>().join(",") + "\n";
+            let mut text = columns.iter().map(|c| cell(&json!(c))).collect::<Vec<_>>().join(",") + "\n";
             for row in &rows {
-                text += &cells(row).iter().map(|v| cell(&plain(v))).collect::<Vec<_>>().join(",");
+                text += &cells(row).iter().map(cell).collect::<Vec<_>>().join(",");
                 text.push('\n');
             }
             ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
@@ -227,21 +234,14 @@ async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wante
     })
 }
 
-/// A value as a table has it.
-fn plain(value: &Value) -> String {
-    match value {
+/// A cell of CSV: numbers as they are, and texts that no table calculates.
+fn cell(value: &Value) -> String {
+    let text = match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => harmless(text),
         other => other.to_string(),
-    }
-}
-
-/// A cell of CSV; what a table would calculate is a text.
-fn cell(text: &str) -> String {
-    let number = text.parse::<f64>().is_ok();
-    let guarded =
-        if !number && text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_string() };
-    if guarded.contains([',', '"', '\n', '\r']) { format!("\"{}\"", guarded.replace('"', "\"\"")) } else { guarded }
+    };
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 #[cfg(test)]
@@ -254,6 +254,7 @@ mod tests {
         flatten("", &json!({"step": 3, "mean": {"kl": 0.5}, "mass": [[0.1, 0.9], [1.0]], "none": null}), &mut row);
         let names: Vec<&String> = row.keys().collect();
         assert_eq!(names, ["mass.0.0", "mass.0.1", "mass.1.0", "mean.kl", "none", "step"]);
-        assert_eq!([cell("-1.5"), cell("-x"), cell("a,\"b\""), cell("=1+1")], ["-1.5", "'-x", "\"a,\"\"b\"\"\"", "'=1+1"]);
+        let cells = [json!(-1.5), json!("-x"), json!("a,\"b\""), json!("=1+1")].map(|value| cell(&value));
+        assert_eq!(cells, ["-1.5", "'-x", "\"a,\"\"b\"\"\"", "'=1+1"]);
     }
 }

@@ -78,6 +78,20 @@ async fn finish<T: Send + 'static>(change: impl Future<Output = Result<T, Error>
     tokio::spawn(change).await.map_err(|e| Error::Internal(e.into()))?
 }
 
+/// Bytes of a file that may be sent here, and the time for it to come.
+const LARGEST_FILE: usize = 256 << 20;
+const FILE_TIME: Duration = Duration::from_secs(20 * 60);
+
+/// A body that is a file; its route allows bodies of [`LARGEST_FILE`].
+///
+/// # Errors
+/// When it is larger, or does not come.
+async fn file_of(request: Request) -> Result<Bytes, Error> {
+    let slow = |_| Error::BadRequest(format!("the file did not come within {} minutes", FILE_TIME.as_secs() / 60));
+    let bytes = timeout(FILE_TIME, Bytes::from_request(request, &())).await.map_err(slow)?;
+    bytes.map_err(|_| Error::TooLarge(format!("the file is larger than {LARGEST_FILE} bytes, or was cut off")))
+}
+
 /// Time for a body of JSON to come: it is small.
 const BODY_TIME: Duration = Duration::from_secs(30);
 

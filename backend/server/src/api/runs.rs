@@ -1,13 +1,12 @@
 //! Runs: list, start, cancel, resume, and their events.
 
-use crate::api::{Body, Id, finish};
+use crate::api::{Body, Id, LARGEST_FILE, file_of, finish};
 use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::state::Shared;
-use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -20,18 +19,10 @@ use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, RunInfo, RunStatus};
 use moslim_shared::listing::ListQuery;
 use serde::Deserialize;
-use std::time::Duration;
-use tokio::time::timeout;
 
 /// Events in one answer: by default, and at most.
 const DEFAULT_EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;
-
-/// Bytes of a run's file that may be sent here.
-const LARGEST_FILE: usize = 256 << 20;
-
-/// Time for it to come.
-const FILE_TIME: Duration = Duration::from_secs(1_200);
 
 /// Routes of runs.
 pub fn router() -> Router<Shared> {
@@ -174,9 +165,7 @@ async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse
 
 /// Adds a run that another lab has packed.
 async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let slow = |_| Error::BadRequest(format!("the file did not come within {} minutes", FILE_TIME.as_secs() / 60));
-    let bytes = timeout(FILE_TIME, Bytes::from_request(request, &())).await.map_err(slow)?;
-    let bytes = bytes.map_err(|_| Error::TooLarge(format!("the file is larger than {LARGEST_FILE} bytes, or was cut off")))?;
+    let bytes = file_of(request).await?;
     let run = finish(async move {
         let opened = tokio::task::spawn_blocking(move || {
             let id =

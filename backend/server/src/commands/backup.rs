@@ -90,7 +90,10 @@ fn copy_all(from: &Path, to: &Path) -> Result<(), Failure> {
 fn copy_folder(from: &Path, to: &Path, done: &mut Copied) -> Result<()> {
     let of = || format!("copying {}", from.display());
     let mut kept = Vec::new();
-    for entry in fs::read_dir(from).with_context(of)?.flatten() {
+    let mut entries: Vec<fs::DirEntry> = fs::read_dir(from).with_context(of)?.flatten().collect();
+    // Last: a checkpoint must not know of more than the journal does.
+    entries.sort_by_key(|entry| entry.file_name() == journal::FILE);
+    for entry in entries {
         let (own, name) = (entry.path(), entry.file_name());
         let passing = PASSING.iter().any(|p| *p == name) || name.to_string_lossy().starts_with('.');
         if passing || own.is_symlink() {

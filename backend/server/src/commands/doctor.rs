@@ -6,9 +6,11 @@ use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::launch::process::lock_file;
 use crate::study::Study;
+use moslim_engine::data::ratings::rows;
 use moslim_engine::keep::models::{Models, checksum};
 use moslim_engine::keep::sums;
 use moslim_engine::run::memory::available_mib;
+use moslim_shared::ratings::RatingsTask;
 use serde::Serialize;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -164,11 +166,8 @@ fn tasks(data: &DataFolder, deep: bool, found: &mut Findings) {
         Err(error) => return found.add("tasks", Standing::Wrong, format!("{error:#}")),
     };
     let read = |path: &str| data.read(path);
-    let damaged = |task: &moslim_shared::ratings::RatingsTask| {
-        let whole = moslim_engine::data::ratings::rows(task, &read, |_| Ok(()));
-        whole.err().filter(|_| deep).map(|e| format!("{}: {e:#}", task.name))
-    };
-    let wrong: Vec<String> = tasks.iter().filter_map(damaged).collect();
+    let damaged = |task: &RatingsTask| rows(task, &read, |_| Ok(())).err().map(|e| format!("{}: {e:#}", task.name));
+    let wrong: Vec<String> = tasks.iter().filter(|_| deep).filter_map(damaged).collect();
     found.judge("tasks", format!("{} imported", tasks.len()), &wrong);
 }
 

@@ -63,17 +63,9 @@ pub trait Launcher: Send + Sync {
     /// When it cannot be started.
     fn start(&self, launch: &Launch) -> anyhow::Result<()>;
 
-    /// Whether it has a queue of its own, and wants everything at once.
-    fn has_a_queue(&self) -> bool {
-        false
-    }
-
-    /// Starts all of `launches`, of a study with this folder, after `before` have ended, however they did.
-    ///
-    /// # Errors
-    /// When they cannot be started; what was not is not.
-    fn submit(&self, _study: &Path, before: &[Launch], launches: &[Launch]) -> anyhow::Result<()> {
-        before.iter().chain(launches).try_for_each(|launch| self.start(launch))
+    /// The cluster, where this is one: it has a queue of its own, and wants everything at once.
+    fn queue(&self) -> Option<&Slurm> {
+        None
     }
 
     /// Tells the process of a folder to end; false when there is none.

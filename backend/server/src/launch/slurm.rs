@@ -143,6 +143,8 @@ impl Seen {
 struct Snapshot {
     taken: Option<Instant>,
     wait: Duration,
+    /// Arrays that are asked for.
+    names: Vec<String>,
     tasks: HashMap<(String, usize), Seen>,
 }
 
@@ -150,8 +152,6 @@ struct Snapshot {
 pub struct Slurm {
     profile: Profile,
     snapshot: Mutex<Snapshot>,
-    /// Arrays to ask for.
-    names: Mutex<Vec<String>>,
 }
 
 /// Words of a shell, each in quotes.
@@ -256,7 +256,7 @@ impl Slurm {
     /// When they do not.
     pub fn new(profile: Profile) -> Result<Self> {
         ask("squeue", &["--version".into()])?;
-        Ok(Self { profile, snapshot: Mutex::default(), names: Mutex::default() })
+        Ok(Self { profile, snapshot: Mutex::default() })
     }
 
     /// The program that nodes start.
@@ -354,45 +354,11 @@ exit "$code"
         Ok(job.trim().split(';').next().unwrap_or_default().to_string())
     }
 
-    /// What the cluster says, asked anew when it is time: soon after something changed, and ever more rarely while nothing does.
-    fn look(&self) -> std::sync::MutexGuard<'_, Snapshot> {
-        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if snapshot.taken.is_none_or(|taken| taken.elapsed() >= snapshot.wait) {
-            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let longest = Duration::from_secs(self.profile.ask_every.into());
-            match squeue(&names) {
-                Ok(tasks) if tasks != snapshot.tasks => (snapshot.tasks, snapshot.wait) = (tasks, SOONEST),
-                Ok(_) => snapshot.wait = (snapshot.wait * 2).clamp(SOONEST, longest),
-                Err(error) => {
-                    tracing::warn!("the cluster does not answer, and is asked again: {error:#}");
-                    snapshot.wait = longest;
-                }
-            }
-            snapshot.taken = Some(Instant::now());
-        }
-        snapshot
-    }
-
-    /// Takes an array into what is asked for.
-    fn watch(&self, name: &str) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.iter().any(|known| known == name) {
-            names.push(name.into());
-            self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).taken = None;
-        }
-    }
-}
-
-impl Launcher for Slurm {
-    fn start(&self, launch: &Launch) -> Result<()> {
-        self.submit(&launch.folder, &[], std::slice::from_ref(launch))
-    }
-
-    fn has_a_queue(&self) -> bool {
-        true
-    }
-
-    fn submit(&self, study: &Path, before: &[Launch], launches: &[Launch]) -> Result<()> {
+    /// Submits `launches`, of a study with this folder, as an array that begins when `before`, another, has ended, however it did.
+    ///
+    /// # Errors
+    /// When the cluster takes them not; nothing waits there then.
+    pub fn submit(&self, study: &Path, before: &[Launch], launches: &[Launch]) -> Result<()> {
         let number = (1..).find(|n| !study.join(FOLDER).join(format!("{n}.sh")).exists()).unwrap_or(1);
         let stages = match before {
             [] => None,
@@ -405,6 +371,38 @@ impl Launcher for Slurm {
         runs.map(|_| ())
     }
 
+    /// What the cluster says of an array and all that were asked for before, asked anew when it is time: soon after something changed, and ever more rarely while nothing does.
+    fn look(&self, name: &str) -> std::sync::MutexGuard<'_, Snapshot> {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if !snapshot.names.iter().any(|known| known == name) {
+            snapshot.names.push(name.into());
+            snapshot.taken = None;
+        }
+        if snapshot.taken.is_none_or(|taken| taken.elapsed() >= snapshot.wait) {
+            let longest = Duration::from_secs(self.profile.ask_every.into());
+            match squeue(&snapshot.names) {
+                Ok(tasks) if tasks != snapshot.tasks => (snapshot.tasks, snapshot.wait) = (tasks, SOONEST),
+                Ok(_) => snapshot.wait = (snapshot.wait * 2).clamp(SOONEST, longest),
+                Err(error) => {
+                    tracing::warn!("the cluster does not answer, and is asked again: {error:#}");
+                    snapshot.wait = longest;
+                }
+            }
+            snapshot.taken = Some(Instant::now());
+        }
+        snapshot
+    }
+}
+
+impl Launcher for Slurm {
+    fn start(&self, launch: &Launch) -> Result<()> {
+        self.submit(&launch.folder, &[], std::slice::from_ref(launch))
+    }
+
+    fn queue(&self) -> Option<&Slurm> {
+        Some(self)
+    }
+
     fn stop(&self, folder: &Path, ending: Ending) -> Result<bool> {
         stop(folder, ending)
     }
@@ -413,8 +411,7 @@ impl Launcher for Slurm {
         let Some(task) = task_of(folder) else {
             return if process::is_taken(folder) { Life::Running } else { Life::Gone(None) };
         };
-        self.watch(&task.name);
-        match self.look().tasks.get(&(task.name, task.index)).map(Seen::life) {
+        match self.look(&task.name).tasks.get(&(task.name, task.index)).map(Seen::life) {
             Some(Life::Gone(Some(how))) => Life::Gone(Some(format!("{how}; what it printed is in {}", task.output.display()))),
             Some(life) => life,
             None => Life::Gone(Some("its job is no longer known to the cluster".into())),
