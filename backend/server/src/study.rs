@@ -181,7 +181,7 @@ impl Study {
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
-        if !launcher.queue().is_some() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
+        if launcher.queue().is_none() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
             return Err(anyhow!("jobs of study {0} are on the cluster; follow them with --on slurm, or end them with: moslim-lab stop --study {0}", self.id).into());
         }
         let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
