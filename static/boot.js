@@ -3,7 +3,7 @@ const root = document.documentElement;
 root.dataset.base = new URL('.', import.meta.url).pathname;
 try {
   const theme = localStorage.getItem('moslim-theme');
-  if (theme === 'light' || theme === 'dark') root.dataset.theme = theme;
+  if (['light', 'dark', 'contrast'].includes(theme)) root.dataset.theme = theme;
 } catch { /* storage may be switched off; the theme then follows the system */ }
 
 if (root.dataset.source === 'tab') {

@@ -49,7 +49,7 @@ pub fn App() -> impl IntoView {
                         id="theme"
                         class="button quiet small"
                         type="button"
-                        title="Change the theme: auto, light, dark"
+                        title="Change the theme: auto, light, dark, high contrast"
                         on:click=move |_| theme.turn()
                     >
                         {move || format!("Theme: {}", theme.name())}

@@ -7,8 +7,8 @@ use wasm_bindgen::closure::Closure;
 /// Also known to `static/boot.js`, which applies the choice before the first paint.
 const STORAGE_KEY: &str = "moslim-theme";
 
-/// What a reader can choose; `auto` is as the system says.
-const CHOICES: [&str; 3] = ["auto", "light", "dark"];
+/// What a reader can choose; `auto` is as the system says, and `contrast` is light or dark as it says, with everything as strong as text.
+const CHOICES: [&str; 4] = ["auto", "light", "dark", "contrast"];
 
 /// The theme; drawings track `revision`, because a canvas does not follow style sheets by itself.
 #[derive(Clone, Copy)]
@@ -31,11 +31,14 @@ impl Theme {
     }
 
     fn follow_system(self) {
-        let Ok(Some(query)) = window().match_media("(prefers-color-scheme: dark)") else { return };
         let changed = Closure::<dyn FnMut()>::new(move || {
             self.revision.try_update(|r| *r += 1);
         });
-        let _ = query.add_event_listener_with_callback("change", changed.as_ref().unchecked_ref());
+        for asked in ["(prefers-color-scheme: dark)", "(prefers-contrast: more)"] {
+            if let Ok(Some(query)) = window().match_media(asked) {
+                let _ = query.add_event_listener_with_callback("change", changed.as_ref().unchecked_ref());
+            }
+        }
         // The shell lives as long as the page does.
         changed.forget();
     }
