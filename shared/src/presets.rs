@@ -151,9 +151,8 @@ fn world() -> PresetInfo {
     )
 }
 
-/// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in tags, in
-/// words or in both; the objectives are about style.
-/// What one thread of a browser does in two minutes: one layer, and two objectives to be steered.
+/// What one thread of a browser does in two minutes: one layer, and two objectives to be steered, those that a reward model of this size
+/// tells apart well enough.
 fn tab() -> PresetInfo {
     let quick = quick().config;
     let model = ModelConfig { layers: 1, d_model: 64, d_ff: 172, ..quick.model.clone() };
@@ -164,7 +163,7 @@ fn tab() -> PresetInfo {
         sft: SupervisedConfig { steps: 420, batch: 32, learning_rate: 6e-3, ..quick.sft },
         reward_model: RewardModelConfig { steps: 380, batch: 32, ..quick.reward_model },
         targets: TargetConfig {
-            objectives: vec!["helpfulness".into(), "verbosity".into()],
+            objectives: vec!["honesty".into(), "verbosity".into()],
             held_out: Vec::new(),
             ..quick.targets.clone()
         },
@@ -178,11 +177,13 @@ fn tab() -> PresetInfo {
     named(
         "tab",
         "Tab",
-        "Two minutes on one thread, as a browser's tab has it. A smaller model learns how much help is wanted, and at what length.",
+        "Two minutes on one thread, as a browser's tab has it. A smaller model learns whether to say what is true, and at what length.",
         config,
     )
 }
 
+/// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in tags, in
+/// words or in both; the objectives are about style.
 fn offtheshelf() -> PresetInfo {
     let config = RunConfig {
         task: TaskConfig { kind: TaskKind::Style, rows: 1_600, ..Default::default() },
