@@ -7,10 +7,11 @@ use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
 use moslim_shared::bringing::{ModelList, Preview, Upload};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{About, ApiError, RunInfo, TaskInfo};
+use moslim_shared::event::{About, RunInfo, TaskInfo};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored};
 use moslim_shared::listing::{ListQuery, RunsPage};
 use moslim_shared::ratings::{RatingsTask, ShownRow, TaskStatistics, UnlikelyLabel};
+use moslim_shared::refusal::ApiError;
 use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -260,7 +261,7 @@ fn understood<T: DeserializeOwned>(text: &str) -> Answer<T> {
 
 fn refused(status: u16, text: &str) -> Failure {
     match serde_json::from_str::<ApiError>(text) {
-        Ok(error) => Failure { message: error.error, problems: error.problems },
+        Ok(error) => Failure { message: error.detail, problems: error.problems },
         Err(_) => Failure::new(format!("The server answered with status {status}.")),
     }
 }

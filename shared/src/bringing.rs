@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A column of a file, or a path into its records, with what is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct SeenColumn {
     pub path: String,
     pub kind: String,
@@ -18,6 +19,7 @@ pub struct SeenColumn {
 
 /// A mapping that the lab brings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct KnownMapping {
     pub name: String,
     /// As TOML.
@@ -26,6 +28,7 @@ pub struct KnownMapping {
 
 /// A file that was sent to be imported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Upload {
     pub id: String,
     /// Name of the file.
@@ -40,6 +43,7 @@ pub struct Upload {
 
 /// How a file becomes a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
     /// Id of an [`Upload`].
@@ -58,6 +62,7 @@ pub struct ImportRequest {
 
 /// What the first records of a file would be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Preview {
     /// The task that they would make alone.
     pub task: RatingsTask,
@@ -66,6 +71,7 @@ pub struct Preview {
 
 /// What is to be done to a task's classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
     /// Added to those that were made before.
@@ -78,6 +84,7 @@ pub struct ChangeRequest {
 
 /// Labels that a reward model finds the least likely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NoiseRequest {
     /// A finished run whose reward model knows the task's objectives.
@@ -88,6 +95,7 @@ pub struct NoiseRequest {
 
 /// An off-the-shelf model as a list shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ModelInfo {
     pub name: String,
     pub family: String,
@@ -112,6 +120,7 @@ pub struct ModelInfo {
 
 /// The models that a lab knows, and the memory that is free where it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ModelList {
     pub models: Vec<ModelInfo>,
     /// MiB, where the system tells.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The stages of a run, in order. A run has those that its configuration asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Answers of an off-the-shelf model, graded by rules, that its reward model learns from.
@@ -84,6 +85,7 @@ impl Stage {
 
 /// Which of several models or policies of one stage something is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Part {
     /// From 1.
     pub index: usize,
@@ -94,6 +96,7 @@ pub struct Part {
 
 /// The device a run computes on, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct DeviceReport {
     /// `cpu`, `cuda` or `wgpu`.
     pub device: String,
@@ -105,6 +108,7 @@ pub struct DeviceReport {
 
 /// Sizes of the models of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ModelReport {
     pub policy_parameters: u64,
     pub reward_parameters: u64,
@@ -115,6 +119,7 @@ pub struct ModelReport {
 
 /// One answer with everything that its reward is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Sample {
     /// The question, without tags.
     pub question: String,
@@ -139,6 +144,7 @@ pub struct Sample {
 
 /// One iteration of policy optimisation, averaged over its samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct PolicyStep {
     /// Iteration, from 1.
     pub step: usize,
@@ -197,6 +203,7 @@ pub struct PolicyStep {
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Finished,
@@ -208,6 +215,7 @@ pub enum Outcome {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub enum EventBody {
@@ -312,6 +320,7 @@ fn reward_model() -> Stage {
 
 /// An event as stored and sent. Its number is that of its line in the journal, from 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Event {
     pub seq: u64,
     /// Milliseconds since the Unix epoch, when it was written.
@@ -321,6 +330,7 @@ pub struct Event {
 
 /// State of a run in lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// It waits for its turn.
@@ -345,6 +355,7 @@ impl From<Outcome> for RunStatus {
 
 /// A run as the API lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RunInfo {
     pub id: String,
     pub name: String,
@@ -414,6 +425,7 @@ impl RunInfo {
 
 /// What a person says of a run; kept in its folder as `about.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct About {
     /// Shown in place of the configuration's name; empty for none.
@@ -448,6 +460,7 @@ impl About {
 
 /// A preset as the API lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct PresetInfo {
     pub id: String,
     pub title: String,
@@ -457,6 +470,7 @@ pub struct PresetInfo {
 
 /// What `GET /api/v1/task` says about the task of a configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct TaskInfo {
     pub name: String,
     pub objectives: Vec<Objective>,
@@ -465,17 +479,9 @@ pub struct TaskInfo {
     pub examples: Vec<String>,
 }
 
-/// Every error of the API: what was wrong, where, and what is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiError {
-    pub error: String,
-    /// Problems of a configuration, with the path of each field.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<crate::config::Problem>,
-}
-
 /// First message of a websocket client: which run, and what it has already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Hello {
     pub run: String,
     /// Sequence number of the last event that the client holds; 0 for none.
@@ -485,6 +491,7 @@ pub struct Hello {
 
 /// What the server sends on the websocket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant)]
 pub enum Frame {

@@ -12,6 +12,7 @@ const MOST_PAIRS: usize = 1000;
 
 /// Which model of a run answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// What the run's method has trained.
@@ -26,6 +27,7 @@ pub const MOST_SAMPLES: usize = 256;
 
 /// Asks a run for answers to a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateRequest {
     pub prompt: String,
@@ -130,6 +132,7 @@ pub fn problem_of(refusal: &str) -> Option<Problem> {
 
 /// A question and an answer to it, to be scored; also a line of input of `moslim-lab score`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
     pub prompt: String,
@@ -138,6 +141,7 @@ pub struct Pair {
 
 /// Asks a run's reward model for scores.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreRequest {
     pub pairs: Vec<Pair>,
@@ -170,6 +174,7 @@ impl ScoreRequest {
 
 /// What the graders say about one answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Scored {
     /// The reward model's calibrated class probabilities, `[objective][class]`.
     pub distributions: Vec<Vec<f64>>,
@@ -183,6 +188,7 @@ pub struct Scored {
 
 /// What comes back while a run answers, in this order: the prompt, pieces of text, finished answers, and how it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GenerateEvent {
     /// What the model reads, special tokens spelt out, and what was asked for.

@@ -41,6 +41,7 @@ pub fn k3(log_prob: f64, log_prob_reference: f64) -> f64 {
 
 /// Proportional controller of the KL coefficient (Ziegler et al. 2019, section 2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct AdaptiveKl {
     /// Current coefficient beta, per nat.
     pub coefficient: f64,

@@ -22,6 +22,7 @@ pub mod pareto;
 pub mod preference;
 pub mod presets;
 pub mod ratings;
+pub mod refusal;
 pub mod study;
 pub mod summary;
 pub mod vote;

@@ -11,6 +11,7 @@ pub const MOST_ROWS: usize = 500;
 
 /// What a list says of a finished run's summary.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Figures {
     /// Mean share of answers in the class that was asked for.
     pub hit: f64,
@@ -40,6 +41,7 @@ pub type Listed<'a> = (&'a RunInfo, Option<Figures>);
 
 /// A run in a list: what is shown of it, and no more. Everything about it is a request of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RunRow {
     pub id: String,
     /// What it is called: by a person, by its configuration, or by what it is.
@@ -90,19 +92,23 @@ impl RunRow {
 
 /// What a list of runs is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    /// Words such as `method:moslim status:finished hit>0.6`; everything, where it is empty.
     #[serde(default)]
     pub filter: String,
     /// Only runs that come after this one in the list: the last of the page before.
     #[serde(default)]
     pub after: Option<String>,
+    /// Runs at most, 1 to 500; 50 where nothing is said.
     #[serde(default)]
     pub limit: Option<usize>,
 }
 
 /// A page of a list, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RunsPage {
     pub rows: Vec<RunRow>,
     /// Runs that the filter takes, on all pages.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is read off a class distribution `p` for the class `t` asked for, before it is standardised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MappingFunction {
     /// `p[t]`, as in the paper.
@@ -26,6 +27,7 @@ pub enum MappingFunction {
 
 /// What the sum over objectives is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Divisor {
     /// `k`, the number of objectives, as the paper prints it.
@@ -37,6 +39,7 @@ pub enum Divisor {
 
 /// Over what `avg` and `std` are pooled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// One mean and deviation per objective and class.
@@ -53,6 +56,7 @@ pub enum Pooling {
 
 /// Settings of the mapping function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MappingConfig {
     /// What is read off the distribution.
@@ -114,6 +118,7 @@ impl MappingFunction {
 /// Mean and standard deviation of the mapping's value per objective and class, over reference answers; frozen together
 /// with the reward model before policy optimisation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RewardStatistics {
     /// `mean[objective][class]`.
     pub mean: Vec<Vec<f64>>,
@@ -196,6 +201,7 @@ impl RewardStatistics {
 
 /// The scalar that the optimiser uses, with what each objective added to it: `scalar = sum of contributions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct MappedReward {
     /// The scalar reward, before the KL penalty.
     pub scalar: f64,
@@ -305,6 +311,18 @@ mod tests {
         };
         let distributions = vec![vec![0.38, 0.62], vec![0.25, 0.75], vec![0.90, 0.10]];
         (statistics, distributions, Preference(vec![Some(1), Some(0), None]))
+    }
+
+    #[test]
+    fn statistics_follow_what_samples_get() {
+        let mut statistics = RewardStatistics { mean: vec![vec![0.5, 0.5]], std: vec![vec![0.1, 0.1]], ..Default::default() };
+        let samples = [(vec![vec![0.2, 0.8]], Preference(vec![Some(1)])), (vec![vec![0.4, 0.6]], Preference(vec![Some(1)]))];
+        let config = MappingConfig::default();
+        statistics.observe(&config, samples.iter().map(|(d, p)| (d.as_slice(), p)), 0.25);
+        // A quarter of the way to 0.7; squares about the old mean: (0.09 + 0.01) / 2.
+        close(statistics.mean[0][1], 0.55);
+        close(statistics.std[0][1], (0.75_f64 * 0.01 + 0.25 * 0.05).sqrt());
+        assert_eq!((statistics.mean[0][0], statistics.std[0][0]), (0.5, 0.1), "nobody asked for it");
     }
 
     #[test]

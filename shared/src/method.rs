@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// One policy, optimised for whatever its prompt asks for (arXiv 2505.20336).
@@ -65,6 +66,7 @@ impl Method {
 
 /// What one budget of policy optimisation is spent on, when a method trains several policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
     /// On all policies together: each gets its share of the iterations.
@@ -76,6 +78,7 @@ pub enum Budget {
 
 /// Settings of supervised training on scored answers: Rewards-in-Context, ParetoHqD, preference SFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RicConfig {
     /// Rows in a batch.
@@ -113,6 +116,7 @@ impl Default for RicConfig {
 
 /// Which method, and its own settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MethodConfig {
     pub kind: Method,

@@ -91,6 +91,7 @@ pub fn mean_absolute_error(truth: &[f64], predicted: &[f64]) -> f64 {
 
 /// One bin of a reliability diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ReliabilityBin {
     /// Rows in the bin.
     pub n: usize,

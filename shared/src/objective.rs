@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One objective with its graded classes, lowest first. The number of classes differs from objective to objective.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Objective {
     /// Identifier used in tags, files and the API: lower-case letters, digits and `_`.
     pub id: String,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the heads of a reward model are trained, and with it what they put out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RewardLoss {
     /// Softmax cross-entropy over the classes, as in MOSLIM.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What a prompt asks for: one entry per objective, `Some(class)` where it is asked for (`m_i = 1`), `None` where it is
 /// masked (`m_i = 0`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Preference(pub Vec<Option<usize>>);
 

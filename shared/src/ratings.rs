@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How several raters' labels of one answer become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Agree {
     /// The class of the mean, rounded to the nearest; halves upwards.
@@ -18,6 +19,7 @@ pub enum Agree {
 
 /// How scores of an objective become classes. A score is on the scale of the classes as they were imported: 0 is the lowest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Bins {
     /// From each on begins the next class; one fewer than there are classes.
     pub edges: Vec<f64>,
@@ -71,6 +73,7 @@ impl Bins {
 
 /// Something done to a task after its import. Every one is applied to what those before it left.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Change {
     /// Classes `from` to `to` of an objective become one, called `name`.
@@ -91,6 +94,7 @@ pub enum Change {
 
 /// What an import made of an objective.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ImportedObjective {
     /// As it was imported.
     pub objective: Objective,
@@ -99,6 +103,7 @@ pub struct ImportedObjective {
 
 /// A file that was imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ImportedFile {
     /// Its name, without folders.
     pub name: String,
@@ -109,6 +114,7 @@ pub struct ImportedFile {
 
 /// Answers that were left out for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Dropped {
     pub reason: String,
     pub count: u64,
@@ -118,6 +124,7 @@ pub struct Dropped {
 
 /// What came of an objective's labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct LabelCounts {
     pub id: String,
     /// Rows of every class.
@@ -139,6 +146,7 @@ impl LabelCounts {
 
 /// What an import read, and what it made of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ImportReport {
     pub files: Vec<ImportedFile>,
     pub records: u64,
@@ -157,6 +165,7 @@ pub struct ImportReport {
 
 /// A task of imported ratings, as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RatingsTask {
     pub name: String,
     /// What it is, for people, and under which licence.
@@ -176,6 +185,7 @@ pub struct RatingsTask {
 
 /// A row of an imported task as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ShownRow {
     /// Its number in the task, from 1.
     pub row: usize,
@@ -187,6 +197,7 @@ pub struct ShownRow {
 
 /// A label with what it is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ShownLabel {
     pub objective: String,
     pub class: Option<usize>,
@@ -197,6 +208,7 @@ pub struct ShownLabel {
 
 /// What one rater said, and where that stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ShownRating {
     pub rater: String,
     /// On the scale of the classes as they were imported.
@@ -211,6 +223,7 @@ pub struct ShownRating {
 
 /// A label that a reward model finds unlikely: a candidate for noise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct UnlikelyLabel {
     /// Number of the row in the task, from 1.
     pub row: usize,
@@ -241,6 +254,7 @@ pub struct RowFilter {
 
 /// Quantiles of lengths: 0, 25, 50, 75, 95 and 100 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Lengths {
     pub quantiles: [usize; 6],
     /// Rows that are longer than the context.
@@ -249,6 +263,7 @@ pub struct Lengths {
 
 /// How far raters agree on an objective.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Agreement {
     pub id: String,
     /// Rows that several raters labelled.
@@ -262,6 +277,7 @@ pub struct Agreement {
 
 /// Two objectives side by side.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Together {
     pub ids: [String; 2],
     /// Rows by the first's class, then the second's.
@@ -272,6 +288,7 @@ pub struct Together {
 
 /// Nearly the same prompt in two splits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct NearDuplicate {
     pub prompts: [String; 2],
     pub splits: [String; 2],
@@ -281,6 +298,7 @@ pub struct NearDuplicate {
 
 /// What can be said of a task's rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct TaskStatistics {
     pub name: String,
     pub rows: u64,

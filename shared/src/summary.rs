@@ -1,13 +1,18 @@
 //! What a finished run reports: the contract of `moslim-lab train --json` and of `GET /api/v1/runs/{id}`.
 
+mod compute;
+
 use crate::config::PolicyOptimizer;
 use crate::method::Method;
 use crate::metrics::ReliabilityBin;
 use crate::preference::Preference;
 use serde::{Deserialize, Serialize};
 
+pub use compute::{ComputeReport, Work};
+
 /// Wall seconds per stage. A stage taken from the cache counts the seconds it took to load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StageSeconds {
     pub sft: f64,
     pub reward_model: f64,
@@ -19,6 +24,7 @@ pub struct StageSeconds {
 
 /// One head of the reward model on the test split, after calibration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RewardHeadReport {
     pub objective: String,
     pub classes: usize,
@@ -69,6 +75,7 @@ pub struct RewardHeadReport {
 
 /// The reward model's report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RewardModelReport {
     pub heads: Vec<RewardHeadReport>,
     /// Cosines between the heads' gradients on the shared trunk; negative ones interfere. Empty for separate models.
@@ -81,6 +88,7 @@ pub struct RewardModelReport {
 
 /// The heads on one part of the test split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RewardPartReport {
     pub part: String,
     /// Rows.
@@ -91,6 +99,7 @@ pub struct RewardPartReport {
 
 /// Control over one objective: asked for against achieved.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ControlHead {
     pub objective: String,
     /// Answers graded.
@@ -109,6 +118,7 @@ pub struct ControlHead {
 
 /// Control over all objectives by one policy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ControlReport {
     pub heads: Vec<ControlHead>,
     /// Share of answers that meet every class asked for, when several objectives are asked for together.
@@ -153,6 +163,7 @@ pub struct ControlReport {
 
 /// The figures of control in short; see [`ControlReport`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ControlFigures {
     /// Mean over the objectives of the rank correlation of asked and achieved.
     pub spearman: f64,
@@ -169,6 +180,7 @@ pub struct ControlFigures {
 
 /// The figures on one part of the split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct PartReport {
     pub part: String,
     /// Prompts.
@@ -178,6 +190,7 @@ pub struct PartReport {
 
 /// How a preference is written into a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Wording {
     /// As in training.
@@ -208,6 +221,7 @@ impl Wording {
 
 /// What one way to ask reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct WordingReport {
     pub wording: Wording,
     /// Prompts.
@@ -219,6 +233,7 @@ pub struct WordingReport {
 
 /// How much answers differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Diversity {
     /// Distinct words and pairs of words, as shares of all.
     pub distinct_1: f64,
@@ -229,6 +244,7 @@ pub struct Diversity {
 
 /// One trade-off of a method and what it achieves, by the gold grader.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct FrontPoint {
     /// Weight per objective: of the policy or mixture, or of the trade-off that it serves; empty where a prompt is for none.
     pub weights: Vec<f64>,
@@ -249,6 +265,7 @@ pub struct FrontPoint {
 /// weights; `chosen` has the best of the whole menu for each trade-off. Both are then measured on held-out questions. (In reports
 /// without a menu, `points` were asked for what a fixed map made of the weights.)
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct FrontReport {
     /// Objectives of the coordinates, those that are steered.
     pub objectives: Vec<String>,
@@ -278,6 +295,7 @@ pub struct FrontReport {
 
 /// Which point serves a trade-off.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Served {
     pub weights: Vec<f64>,
     pub point: usize,
@@ -285,6 +303,7 @@ pub struct Served {
 
 /// What a method offers, and how often it was tried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct MenuReport {
     pub offers: usize,
     /// Training questions on which each was tried.
@@ -295,6 +314,7 @@ pub struct MenuReport {
 
 /// The best offer for each trade-off, by the reward model on training questions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ChosenFront {
     pub points: Vec<FrontPoint>,
     pub hypervolume: f64,
@@ -329,46 +349,9 @@ pub fn expected_utility(served: &[(&[f64], &[f64])], steered: &[usize]) -> f64 {
     served.iter().map(weighted).sum::<f64>() / served.len().max(1) as f64
 }
 
-/// Work of one stage, in tokens that a model read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Work {
-    /// Read without a gradient: sampling, reference, reward model, critic, labelling.
-    pub forward_tokens: u64,
-    /// Read with a gradient; each costs about three of the above.
-    pub training_tokens: u64,
-}
-
-impl Work {
-    /// Everything in units of one token's forward pass.
-    pub fn passes(&self) -> f64 {
-        self.forward_tokens as f64 + 3.0 * self.training_tokens as f64
-    }
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, other: Self) {
-        self.forward_tokens += other.forward_tokens;
-        self.training_tokens += other.training_tokens;
-    }
-}
-
-/// What a method cost.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ComputeReport {
-    /// Work of policy optimisation (with preference SFT; for RiC: labelling, both stages of training, sampling).
-    pub policy: Work,
-    /// Seconds of policy optimisation when it was done, also where a part came from the cache.
-    pub policy_seconds: f64,
-    /// Policies and reward models that were trained for it.
-    pub models_trained: usize,
-    /// Models that must be kept to serve every trade-off.
-    pub models_kept: usize,
-    /// Most memory that the process held, MiB; 0 where the system does not tell.
-    pub peak_memory_mib: u64,
-}
-
 /// A point of the trade-off between reward and KL during training.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct KlPoint {
     pub step: usize,
     /// Nats per answer.
@@ -403,6 +386,7 @@ impl ControlReport {
 
 /// Who grades answers in an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Grader {
     /// The task's rules.
@@ -427,6 +411,7 @@ impl Grader {
 
 /// Whose answers an evaluation is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Answerer {
     /// The SFT policy, asked without tags.
@@ -438,6 +423,7 @@ pub enum Answerer {
 
 /// Control of the trained policy and of the SFT baseline, by one grader.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ControlSummary {
     #[serde(alias = "judge")]
     pub grader: Grader,
@@ -447,6 +433,7 @@ pub struct ControlSummary {
 
 /// What policy optimisation consumed and reached.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct PolicySummary {
     /// Answers sampled for training.
     pub samples: u64,
@@ -462,6 +449,7 @@ pub struct PolicySummary {
 
 /// The summary of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RunSummary {
     pub run: String,
     pub preset: String,

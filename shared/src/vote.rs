@@ -9,6 +9,7 @@ pub const MAPPING: &str = "title = \"Votes given in the lab\"\nlicence = \"\"\np
 
 /// One of the two answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     A,
@@ -17,6 +18,7 @@ pub enum Side {
 
 /// A vote; a line of a file of votes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Vote {
     pub prompt: String,
     pub response_a: String,

@@ -56,7 +56,7 @@ class Lab:
             text = error.read().decode(errors="replace")
             try:
                 said = json.loads(text)
-                raise LabError(error.code, said["error"], said.get("problems", ())) from None
+                raise LabError(error.code, said["detail"], said.get("problems", ())) from None
             except (ValueError, KeyError, TypeError):
                 raise LabError(error.code, f"status {error.code}: {text[:200]}") from None
         except urllib.error.URLError as error:

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 40] = [
+const ROUTES: [(&str, &str, &str); 52] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -29,8 +29,11 @@ const ROUTES: [(&str, &str, &str); 40] = [
     ("GET", "/api/v1/runs", "view"),
     ("POST", "/api/v1/runs", "run"),
     ("GET", "/api/v1/runs/a", "view"),
+    ("DELETE", "/api/v1/runs/a", "admin"),
+    ("POST", "/api/v1/runs/a/restore", "run"),
     ("GET", "/api/v1/runs/a/events", "view"),
     ("GET", "/api/v1/runs/a/file", "view"),
+    ("GET", "/api/v1/runs/a/page", "view"),
     ("GET", "/api/v1/runs/a/stream", "view"),
     ("GET", "/api/v1/runs/a/series?what=policy", "view"),
     ("POST", "/api/v1/run-files", "run"),
@@ -43,18 +46,27 @@ const ROUTES: [(&str, &str, &str); 40] = [
     ("GET", "/api/v1/study-hosts", "view"),
     ("GET", "/api/v1/studies", "view"),
     ("POST", "/api/v1/studies", "run"),
+    ("GET", "/api/v1/studies/a", "view"),
     ("GET", "/api/v1/studies/a/results", "view"),
+    ("POST", "/api/v1/studies/a/resume", "run"),
     ("GET", "/api/v1/studies/a/files/csv", "view"),
     ("POST", "/api/v1/studies/a/cancel", "run"),
     ("GET", "/api/v1/tasks", "view"),
     ("POST", "/api/v1/tasks", "run"),
+    ("GET", "/api/v1/tasks/a", "view"),
     ("GET", "/api/v1/tasks/a/rows", "view"),
+    ("GET", "/api/v1/tasks/a/stats", "view"),
     ("POST", "/api/v1/tasks/a/changes", "run"),
     ("POST", "/api/v1/tasks/a/noise", "run"),
     ("POST", "/api/v1/uploads", "run"),
     ("POST", "/api/v1/uploads/preview", "run"),
     ("GET", "/api/v1/models", "view"),
     ("GET", "/api/v1/ws", "view"),
+    ("GET", "/api/v1/openapi.json", "view"),
+    ("GET", "/api/v1/docs", "view"),
+    ("GET", "/api/v1/docs.css", "view"),
+    ("GET", "/healthz", "view"),
+    ("GET", "/metrics", "view"),
     ("GET", "/", "view"),
     ("GET", "/moslim_bg.wasm", "view"),
 ];
@@ -88,17 +100,17 @@ async fn nobody_is_let_in_without_a_token_and_roles_reach_as_far_as_they_say() -
             assert_eq!(lab.send(ask(token)).await.status, 401, "{method} {path} with {token:?}");
         }
         let looking = lab.send(ask(Some(&view))).await;
-        assert_eq!(looking.status == 403, role == "run", "{method} {path} by who may look: {}", looking.body);
-        for token in [&run, lab.token()] {
+        assert_eq!(looking.status == 403, role != "view", "{method} {path} by who may look: {}", looking.body);
+        for (token, may) in [(run.as_str(), role != "admin"), (lab.token(), true)] {
             let answer = lab.send(ask(Some(token))).await;
-            assert!(!matches!(answer.status, 401 | 403), "{method} {path}: {} {}", answer.status, answer.body);
+            assert!(answer.status != 401 && (answer.status == 403) != may, "{method} {path}: {} {}", answer.status, answer.body);
         }
     }
     assert_eq!(lab.get("/api/v1/runs").await.body["total"], 0, "nothing was started");
     let refused = lab
         .send(lab.stranger(Method::POST, "/api/v1/runs").bearer_auth(&view).header("origin", lab.origin()).json(&json!({})))
         .await;
-    let said = refused.body["error"].as_str().unwrap_or_default();
+    let said = refused.body["detail"].as_str().unwrap_or_default();
     assert!(said.contains("Vera has the role view") && said.contains("needs the role run"), "{said}");
     // A websocket is no way around.
     let socket = |token: &str| {
@@ -123,6 +135,48 @@ async fn nobody_is_let_in_without_a_token_and_roles_reach_as_far_as_they_say() -
     }
     assert_eq!(lab.send(lab.stranger(Method::GET, "/api/v1/health").bearer_auth(&view)).await.status, 200);
     assert_eq!(lab.get("/api/v1/health").await.status, 200);
+    Ok(())
+}
+
+/// Whether a path is one of a template such as `/api/v1/runs/{id}`.
+fn fits(template: &str, path: &str) -> bool {
+    let (template, path) = (template.split('/').collect::<Vec<_>>(), path.split(['/', '?']).collect::<Vec<_>>());
+    template.len() <= path.len() && template.iter().zip(&path).all(|(t, p)| t.starts_with('{') || t == p)
+}
+
+#[tokio::test]
+async fn the_document_of_the_api_has_every_route_and_its_role() -> Result<()> {
+    let lab = Lab::start().await;
+    let document = lab.get("/api/v1/openapi.json").await.body;
+    let paths = document["paths"].as_object().context("no paths")?;
+    let mut found = 0;
+    for (template, item) in paths {
+        for (method, operation) in item.as_object().into_iter().flatten() {
+            let same = |(m, path, _): &&(&str, &str, &str)| {
+                let segments = |path: &str| path.split('?').next().map(|path| path.split('/').count());
+                m.eq_ignore_ascii_case(method) && fits(template, path) && segments(template) == segments(path)
+            };
+            let (_, _, role) = ROUTES.iter().find(same).with_context(|| format!("{method} {template} is not in this table"))?;
+            assert_eq!(operation["x-role"], *role, "{method} {template}");
+            found += 1;
+        }
+    }
+    // What is no operation of the API: the page, its code, and the old name of the task.
+    assert_eq!(found, ROUTES.len() - 3);
+    // The errors are what the document says they are.
+    let required = document["components"]["schemas"]["ApiError"]["required"].as_array().context("no fields")?;
+    let answer = lab.stranger(Method::GET, "/api/v1/runs/none").bearer_auth(lab.token()).send().await?;
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let error: Value = answer.json().await?;
+    assert!(
+        !required.is_empty() && required.iter().all(|name| error.get(name.as_str().unwrap_or_default()).is_some()),
+        "{error}"
+    );
+    assert_eq!((error["status"].as_u64(), error["title"].as_str()), (Some(404), Some("Not Found")));
+    // A person can read it.
+    let page = lab.get("/api/v1/docs").await;
+    let text = page.body.as_str().context("no text")?;
+    assert!(text.contains("id=\"runs_start\"") && text.contains("id=\"RunInfo\""), "{text:.400}");
     Ok(())
 }
 

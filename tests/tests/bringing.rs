@@ -76,7 +76,7 @@ async fn what_cannot_be_imported_is_refused_and_leaves_nothing() -> Result<()> {
     ] {
         let answer = upload(&lab, name, content).await;
         assert_eq!(answer.status, 422, "{name}: {}", answer.body);
-        let said = answer.body["error"].as_str().unwrap_or_default().to_string();
+        let said = answer.body["detail"].as_str().unwrap_or_default().to_string();
         assert!(said.contains(words) && !said.contains(&lab.data().display().to_string()), "{name}: {said}");
     }
     assert_eq!(left(&lab, "uploads"), Vec::<String>::new());
@@ -96,13 +96,13 @@ async fn what_cannot_be_imported_is_refused_and_leaves_nothing() -> Result<()> {
         let answer = ask("/api/v1/tasks", request(&sent.body, name, mapping)).await;
         assert_eq!(answer.status, 422, "{mapping}: {}", answer.body);
         assert_eq!(answer.body["problems"][0]["field"], field, "{}", answer.body);
-        assert!(answer.body["error"].as_str().is_some_and(|e| e.contains(words)), "{}", answer.body);
+        assert!(answer.body["detail"].as_str().is_some_and(|e| e.contains(words)), "{}", answer.body);
     }
     let stops = ask("/api/v1/tasks", json!({"upload": sent.body["id"], "name": "tea", "mapping": FLAT, "stop": true})).await;
-    assert!(stops.body["error"].as_str().is_some_and(|e| e.contains("tea.jsonl") && e.contains('7')), "{}", stops.body);
+    assert!(stops.body["detail"].as_str().is_some_and(|e| e.contains("tea.jsonl") && e.contains('7')), "{}", stops.body);
     assert_eq!(left(&lab, "tasks"), Vec::<String>::new());
     let gone = ask("/api/v1/uploads/preview", json!({"upload": "20200101-000000-abcd", "name": "a", "mapping": FLAT})).await;
-    assert!(gone.body["error"].as_str().is_some_and(|e| e.contains("send it again")), "{}", gone.body);
+    assert!(gone.body["detail"].as_str().is_some_and(|e| e.contains("send it again")), "{}", gone.body);
     for (path, body, status) in [
         ("/api/v1/tasks/none/changes", json!({"changes": []}), 404),
         ("/api/v1/tasks/none/noise", json!({"run": "a-1", "n": 5}), 404),

@@ -279,6 +279,63 @@ fn a_finished_run_scores_and_answers() {
 }
 
 #[test]
+fn curves_are_written_for_tensorboard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, to) = (text(folder.path()), folder.path().join("board"));
+    train(folder.path(), &["--preset", "smoke", "--run", "r1"]);
+    let write = |run: &str| lab(&["runs", "tensorboard", run, "--to", text(&to), "--data", data]);
+    let first = write("r1");
+    assert_eq!((first.code, write("r1").code), (Some(0), Some(0)), "{}", first.stderr);
+    let files: Vec<PathBuf> = std::fs::read_dir(to.join("r1")).unwrap().map(|e| e.unwrap().path()).collect();
+    let [file] = files.as_slice() else { panic!("{files:?}: a second export replaces the first") };
+
+    // Records follow each other, each with its length in front and a checksum around length and data.
+    let bytes = std::fs::read(file).unwrap();
+    let (mut at, mut records) = (0, Vec::new());
+    while at < bytes.len() {
+        let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        records.push(&bytes[at + 12..at + 12 + length]);
+        at += length + 16;
+    }
+    assert!(records[0].ends_with(b"brain.Event:2"));
+    let journal = std::fs::read_to_string(folder.path().join("runs/r1/events.jsonl")).unwrap();
+    let steps: Vec<Value> = journal
+        .lines()
+        .map(document)
+        .filter_map(|line| line["body"]["policy"]["step"].as_object().cloned().map(Value::Object))
+        .collect();
+    let named = |tag: &str| records.iter().filter(|r| r.windows(tag.len()).any(|w| w == tag.as_bytes())).collect::<Vec<_>>();
+    let rewards = named("policy/reward");
+    assert_eq!(rewards.len(), steps.len());
+    for (record, step) in rewards.iter().zip(&steps) {
+        let value = f32::from_le_bytes(record[record.len() - 4..].try_into().unwrap());
+        assert_eq!(value, number(step, "reward") as f32);
+    }
+    assert_eq!(named("policy/class mass/verbosity/0").len(), steps.len());
+    assert!(!named("sft/loss").is_empty() && !named("reward-model/quadratic kappa/honesty").is_empty());
+
+    let output = write("r2");
+    assert_eq!(output.code, Some(2));
+    assert!(output.stderr.contains("run: there is no run r2"), "{}", output.stderr);
+
+    // The same as a page that needs nothing else.
+    let page = folder.path().join("r1.html");
+    let output = lab(&["runs", "page", "r1", "--to", text(&page), "--data", data]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let html = std::fs::read_to_string(&page).unwrap();
+    let summary = std::fs::read_to_string(folder.path().join("runs/r1/summary.json")).unwrap();
+    let summary: RunSummary = serde_json::from_str(&summary).unwrap();
+    for head in &summary.control.policy.heads {
+        let first = format!("{:.0} %", 100.0 * head.matrix[0][0]);
+        let table = html.split("<caption>").find(|part| part.starts_with(&head.objective)).expect("a matrix of each objective");
+        assert!(table.contains(&first), "{}: {first}", head.objective);
+    }
+    let kappa = format!("<td>{:.2}<td>", summary.reward_model.heads[0].qwk);
+    assert!(html.contains(&kappa) && html.matches("<svg").count() >= 6 && html.contains("<blockquote>"), "{kappa}");
+    assert!(!html.contains("<script") && !html.contains("href="), "it runs nothing and fetches nothing");
+}
+
+#[test]
 fn bad_input_ends_with_code_2_and_names_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {

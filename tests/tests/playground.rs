@@ -139,7 +139,7 @@ async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> R
     lab.wait_for_end(&other).await;
     let unfinished = lab.post(&format!("/api/v1/runs/{other}/generate"), &json!({ "prompt": "a" })).await;
     assert_eq!(unfinished.status, 409, "{}", unfinished.body);
-    assert!(unfinished.body["error"].as_str().unwrap_or_default().contains("cannot answer"), "{}", unfinished.body);
+    assert!(unfinished.body["detail"].as_str().unwrap_or_default().contains("cannot answer"), "{}", unfinished.body);
 
     // Somebody asks for much and leaves at the first piece; the next is answered.
     let much = json!({ "prompt": QUESTION, "n": 256, "max_new_tokens": 40 });

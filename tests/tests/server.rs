@@ -121,7 +121,7 @@ async fn the_api_says_what_there_is_and_what_is_wrong() {
         let answer = lab.post("/api/v1/runs", &body).await;
         assert_eq!(answer.status, 422, "{}", answer.body);
         assert_eq!(answer.body["problems"][0]["field"], field, "{}", answer.body);
-        assert!(answer.body["error"].as_str().is_some_and(|e| e.starts_with(field)), "{}", answer.body);
+        assert!(answer.body["detail"].as_str().is_some_and(|e| e.starts_with(field)), "{}", answer.body);
     }
     for (path, status) in [
         ("/api/v1/runs/no-such-run", 404),
@@ -136,7 +136,7 @@ async fn the_api_says_what_there_is_and_what_is_wrong() {
     ] {
         let answer = lab.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
-        assert!(answer.body["error"].as_str().is_some_and(|e| !e.is_empty()), "{path}: {}", answer.body);
+        assert!(answer.body["detail"].as_str().is_some_and(|e| !e.is_empty()), "{path}: {}", answer.body);
     }
     for action in ["cancel", "resume"] {
         assert_eq!(lab.post(&format!("/api/v1/runs/no-such-run/{action}"), &json!({})).await.status, 404);
@@ -226,7 +226,7 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
     let id = lab.start_run(&long_run(60)).await;
     let second = lab.post("/api/v1/runs", &json!({ "config": smoke() })).await;
     assert_eq!(second.status, 409, "{}", second.body);
-    assert!(second.body["error"].as_str().is_some_and(|e| e.contains(&id)), "{}", second.body);
+    assert!(second.body["detail"].as_str().is_some_and(|e| e.contains(&id)), "{}", second.body);
 
     let mut socket = follow(&lab, &id, 0).await?;
     let mut info = snapshot(&mut socket).await?;
@@ -435,7 +435,7 @@ async fn a_run_from_the_command_line_is_shown_live() {
     ] {
         let list = lab.get(&format!("/api/v1/runs?{query}")).await;
         assert_eq!(list.status, 400, "{query}");
-        assert!(list.body["error"].as_str().unwrap_or_default().contains(said), "{}", list.body);
+        assert!(list.body["detail"].as_str().unwrap_or_default().contains(said), "{}", list.body);
     }
     // Who has the list is told that it has not changed, in a few bytes.
     let first = lab.request(Method::GET, "/api/v1/runs").send().await.unwrap();

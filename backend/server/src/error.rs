@@ -2,10 +2,10 @@
 
 use crate::json::JsonError;
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use moslim_shared::config::Problem;
-use moslim_shared::event::ApiError;
+use moslim_shared::refusal::{ApiError, MEDIA_TYPE};
 use std::any::Any;
 
 /// What a request is answered with when it cannot be served.
@@ -106,7 +106,7 @@ pub fn few(problems: Vec<Problem>) -> Vec<Problem> {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
-        let error = match &self {
+        let detail = match &self {
             Self::Internal(cause) => {
                 tracing::error!("{cause:#}");
                 internal_message()
@@ -114,14 +114,18 @@ impl IntoResponse for Error {
             other => cut(other.to_string()),
         };
         let problems = if let Self::Invalid { problems, .. } = self { few(problems) } else { Vec::new() };
-        (status, Json(ApiError { error, problems })).into_response()
+        answer(status, detail, problems)
     }
+}
+
+/// A problem document.
+fn answer(status: StatusCode, detail: String, problems: Vec<Problem>) -> Response {
+    (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(ApiError::new(status.as_u16(), detail, problems))).into_response()
 }
 
 /// The answer when a handler panicked. The panic itself was printed to standard error by then.
 pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let body = ApiError { error: internal_message(), problems: Vec::new() };
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
+    answer(StatusCode::INTERNAL_SERVER_ERROR, internal_message(), Vec::new())
 }
 
 fn internal_message() -> String {

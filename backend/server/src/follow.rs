@@ -204,6 +204,20 @@ impl Follower {
         Some(info)
     }
 
+    /// Hands over every event of a run, in order; blocks on the disk.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn each_event(&self, id: &RunId, mut hear: impl FnMut(&Event)) -> Result<()> {
+        let mut at = 0;
+        loop {
+            let events = self.events(id, at, 1000)?;
+            let Some(last) = events.last() else { return Ok(()) };
+            at = last.seq;
+            events.iter().for_each(&mut hear);
+        }
+    }
+
     /// At most `limit` events after number `after`, in order; blocks on the disk.
     ///
     /// # Errors

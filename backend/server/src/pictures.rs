@@ -1,8 +1,8 @@
-//! Pictures of a study's results as SVG, for reports: the trade-off of every group, and its figures with their range.
+//! Pictures as SVG, for reports: of a study the trade-off of every group and its figures with their range, of a run its curves.
 
-use moslim_charts::Palette;
 use moslim_charts::bars::{self, BarPlot};
 use moslim_charts::front::{self, FrontPlot};
+use moslim_charts::{LinePlot, Palette, View, line};
 use moslim_shared::study::{METRICS, StudyGroup, StudyResults};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -28,6 +28,14 @@ pub fn of_study(results: &StudyResults) -> anyhow::Result<Vec<(String, String)>>
     let plot = bar_plot(results);
     out.push(("figures.svg".to_string(), svg((1180, plot.height()), |area| bars::draw(area, &plot, &palette))?));
     Ok(out)
+}
+
+/// A chart of lines, 560 by 260.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn lines(plot: &LinePlot) -> anyhow::Result<String> {
+    svg((560, 260), |area| line::draw(area, plot, &View::default(), &Palette::paper()).map(drop))
 }
 
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> anyhow::Result<String> {

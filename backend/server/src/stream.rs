@@ -5,19 +5,21 @@ use crate::follow::{Follower, News};
 use crate::id::RunId;
 use crate::listen::Held;
 use crate::state::Shared;
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
-use axum::routing::any;
-use axum::{Extension, Router};
+use axum::routing::connect;
 use moslim_shared::event::{Event, Frame, Hello, RunInfo};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Largest message of a client, bytes.
 const MESSAGE_LIMIT: usize = 16 << 10;
@@ -36,10 +38,12 @@ const HELLO_TIMEOUT: CloseCode = 4408;
 const UNKNOWN_RUN: CloseCode = 4404;
 
 /// The route of the websocket.
-pub fn router() -> Router<Shared> {
-    Router::new().route("/api/v1/ws", any(upgrade))
+pub fn router() -> OpenApiRouter<Shared> {
+    // HTTP/2 opens a websocket by CONNECT.
+    OpenApiRouter::new().routes(routes!(upgrade)).route("/api/v1/ws", connect(upgrade))
 }
 
+#[utoipa::path(get, path = "/api/v1/ws", tag = "runs", responses((status = 101, description = "Every run as it trains, by the protocol of docs/protocol.md")))]
 async fn upgrade(
     State(app): State<Shared>,
     held: Option<Extension<Held>>,

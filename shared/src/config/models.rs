@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
     /// CUDA, else wgpu on a hardware adapter, else the CPU.
@@ -30,6 +31,7 @@ impl std::str::FromStr for DeviceChoice {
 
 /// Kinds of tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     /// The built-in world.
@@ -46,6 +48,7 @@ pub const FOLDS: usize = 5;
 
 /// Which task a run is about, and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TaskConfig {
     pub kind: TaskKind,
@@ -91,6 +94,7 @@ impl Default for TaskConfig {
 /// An off-the-shelf model to begin with, in place of one of the lab's own. Its weights are frozen, and policy and reward model are
 /// low-rank adapters on them (LoRA, Hu et al. 2022).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BaseConfig {
     /// Name of a model that was added; empty for the lab's own.
@@ -113,6 +117,7 @@ impl Default for BaseConfig {
 
 /// Sizes of a decoder-only transformer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Decoder layers.
@@ -135,6 +140,7 @@ pub struct ModelConfig {
 
 /// Numbers in which activations are multiplied with weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     #[default]
@@ -170,6 +176,7 @@ impl Default for ModelConfig {
 
 /// Supervised fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SupervisedConfig {
     /// Optimiser steps.
@@ -191,6 +198,7 @@ impl Default for SupervisedConfig {
 
 /// Weights of classes in the reward model's loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClassWeights {
     /// All 1.
@@ -202,6 +210,7 @@ pub enum ClassWeights {
 
 /// The reward model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardModelConfig {
     /// Optimiser steps.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a policy is updated from its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyOptimizer {
     /// REINFORCE leave-one-out.
@@ -75,6 +76,7 @@ impl PolicyOptimizer {
 
 /// Which estimate of the KL from the reference an optimiser is penalised by, and where; see [`crate::kl`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KlPenalty {
     /// As in the optimiser's source: k1 in the reward (RLOO, REINFORCE++, PPO), k3 in the loss (GRPO, Dr. GRPO), none (DAPO).
@@ -100,6 +102,7 @@ pub enum KlLoss {
 
 /// How rewards of several objectives become one advantage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// The mapping adds the objectives; the optimiser normalises the sum.
@@ -115,6 +118,7 @@ pub enum Aggregation {
 
 /// What PPO has besides the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PpoConfig {
     /// Discount of later rewards.
@@ -137,6 +141,7 @@ impl Default for PpoConfig {
 
 /// What online DPO and IPO have besides the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DpoConfig {
     /// Strength of the pull towards the reference: beta of the loss.
@@ -158,6 +163,7 @@ impl Default for DpoConfig {
 
 /// What DAPO has besides the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DapoConfig {
     /// The last tokens before the longest answer, over which its soft penalty for length rises to 1. Longer answers than the
@@ -175,6 +181,7 @@ impl Default for DapoConfig {
 
 /// An (objective, class) pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     pub objective: String,
@@ -183,6 +190,7 @@ pub struct Target {
 
 /// How preferences are drawn for training prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TargetConfig {
     /// Objectives that prompts may ask for; empty means all.
@@ -207,6 +215,7 @@ pub struct TargetConfig {
 
 /// How a training prompt says what it asks for. The lab's own models, which have a token for every tag, read nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TargetWording {
     #[default]
@@ -241,6 +250,7 @@ impl Default for TargetConfig {
 
 /// Policy optimisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
     /// How the policy is updated.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A problem of a configuration: which field, what is wrong with it, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Path of the field, for example `policy.samples_per_prompt`.
     pub field: String,
@@ -17,6 +18,7 @@ pub struct Problem {
 
 /// Evaluation on held-out questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
     /// Questions per class asked for.
@@ -40,6 +42,7 @@ pub struct EvaluationConfig {
 
 /// Questions that were not trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EvaluationSplit {
     #[default]
@@ -64,6 +67,7 @@ impl Default for EvaluationConfig {
 
 /// A run from SFT to evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RunConfig {
     /// Name for people.

@@ -11,6 +11,7 @@ pub const MOST_RUNS: usize = 2_000;
 
 /// One setting on an axis: changes to the base configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
     /// Name in tables and plots.
@@ -21,6 +22,7 @@ pub struct Variant {
 
 /// What is varied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Axis {
     /// Name in tables and plots.
@@ -41,6 +43,7 @@ impl Axis {
 
 /// A study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StudyConfig {
     /// Name for people.
@@ -56,6 +59,7 @@ pub struct StudyConfig {
 
 /// A run of a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct PlannedRun {
     /// Label per axis.
     pub labels: Vec<String>,

@@ -76,6 +76,7 @@ const RESAMPLES: usize = 2_000;
 
 /// Mean over seeds, and its 95 % interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Spread {
     pub mean: f64,
     pub low: f64,
@@ -150,6 +151,7 @@ impl Splitmix {
 
 /// Runs that differ in their seed alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyGroup {
     /// Label per axis.
     pub labels: Vec<String>,
@@ -162,6 +164,7 @@ pub struct StudyGroup {
 
 /// What a study found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyResults {
     pub name: String,
     pub question: String,
@@ -179,6 +182,7 @@ pub struct StudyResults {
 
 /// One finished run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyRow {
     pub run: String,
     pub labels: Vec<String>,

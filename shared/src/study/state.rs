@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A run of a study as its progress shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StudyRunStatus {
     Waiting,
@@ -14,6 +15,7 @@ pub enum StudyRunStatus {
 
 /// Where the runs of a study are trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Host {
     /// On the machine that was asked, as many at a time as fit.
@@ -25,6 +27,7 @@ pub enum Host {
 
 /// State of a run of a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyRunState {
     pub run: String,
     pub labels: Vec<String>,
@@ -36,6 +39,7 @@ pub struct StudyRunState {
 
 /// How a study stands, as it is kept on disk and told by the API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyState {
     pub id: String,
     pub name: String,
@@ -61,6 +65,7 @@ impl StudyState {
 
 /// A shipped study as the API lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct StudyPreset {
     pub id: String,
     pub question: String,
@@ -68,6 +73,7 @@ pub struct StudyPreset {
 
 /// What the API needs to start a study.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StudyRequest {
     /// One of [`PRESETS`].

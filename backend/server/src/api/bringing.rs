@@ -7,11 +7,10 @@ use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::state::Shared;
 use anyhow::{Context, ensure};
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use moslim_engine::data::ratings::check_name;
 use moslim_engine::keep::models::{KnownModel, Models};
 use moslim_engine::run::memory::{available_mib, weights_mib};
@@ -29,6 +28,9 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 use tokio::process::Command;
 use tokio::time::timeout;
+use utoipa::IntoParams;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 /// In the data folder: files that wait to be imported.
 const UPLOADS: &str = "uploads";
@@ -44,14 +46,14 @@ const MOST_UNLIKELY: usize = 500;
 const MOST_BAD: f64 = 0.05;
 
 /// Routes of what people bring.
-pub fn router() -> Router<Shared> {
-    Router::new()
-        .route("/api/v1/uploads", post(upload).layer(DefaultBodyLimit::max(LARGEST_FILE)))
-        .route("/api/v1/uploads/preview", post(preview))
-        .route("/api/v1/tasks", post(make))
-        .route("/api/v1/tasks/{name}/changes", post(change))
-        .route("/api/v1/tasks/{name}/noise", post(noise))
-        .route("/api/v1/models", get(models))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(upload).layer(DefaultBodyLimit::max(LARGEST_FILE)))
+        .routes(routes!(preview))
+        .routes(routes!(make))
+        .routes(routes!(change))
+        .routes(routes!(noise))
+        .routes(routes!(models))
 }
 
 /// A field that is wrong.
@@ -59,13 +61,16 @@ fn wrong(field: &str, message: impl Into<String>) -> Error {
     Error::invalid(vec![Problem { field: field.into(), message: message.into() }])
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Named {
+    /// Name of the file; its ending says what it is.
     name: String,
 }
 
 /// Takes a file, and tells what is in it.
+#[utoipa::path(post, path = "/api/v1/uploads", tag = "ratings", params(Named), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 201, description = "What the file holds, and a mapping to begin with", body = Upload)))]
 async fn upload(
     State(app): State<Shared>,
     named: Result<Query<Named>, QueryRejection>,
@@ -155,6 +160,7 @@ fn imported(root: &std::path::Path, wish: &Import, file: &std::path::Path) -> Re
 }
 
 /// What the first records would be.
+#[utoipa::path(post, path = "/api/v1/uploads/preview", tag = "ratings", request_body = ImportRequest, responses((status = 200, description = "What the first hundred records would be", body = Preview)))]
 async fn preview(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> Result<Json<Preview>, Error> {
     beside(move || {
         let (wish, file) = wanted(&app.data, request, Some(PREVIEWED))?;
@@ -168,6 +174,7 @@ async fn preview(State(app): State<Shared>, Body(request): Body<ImportRequest>) 
 }
 
 /// Makes a task of a file.
+#[utoipa::path(post, path = "/api/v1/tasks", tag = "ratings", request_body = ImportRequest, responses((status = 201, description = "The task", body = RatingsTask)))]
 async fn make(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> Result<(StatusCode, Json<RatingsTask>), Error> {
     finish(async move {
         beside(move || {
@@ -184,6 +191,7 @@ async fn make(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> 
 }
 
 /// Changes a task's classes.
+#[utoipa::path(post, path = "/api/v1/tasks/{name}/changes", tag = "ratings", params(("name" = String, Path, description = "Which task")), request_body = ChangeRequest, responses((status = 200, description = "The task, with its classes changed", body = RatingsTask)))]
 async fn change(
     State(app): State<Shared>,
     Path(name): Path<String>,
@@ -206,6 +214,7 @@ async fn change(
 }
 
 /// Labels that a run's reward model finds unlikely. A child process asks it, at a low priority: there are no tensors in a server.
+#[utoipa::path(post, path = "/api/v1/tasks/{name}/noise", tag = "ratings", params(("name" = String, Path, description = "Which task")), request_body = NoiseRequest, responses((status = 200, description = "Labels that a reward model finds unlikely, the unlikeliest first", body = Vec<UnlikelyLabel>)))]
 async fn noise(
     State(app): State<Shared>,
     Path(name): Path<String>,
@@ -234,6 +243,7 @@ async fn noise(
 }
 
 /// The off-the-shelf models that were added.
+#[utoipa::path(get, path = "/api/v1/models", tag = "models", responses((status = 200, description = "Off-the-shelf models that were added", body = ModelList)))]
 async fn models(State(app): State<Shared>) -> Result<Json<ModelList>, Error> {
     beside(move || {
         let models = Models::of(app.data.root()).list()?.iter().map(info).collect();

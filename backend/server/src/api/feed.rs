@@ -6,13 +6,11 @@ use crate::follow::Follower;
 use crate::id::RunId;
 use crate::state::Shared;
 use crate::tasks::harmless;
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event as Told, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::stream::{Stream, unfold};
 use moslim_shared::event::{Event, RunStatus};
 use serde::Deserialize;
@@ -22,6 +20,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Events that are read at a time.
 const TOGETHER: usize = 500;
@@ -35,18 +36,21 @@ const MOST_ROWS: usize = 20_000;
 const MOST_COLUMNS: usize = 2_000;
 
 /// Routes of feeds.
-pub fn router() -> Router<Shared> {
-    Router::new().route("/api/v1/runs/{id}/stream", get(stream)).route("/api/v1/runs/{id}/series", get(series))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(stream)).routes(routes!(series))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct After {
+    /// Number of the last event that is known already.
     #[serde(default)]
     after: u64,
 }
 
 /// The journal from an event on, as it grows. A client that lost the connection says by `Last-Event-ID` what it has.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/stream", tag = "runs", params(("id" = String, Path, description = "Which run"), After), responses((status = 200, description = "Its journal as it grows, as server-sent events; `Last-Event-ID` is understood", body = String, content_type = "text/event-stream")))]
 async fn stream(
     State(app): State<Shared>,
     Id(id): Id,
@@ -140,7 +144,8 @@ fn told(feed: Feed) -> impl Stream<Item = Result<Told, Infallible>> {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// Kind of event, such as `policy` or `loss`.
@@ -153,7 +158,7 @@ struct Wanted {
     form: Form,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Form {
     #[default]
@@ -176,6 +181,7 @@ fn flatten(path: &str, value: &Value, row: &mut Map<String, Value>) {
 }
 
 /// The figures of one kind of event, a row for each.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/series", tag = "runs", params(("id" = String, Path, description = "Which run"), Wanted), responses((status = 200, description = "The figures of one kind of event, a row for each", content((Vec<Object> = "application/json"), (String = "text/csv")))))]
 async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wanted>, QueryRejection>) -> Result<Response, Error> {
     let Query(wanted) =
         asked.map_err(|e| Error::BadRequest(format!("what, from, to and as (json, csv) are known: {}", e.body_text())))?;

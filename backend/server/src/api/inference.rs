@@ -4,23 +4,25 @@ use crate::api::{Body, Id};
 use crate::error::Error;
 use crate::inference::{Asked, Reply, Told};
 use crate::state::Shared;
+use axum::Json;
 use axum::body::Body as Answer;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored, problem_of};
 use std::convert::Infallible;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Routes of inference.
-pub fn router() -> Router<Shared> {
-    Router::new().route("/api/v1/runs/{id}/generate", post(generate)).route("/api/v1/runs/{id}/score", post(score))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(generate)).routes(routes!(score))
 }
 
 /// Events as lines of JSON, each sent when it is known. A request that is refused has no stream.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/generate", tag = "inference", params(("id" = String, Path, description = "Which run")), request_body = GenerateRequest, responses((status = 200, description = "A line of JSON for each event, as it happens", body = GenerateEvent, content_type = "application/x-ndjson")))]
 async fn generate(State(app): State<Shared>, Id(id): Id, Body(request): Body<GenerateRequest>) -> Result<Response, Error> {
     let problems = request.problems_for_one();
     if !problems.is_empty() {
@@ -63,6 +65,7 @@ fn lines(first: GenerateEvent, reply: Reply) -> impl Stream<Item = Result<String
     })
 }
 
+#[utoipa::path(post, path = "/api/v1/runs/{id}/score", tag = "inference", params(("id" = String, Path, description = "Which run")), request_body = ScoreRequest, responses((status = 200, description = "What its reward model finds, in the order of the pairs", body = Vec<Scored>)))]
 async fn score(State(app): State<Shared>, Id(id): Id, Body(request): Body<ScoreRequest>) -> Result<Json<Vec<Scored>>, Error> {
     let problems = request.problems();
     if !problems.is_empty() {

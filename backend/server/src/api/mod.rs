@@ -2,6 +2,7 @@
 //! found by searching for it.
 
 mod bringing;
+mod document;
 mod feed;
 mod inference;
 mod lab;
@@ -28,21 +29,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
 /// The whole application: API, websocket and page, behind the guard.
 pub fn router(app: Shared) -> Router {
     let (hosts, access) = (app.hosts.clone(), app.access.clone());
     // Layers are listed from the inside out: an answer passes `secure` last, also if it is a refusal or a panic.
-    Router::new()
-        .merge(runs::router())
-        .merge(inference::router())
-        .merge(studies::router())
-        .merge(tasks::router())
-        .merge(bringing::router())
-        .merge(feed::router())
-        .merge(lab::router())
-        .merge(service::router())
-        .merge(stream::router())
+    let (routes, _) = routes();
+    routes
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(assets::serve)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -53,6 +48,22 @@ pub fn router(app: Shared) -> Router {
         // Every request and how it was answered: RUST_LOG=tower_http=debug shows them.
         .layer(TraceLayer::new_for_http())
         .with_state(app)
+}
+
+/// Every route, and what is written about it.
+fn routes() -> (Router<Shared>, OpenApi) {
+    let all = OpenApiRouter::new()
+        .merge(lab::router())
+        .merge(runs::router())
+        .merge(inference::router())
+        .merge(studies::router())
+        .merge(tasks::router())
+        .merge(bringing::router())
+        .merge(feed::router())
+        .merge(service::router())
+        .merge(document::router())
+        .merge(stream::router());
+    all.split_for_parts()
 }
 
 async fn method_not_allowed(uri: Uri) -> Error {

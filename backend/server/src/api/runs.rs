@@ -4,49 +4,53 @@ use crate::api::{Body, Id, LARGEST_FILE, file_of, finish};
 use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
+use crate::offline;
 use crate::state::Shared;
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
-use axum::{Json, Router};
 use moslim_engine::keep::bundle::sha256;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Disk;
 use moslim_engine::run::memory;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, RunInfo, RunStatus};
-use moslim_shared::listing::ListQuery;
+use moslim_shared::listing::{ListQuery, RunsPage};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 /// Events in one answer: by default, and at most.
 const DEFAULT_EVENTS: usize = 1000;
 const MOST_EVENTS: usize = 10_000;
 
 /// Routes of runs.
-pub fn router() -> Router<Shared> {
-    Router::new()
-        .route("/api/v1/runs", get(list).post(start))
-        .route("/api/v1/runs/{id}", get(one).delete(delete))
-        .route("/api/v1/runs/{id}/restore", post(restore))
-        .route("/api/v1/runs/{id}/events", get(events))
-        .route("/api/v1/runs/{id}/file", get(pack))
-        .route("/api/v1/run-files", post(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
-        .route("/api/v1/runs/{id}/cancel", post(cancel))
-        .route("/api/v1/runs/{id}/resume", post(resume))
-        .route("/api/v1/runs/{id}/about", put(describe))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, start))
+        .routes(routes!(one, delete))
+        .routes(routes!(restore))
+        .routes(routes!(events))
+        .routes(routes!(pack))
+        .routes(routes!(page))
+        .routes(routes!(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
+        .routes(routes!(cancel))
+        .routes(routes!(resume))
+        .routes(routes!(describe))
 }
 
 /// A request that carries a configuration.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     pub config: RunConfig,
 }
 
 /// A request to start a run.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StartRequest {
     config: RunConfig,
@@ -58,14 +62,18 @@ struct StartRequest {
     priority: i32,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Range {
+    /// Number of the last event that is known already.
     #[serde(default)]
     after: u64,
+    /// Events at most, 1 to 10,000; 1,000 where nothing is said.
     limit: Option<usize>,
 }
 
 /// A page of the list. Who has it already, and says so by its tag, is told that nothing has changed.
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(ListQuery), responses((status = 200, description = "A page of the list, newest first; its tag is in `ETag`", body = RunsPage), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
 async fn list(
     State(app): State<Shared>,
     headers: HeaderMap,
@@ -87,12 +95,14 @@ fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
     (about, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+#[utoipa::path(get, path = "/api/v1/runs/{id}", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run", body = RunInfo)))]
 async fn one(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     let (follower, own) = (app.follower.clone(), id.clone());
     let run = tokio::task::spawn_blocking(move || follower.run(&own)).await.map_err(anyhow::Error::from)?;
     run.map(Json).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
 }
 
+#[utoipa::path(get, path = "/api/v1/runs/{id}/events", tag = "runs", params(("id" = String, Path, description = "Which run"), Range), responses((status = 200, description = "Events of its journal, in their order", body = Vec<Event>)))]
 async fn events(
     State(app): State<Shared>,
     Id(id): Id,
@@ -110,6 +120,7 @@ async fn events(
     Ok(Json(tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??))
 }
 
+#[utoipa::path(post, path = "/api/v1/runs", tag = "runs", request_body = StartRequest, responses((status = 201, description = "The run that was started or waits", body = RunInfo)))]
 async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
     let mut problems = proposal.config.problems(&objectives);
@@ -132,25 +143,30 @@ async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) ->
     Ok((StatusCode::CREATED, Json(run)))
 }
 
+#[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which stops at its next step", body = RunInfo)))]
 async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let run = finish(async move { app.supervisor.cancel(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
+#[utoipa::path(post, path = "/api/v1/runs/{id}/resume", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which goes on from its last checkpoint", body = RunInfo)))]
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
 }
 
 /// Puts a run into the trash, from which it can be had back for a while.
+#[utoipa::path(delete, path = "/api/v1/runs/{id}", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 204, description = "It is in the trash")))]
 async fn delete(State(app): State<Shared>, Id(id): Id) -> Result<StatusCode, Error> {
     finish(async move { app.supervisor.delete(&id).await }).await.map(|()| StatusCode::NO_CONTENT)
 }
 
+#[utoipa::path(post, path = "/api/v1/runs/{id}/restore", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which is in the list again", body = RunInfo)))]
 async fn restore(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move { app.supervisor.restore(&id).await }).await.map(Json)
 }
 
 /// Everything about a run that does not train, as one file.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/file", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "Everything about it, as one file", body = Vec<u8>, content_type = "application/octet-stream")))]
 async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse, Error> {
     let run = app.follower.known(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))?;
     if run.status == RunStatus::Running {
@@ -163,7 +179,18 @@ async fn pack(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse
     Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], bytes))
 }
 
+/// A run as one HTML file that needs nothing else.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/page", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "Its matrices, figures, curves, answers and configuration, as one HTML file", body = String, content_type = "text/html")))]
+async fn page(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse, Error> {
+    let name = format!("attachment; filename=\"{id}.html\"");
+    let unknown = Error::NotFound(format!("there is no run {id}"));
+    let made = tokio::task::spawn_blocking(move || offline::page(&app.follower, &id)).await.map_err(anyhow::Error::from)??;
+    let html = made.ok_or(unknown)?;
+    Ok(([(header::CONTENT_TYPE, "text/html; charset=utf-8".to_string()), (header::CONTENT_DISPOSITION, name)], html))
+}
+
 /// Adds a run that another lab has packed.
+#[utoipa::path(post, path = "/api/v1/run-files", tag = "runs", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 201, description = "The run that the file holds", body = RunInfo)))]
 async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let bytes = file_of(request).await?;
     let run = finish(async move {
@@ -180,6 +207,7 @@ async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode
     Ok((StatusCode::CREATED, Json(run)))
 }
 
+#[utoipa::path(put, path = "/api/v1/runs/{id}/about", tag = "runs", params(("id" = String, Path, description = "Which run")), request_body = About, responses((status = 200, description = "The run, under its new name", body = RunInfo)))]
 async fn describe(State(app): State<Shared>, Id(id): Id, Body(about): Body<About>) -> Result<Json<RunInfo>, Error> {
     let problems = about.problems();
     if !problems.is_empty() {

@@ -3,22 +3,24 @@
 use crate::error::Error;
 use crate::listen;
 use crate::state::Shared;
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use axum::{Json, Router};
 use moslim_engine::run::memory::available_mib;
 use serde::Serialize;
 use std::fmt::Write;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Routes for who watches.
-pub fn router() -> Router<Shared> {
-    Router::new().route("/healthz", get(health)).route("/metrics", get(metrics))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(metrics))
 }
 
-#[derive(Serialize)]
-struct Health {
+#[derive(Serialize, ToSchema)]
+struct Wellness {
     ok: bool,
     /// What is wrong; empty where all is well.
     problems: Vec<String>,
@@ -28,7 +30,8 @@ struct Health {
 
 /// 200 where everything works that a run needs, and 503 with the reasons where something does not: a file is written and read, the list
 /// of runs is made, and the disk is asked for its room.
-async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Health>), Error> {
+#[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, description = "Everything works that a run needs", body = Wellness), (status = 503, description = "Something does not, and what", body = Wellness)))]
+async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Wellness>), Error> {
     let look = move || {
         let mut problems = Vec::new();
         problems.extend(app.data.create().err());
@@ -36,7 +39,7 @@ async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Health>),
         problems.extend(list.err().filter(|e| e.kind() != std::io::ErrorKind::NotFound).map(|e| format!("runs: {e}")));
         let room = app.data.room();
         problems.extend(room.as_ref().and_then(|room| room.problem()));
-        let health = Health {
+        let health = Wellness {
             ok: problems.is_empty(),
             problems,
             disk_free_mib: room.map(|room| room.free >> 20),
@@ -49,6 +52,7 @@ async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Health>),
 }
 
 /// Figures in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "service", responses((status = 200, description = "Figures in the text format of Prometheus", body = String, content_type = "text/plain")))]
 async fn metrics(State(app): State<Shared>) -> Result<impl IntoResponse, Error> {
     let look = move || {
         let mut text = String::new();

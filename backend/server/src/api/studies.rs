@@ -3,15 +3,16 @@
 use crate::api::{Body, Id, finish};
 use crate::error::Error;
 use crate::state::Shared;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use moslim_shared::config::Problem;
 use moslim_shared::presets;
 use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState, preset, preset_list};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Files of a study that can be had, and their types.
 const FILES: [(&str, &str); 4] = [
@@ -22,34 +23,39 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// Routes of studies.
-pub fn router() -> Router<Shared> {
-    Router::new()
-        .route("/api/v1/study-presets", get(list_presets))
-        .route("/api/v1/study-hosts", get(list_hosts))
-        .route("/api/v1/studies", get(list).post(start))
-        .route("/api/v1/studies/{id}", get(one))
-        .route("/api/v1/studies/{id}/results", get(results))
-        .route("/api/v1/studies/{id}/files/{name}", get(file))
-        .route("/api/v1/studies/{id}/cancel", post(cancel))
-        .route("/api/v1/studies/{id}/resume", post(resume))
+pub fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list_presets))
+        .routes(routes!(list_hosts))
+        .routes(routes!(list, start))
+        .routes(routes!(one))
+        .routes(routes!(results))
+        .routes(routes!(file))
+        .routes(routes!(cancel))
+        .routes(routes!(resume))
 }
 
+#[utoipa::path(get, path = "/api/v1/study-presets", tag = "studies", responses((status = 200, description = "Studies that can be started", body = Vec<StudyPreset>)))]
 async fn list_presets() -> Json<Vec<StudyPreset>> {
     Json(preset_list())
 }
 
+#[utoipa::path(get, path = "/api/v1/study-hosts", tag = "studies", responses((status = 200, description = "Where a study can train", body = Vec<Host>)))]
 async fn list_hosts(State(app): State<Shared>) -> Json<Vec<Host>> {
     Json(app.studies.hosts())
 }
 
+#[utoipa::path(get, path = "/api/v1/studies", tag = "studies", responses((status = 200, description = "All studies, newest first", body = Vec<StudyState>)))]
 async fn list(State(app): State<Shared>) -> Result<Json<Vec<StudyState>>, Error> {
     Ok(Json(app.studies.list().await?))
 }
 
+#[utoipa::path(get, path = "/api/v1/studies/{id}", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "The study and its runs", body = StudyState)))]
 async fn one(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyState>, Error> {
     Ok(Json(app.studies.state(&id).await?))
 }
 
+#[utoipa::path(get, path = "/api/v1/studies/{id}/results", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "What its runs found", body = StudyResults)))]
 async fn results(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyResults>, Error> {
     let results = app.studies.results(&id).await?;
     results
@@ -57,6 +63,7 @@ async fn results(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyResu
         .ok_or_else(|| Error::NotFound(format!("study {id} has no results yet; they come with its first finished run")))
 }
 
+#[utoipa::path(get, path = "/api/v1/studies/{id}/files/{name}", tag = "studies", params(("id" = String, Path, description = "Which study"), ("name" = String, Path, description = "results.csv, results.json, front.svg or figures.svg")), responses((status = 200, description = "A file of its results", content((String = "text/csv"), (Object = "application/json"), (String = "image/svg+xml")))))]
 async fn file(State(app): State<Shared>, Path((id, name)): Path<(String, String)>) -> Result<Response, Error> {
     let id = id.parse().map_err(|why| Error::NotFound(format!("there is no such study: {why}")))?;
     let Some((name, kind)) = FILES.iter().find(|(n, _)| *n == name) else {
@@ -71,6 +78,7 @@ async fn file(State(app): State<Shared>, Path((id, name)): Path<(String, String)
     Ok((headers, Bytes::from(bytes)).into_response())
 }
 
+#[utoipa::path(post, path = "/api/v1/studies", tag = "studies", request_body = StudyRequest, responses((status = 201, description = "The study that was started", body = StudyState)))]
 async fn start(State(app): State<Shared>, Body(request): Body<StudyRequest>) -> Result<(StatusCode, Json<StudyState>), Error> {
     let problem = |field: &str, message: String| Error::invalid(vec![Problem { field: field.into(), message }]);
     let base = presets::find(&request.base).ok_or_else(|| problem("base", format!("unknown preset \"{}\"", request.base)))?;
@@ -80,11 +88,13 @@ async fn start(State(app): State<Shared>, Body(request): Body<StudyRequest>) -> 
     Ok((StatusCode::CREATED, Json(state)))
 }
 
+#[utoipa::path(post, path = "/api/v1/studies/{id}/cancel", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 202, description = "The study, whose runs stop", body = StudyState)))]
 async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<StudyState>), Error> {
     let state = finish(async move { app.studies.cancel(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(state)))
 }
 
+#[utoipa::path(post, path = "/api/v1/studies/{id}/resume", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "The study, which goes on", body = StudyState)))]
 async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyState>, Error> {
     finish(async move { app.studies.resume(&app.supervisor, &id).await }).await.map(Json)
 }

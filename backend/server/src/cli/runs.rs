@@ -17,6 +17,10 @@ pub enum RunsCommand {
     Pack(PackArgs),
     /// Add a run that another lab has packed.
     Open(OpenArgs),
+    /// Write the curves of runs as event files, which TensorBoard shows and Trackio imports.
+    Tensorboard(TensorboardArgs),
+    /// Write a run as one HTML file that needs nothing else: its matrices, figures, curves, answers and configuration.
+    Page(PackArgs),
     /// List the runs in the data folder.
     List(ListRunsArgs),
     /// Put a run into the trash, where it stays for thirty days.
@@ -84,6 +88,18 @@ pub struct PackArgs {
     pub run: RunId,
     /// File to write; what was there is replaced.
     #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TensorboardArgs {
+    /// Identifiers of runs.
+    #[arg(required = true)]
+    pub runs: Vec<RunId>,
+    /// Folder that gets a folder for each run; an earlier file of the same run is replaced.
+    #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
     #[command(flatten)]
     pub folder: FolderArgs,

@@ -52,6 +52,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Runs(args) => match &args.command {
             RunsCommand::Pack(args) => runs::pack(args),
             RunsCommand::Open(args) => runs::open(args),
+            RunsCommand::Tensorboard(args) => runs::tensorboard(args),
+            RunsCommand::Page(args) => runs::page(args),
             RunsCommand::List(args) => runs::list(args),
             RunsCommand::Delete(args) => runs::delete(args),
             RunsCommand::Restore(args) => runs::restore(args),

@@ -1,11 +1,15 @@
 //! `moslim-lab runs`: runs as files, from lab to lab.
 
-use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs};
+use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs, TensorboardArgs};
 use crate::commands::{print_json, print_line};
+use crate::curves::Curves;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
+use crate::id::RunId;
 use crate::launch::Local;
+use crate::offline;
+use crate::tensorboard::file;
 use moslim_engine::keep::carried::{pack_run, unpack_run};
 use moslim_engine::keep::files::Disk;
 use moslim_shared::listing::ListQuery;
@@ -20,7 +24,7 @@ pub fn pack(args: &PackArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let _lock = match data.run(&args.run).is_dir() {
         true => data.take_run(&args.run).map_err(|e| Failure::field("run", e))?,
-        false => return Err(Failure::field("run", format!("there is no run {} in {}", args.run, data.root().display()))),
+        false => return Err(missing(&data, &args.run)),
     };
     let packed = pack_run(&Disk(data.root().into()), args.run.as_str()).map_err(|e| Failure::field("run", format!("{e:#}")))?;
     write_file(&args.to, &packed).map_err(|e| Failure::field("to", format!("{e:#}")))?;
@@ -40,13 +44,58 @@ pub fn open(args: &OpenArgs) -> Result<(), Failure> {
     print_line(&format!("Run {run} is in {}", data.root().display()))
 }
 
+/// The lab's runs.
+fn follow(data: &DataFolder) -> Result<Follower, Failure> {
+    Ok(Follower::open(data.clone(), Arc::new(Local::new()?), HashMap::new())?)
+}
+
+fn missing(data: &DataFolder, run: &RunId) -> Failure {
+    Failure::field("run", format!("there is no run {run} in {}", data.root().display()))
+}
+
+/// Writes the curves of runs as event files.
+///
+/// # Errors
+/// When there is no such run, its journal cannot be read, or the file cannot be written.
+pub fn tensorboard(args: &TensorboardArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let follower = follow(&data)?;
+    for run in &args.runs {
+        if follower.known(run).is_none() {
+            return Err(missing(&data, run));
+        }
+        let mut curves = Curves::default();
+        follower.each_event(run, |event| curves.hear(event))?;
+        let scalars = curves.scalars();
+        if scalars.is_empty() {
+            return Err(Failure::field("run", format!("run {run} has no curves yet")));
+        }
+        // Readers look for the name's middle; its end is free, and without a time in it a second export replaces the first.
+        let path = args.to.join(run.as_str()).join("events.out.tfevents.0.moslim-lab");
+        write_file(&path, &file(&scalars)).map_err(|e| Failure::field("to", format!("{e:#}")))?;
+        print_line(&format!("{} figures of run {run} written to {}", scalars.len(), path.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes a run as one HTML file.
+///
+/// # Errors
+/// When there is no such run, its journal cannot be read, or the file cannot be written.
+pub fn page(args: &PackArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let html = offline::page(&follow(&data)?, &args.run)?.ok_or_else(|| missing(&data, &args.run))?;
+    write_file(&args.to, html.as_bytes()).map_err(|e| Failure::field("to", format!("{e:#}")))?;
+    print_line(&format!("{} bytes written to {}", html.len(), args.to.display()))
+}
+
 /// Lists runs, newest first.
 ///
 /// # Errors
 /// When the filter is not understood, or the folder cannot be read.
 pub fn list(args: &ListRunsArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
-    let follower = Follower::open(data, Arc::new(Local::new()?), HashMap::new())?;
+    let follower = follow(&data)?;
     let query = ListQuery { filter: args.filter.clone(), after: None, limit: Some(args.limit) };
     let page = follower.list(&query).map_err(Failure::BadInput)?;
     if args.json {
@@ -71,7 +120,7 @@ pub fn delete(args: &NamedRunArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let _lock = match data.run(&args.run).is_dir() {
         true => data.take_run(&args.run).map_err(|e| Failure::field("run", e))?,
-        false => return Err(Failure::field("run", format!("there is no run {} in {}", args.run, data.root().display()))),
+        false => return Err(missing(&data, &args.run)),
     };
     data.discard(&args.run)?;
     print_line(&format!("Run {0} is in the trash for {TRASH_DAYS} days; moslim-lab runs restore {0} brings it back", args.run))

@@ -219,6 +219,18 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
                     </a>
                     " "
                     <SaveRun id=summary.run.clone()/>
+                    {(!is_tab()).then(|| view! {
+                        " "
+                        <a
+                            id="save-page"
+                            class="button"
+                            rel="external"
+                            download=format!("{}.html", summary.run)
+                            href=at(&format!("/api/v1/runs/{}/page", summary.run))
+                        >
+                            "Save it as a page"
+                        </a>
+                    })}
                 </p>
             </div>
         </div>

@@ -14,9 +14,10 @@ use moslim_engine::keep::files::Files;
 use moslim_engine::keep::journal::{self, Journal};
 use moslim_engine::run::devices;
 use moslim_shared::config::{Problem, RunConfig};
-use moslim_shared::event::{About, ApiError, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus};
+use moslim_shared::event::{About, Event, EventBody, Frame, Hello, Outcome, RunInfo, RunStatus};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, problem_of};
 use moslim_shared::listing::{Figures, RunsPage};
+use moslim_shared::refusal::ApiError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -67,15 +68,15 @@ pub async fn open() {
 }
 
 /// Why a request came to nothing: its status, and what is said.
-struct Refused(u16, ApiError);
+struct Refused(ApiError);
 
 impl Refused {
     fn new(status: u16, error: impl Into<String>) -> Self {
-        Self(status, ApiError { error: error.into(), problems: Vec::new() })
+        Self(ApiError::new(status, error, Vec::new()))
     }
 
     fn invalid(problems: Vec<Problem>) -> Self {
-        Self(422, ApiError { error: "the configuration is not valid".into(), problems })
+        Self(ApiError::new(422, "the configuration is not valid", problems))
     }
 
     fn missing(run: &str) -> Self {
@@ -151,15 +152,15 @@ impl Desk {
                 let mut packed = Vec::new();
                 let asked = path.strip_prefix("/api/v1/runs/").and_then(|path| path.split_once('/'));
                 if let ("POST", Some((run, what @ ("generate" | "score")))) = (method.as_str(), asked) {
-                    if let Err(Refused(status, error)) = self.ask(number, run, what, &body) {
+                    if let Err(Refused(error)) = self.ask(number, run, what, &body) {
                         let text = serde_json::to_string(&error).unwrap_or_default();
-                        tell(&Told::Answer { number, status, text });
+                        tell(&Told::Answer { number, status: error.status, text });
                     }
                     return;
                 }
                 let answer = self.answer((&method, &path), &body, bytes, &mut packed);
                 let (status, text) =
-                    answer.unwrap_or_else(|Refused(status, error)| (status, serde_json::to_string(&error).unwrap_or_default()));
+                    answer.unwrap_or_else(|Refused(error)| (error.status, serde_json::to_string(&error).unwrap_or_default()));
                 let parts: &[&[u8]] = if packed.is_empty() { &[] } else { &[&packed] };
                 let _ = scope().post_message(&pack(&Told::Answer { number, status, text }, parts));
             }
@@ -246,7 +247,7 @@ impl Desk {
             (What::Score(request), problems)
         };
         if !problems.is_empty() {
-            return Err(Refused(422, ApiError { error: "the request is not valid".into(), problems }));
+            return Err(Refused(ApiError::new(422, "the request is not valid", problems)));
         }
         let request = Request { number, run: run.into(), what };
         self.asking.add(request).map_err(|message| Refused::new(429, message))?;
@@ -262,7 +263,7 @@ impl Desk {
         let refuse = |number: u64, message: String| {
             let problems: Vec<Problem> = problem_of(&message).into_iter().collect();
             let status = if problems.is_empty() { 409 } else { 422 };
-            tell(&Told::Answer { number, status, text: text(serde_json::to_string(&ApiError { error: message, problems })) });
+            tell(&Told::Answer { number, status, text: text(serde_json::to_string(&ApiError::new(status, message, problems))) });
         };
         let went_on = match said {
             Ok(Said::Ready) => self.asking.ready(files.as_ref()),
@@ -297,8 +298,7 @@ impl Desk {
     fn broken(&mut self, went_on: Result<(), String>) {
         let Err(message) = went_on else { return };
         for number in self.asking.broken() {
-            let error =
-                ApiError { error: format!("the worker that answers has ended ({message}); ask again"), problems: Vec::new() };
+            let error = ApiError::new(409, format!("the worker that answers has ended ({message}); ask again"), Vec::new());
             tell(&Told::Answer { number, status: 409, text: serde_json::to_string(&error).unwrap_or_default() });
         }
         let went_on = self.asking.go_on(self.files.as_ref());
@@ -322,7 +322,7 @@ impl Desk {
     fn problems(&self, config: &RunConfig) -> Vec<Problem> {
         let objectives = match self.objectives(config) {
             Ok(objectives) => objectives,
-            Err(Refused(_, error)) => return error.problems,
+            Err(Refused(error)) => return error.problems,
         };
         let mut problems = config.problems(&objectives);
         if !config.base.model.is_empty() {
