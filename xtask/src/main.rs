@@ -8,6 +8,7 @@
 //!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
 //!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
+//!     cargo lab scale [--runs N | --readers N]                  simulate what many runs or readers a day need
 //!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
 //!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
 //!     cargo lab learn --to DIR                                  the same, with a trained run beside it, for a class
@@ -17,6 +18,7 @@ mod mutants;
 mod page;
 mod profile;
 mod results;
+mod scale;
 mod site;
 mod system;
 mod tidy;
@@ -213,6 +215,7 @@ fn main() -> Result<()> {
         Some("soak") => soak(&options(args.skip(1))?.rest),
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
+        Some("scale") => scale::scale(&options(args.skip(1))?.rest),
         Some("mutants") => mutants::mutants(&options(args.skip(1))?.rest),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
@@ -228,6 +231,7 @@ fn main() -> Result<()> {
             println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab results [--check]                               write docs/results.md from the studies' files");
+            println!("cargo lab scale [--runs N | --readers N]                  simulate what N runs or readers a day need");
             println!("cargo lab mutants [CARGO-MUTANTS OPTIONS]                 see whether tests notice wrong formulas");
             println!(
                 "cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab"
