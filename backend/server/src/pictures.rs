@@ -3,7 +3,7 @@
 use moslim_charts::bars::{self, BarPlot};
 use moslim_charts::front::{self, FrontPlot};
 use moslim_charts::{LinePlot, Palette, View, line};
-use moslim_shared::study::{METRICS, StudyGroup, StudyResults};
+use moslim_shared::study::{METRICS, Spread, StudyGroup, StudyResults};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -24,6 +24,9 @@ pub fn of_study(results: &StudyResults) -> anyhow::Result<Vec<(String, String)>>
     let mut out = Vec::new();
     if results.objectives.len() >= 2 && results.groups.iter().any(|g| !g.front.is_empty()) {
         out.push(("front.svg".to_string(), svg((820, 560), |area| draw_front(area, results, &palette))?));
+    }
+    if let Some(points) = standing(results) {
+        out.push((OVERVIEW.to_string(), svg((820, 560), |area| draw_overview(area, &points, &palette))?));
     }
     let plot = bar_plot(results);
     out.push(("figures.svg".to_string(), svg((1180, plot.height()), |area| bars::draw(area, &plot, &palette))?));
@@ -47,6 +50,99 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> anyhow::Result<St
         area.present()?;
     }
     Ok(out)
+}
+
+/// The picture of what every method is worth in both tasks, in one file.
+pub const OVERVIEW: &str = "overview.svg";
+/// Groups whose utility is further than this below the best are not drawn: the others could not be told apart.
+const NEAR: f64 = 0.1;
+
+/// A group's place: name, control (hit rate) and front (expected utility), each with its interval.
+struct Standing {
+    name: String,
+    control: (f64, f64, f64),
+    utility: (f64, f64, f64),
+}
+
+/// Where groups stand; `None` where there are no fronts.
+fn standing(results: &StudyResults) -> Option<Vec<Standing>> {
+    let at = |id: &str| METRICS.iter().position(|m| m.id == id);
+    let (control, utility) = (at("hit_rate")?, at("expected_utility")?);
+    let spread = |s: &Spread| (s.mean, s.low, s.high);
+    let all: Vec<Standing> = results
+        .groups
+        .iter()
+        .filter(|g| !g.front.is_empty())
+        .map(|g| Standing { name: name(g), control: spread(&g.metrics[control]), utility: spread(&g.metrics[utility]) })
+        .collect();
+    let best = all.iter().map(|s| s.utility.0).fold(f64::MIN, f64::max);
+    let near: Vec<Standing> = all.into_iter().filter(|s| s.utility.0 > best - NEAR).collect();
+    (near.len() > 1).then_some(near)
+}
+
+/// Control across, fronts up, with intervals, each with its name beside it.
+fn draw_overview(area: &Area, points: &[Standing], palette: &Palette) -> Drawn {
+    let text = |size: f64| TextStyle::from((FontFamily::SansSerif, size)).color(&palette.text);
+    area.draw(&Text::new("What one gets: control across, trade-offs up; lines are 95 % intervals", (16, 14), text(16.0)))?;
+    let (_, rest) = area.split_vertically(FRONT.1);
+    let range = |of: fn(&Standing) -> (f64, f64, f64)| {
+        let low = points.iter().map(|p| of(p).1).fold(f64::MAX, f64::min);
+        let high = points.iter().map(|p| of(p).2).fold(f64::MIN, f64::max);
+        let room = (high - low).max(1e-6) * 0.06;
+        low - room..high + room
+    };
+    let mut chart = ChartBuilder::on(&rest)
+        .margin(12)
+        .x_label_area_size(46)
+        .y_label_area_size(58)
+        .build_cartesian_2d(range(|p| p.control), range(|p| p.utility))?;
+    chart
+        .configure_mesh()
+        .x_desc("hit rate: of single classes asked for, the share that came")
+        .y_desc("expected utility of fourteen offers")
+        .light_line_style(palette.grid.mix(0.0))
+        .bold_line_style(palette.grid)
+        .axis_style(palette.text)
+        .label_style(text(12.0))
+        .draw()?;
+    let pixel = |p: &Standing| chart.as_coord_spec().translate(&(p.control.0, p.utility.0));
+    let places: Vec<(i32, i32)> = points.iter().map(pixel).collect();
+    let labels = beside(&places, &points.iter().map(|p| p.name.chars().count() as i32 * 6).collect::<Vec<_>>());
+    for (g, p) in points.iter().enumerate() {
+        let color = palette.ink(front::ink(g));
+        let across = vec![(p.control.1, p.utility.0), (p.control.2, p.utility.0)];
+        let up = vec![(p.control.0, p.utility.1), (p.control.0, p.utility.2)];
+        chart.draw_series([across, up].map(|line| PathElement::new(line, color.mix(0.5).stroke_width(2))))?;
+        chart.draw_series(std::iter::once(Circle::new((p.control.0, p.utility.0), 5, color.filled())))?;
+    }
+    let (origin_x, origin_y) = rest.get_base_pixel();
+    for (g, p) in points.iter().enumerate() {
+        let at = (labels[g].0 - origin_x, labels[g].1 - origin_y);
+        rest.draw(&Text::new(p.name.clone(), at, text(12.5)))?;
+    }
+    Ok(())
+}
+
+/// Where names can stand beside their points without covering each other or another point: pixels of their upper left corners.
+fn beside(points: &[(i32, i32)], widths: &[i32]) -> Vec<(i32, i32)> {
+    const HEIGHT: i32 = 15;
+    let mut taken: Vec<(i32, i32, i32, i32)> = points.iter().map(|p| (p.0 - 6, p.1 - 6, p.0 + 6, p.1 + 6)).collect();
+    let place = |(&(x, y), &width): (&(i32, i32), &i32)| {
+        let tries = (0..12).flat_map(|n| {
+            // Above or below the line of the interval, on either side.
+            let (above, below) = (y - HEIGHT - 1 - n * HEIGHT, y + 3 + n * HEIGHT);
+            [(x + 7, above), (x + 7, below), (x - 7 - width, above), (x - 7 - width, below)]
+        });
+        let boxed = |(left, top): (i32, i32)| (left, top, left + width, top + HEIGHT);
+        let is_free = |place: &(i32, i32)| {
+            let b = boxed(*place);
+            b.0 > 60 && b.2 < 815 && taken.iter().all(|t| b.2 < t.0 || b.0 > t.2 || b.3 < t.1 || b.1 > t.3)
+        };
+        let found = tries.into_iter().find(is_free).unwrap_or((x + 9, y));
+        taken.push(boxed(found));
+        found
+    };
+    points.iter().zip(widths).map(place).collect()
 }
 
 /// Name of a group.
@@ -94,7 +190,6 @@ fn bar_plot(results: &StudyResults) -> BarPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moslim_shared::study::Spread;
 
     #[test]
     fn pictures_show_every_group() {
@@ -111,12 +206,26 @@ mod tests {
             ..Default::default()
         };
         let pictures = of_study(&results).unwrap();
-        assert_eq!(pictures.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["front.svg", "figures.svg"]);
+        assert_eq!(pictures.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["front.svg", "figures.svg"], "one has a front");
         for (_, svg) in &pictures {
             assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
             assert!(svg.contains("second") && svg.contains("&lt;first&gt; &amp; one"), "labels are there, and escaped");
         }
         assert!(pictures[1].1.contains("0.500"));
+    }
+
+    #[test]
+    fn names_cover_neither_points_nor_each_other() {
+        let points: Vec<(i32, i32)> = (0..9).map(|n| (300 + 7 * (n % 3), 200 + 5 * (n / 3))).collect();
+        let widths = [90; 9];
+        let places = beside(&points, &widths);
+        let boxes: Vec<_> = places.iter().map(|p| (p.0, p.1, p.0 + 90, p.1 + 15)).collect();
+        for (n, a) in boxes.iter().enumerate() {
+            assert!(points.iter().all(|p| p.0 < a.0 || p.0 > a.2 || p.1 < a.1 || p.1 > a.3), "{a:?} covers a point");
+            for b in &boxes[n + 1..] {
+                assert!(a.2 < b.0 || a.0 > b.2 || a.3 < b.1 || a.1 > b.3, "{a:?} covers {b:?}");
+            }
+        }
     }
 
     #[test]

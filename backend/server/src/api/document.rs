@@ -55,7 +55,8 @@ fn complete(document: &OpenApi) -> Value {
         "title": "MOSLIM Lab",
         "version": env!("CARGO_PKG_VERSION"),
         "description": "Multi-objective alignment of language models: runs, studies, ratings, inference. Every request carries \
-            `Authorization: Bearer TOKEN`; whatever changes something also carries an `Origin` header that names the server itself.",
+            the header Authorization with \"Bearer TOKEN\"; whatever changes something also carries an Origin header that names the \
+            server itself.",
     });
     document["servers"] = json!([{ "url": "/" }]);
     document["security"] = json!([{ "token": [] }]);
@@ -177,7 +178,7 @@ fn shown(document: &Value) -> String {
     }
     let mut out = String::from(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>API · MOSLIM Lab</title><link rel=\"stylesheet\" href=\"/api/v1/docs.css\"></head><body>",
+         <title>API · MOSLIM Lab</title><link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/api/v1/docs.css\"></head><body>",
     );
     let _ = write!(out, "<h1>The API of MOSLIM Lab</h1><p>{}</p><p>", text(&document["info"]["description"]));
     let _ =

@@ -15,11 +15,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// Files of a study that can be had, and their types.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("results.csv", "text/csv; charset=utf-8"),
     ("results.json", "application/json"),
     ("front.svg", "image/svg+xml"),
     ("figures.svg", "image/svg+xml"),
+    ("overview.svg", "image/svg+xml"),
 ];
 
 /// Routes of studies.
@@ -63,7 +64,7 @@ async fn results(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyResu
         .ok_or_else(|| Error::NotFound(format!("study {id} has no results yet; they come with its first finished run")))
 }
 
-#[utoipa::path(get, path = "/api/v1/studies/{id}/files/{name}", tag = "studies", params(("id" = String, Path, description = "Which study"), ("name" = String, Path, description = "results.csv, results.json, front.svg or figures.svg")), responses((status = 200, description = "A file of its results", content((String = "text/csv"), (Object = "application/json"), (String = "image/svg+xml")))))]
+#[utoipa::path(get, path = "/api/v1/studies/{id}/files/{name}", tag = "studies", params(("id" = String, Path, description = "Which study"), ("name" = String, Path, description = "results.csv, results.json, front.svg, figures.svg or overview.svg")), responses((status = 200, description = "A file of its results", content((String = "text/csv"), (Object = "application/json"), (String = "image/svg+xml")))))]
 async fn file(State(app): State<Shared>, Path((id, name)): Path<(String, String)>) -> Result<Response, Error> {
     let id = id.parse().map_err(|why| Error::NotFound(format!("there is no such study: {why}")))?;
     let Some((name, kind)) = FILES.iter().find(|(n, _)| *n == name) else {

@@ -7,6 +7,7 @@ use crate::commands::train::stop_on_signal;
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::folder::write_file;
+use crate::pictures;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
 use moslim_shared::study::{Host, METRICS, ON_REQUEST, PROGRAMME, PlannedRun, StudyConfig, StudyResults, programme_study};
@@ -51,6 +52,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         if let Some(Written { results, .. }) = written.as_ref().filter(|w| w.of_this_plan && w.results.is_complete(&config)) {
             if wanted {
                 eprintln!("Study {} of {}: {id} is written already", n + 1, PROGRAMME.len());
+                args.to.iter().try_for_each(|to| write_overview(to, id, results))?;
             }
             done.insert(id.to_string(), results.clone());
             continue;
@@ -78,11 +80,20 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             write(format!("{id}.json"), &serde_json::to_vec_pretty(&study.config)?)?;
             write(format!("{id}.results.json"), &serde_json::to_vec_pretty(&results)?)?;
             write(format!("{id}.csv"), results.to_csv().as_bytes())?;
+            write_overview(to, id, &results)?;
         }
         ended?;
         done.insert(id.to_string(), results);
     }
     print_line(&format!("{} studies are done: {}", done.len(), done.keys().cloned().collect::<Vec<_>>().join(", ")))
+}
+
+/// The study in one picture, where there are fronts to be compared.
+fn write_overview(to: &Path, id: &str, results: &StudyResults) -> Result<(), Failure> {
+    let Some((_, svg)) = pictures::of_study(results)?.into_iter().find(|(name, _)| name == pictures::OVERVIEW) else {
+        return Ok(());
+    };
+    write_file(&to.join(format!("{id}.svg")), svg.as_bytes()).map_err(|e| Failure::field("to", format!("{id}.svg: {e:#}")))
 }
 
 /// Results of a study that were written before.
