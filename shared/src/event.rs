@@ -2,12 +2,16 @@
 //!
 //! Here belong events and what the API says of a run. How they are kept, sent or drawn does not.
 
+mod frame;
+
 use crate::config::RunConfig;
 use crate::mapping::RewardStatistics;
 use crate::objective::Objective;
 use crate::preference::Preference;
 use crate::summary::{Answerer, ControlReport, FrontReport, Grader, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
+
+pub use frame::{Frame, Hello};
 
 /// The stages of a run, in order. A run has those that its configuration asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -477,30 +481,4 @@ pub struct TaskInfo {
     /// A few of its questions, to try things with.
     #[serde(default)]
     pub examples: Vec<String>,
-}
-
-/// First message of a websocket client: which run, and what it has already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
-pub struct Hello {
-    pub run: String,
-    /// Sequence number of the last event that the client holds; 0 for none.
-    #[serde(default)]
-    pub after: u64,
-}
-
-/// What the server sends on the websocket.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-#[allow(clippy::large_enum_variant)]
-pub enum Frame {
-    /// State of the run when the client joined; events up to `info.last_seq` follow in `events` frames.
-    Snapshot { info: RunInfo },
-    /// Events in sequence, without a gap to what was sent before.
-    Events { events: Vec<Event> },
-    /// The run's state changed (it ended, or was resumed).
-    Info { info: RunInfo },
-    /// Nothing more will come, and why.
-    Error { message: String },
 }

@@ -186,15 +186,15 @@ fn tab() -> PresetInfo {
 /// words or in both; the objectives are about style.
 fn offtheshelf() -> PresetInfo {
     let config = RunConfig {
-        task: TaskConfig { kind: TaskKind::Style, rows: 1_600, ..Default::default() },
+        task: TaskConfig { kind: TaskKind::Style, rows: 640, ..Default::default() },
         base: BaseConfig::default(),
         model: ModelConfig { context: 320, ..Default::default() },
         reward_trunk: ModelConfig { context: 320, ..Default::default() },
-        reward_model: RewardModelConfig { steps: 240, batch: 16, learning_rate: 3e-4, ..Default::default() },
+        reward_model: RewardModelConfig { steps: 90, batch: 16, learning_rate: 5e-4, ..Default::default() },
         mapping: ordinal(),
         targets: TargetConfig { wording: TargetWording::Mixed, held_out: Vec::new(), ..Default::default() },
         policy: PolicyConfig {
-            iterations: 40,
+            iterations: 38,
             prompts: 6,
             samples_per_prompt: 8,
             max_new_tokens: 64,
@@ -205,12 +205,12 @@ fn offtheshelf() -> PresetInfo {
             ..Default::default()
         },
         evaluation: EvaluationConfig {
-            questions: 24,
-            joint: 32,
+            questions: 16,
+            joint: 16,
             held_out: 0,
             temperature: 0.8,
             front: 0,
-            paraphrased: 32,
+            paraphrased: 16,
             ..Default::default()
         },
         ..Default::default()

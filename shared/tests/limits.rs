@@ -7,6 +7,7 @@ use moslim_shared::event::{About, DeviceReport, Event, EventBody, RunInfo, RunSt
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, MOST_SAMPLES};
 use moslim_shared::listing::{Figures, Filter};
 use moslim_shared::method::Method;
+use moslim_shared::objective::Objective;
 
 fn fields(problems: &[moslim_shared::config::Problem]) -> Vec<&str> {
     problems.iter().map(|p| p.field.as_str()).collect()
@@ -168,4 +169,23 @@ fn kappa_is_the_mean_over_pairs_of_raters() {
     let (mean, pairs) = mean_kappa(&plain, 2, 2).unwrap();
     assert_eq!(pairs, 3);
     assert!((mean + 1.0 / 3.0).abs() < 1e-12, "{mean}");
+}
+
+#[test]
+fn classes_are_worth_what_their_direction_says() {
+    let mut objective = Objective::new("helpfulness", "Helpfulness", "How much it helps.", &["nothing", "some", "everything"]);
+    assert_eq!([0, 1, 2].map(|c| objective.utility(c as f64)), [0.0, 0.5, 1.0]);
+    assert_eq!(objective.best_class(), 2);
+    objective.higher_is_better = false;
+    assert_eq!([0, 1, 2].map(|c| objective.utility(c as f64)), [1.0, 0.5, 0.0]);
+    assert_eq!(objective.best_class(), 0);
+}
+
+#[test]
+fn classes_are_asked_for_in_words() {
+    let objective = Objective::new("length", "Length", "How long it is.", &["short", "long"]);
+    assert_eq!((objective.said(1, 0).as_str(), objective.trained_wordings()), ("Length: long.", 1));
+    let own = objective.clone().in_words(&[&["Be brief.", "Briefly.", "In short."], &["At length.", "In full.", "Go on."]]);
+    assert_eq!((own.said(0, 1).as_str(), own.said(1, 7).as_str(), own.trained_wordings()), ("Briefly.", "Go on.", 2));
+    assert_eq!(objective.in_words(&[&["Be brief."], &["At length.", "In full."]]).trained_wordings(), 1);
 }
