@@ -257,6 +257,25 @@ async fn the_list_of_runs_is_filtered_and_tidied_up() -> Result<()> {
     assert_eq!(lab.get("/api/v1/runs").await.body["total"], 2);
     browser.click("#undo").await?;
     browser.wait(&format!("{ROWS} === 3")).await?;
+
+    // A run gets a name and tags, by which it is found.
+    let id = lab.get("/api/v1/runs").await.body["rows"][0]["id"].as_str().context("a run")?.to_string();
+    browser.goto(&format!("{}/runs/{id}", lab.origin())).await?;
+    browser.wait("document.querySelector('#about:not(.gone)') !== null").await?;
+    browser.fill("#about-name", &"n".repeat(121)).await?;
+    browser.click("#about button").await?;
+    browser.wait("document.querySelector('#about .note').textContent.includes('longer than 120')").await?;
+    browser.fill("#about-name", "With <b>care</b>").await?;
+    browser.fill("#about-tags", "thesis, , second").await?;
+    browser.click("#about button").await?;
+    browser.wait("document.querySelector('#run-name').textContent === 'With <b>care</b>'").await?;
+    assert_eq!(lab.get(&format!("/api/v1/runs/{id}")).await.body["about"]["tags"], json!(["thesis", "second"]));
+    browser.goto(&lab.origin()).await?;
+    browser.wait("document.querySelector('#filter') !== null").await?;
+    browser.fill("#filter", "tag:second").await?;
+    browser
+        .wait(&format!("{ROWS} === 1 && document.querySelector('#runs .run-row').textContent.includes('With <b>care')"))
+        .await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

@@ -3,6 +3,7 @@
 //! A file a section of the page. What the sections show belongs here; what the events of a run mean is in `state`, how a chart is
 //! drawn in `moslim-charts`.
 
+mod about;
 mod cockpit;
 mod control;
 mod curves;
@@ -13,6 +14,7 @@ mod stage;
 mod trade_offs;
 
 use crate::api;
+use crate::pages::run::about::Said;
 use crate::pages::run::cockpit::{Age, Cockpit};
 use crate::pages::run::control::Control;
 use crate::pages::run::curves::{Distributions, Training};
@@ -69,11 +71,16 @@ impl Actions {
             if let Err(failure) = answer {
                 let _ = self.failed.try_set(failure.message);
             }
-            let _ = self.stream.try_with_value(|s| {
-                if let Some(stream) = s {
-                    stream.reconnect();
-                }
-            });
+            self.look_again();
+        });
+    }
+
+    /// Asks anew for everything that is said of the run.
+    fn look_again(self) {
+        let _ = self.stream.try_with_value(|s| {
+            if let Some(stream) = s {
+                stream.reconnect();
+            }
         });
     }
 }
@@ -107,7 +114,7 @@ fn Live(id: String) -> impl IntoView {
         Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(String::new()) };
     // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
     let links = LINKS.into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
-    let own = id.clone();
+    let (own, named) = (id.clone(), id.clone());
     view! {
         <div class="live" data-run=own>
             <Header run=run id=id connection=connection actions=actions/>
@@ -124,7 +131,7 @@ fn Live(id: String) -> impl IntoView {
             <Training run=run/>
             <RewardModel run=run/>
             <Summary run=run/>
-            <Facts run=run/>
+            <Facts run=run id=named actions=actions/>
         </div>
     }
 }
@@ -199,9 +206,9 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
     }
 }
 
-/// What the run is, where it runs, and what it said.
+/// What the run is, where it runs, what it said, and what is said of it.
 #[component]
-fn Facts(run: Run) -> impl IntoView {
+fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
     let revision = run.revision(Topic::Head);
     view! {
         <section id="facts" class="section" aria-labelledby="facts-title">
@@ -212,6 +219,8 @@ fn Facts(run: Run) -> impl IntoView {
                     run.read(facts)
                 }}
             </dl>
+            <h3>"What you say of it"</h3>
+            <Said run=run id=id kept=move || actions.look_again()/>
             <Notes run=run/>
         </section>
     }

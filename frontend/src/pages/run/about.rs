@@ -1,0 +1,74 @@
+//! What a person says of a run: its name, tags and a note.
+
+use crate::api;
+use crate::stream::Run;
+use leptos::ev::SubmitEvent;
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use moslim_shared::event::About;
+
+/// A form for what a person says of the run; nothing before the run is known. `kept`: what happens when it was kept.
+#[component]
+pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl IntoView {
+    let known = run.memo(|s| s.info().map(|i| i.about.clone()));
+    let (name, tags, note) = (RwSignal::new(String::new()), RwSignal::new(String::new()), RwSignal::new(String::new()));
+    let answer = RwSignal::new(String::new());
+    // What others say of it meanwhile shows too, until somebody writes here.
+    let written = RwSignal::new(false);
+    Effect::new(move || {
+        if let Some(about) = known.get().filter(|_| !written.get_untracked()) {
+            name.set(about.name);
+            tags.set(about.tags.join(", "));
+            note.set(about.note);
+        }
+    });
+    let keep = move |event: SubmitEvent| {
+        event.prevent_default();
+        let Some(before) = known.get_untracked() else { return };
+        let tags = tags.get_untracked().split(',').map(str::trim).filter(|t| !t.is_empty()).map(String::from).collect();
+        let (name, note) = (name.get_untracked().trim().to_string(), note.get_untracked().trim().to_string());
+        let (about, id) = (About { name, note, tags, ..before }, id.clone());
+        let wrong: Vec<String> = about.problems().iter().map(|p| format!("{}: {}.", p.field, p.message)).collect();
+        if !wrong.is_empty() {
+            return answer.set(wrong.join(" "));
+        }
+        answer.set("Keeping it…".into());
+        spawn_local(async move {
+            let said = match api::describe(&id, &about).await {
+                Ok(()) => {
+                    let _ = written.try_set(false);
+                    kept();
+                    "Kept.".to_string()
+                }
+                Err(failure) => failure.message,
+            };
+            let _ = answer.try_set(said);
+        });
+    };
+    let change = move |signal: RwSignal<String>| {
+        move |event| {
+            written.set(true);
+            signal.set(event_target_value(&event));
+        }
+    };
+    view! {
+        <form class="card form" id="about" on:submit=keep class:gone=move || known.with(Option::is_none)>
+            <div class="field wide">
+                <label for="about-name">"Name"</label>
+                <input id="about-name" type="text" autocomplete="off" prop:value=move || name.get() on:input=change(name)/>
+            </div>
+            <div class="field wide">
+                <label for="about-tags">"Tags, with commas between"</label>
+                <input id="about-tags" type="text" autocomplete="off" prop:value=move || tags.get() on:input=change(tags)/>
+            </div>
+            <div class="field wide">
+                <label for="about-note">"Note"</label>
+                <textarea id="about-note" rows="3" prop:value=move || note.get() on:input=change(note)></textarea>
+            </div>
+            <p class="actions">
+                <button class="button" type="submit">"Keep"</button>
+                <span class="note" role="status">{move || answer.get()}</span>
+            </p>
+        </form>
+    }
+}
