@@ -6,7 +6,7 @@ use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
 
 /// Share of the hue in a cell of value 1; more would make its number hard to read.
-const HEAT: f64 = 55.0;
+const HEAT: f64 = 50.0;
 
 /// A heat-map as a table; every row is a class asked for. `who` is `sft`, `policy` or `rollouts`.
 pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[Vec<f64>]) -> impl IntoView + use<> {
@@ -33,7 +33,7 @@ pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[
         })
         .collect_view();
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0">
             <table class="matrix" data-objective=objective.id.clone() data-who=who>
                 <thead>
                     <tr>
@@ -79,7 +79,7 @@ pub fn between(of: &'static str, names: &[String], values: &[Vec<f64>]) -> impl 
         })
         .collect_view();
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0">
             <table class="matrix">
                 <thead><tr><th scope="col" class="corner">{of}</th>{heads}</tr></thead>
                 <tbody>{rows}</tbody>

@@ -12,10 +12,14 @@ pub fn Table(
     heads: Vec<String>,
     rows: Vec<Vec<String>>,
 ) -> impl IntoView {
-    let heads = heads.into_iter().map(|h| view! { <th scope="col">{h}</th> }).collect_view();
+    let head = |name: String| match name.is_empty() {
+        true => view! { <td></td> }.into_any(),
+        false => view! { <th scope="col">{name}</th> }.into_any(),
+    };
+    let heads = heads.into_iter().map(head).collect_view();
     let rows = rows.into_iter().map(row).collect_view();
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0">
             <table class=class>
                 <caption>{caption}</caption>
                 <thead><tr>{heads}</tr></thead>

@@ -178,7 +178,7 @@ fn shown(document: &Value) -> String {
     }
     let mut out = String::from(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>API · MOSLIM Lab</title><link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/api/v1/docs.css\"></head><body>",
+         <title>API · MOSLIM Lab</title><link rel=\"icon\" href=\"/icon.svg\"><link rel=\"stylesheet\" href=\"/api/v1/docs.css\"></head><body><main>",
     );
     let _ = write!(out, "<h1>The API of MOSLIM Lab</h1><p>{}</p><p>", text(&document["info"]["description"]));
     let _ =
@@ -198,7 +198,7 @@ fn shown(document: &Value) -> String {
     for (name, of) in document["components"]["schemas"].as_object().into_iter().flatten() {
         schema(&mut out, name, of);
     }
-    out + "</body></html>"
+    out + "</main></body></html>"
 }
 
 #[cfg(test)]

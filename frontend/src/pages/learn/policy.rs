@@ -103,11 +103,11 @@ pub fn bars(play: Play) -> impl IntoView {
         })
         .collect_view();
     view! {
-        <div class="scroll">
+        <div class="scroll" tabindex="0">
             <table class="values choices-table">
                 <caption>{QUESTION}</caption>
                 <thead>
-                    <tr><th scope="col">"answer"</th><th scope="col"></th><th scope="col">"probability"</th><th scope="col">"paid"</th><th scope="col">"drawn"</th></tr>
+                    <tr><th scope="col">"answer"</th><td></td><th scope="col">"probability"</th><th scope="col">"paid"</th><th scope="col">"drawn"</th></tr>
                 </thead>
                 <tbody>{rows}</tbody>
             </table>

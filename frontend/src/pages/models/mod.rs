@@ -27,7 +27,7 @@ pub fn Models() -> impl IntoView {
             <section class="section" aria-labelledby="add-title">
                 <h2 id="add-title">"Add one"</h2>
                 <p class="muted">"On the command line of the machine that the lab runs on, where the files are, or from where they are fetched:"</p>
-                <pre class="card code">"moslim-lab models add ~/models/SmolLM2-135M-Instruct\nmoslim-lab models add SmolLM2-135M-Instruct.Q4_1.gguf\nmoslim-lab models add OWNER/NAME"</pre>
+                <pre class="card code" tabindex="0">"moslim-lab models add ~/models/SmolLM2-135M-Instruct\nmoslim-lab models add SmolLM2-135M-Instruct.Q4_1.gguf\nmoslim-lab models add OWNER/NAME"</pre>
             </section>
         </div>
     }

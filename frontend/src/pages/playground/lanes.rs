@@ -167,7 +167,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                     {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
                     <details class="read" class:gone=prompt.is_empty()>
                         <summary>"The prompt as the model reads it"</summary>
-                        <pre>{prompt.clone()}</pre>
+                        <pre tabindex="0">{prompt.clone()}</pre>
                     </details>
                 }
                 .into_any()

@@ -35,9 +35,11 @@ pub fn Cockpit(run: Run) -> impl IntoView {
     view! {
         <section id="cockpit" class="cockpit" aria-label="The run at a glance">
             <p id="verdict" class="verdict" aria-live="polite">{move || verdict.get()}</p>
-            <ul class="plain alerts" role="alert">
-                {move || alerts.get().into_iter().map(|text| view! { <li>{text}</li> }).collect_view()}
-            </ul>
+            <div role="alert">
+                <ul class="plain alerts">
+                    {move || alerts.get().into_iter().map(|text| view! { <li>{text}</li> }).collect_view()}
+                </ul>
+            </div>
             <div class="cockpit-grid">
                 <Matrices run=run place=place/>
                 <div class="now">{now(run)}</div>
@@ -261,7 +263,7 @@ fn now(run: Run) -> impl IntoView {
 fn Newest(run: Run, place: Place) -> impl IntoView {
     let revision = run.revision(Topic::Samples);
     view! {
-        <section class="card newest" aria-labelledby="newest-title">
+        <section class="card newest" tabindex="0" aria-labelledby="newest-title">
             <h2 id="newest-title">{move || if place.get().is_some() { "Answers then" } else { "Newest answers" }}</h2>
             {move || {
                 let _ = revision.get();

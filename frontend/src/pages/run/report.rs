@@ -94,7 +94,7 @@ fn report(state: &RunState) -> AnyView {
     };
     view! {
         <div class="card">
-            <div class="scroll">
+            <div class="scroll" tabindex="0">
                 <table class="values wide" id="reward-report">
                     <thead><tr><th scope="col">"Head"</th>{heads}</tr></thead>
                     <tbody>{rows}</tbody>
