@@ -1,13 +1,16 @@
 //! Limits and lists at both of their ends: what is just allowed, and what is just not.
 
 use moslim_shared::agreement::mean_kappa;
-use moslim_shared::config::{PolicyOptimizer, RunConfig};
+use moslim_shared::config::{ClassWeights, PolicyOptimizer, RunConfig};
 use moslim_shared::dialogue::Speaker;
 use moslim_shared::event::{About, DeviceReport, Event, EventBody, RunInfo, RunStatus, Stage};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, MOST_SAMPLES};
 use moslim_shared::listing::{Figures, Filter};
 use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
+use moslim_shared::ordinal::RewardLoss;
+use moslim_shared::presets;
+use moslim_shared::summary::{ChosenFront, ControlHead, ControlReport, FrontReport};
 
 fn fields(problems: &[moslim_shared::config::Problem]) -> Vec<&str> {
     problems.iter().map(|p| p.field.as_str()).collect()
@@ -188,4 +191,74 @@ fn classes_are_asked_for_in_words() {
     let own = objective.clone().in_words(&[&["Be brief.", "Briefly.", "In short."], &["At length.", "In full.", "Go on."]]);
     assert_eq!((own.said(0, 1).as_str(), own.said(1, 7).as_str(), own.trained_wordings()), ("Briefly.", "Go on.", 2));
     assert_eq!(objective.in_words(&[&["Be brief."], &["At length.", "In full."]]).trained_wordings(), 1);
+}
+
+#[test]
+fn means_of_control_are_over_the_objectives() {
+    let head = |hit_rate, spearman| ControlHead { hit_rate, spearman, ..Default::default() };
+    let report = ControlReport { heads: vec![head(0.5, 0.1), head(0.2, 0.5), head(0.2, 0.9)], ..Default::default() };
+    assert!((report.mean_hit_rate() - 0.3).abs() < 1e-12 && (report.mean_spearman() - 0.5).abs() < 1e-12);
+    assert_eq!(ControlReport::default().mean_hit_rate(), 0.0);
+}
+
+#[test]
+fn users_get_the_prompts_that_were_chosen_for_them() {
+    let mut front = FrontReport::default();
+    assert_eq!(front.served_utility(), 0.0);
+    front.expected_utility = Some(0.25);
+    assert_eq!(front.served_utility(), 0.25);
+    front.chosen = Some(ChosenFront { expected_utility: 0.75, ..Default::default() });
+    assert_eq!(front.served_utility(), 0.75);
+}
+
+#[test]
+fn rules_of_a_configuration_hold_for_each_of_their_cases() {
+    let objectives: Vec<Objective> = ["helpfulness", "harmlessness", "honesty", "verbosity"]
+        .map(|id| Objective::new(id, id, "It is measured.", &["low", "middle", "high"]))
+        .to_vec();
+    let quick = || presets::find("quick").unwrap().config;
+    let wrong = |change: &dyn Fn(&mut RunConfig)| {
+        let mut config = quick();
+        config.targets.held_out.clear();
+        change(&mut config);
+        fields(&config.problems(&objectives)).into_iter().map(String::from).collect::<Vec<_>>()
+    };
+    assert!(wrong(&|_| ()).is_empty(), "{:?}", wrong(&|_| ()));
+    // Smoothing is of the cross-entropy alone.
+    assert!(wrong(&|c| c.reward_model.label_smoothing = 0.1).is_empty());
+    let other = |c: &mut RunConfig| c.reward_model.loss = RewardLoss::Coral;
+    assert!(wrong(&other).is_empty());
+    let smooth = |c: &mut RunConfig| {
+        other(c);
+        c.reward_model.label_smoothing = 0.1;
+    };
+    assert_eq!(wrong(&smooth), ["reward_model.label_smoothing"]);
+    let weighted = |c: &mut RunConfig| {
+        other(c);
+        c.reward_model.class_weights = ClassWeights::InverseSqrt;
+    };
+    assert_eq!(wrong(&weighted), ["reward_model.class_weights"]);
+    // One sample has nobody to be compared with; an optimiser with a critic needs no other.
+    let alone = |optimizer| {
+        move |c: &mut RunConfig| {
+            c.policy.optimizer = optimizer;
+            c.policy.samples_per_prompt = 1;
+        }
+    };
+    assert!(wrong(&alone(PolicyOptimizer::Ppo)).iter().all(|f| f != "policy.samples_per_prompt"));
+    assert!(wrong(&alone(PolicyOptimizer::Rloo)).contains(&"policy.samples_per_prompt".to_string()));
+    // Each of several policies needs an iteration, unless each has a budget of its own.
+    let shared = |iterations| {
+        move |c: &mut RunConfig| {
+            c.method.kind = Method::RewardedSoups;
+            c.policy.passes = None;
+            c.policy.iterations = iterations;
+        }
+    };
+    assert!(!wrong(&shared(4)).contains(&"policy.iterations".to_string()));
+    assert!(wrong(&shared(3)).contains(&"policy.iterations".to_string()));
+    // Names of runs to start from.
+    for (name, fine) in [("20261128-1a", true), ("", false), ("A", false), ("../x", false)] {
+        assert_eq!(wrong(&|c| c.from = Some(name.into())).is_empty(), fine, "{name}");
+    }
 }

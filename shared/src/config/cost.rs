@@ -105,6 +105,24 @@ mod tests {
     }
 
     #[test]
+    fn work_is_counted_as_it_is_done() {
+        let model = ModelConfig { layers: 2, d_model: 8, d_ff: 16, ..Default::default() };
+        let mut c = RunConfig { vocabulary: 100, model: model.clone(), reward_trunk: model, ..Default::default() };
+        // A layer: four square matrices and three of the feed-forward part; and an embedding. Policy and reward model.
+        assert_eq!(parameters(&c), 2.0 * (2.0 * (4.0 * 64.0 + 3.0 * 128.0) + 800.0));
+        (c.sft.steps, c.sft.batch, c.reward_model.steps, c.reward_model.batch) = (10, 4, 5, 6);
+        assert_eq!(supervised(&c), parameters(&c) * 3.0 * 40.0 * 70.0);
+        (c.policy.iterations, c.policy.prompts, c.policy.samples_per_prompt, c.policy.passes) = (3, 2, 4, None);
+        assert_eq!(optimisation(&c, 4), parameters(&c) * (20.0 + 25.0 * 4.0) * 6.0 * 6.0);
+        c.policy.passes = Some(2.5);
+        assert_eq!(optimisation(&c, 4), parameters(&c) * 2.5e6);
+        c.method.kind = crate::method::Method::Morlhf;
+        c.method.budget = Budget::PerPolicy;
+        c.method.weights = vec![vec![0.5, 0.5], vec![1.0, 0.0], vec![0.0, 1.0]];
+        assert_eq!(optimisation(&c, 2), parameters(&c) * 2.5e6 * 3.0);
+    }
+
+    #[test]
     fn what_was_not_measured_is_not_told() {
         let config = presets::find("quick").unwrap().config;
         let cached = StageSeconds { policy: 0.0, ..Default::default() };
@@ -114,5 +132,10 @@ mod tests {
         let took = StageSeconds { policy: 9.0, ..Default::default() };
         assert_eq!(seconds(&config, 4, [(&other, &took)].into_iter()), None);
         assert!(memory_mib(&config) > RUN_MEMORY_MIB);
+        // Half of what is before the policy came from the cache: the other half says nothing of its speed.
+        let half = StageSeconds { policy: 20.0, sft: 30.0, reward_model: 0.1, ..Default::default() };
+        let none = StageSeconds { policy: 20.0, ..Default::default() };
+        let of = |took: &StageSeconds| seconds(&config, 4, [(&config, took)].into_iter());
+        assert_eq!(of(&half), of(&none));
     }
 }

@@ -41,3 +41,15 @@ pub struct ComputeReport {
     /// Most memory that the process held, MiB; 0 where the system does not tell.
     pub peak_memory_mib: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_with_a_gradient_costs_three() {
+        let mut work = Work { forward_tokens: 5, training_tokens: 7 };
+        work += Work { forward_tokens: 2, training_tokens: 3 };
+        assert_eq!(work.passes(), 7.0 + 3.0 * 10.0);
+    }
+}
