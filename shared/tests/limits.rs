@@ -164,7 +164,7 @@ fn speakers_are_known_by_the_names_that_data_sets_use() {
 #[test]
 fn kappa_is_the_mean_over_pairs_of_raters() {
     // Raters 0 and 1 agree on both units, 0 and 2 (and 1 and 2) never: kappas of 1, -1 and -1. Who rated twice is no pair.
-    let units = vec![vec![(0, 0), (1, 0), (2, 1), (0, 1)], vec![(0, 1), (1, 1), (2, 0)]];
+    let units = [vec![(0, 0), (1, 0), (2, 1), (0, 1)], vec![(0, 1), (1, 1), (2, 0)]];
     let (mean, pairs) = mean_kappa(&units[1..], 2, 1).unwrap();
     assert_eq!(pairs, 3);
     assert!(mean < 1.0);
@@ -172,6 +172,8 @@ fn kappa_is_the_mean_over_pairs_of_raters() {
     let (mean, pairs) = mean_kappa(&plain, 2, 2).unwrap();
     assert_eq!(pairs, 3);
     assert!((mean + 1.0 / 3.0).abs() < 1e-12, "{mean}");
+    // Who is named first in a unit does not matter.
+    assert_eq!(mean_kappa(&[vec![(0, 0), (1, 0)], vec![(1, 1), (0, 1)]], 2, 2), Some((1.0, 1)));
 }
 
 #[test]

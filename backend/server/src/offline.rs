@@ -164,14 +164,14 @@ fn control(out: &mut String, summary: &RunSummary, objectives: &[Objective]) {
         out.push_str("</div>");
     }
     let _ = write!(out, "<h3>Figures</h3><table><tr><th>figure<th>after<th>before");
-    let figures: [(&str, fn(&ControlReport) -> f64); 4] = [
-        ("all of several wishes met", |c| c.joint_hit_rate),
-        ("fluent answers", |c| c.fluency),
-        ("distinct answers", |c| c.diversity.unique),
-        ("answers without a word", |c| c.empty),
-    ];
-    for (name, of) in figures {
-        let _ = write!(out, "<tr><td>{name}<td>{}<td>{}", percent(of(&graded.policy)), percent(of(&graded.sft)));
+    let (after, before) = (&graded.policy, &graded.sft);
+    for (name, after, before) in [
+        ("all of several wishes met", after.joint_hit_rate, before.joint_hit_rate),
+        ("fluent answers", after.fluency, before.fluency),
+        ("distinct answers", after.diversity.unique, before.diversity.unique),
+        ("answers without a word", after.empty, before.empty),
+    ] {
+        let _ = write!(out, "<tr><td>{name}<td>{}<td>{}", percent(after), percent(before));
     }
     let _ = write!(out, "<tr><td>nearer to the wish than before, ties half<td>{}<td>", percent(graded.policy.win_rate));
     for (head, before) in graded.policy.heads.iter().zip(&graded.sft.heads) {
