@@ -1,11 +1,15 @@
 //! Figures of studies and settings of optimisers, by values that were worked out by hand.
 
+use moslim_shared::config::cost::{optimisation, seconds};
 use moslim_shared::config::{KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, RewardModelConfig};
+use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
+use moslim_shared::pareto::hypervolume;
 use moslim_shared::presets;
 use moslim_shared::ratings::{Agree, Bins, Change, Shaped};
+use moslim_shared::refusal::ApiError;
 use moslim_shared::study::{Axis, METRICS, Spread, StudyConfig, StudyResults, StudyRow};
-use moslim_shared::summary::{ControlFigures, ControlHead, RewardHeadReport, RunSummary};
+use moslim_shared::summary::{ControlFigures, ControlHead, RewardHeadReport, RunSummary, StageSeconds};
 
 fn metric(id: &str) -> usize {
     METRICS.iter().position(|m| m.id == id).expect("a known figure")
@@ -115,4 +119,43 @@ fn the_last_objective_of_a_task_stays() {
     let left = leave.applied(vec![shaped("a"), shaped("b")]).unwrap();
     assert_eq!(left.iter().map(|s| s.objective.id.as_str()).collect::<Vec<_>>(), ["b"]);
     assert!(leave.applied(vec![shaped("a")]).unwrap_err().contains("the last objective"));
+}
+
+#[test]
+fn a_volume_is_measured_from_its_reference() {
+    assert!((hypervolume(&[vec![0.5], vec![0.3]], &[0.2]) - 0.3).abs() < 1e-12);
+    assert!((hypervolume(&[vec![0.5, 0.6]], &[0.2, 0.1]) - 0.15).abs() < 1e-12);
+}
+
+#[test]
+fn classes_are_merged_until_two_are_left() {
+    let shaped = || {
+        vec![Shaped {
+            imported: 0,
+            objective: Objective::new("a", "A", "It is measured.", &["low", "middle", "high"]),
+            bins: Bins::of(3, Agree::Mean),
+        }]
+    };
+    let merge = |from, to| Change::Merge { objective: "a".into(), from, to, name: "both".into() }.applied(shaped());
+    assert_eq!(merge(1, 2).unwrap()[0].objective.classes, ["low", "both"]);
+    assert!(merge(0, 2).unwrap_err().contains("fewer than two"));
+    assert!(merge(1, 1).unwrap_err().contains("are not several"));
+}
+
+#[test]
+fn every_status_that_is_sent_has_its_name() {
+    let title = |status| ApiError::new(status, "why", Vec::new()).title;
+    let known = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 500, 503].map(title);
+    assert!(known.iter().all(|t| t != "Error") && known[2] == "Forbidden", "{known:?}");
+    assert_eq!(title(418), "Error");
+}
+
+#[test]
+fn a_run_without_optimisation_says_nothing_of_its_speed() {
+    let config = presets::find("quick").unwrap().config;
+    let mut other = config.clone();
+    other.method.kind = Method::TaggedSft;
+    let took = StageSeconds { policy: 9.0, sft: 9.0, reward_model: 9.0, ..Default::default() };
+    assert_eq!(optimisation(&other, 4), 0.0);
+    assert_eq!(seconds(&config, 4, [(&other, &took)].into_iter()), None);
 }

@@ -240,6 +240,24 @@ fn rules_of_a_configuration_hold_for_each_of_their_cases() {
         c.reward_model.class_weights = ClassWeights::InverseSqrt;
     };
     assert_eq!(wrong(&weighted), ["reward_model.class_weights"]);
+    // Pairs need an even batch, and only they do.
+    let odd = |loss| {
+        move |c: &mut RunConfig| {
+            c.reward_model.loss = loss;
+            c.reward_model.batch = 33;
+        }
+    };
+    assert!(wrong(&odd(RewardLoss::CrossEntropy)).is_empty());
+    assert_eq!(wrong(&odd(RewardLoss::BradleyTerry)), ["reward_model.batch"]);
+    // DAPO alone has a buffer, which must be shorter than an answer.
+    let long = |optimizer| {
+        move |c: &mut RunConfig| {
+            c.policy.optimizer = optimizer;
+            c.policy.dapo.overlong_buffer = c.policy.max_new_tokens;
+        }
+    };
+    assert!(wrong(&long(PolicyOptimizer::Rloo)).is_empty());
+    assert!(wrong(&long(PolicyOptimizer::Dapo)).contains(&"policy.dapo.overlong_buffer".to_string()));
     // One sample has nobody to be compared with; an optimiser with a critic needs no other.
     let alone = |optimizer| {
         move |c: &mut RunConfig| {

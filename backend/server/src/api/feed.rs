@@ -155,6 +155,7 @@ struct Wanted {
     from: u64,
     to: Option<u64>,
     #[serde(default, rename = "as")]
+    #[param(inline)]
     form: Form,
 }
 
