@@ -6,7 +6,7 @@ use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
 
 /// Share of the hue in a cell of value 1; more would make its number hard to read.
-const HEAT: f64 = 50.0;
+pub const HEAT: f64 = 50.0;
 
 /// A heat-map as a table; every row is a class asked for. `who` is `sft`, `policy` or `rollouts`.
 pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[Vec<f64>]) -> impl IntoView + use<> {

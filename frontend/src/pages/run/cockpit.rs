@@ -5,6 +5,7 @@ use crate::pages::run::learning::on_target;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::matrix::HEAT;
 use crate::parts::spark::Spark;
 use crate::state::{RunState, Topic, diagonal};
 use crate::stream::Run;
@@ -19,8 +20,6 @@ use std::time::Duration;
 const ANSWERS: usize = 3;
 /// Time between two places when the run is played.
 const BEAT: Duration = Duration::from_millis(90);
-/// Share of the hue in a cell of value 1.
-const HEAT: f64 = 60.0;
 
 /// The place in the run that is looked at: a step of policy optimisation; `None` for the newest, or the evaluation.
 type Place = RwSignal<Option<usize>>;
