@@ -20,7 +20,8 @@ struct Kind {
     kilobytes: f64,
 }
 
-/// What a group trains: mostly small things. Seconds and bytes were measured on two cores (docs/performance.md, docs/models.md).
+/// What a group trains, assumed: mostly small things. Measured on two cores are the seconds of the first three and the bytes of `quick` and
+/// of larger worlds (the mean of a study's runs). The other figures are guesses.
 const KINDS: [Kind; 4] = [
     Kind { name: "smoke", share: 0.30, seconds: 5.0, kilobytes: 900.0 },
     Kind { name: "quick", share: 0.50, seconds: 73.0, kilobytes: 3_300.0 },
@@ -117,8 +118,8 @@ fn runs(a_day: f64, days: usize) {
     let least = (work / DAY).ceil() as usize;
     let mut tried: Vec<usize> = [1.0, 1.25, 1.5, 2.0, 3.0].map(|factor: f64| (least as f64 * factor).ceil() as usize).into();
     tried.dedup();
+    let plain: Vec<(f64, f64)> = jobs.iter().map(|j| (j.0, j.1)).collect();
     for places in tried {
-        let plain: Vec<(f64, f64)> = jobs.iter().map(|j| (j.0, j.1)).collect();
         let mut waited = waits(&plain, places);
         waited.sort_by(f64::total_cmp);
         let busy = work / DAY / places as f64;

@@ -55,11 +55,7 @@ pub fn features(list: Option<&str>) -> Result<Vec<&'static str>> {
 }
 
 fn has_program(name: &str) -> bool {
-    has_option(name, "--version")
-}
-
-fn has_option(name: &str, option: &str) -> bool {
-    Command::new(name).arg(option).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// Installs Debian packages where that needs no question: as root, or with a sudo that asks for no password.

@@ -15,6 +15,7 @@ mod failure;
 mod folder;
 mod follow;
 mod guard;
+mod html;
 mod hub;
 mod id;
 mod index;

@@ -2,6 +2,7 @@
 
 use crate::curves::{Curves, Scalar};
 use crate::follow::Follower;
+use crate::html::text;
 use crate::id::RunId;
 use crate::pictures::lines;
 use anyhow::Context;
@@ -103,11 +104,6 @@ pub fn page(follower: &Follower, id: &RunId) -> anyhow::Result<Option<String>> {
     let mut page = Page::default();
     follower.each_event(id, |event| page.hear(event))?;
     page.html(&run, &toml::to_string(&run.config).context("writing the configuration")?).map(Some)
-}
-
-/// Text within HTML.
-fn text(plain: &str) -> String {
-    plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn percent(share: f64) -> String {

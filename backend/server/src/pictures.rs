@@ -25,9 +25,7 @@ pub fn of_study(results: &StudyResults) -> anyhow::Result<Vec<(String, String)>>
     if results.objectives.len() >= 2 && results.groups.iter().any(|g| !g.front.is_empty()) {
         out.push(("front.svg".to_string(), svg((820, 560), |area| draw_front(area, results, &palette))?));
     }
-    if let Some(points) = standing(results) {
-        out.push((OVERVIEW.to_string(), svg((820, 560), |area| draw_overview(area, &points, &palette))?));
-    }
+    out.extend(overview(results)?.map(|svg| ("overview.svg".to_string(), svg)));
     let plot = bar_plot(results);
     out.push(("figures.svg".to_string(), svg((1180, plot.height()), |area| bars::draw(area, &plot, &palette))?));
     Ok(out)
@@ -52,8 +50,15 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> anyhow::Result<St
     Ok(out)
 }
 
-/// The picture of what every method is worth in both tasks, in one file.
-pub const OVERVIEW: &str = "overview.svg";
+/// What every group is worth in both tasks, control and trade-offs; `None` where there are no fronts to be compared.
+///
+/// # Errors
+/// When it cannot be drawn.
+pub fn overview(results: &StudyResults) -> anyhow::Result<Option<String>> {
+    let draw = |points: Vec<Standing>| svg((820, 560), |area| draw_overview(area, &points, &Palette::paper()));
+    standing(results).map(draw).transpose()
+}
+
 /// Groups whose utility is further than this below the best are not drawn: the others could not be told apart.
 const NEAR: f64 = 0.1;
 

@@ -1,6 +1,7 @@
 //! What the API is, as an OpenAPI document that is made of its handlers, and as a page for people.
 
 use crate::access::needed;
+use crate::html;
 use crate::state::Shared;
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
@@ -90,10 +91,9 @@ fn operations_mut(document: &mut Value) -> impl Iterator<Item = (String, &'stati
     })
 }
 
-/// Text within HTML.
+/// A text of the document within HTML, on one line.
 fn text(value: &Value) -> String {
-    let plain = value.as_str().unwrap_or_default();
-    plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\n', " ")
+    html::text(value.as_str().unwrap_or_default()).replace('\n', " ")
 }
 
 /// What a schema is called, with links to those that have a name.

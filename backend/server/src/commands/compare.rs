@@ -90,9 +90,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 
 /// The study in one picture, where there are fronts to be compared.
 fn write_overview(to: &Path, id: &str, results: &StudyResults) -> Result<(), Failure> {
-    let Some((_, svg)) = pictures::of_study(results)?.into_iter().find(|(name, _)| name == pictures::OVERVIEW) else {
-        return Ok(());
-    };
+    let Some(svg) = pictures::overview(results)? else { return Ok(()) };
     write_file(&to.join(format!("{id}.svg")), svg.as_bytes()).map_err(|e| Failure::field("to", format!("{id}.svg: {e:#}")))
 }
 
