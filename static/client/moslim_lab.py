@@ -20,6 +20,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 
 
 class LabError(Exception):
@@ -40,9 +41,9 @@ class Lab:
         # Whatever proxy is meant for the world, the lab is not there.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def open(self, method, path, body=None):
-        """Sends a request; returns the open answer, which the caller closes."""
-        headers = {"Origin": self.url}
+    def open(self, method, path, body=None, key=None):
+        """Sends a request; returns the open answer, which the caller closes. What two requests of one `key` start is started once."""
+        headers = {"Origin": self.url, **({"Idempotency-Key": key} if key else {})}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None
@@ -86,7 +87,19 @@ class Lab:
                 place = place[group]
             place[field] = value
         body = {"config": config, "queue": wait, "priority": priority}
-        return Run(self, self.ask("POST", "/api/v1/runs", body)["id"])
+        return Run(self, self._once("/api/v1/runs", body)["id"])
+
+    def _once(self, path, body):
+        """Starts something once, also where an answer is lost on its way and the request has to be sent again."""
+        key = uuid.uuid4().hex
+        for wait in (1, 2, None):
+            try:
+                with self.open("POST", path, body, key) as answer:
+                    return json.loads(answer.read())
+            except (LabError, OSError) as error:
+                if wait is None or getattr(error, "status", 0) != 0:
+                    raise
+                time.sleep(wait)
 
     def run(self, id):
         """A run by its identifier."""

@@ -2,6 +2,7 @@
 
 use crate::process::{LIMIT, Process, kill_processes, text, wait_until};
 use anyhow::{Context, Result, bail};
+use base64::Engine;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -167,6 +168,20 @@ impl Browser {
         devtools.send_raw("Emulation.setDeviceMetricsOverride", size).await?;
         devtools.send_raw("Emulation.setEmulatedMedia", media).await?;
         Ok(())
+    }
+
+    /// What is on the screen, of `size` in pixels, as a PNG that is so many times as large.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn picture(&self, (width, height): (u32, u32), scale: f64) -> Result<Vec<u8>> {
+        // Where the page is scrolled to is what a person sees.
+        let top = self.js("Math.round(scrollY)").await?;
+        let clip = json!({ "x": 0, "y": top, "width": width, "height": height, "scale": scale });
+        let asked = json!({ "format": "png", "clip": clip });
+        let answer = self.driver()?.cdp().send_raw("Page.captureScreenshot", asked).await?;
+        let data = answer["data"].as_str().context("the browser sends no picture")?;
+        Ok(base64::engine::general_purpose::STANDARD.decode(data)?)
     }
 
     /// Sets how many bytes an origin may keep; `None` for what the browser gives by itself.

@@ -7,6 +7,7 @@ use moslim_shared::event::{Event, EventBody, Frame, Outcome, RunInfo, RunStatus,
 use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, signal, smoke, text, wait_until};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -507,4 +508,130 @@ async fn runs_wait_their_turn_and_the_urgent_ones_go_first() {
     let started = async |id: &str| lab.events(id).await[0].time;
     assert!(started(&urgent).await < started(&calm).await, "the urgent one went first");
     assert_eq!(lab.run(&unwanted).await.last_seq, 0, "what was taken out was not started");
+}
+
+#[tokio::test]
+async fn a_start_that_is_sent_twice_starts_once() {
+    let mut lab = Lab::start().await;
+    let send = async |lab: &Lab, path: &str, key: &str, body: &Value| {
+        let sent = lab
+            .request(Method::POST, path)
+            .header("origin", lab.origin())
+            .header("idempotency-key", key)
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        (sent.status().as_u16(), sent.json::<Value>().await.unwrap())
+    };
+    let body = json!({ "config": smoke() });
+    let [(a, first), (b, second)] =
+        [send(&lab, "/api/v1/runs", "k-1", &body).await, send(&lab, "/api/v1/runs", "k-1", &body).await];
+    assert_eq!((a, b, &first["id"]), (201, 200, &second["id"]), "{first} {second}");
+    // Without the key it is another one, for which there is no room.
+    assert_eq!(lab.post("/api/v1/runs", &body).await.status, 409);
+    let (status, said) = send(&lab, "/api/v1/runs", "k-1", &json!({ "config": smoke(), "queue": true })).await;
+    assert_eq!(status, 409);
+    assert!(said["detail"].as_str().unwrap().contains("Idempotency-Key"), "{said}");
+    assert_eq!(send(&lab, "/api/v1/runs", "no spaces", &body).await.0, 400);
+    // What is refused leaves its key free.
+    assert_eq!(send(&lab, "/api/v1/runs", "k-2", &body).await.0, 409);
+    lab.restart().await;
+    assert_eq!(send(&lab, "/api/v1/runs", "k-1", &body).await.1["id"], first["id"], "it is known after a crash");
+    lab.wait_for_end(first["id"].as_str().unwrap()).await;
+    let (status, fresh) = send(&lab, "/api/v1/runs", "k-2", &body).await;
+    assert_eq!(status, 201);
+    assert_ne!(fresh["id"], first["id"]);
+    lab.wait_for_end(fresh["id"].as_str().unwrap()).await;
+    let study = json!({ "preset": "methods", "base": "smoke", "seeds": [1] });
+    let [(a, first), (b, second)] =
+        [send(&lab, "/api/v1/studies", "k-1s", &study).await, send(&lab, "/api/v1/studies", "k-1s", &study).await];
+    assert_eq!((a, b, &first["id"]), (201, 200, &second["id"]), "{first} {second}");
+    let cancelled = lab.post(&format!("/api/v1/studies/{}/cancel", first["id"].as_str().unwrap()), &json!({})).await;
+    assert_eq!(cancelled.status, 202);
+}
+
+#[tokio::test]
+async fn who_starts_too_often_has_to_wait() {
+    let lab = Lab::start().await;
+    let (mut refused, mut told) = (0, String::new());
+    for _ in 0..64 {
+        let body = json!({ "config": smoke(), "queue": true });
+        let answer = lab.request(Method::POST, "/api/v1/runs").header("origin", lab.origin()).json(&body).send().await.unwrap();
+        if answer.status() == 429 {
+            assert_eq!(answer.headers()["retry-after"], "10");
+            told = answer.json::<Value>().await.unwrap()["detail"].as_str().unwrap().into();
+            refused += 1;
+        }
+    }
+    assert!(refused > 0 && told.contains("try again in"), "{refused} {told}");
+}
+
+/// What a lab may hold, how long it keeps what nobody wants, and what a run may take.
+#[tokio::test]
+async fn a_lab_keeps_within_what_it_was_given() {
+    let mut lab = Lab::start_with(&["--quota", "1", "--keep-days", "2", "--run-memory", "300"]).await;
+    // A run that needs more than it may have fails, and says of what.
+    let mut large = smoke();
+    (large.model.layers, large.model.d_model, large.model.d_ff) = (8, 1024, 4096);
+    large.reward_trunk = large.model.clone();
+    let run = lab.start_run(&large).await;
+    let body = json!({ "config": smoke() });
+    let ended = lab.wait_for_end(&run).await;
+    assert_eq!(ended.status, RunStatus::Failed);
+    assert!(ended.message.contains("memory"), "{}", ended.message);
+    // Of two runs of three days ago, somebody has named one.
+    let config = std::fs::read(lab.data().join("runs").join(&run).join("config.toml")).unwrap();
+    let days_ago = std::time::SystemTime::now() - Duration::from_secs(3 * 24 * 3600);
+    for id in ["old", "named"] {
+        let folder = lab.data().join("runs").join(id);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.toml"), &config).unwrap();
+        std::fs::File::options().append(true).open(folder.join("config.toml")).unwrap().set_modified(days_ago).unwrap();
+    }
+    std::fs::write(lab.data().join("runs/named/about.json"), r#"{"name":"keep me"}"#).unwrap();
+    // A file with a hole counts as long as it says it is.
+    std::fs::File::create(lab.data().join("large")).unwrap().set_len(1 << 30).unwrap();
+    lab.restart().await;
+    wait_until("the old run to be put away", || lab.data().join("trash/old").is_dir().then_some(())).await;
+    assert!(lab.data().join("runs/named").is_dir() && lab.data().join("runs").join(&run).is_dir());
+    let answer = lab.post("/api/v1/runs", &body).await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.body["detail"].as_str().unwrap().contains("1024 MiB are what it may hold"), "{}", answer.body);
+    std::fs::remove_file(lab.data().join("large")).unwrap();
+}
+
+#[tokio::test]
+async fn a_line_beyond_all_measure_makes_no_server_grow() {
+    let lab = Lab::start().await;
+    let run = lab.post("/api/v1/runs", &json!({ "config": smoke() })).await.body["id"].as_str().unwrap().to_string();
+    lab.wait_for_end(&run).await;
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let (before, last) = (resident(), lab.run(&run).await.last_seq);
+    let path = lab.data().join("runs").join(&run).join("events.jsonl");
+    {
+        use std::io::Write;
+        let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        (0..300).for_each(|_| file.write_all(&piece).unwrap());
+        file.write_all(b"\n{\"time\":1,\"body\":{\"note\":{\"text\":\"after it\"}}}\n").unwrap();
+    }
+    let mut seen = 0;
+    for _ in 0..600 {
+        seen = lab.run(&run).await.last_seq;
+        if seen == last + 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(seen, last + 2, "both lines are known");
+    let events = lab.get(&format!("/api/v1/runs/{run}/events?after={last}")).await.body;
+    assert!(events[0]["body"]["note"]["text"].as_str().unwrap().contains("damaged"), "{events}");
+    assert_eq!(events[1]["body"]["note"]["text"], "after it");
+    let grown = resident() - before;
+    assert!(grown < 100, "the server grew by {grown} MiB");
 }

@@ -12,6 +12,7 @@
 //!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
 //!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
 //!     cargo lab learn --to DIR                                  the same, with a trained run beside it, for a class
+//!     cargo lab pictures --to DIR                               draw every page, and film the demo
 //!     cargo lab page                                            build the page into dist/
 
 mod mutants;
@@ -182,6 +183,20 @@ fn bench_tab() -> Result<()> {
     run(command)
 }
 
+/// Draws every page at four sizes and in two colour schemes, and films the demo, into the folder that the arguments name.
+fn pictures(rest: &[String]) -> Result<()> {
+    let [_, to] = rest else { bail!("cargo lab pictures --to DIR names the folder for the pictures") };
+    let to = std::path::absolute(to)?;
+    system::browser()?;
+    page::build()?;
+    let binary = build_server(&[])?;
+    let mut command = system_tests(&binary, &page::target_folder().join("site"));
+    command.args(["--test", "pictures", "--", "--ignored", "--nocapture"]).env("MOSLIM_PICTURES", &to);
+    run(command)?;
+    eprintln!("The pictures are in {}.", to.display());
+    Ok(())
+}
+
 /// Measures how fast this machine trains.
 fn bench(options: Options) -> Result<()> {
     if options.rest.iter().any(|arg| arg == "--tab") {
@@ -216,6 +231,7 @@ fn main() -> Result<()> {
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
         Some("scale") => scale::scale(&options(args.skip(1))?.rest),
+        Some("pictures") => pictures(&options(args.skip(1))?.rest),
         Some("mutants") => mutants::mutants(&options(args.skip(1))?.rest),
         Some("help" | "--help" | "-h") => {
             println!("cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   build everything and open the lab");
@@ -239,6 +255,7 @@ fn main() -> Result<()> {
             println!(
                 "cargo lab learn --to DIR [--run FILE]                     the same, with a trained run beside it, for a class"
             );
+            println!("cargo lab pictures --to DIR                               draw every page, and film the demo");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

@@ -229,6 +229,15 @@ pub struct ServeArgs {
     /// Offer to train studies on the Slurm cluster that this machine can submit to: how it wants its jobs, a TOML file.
     #[arg(long, value_name = "FILE")]
     pub cluster: Option<PathBuf>,
+    /// GiB that the data folder may hold; beyond, nothing new starts.
+    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub quota: Option<u64>,
+    /// Put runs into the trash that ended this many days ago, and have no name, tag or note and are of no study.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub keep_days: Option<u64>,
+    /// Memory that a run may take, MiB; without, what the machine has.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 30))]
+    pub run_memory: Option<u64>,
 }
 
 #[derive(Debug, Args)]

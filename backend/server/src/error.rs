@@ -2,11 +2,14 @@
 
 use crate::json::JsonError;
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use moslim_shared::config::Problem;
 use moslim_shared::refusal::{ApiError, MEDIA_TYPE};
 use std::any::Any;
+
+/// Seconds after which one of too many may ask again.
+const WAIT: &str = "10";
 
 /// What a request is answered with when it cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,11 @@ impl IntoResponse for Error {
             other => cut(other.to_string()),
         };
         let problems = if let Self::Invalid { problems, .. } = self { few(problems) } else { Vec::new() };
-        answer(status, detail, problems)
+        let mut response = answer(status, detail, problems);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(WAIT));
+        }
+        response
     }
 }
 

@@ -158,6 +158,11 @@ impl DataFolder {
         self.root.join("lab.db")
     }
 
+    /// What was started under the keys of requests.
+    pub fn starts(&self) -> PathBuf {
+        self.root.join("starts")
+    }
+
     /// The file with the server's own token.
     pub fn token(&self) -> PathBuf {
         self.root.join("token")

@@ -1,6 +1,8 @@
 //! Follows the journals of all runs in the data folder, whoever writes them, and says what has grown. The journals are the truth;
 //! what is kept here is how far they were read, and what they say of their runs.
 
+mod lines;
+mod lists;
 mod run;
 
 pub use run::QUEUE;
@@ -10,15 +12,15 @@ use crate::id::RunId;
 use crate::index::{Index, Indexed};
 use crate::launch::{Launcher, Life, slurm};
 use anyhow::{Context, Result};
+use lines::{next_line, read_piece};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
-use moslim_shared::listing::{ListQuery, RunsPage};
 use notify::{RecursiveMode, Watcher};
 use run::{Followed, MARK_EVERY, WAITS, created, read_about, said_by_summary, summary};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +50,14 @@ pub struct News {
     pub run: RunId,
     /// Whether the run's state (status, message, summary) changed too.
     pub state_changed: bool,
+}
+
+/// What a look at a journal has found.
+struct Look {
+    /// Whether that is more than events.
+    state_changed: bool,
+    /// Whether there is more to read.
+    more: bool,
 }
 
 /// Follows journals. Clones share what is known.
@@ -114,29 +124,6 @@ impl Follower {
         Some(info)
     }
 
-    /// How many runs there are.
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Runs by their status, and the events of all.
-    pub fn counts(&self) -> (BTreeMap<String, u64>, u64) {
-        let (mut statuses, mut events) = (BTreeMap::new(), 0);
-        for run in self.lock().values() {
-            *statuses.entry(format!("{:?}", run.info.status).to_lowercase()).or_default() += 1;
-            events += run.info.last_seq;
-        }
-        (statuses, events)
-    }
-
-    /// A page of the list of runs.
-    ///
-    /// # Errors
-    /// When what is asked for is not understood; for people.
-    pub fn list(&self, query: &ListQuery) -> Result<RunsPage, String> {
-        RunsPage::of(self.lock().values().map(|f| (&f.info, f.figures)), query)
-    }
-
     /// Forgets a run whose folder is gone.
     pub fn forget(&self, id: &RunId) {
         self.lock().remove(id);
@@ -177,11 +164,6 @@ impl Follower {
             (run.info.status, run.info.message, run.dirty) = (RunStatus::Cancelled, message.into(), true);
         }
         self.announce(id, true);
-    }
-
-    /// Runs that wait for their turn.
-    pub fn queued(&self) -> Vec<RunId> {
-        self.lock().iter().filter(|(_, f)| f.info.status == RunStatus::Queued).map(|(id, _)| id.clone()).collect()
     }
 
     /// A process that was expected could not be started.
@@ -247,7 +229,7 @@ impl Follower {
         let (mut line, mut events) = (Vec::new(), Vec::new());
         while events.len() < limit && seq < last {
             line.clear();
-            if reader.read_until(b'\n', &mut line)? == 0 || !line.ends_with(b"\n") {
+            if next_line(&mut reader, &mut line)?.is_none() {
                 break;
             }
             seq += 1;
@@ -265,8 +247,8 @@ impl Follower {
         let path = self.data.run(id).join(journal::FILE);
         let mut reader = BufReader::new(File::open(&path).with_context(|| format!("opening {}", path.display()))?).take(bytes);
         let (mut marks, mut at, mut lines, mut line) = (vec![0], 0, 0u64, Vec::new());
-        while reader.read_until(b'\n', &mut line)? > 0 {
-            (at, lines) = (at + line.len() as u64, lines + 1);
+        while let Some(length) = next_line(&mut reader, &mut line)? {
+            (at, lines) = (at + length, lines + 1);
             if lines.is_multiple_of(MARK_EVERY) {
                 marks.push(at);
             }
@@ -279,12 +261,17 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads what a journal has grown by, looks whether its process lives, and announces what changed.
+    /// Reads what a journal has grown by, a piece at a time, looks whether its process lives, and announces what changed.
     pub fn look(&self, id: &RunId) {
         let began = Instant::now();
         loop {
             match self.read(id) {
-                Ok(Some(state_changed)) => self.announce(id, state_changed),
+                Ok(Some(Look { state_changed, more })) => {
+                    self.announce(id, state_changed);
+                    if more {
+                        continue;
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => tracing::warn!("run {id} cannot be read: {error:#}"),
             }
@@ -297,8 +284,8 @@ impl Follower {
         }
     }
 
-    /// `Some` when something changed; whether that is more than events.
-    fn read(&self, id: &RunId) -> Result<Option<bool>> {
+    /// What has changed, if something has.
+    fn read(&self, id: &RunId) -> Result<Option<Look>> {
         let folder = self.data.run(id);
         // Before its journal is read: a process that is gone by now has written all that it will.
         let life = self.launcher.poll(&folder);
@@ -319,11 +306,11 @@ impl Follower {
         }
         // A journal that became shorter is another one.
         let from = known.filter(|&bytes| bytes <= size).unwrap_or(0);
-        let mut text = Vec::new();
+        let (mut text, mut cut) = (Vec::new(), 0);
         if size > from {
             let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
             file.seek(SeekFrom::Start(from))?;
-            file.take(size - from).read_to_end(&mut text)?;
+            cut = read_piece(&mut BufReader::new(file.take(size - from)), &mut text)?;
         }
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(id) else { return Ok(None) };
@@ -337,12 +324,16 @@ impl Follower {
         }
         let state = |run: &Followed| (run.info.status, run.info.message.clone(), run.figures.is_some());
         let before = state(run);
-        let lines = run.take(&text);
+        let lines = run.take(&text, cut);
+        let more = lines > 0 && run.bytes < size;
         if life == Life::Running && run.ending.is_none() && run.info.status != RunStatus::Running {
             // It has begun, or goes on, and has not said so yet.
             (run.info.status, run.info.message) = (RunStatus::Running, String::new());
         }
-        if let Life::Gone(how) = life {
+        // What it has said at its end may still be to read.
+        if let Life::Gone(how) = life
+            && !more
+        {
             if let Some((outcome, message)) = run.ending.take() {
                 let told = matches!(outcome, Outcome::Failed | Outcome::Interrupted);
                 (run.info.status, run.info.message) = (outcome.into(), if told { message } else { String::new() });
@@ -357,7 +348,7 @@ impl Follower {
             return Ok(None);
         }
         run.dirty = true;
-        Ok(Some(state_changed))
+        Ok(Some(Look { state_changed, more }))
     }
 
     fn announce(&self, id: &RunId, state_changed: bool) {

@@ -30,6 +30,7 @@ mod progress;
 mod queue;
 mod report;
 mod signals;
+mod starts;
 mod state;
 mod stream;
 mod studies;

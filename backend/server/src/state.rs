@@ -6,6 +6,7 @@ use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::inference::Inference;
 use crate::launch::Local;
+use crate::starts::Starts;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub struct App {
     pub launcher: Arc<Local>,
     pub supervisor: Supervisor,
     pub studies: Studies,
+    pub starts: Arc<Starts>,
     pub inference: Inference,
     pub hosts: Arc<Hosts>,
     pub access: Arc<Access>,
@@ -33,18 +35,19 @@ pub struct App {
 pub type Shared = Arc<App>;
 
 impl App {
-    /// State of a server that keeps its data in `data`, submits to a cluster as the profile `cluster` has it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
+    /// State of a server that keeps its data in `data`, at most `quota` bytes, submits to a cluster as the profile `cluster` has it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
     pub fn new(
         follower: Follower,
         launcher: Arc<Local>,
-        (data, cluster): (DataFolder, Option<PathBuf>),
+        (data, cluster, quota): (DataFolder, Option<PathBuf>, Option<u64>),
         (hosts, access): (Hosts, Arc<Access>),
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
         let studies = Studies::new(data.clone(), launcher.clone(), cluster);
+        let starts = Arc::new(Starts::new(data.clone(), quota));
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        Arc::new(Self { data, follower, launcher, supervisor, studies, inference, hosts, access, stopping, devices })
+        Arc::new(Self { data, follower, launcher, supervisor, studies, starts, inference, hosts, access, stopping, devices })
     }
 }

@@ -89,15 +89,20 @@ impl Studies {
         .await
     }
 
-    /// Starts a new study.
+    /// Starts a new study, as `id`, which is fresh.
     ///
     /// # Errors
     /// When it is invalid, or something trains where it is to be trained.
-    pub async fn start(&self, supervisor: &Supervisor, config: StudyConfig, on: Host) -> Result<StudyState, Error> {
+    pub async fn start(
+        &self,
+        supervisor: &Supervisor,
+        (id, config): (RunId, StudyConfig),
+        on: Host,
+    ) -> Result<StudyState, Error> {
         let mut last = self.last.lock().await;
         self.free(&mut last, supervisor, on).await?;
         let data = self.data.clone();
-        let study = blocking(move || Ok(Study::create(&data, config, on)?)).await?;
+        let study = blocking(move || Ok(Study::create(&data, id, config, on)?)).await?;
         self.launch(&mut last, &study, on).await
     }
 

@@ -62,11 +62,11 @@ impl Study {
     ///
     /// # Errors
     /// When it is not, or cannot be written.
-    pub fn create(data: &DataFolder, config: StudyConfig, on: Host) -> Result<Self, StudyError> {
+    pub fn create(data: &DataFolder, id: RunId, config: StudyConfig, on: Host) -> Result<Self, StudyError> {
         let plan = config
             .plan(&data.objectives(&config.base.task).map_err(|p| StudyError::Invalid(vec![p]))?)
             .map_err(StudyError::Invalid)?;
-        let study = Self { id: RunId::fresh(), config, data: data.clone() };
+        let study = Self { id, config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
         write_file(&study.file("study.json"), &text)?;
         study.write_state(&StudyState { on, ..study.fresh_state(&plan) })?;

@@ -50,32 +50,30 @@ impl Supervisor {
         Self { data, follower, launcher, starting: Mutex::default() }
     }
 
-    /// Starts a new run with a valid configuration.
+    /// Starts a new run with a valid configuration, as `id`, which is fresh.
     ///
     /// # Errors
     /// [`Error::Conflict`] while another run trains; [`Error::Internal`] when it cannot be written or started.
-    pub async fn start(&self, config: &RunConfig) -> Result<RunInfo, Error> {
+    pub async fn start(&self, id: RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         self.check_free()?;
         if let Some(problem) = self.data.room().and_then(Room::problem) {
             return Err(Error::Conflict(problem));
         }
-        let id = RunId::fresh();
         let job = self.data.job(&id, config.clone());
         blocking(move || job.write_config()).await?;
         self.launch(&id, config).await
     }
 
-    /// Makes a run that is started when its turn comes: those of the highest `priority` first, and of one priority those that came first.
+    /// Makes a run, as `id`, which is fresh, that is started when its turn comes: those of the highest `priority` first, and of one priority those that came first.
     ///
     /// # Errors
     /// [`Error::Conflict`] where too many wait, [`Error::Internal`] when it cannot be written.
-    pub async fn queue(&self, config: &RunConfig, priority: i32) -> Result<RunInfo, Error> {
+    pub async fn queue(&self, id: RunId, config: &RunConfig, priority: i32) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         if self.follower.queued().len() >= MOST_QUEUED {
             return Err(Error::Conflict(format!("{MOST_QUEUED} runs wait already")));
         }
-        let id = RunId::fresh();
         let (job, file) = (self.data.job(&id, config.clone()), self.data.run(&id).join(QUEUE));
         let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
         // Its place first: a run that is written before it would be one that waits for nothing.

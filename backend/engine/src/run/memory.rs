@@ -14,7 +14,20 @@ pub fn available_mib() -> Option<u64> {
     system.into_iter().chain(group).min()
 }
 
-/// A line of `/proc/meminfo`.
+/// Memory that the machine has, or this process's control group if that is less, MiB. `None` where the system does not tell.
+pub fn total_mib() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|text| kibibytes(&text, "MemTotal:")).map(|kib| kib / 1024);
+    let group = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok()).map(|bytes| bytes >> 20);
+    system.into_iter().chain(group).min()
+}
+
+/// Memory that this process takes, MiB. `None` where the system does not tell.
+pub fn taken_mib() -> Option<u64> {
+    std::fs::read_to_string("/proc/self/status").ok().and_then(|text| kibibytes(&text, "VmRSS:")).map(|kib| kib / 1024)
+}
+
+/// A line of `/proc/meminfo`, or of a process's status.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
 }

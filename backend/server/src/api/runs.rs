@@ -1,16 +1,17 @@
 //! Runs: list, start, cancel, resume, and their events.
 
+use crate::access::Person;
 use crate::api::{Body, Id, LARGEST_FILE, file_of, finish};
 use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::offline;
 use crate::state::Shared;
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use moslim_engine::keep::bundle::sha256;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Disk;
@@ -18,7 +19,7 @@ use moslim_engine::run::memory;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, RunInfo, RunStatus};
 use moslim_shared::listing::{ListQuery, RunsPage};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
@@ -50,7 +51,7 @@ pub struct Proposal {
 }
 
 /// A request to start a run.
-#[derive(Deserialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StartRequest {
     config: RunConfig,
@@ -120,8 +121,15 @@ async fn events(
     Ok(Json(tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??))
 }
 
-#[utoipa::path(post, path = "/api/v1/runs", tag = "runs", request_body = StartRequest, responses((status = 201, description = "The run that was started or waits", body = RunInfo)))]
-async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) -> Result<(StatusCode, Json<RunInfo>), Error> {
+/// Starts a run. A request that is sent again, because nobody knows whether the first one arrived, starts no second run where both carry
+/// the same `Idempotency-Key`.
+#[utoipa::path(post, path = "/api/v1/runs", tag = "runs", params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible characters; remembered for a day")), request_body = StartRequest, responses((status = 201, description = "The run that was started or waits", body = RunInfo), (status = 200, description = "The run that an earlier request with this key has started", body = RunInfo)))]
+async fn start(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    headers: HeaderMap,
+    Body(proposal): Body<StartRequest>,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
     let mut problems = proposal.config.problems(&objectives);
     let weights = memory::weights_of(&proposal.config, &|path| app.data.read(path));
@@ -129,18 +137,32 @@ async fn start(State(app): State<Shared>, Body(proposal): Body<StartRequest>) ->
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
-    let run = finish(async move {
+    finish(async move {
+        let id = RunId::fresh();
+        let keyed = app.starts.keyed(&headers, &person, &proposal).await?;
+        if let Some((_, Some(earlier))) = &keyed
+            && let Some(run) = app.follower.known(earlier)
+        {
+            return Ok((StatusCode::OK, Json(run)));
+        }
+        app.starts.admit(&person).await?;
+        if let Some((key, _)) = &keyed {
+            key.note(&id)?;
+        }
         let StartRequest { config, queue, priority } = proposal;
         let free = app.supervisor.check_free().and(app.studies.check_free().await);
         // Who waits already goes first.
-        match free {
-            Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(&config).await,
+        let started = match free {
+            Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(id, &config).await,
             Err(error) if !queue => Err(error),
-            _ => app.supervisor.queue(&config, priority).await,
+            _ => app.supervisor.queue(id, &config, priority).await,
+        };
+        if let (Err(_), Some((key, _))) = (&started, &keyed) {
+            key.forget();
         }
+        started.map(|run| (StatusCode::CREATED, Json(run)))
     })
-    .await?;
-    Ok((StatusCode::CREATED, Json(run)))
+    .await
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which stops at its next step", body = RunInfo)))]
@@ -150,8 +172,13 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/resume", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which goes on from its last checkpoint", body = RunInfo)))]
-async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
-    finish(async move { app.supervisor.resume(&id).await }).await.map(Json)
+async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
+    finish(async move {
+        app.starts.admit(&person).await?;
+        app.supervisor.resume(&id).await
+    })
+    .await
+    .map(Json)
 }
 
 /// Puts a run into the trash, from which it can be had back for a while.

@@ -1,13 +1,15 @@
 //! Studies: list, start, stop, resume, and their results.
 
+use crate::access::Person;
 use crate::api::{Body, Id, finish};
 use crate::error::Error;
+use crate::id::RunId;
 use crate::state::Shared;
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use moslim_shared::config::Problem;
 use moslim_shared::presets;
 use moslim_shared::study::{Host, StudyPreset, StudyRequest, StudyResults, StudyState, preset, preset_list};
@@ -79,14 +81,36 @@ async fn file(State(app): State<Shared>, Path((id, name)): Path<(String, String)
     Ok((headers, Bytes::from(bytes)).into_response())
 }
 
-#[utoipa::path(post, path = "/api/v1/studies", tag = "studies", request_body = StudyRequest, responses((status = 201, description = "The study that was started", body = StudyState)))]
-async fn start(State(app): State<Shared>, Body(request): Body<StudyRequest>) -> Result<(StatusCode, Json<StudyState>), Error> {
+#[utoipa::path(post, path = "/api/v1/studies", tag = "studies", params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible characters; remembered for a day")), request_body = StudyRequest, responses((status = 201, description = "The study that was started", body = StudyState), (status = 200, description = "The study that an earlier request with this key has started", body = StudyState)))]
+async fn start(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    headers: HeaderMap,
+    Body(request): Body<StudyRequest>,
+) -> Result<(StatusCode, Json<StudyState>), Error> {
     let problem = |field: &str, message: String| Error::invalid(vec![Problem { field: field.into(), message }]);
     let base = presets::find(&request.base).ok_or_else(|| problem("base", format!("unknown preset \"{}\"", request.base)))?;
-    let config = preset(&request.preset, base.config, request.seeds)
+    let config = preset(&request.preset, base.config, request.seeds.clone())
         .ok_or_else(|| problem("preset", format!("unknown study \"{}\"", request.preset)))?;
-    let state = finish(async move { app.studies.start(&app.supervisor, config, request.on).await }).await?;
-    Ok((StatusCode::CREATED, Json(state)))
+    finish(async move {
+        let id = RunId::fresh();
+        let keyed = app.starts.keyed(&headers, &person, &request).await?;
+        if let Some((_, Some(earlier))) = &keyed
+            && let Ok(state) = app.studies.state(earlier).await
+        {
+            return Ok((StatusCode::OK, Json(state)));
+        }
+        app.starts.admit(&person).await?;
+        if let Some((key, _)) = &keyed {
+            key.note(&id)?;
+        }
+        let started = app.studies.start(&app.supervisor, (id, config), request.on).await;
+        if let (Err(_), Some((key, _))) = (&started, &keyed) {
+            key.forget();
+        }
+        started.map(|state| (StatusCode::CREATED, Json(state)))
+    })
+    .await
 }
 
 #[utoipa::path(post, path = "/api/v1/studies/{id}/cancel", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 202, description = "The study, whose runs stop", body = StudyState)))]
@@ -96,6 +120,11 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
 }
 
 #[utoipa::path(post, path = "/api/v1/studies/{id}/resume", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "The study, which goes on", body = StudyState)))]
-async fn resume(State(app): State<Shared>, Id(id): Id) -> Result<Json<StudyState>, Error> {
-    finish(async move { app.studies.resume(&app.supervisor, &id).await }).await.map(Json)
+async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<StudyState>, Error> {
+    finish(async move {
+        app.starts.admit(&person).await?;
+        app.studies.resume(&app.supervisor, &id).await
+    })
+    .await
+    .map(Json)
 }

@@ -4,6 +4,7 @@ use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::{DataFolder, write_file};
+use crate::id::RunId;
 use crate::launch::Local;
 use crate::study::Study;
 use anyhow::{Context, bail};
@@ -173,7 +174,7 @@ fn study(runs: usize, repetitions: usize, json: bool) -> Result<(), Failure> {
         let base = presets::find("quick").map(|p| p.config).unwrap_or_default();
         let config = StudyConfig { name: "bench".into(), question: String::new(), base, axes: vec![axis], seeds };
         let launcher = Local::new()?;
-        let study = Study::create(&data, config, Host::default())?;
+        let study = Study::create(&data, RunId::fresh(), config, Host::default())?;
         let state = study.state()?;
         for (n, run) in state.runs.iter().enumerate() {
             let id = run.run.parse().map_err(|e: String| Failure::Failed(e))?;

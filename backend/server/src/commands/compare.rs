@@ -7,6 +7,7 @@ use crate::commands::train::stop_on_signal;
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::folder::write_file;
+use crate::id::RunId;
 use crate::pictures;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
@@ -59,7 +60,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         }
         let study = match begun(&data, &config)? {
             Some(study) => study,
-            None if wanted => Study::create(&data, config, Host::default())?,
+            None if wanted => Study::create(&data, RunId::fresh(), config, Host::default())?,
             None => continue,
         };
         let mut ended = Ok(());

@@ -16,7 +16,8 @@ use crate::legacy::export_database;
 use crate::listen::{self, Tls};
 use crate::queue::take_turns;
 use crate::signals::{Signals, Wish};
-use crate::state::App;
+use crate::starts;
+use crate::state::{App, Shared};
 use anyhow::Context;
 use std::fs::File;
 use std::io::IsTerminal;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing_subscriber::EnvFilter;
 
 /// Time for requests in progress to end when the server stops.
@@ -135,13 +136,8 @@ async fn serve(
     let known = if args.no_token { None } else { Some(read_keys(&own, args.tokens.as_deref())?) };
     let access = Arc::new(Access::new(known, bound.port(), tls.is_some()));
     export_database(&data).await?;
-    match data.empty_trash(Duration::from_secs(TRASH_DAYS * 24 * 3600)) {
-        Ok(0) => {}
-        Ok(gone) => tracing::info!("{gone} runs that were deleted {TRASH_DAYS} days ago are gone for good"),
-        Err(error) => tracing::warn!("the trash cannot be emptied: {error:#}"),
-    }
     let index = Index::open(&data.index()).await.context("the index in the data folder")?;
-    let launcher = Arc::new(Local::new()?);
+    let launcher = Arc::new(Local::new()?.with_memory(args.run_memory));
     let follower = {
         let (data, launcher, known) = (data.clone(), launcher.clone(), index.all().await.unwrap_or_default());
         let opened = tokio::task::spawn_blocking(move || Follower::open(data, launcher, known)).await;
@@ -152,9 +148,16 @@ async fn serve(
     let (stop, stopping) = watch::channel(false);
     let hosts = Hosts::of(bound, &args.names, tls.is_some());
     let root = data.root().to_path_buf();
-    let app = App::new(follower.clone(), launcher, (data, cluster), (hosts, access.clone()), stopping.clone());
+    let app = App::new(
+        follower.clone(),
+        launcher,
+        (data, cluster, args.quota.map(|gib| gib << 30)),
+        (hosts, access.clone()),
+        stopping.clone(),
+    );
 
     let turns = tokio::spawn(take_turns(app.clone()));
+    let retiring = tokio::spawn(retire(app.clone(), args.keep_days));
     let tidying = app.clone();
     let tidying = tokio::spawn(async move { tidying.inference.tidy().await });
     let router = api::router(app);
@@ -179,11 +182,45 @@ async fn serve(
     keeping.abort();
     tidying.abort();
     turns.abort();
+    retiring.abort();
     index.close().await;
     if let Some(run) = follower.training() {
         eprintln!("Run {} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {}", run.id, run.id);
     }
     Ok(())
+}
+
+/// Time between two looks at what nobody wants any more.
+const RETIRE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Puts runs into the trash for ever that ended `days` ago, and of which no person has said anything; and empties the trash.
+async fn retire(app: Shared, days: Option<u64>) {
+    let age = days.map(|days| Duration::from_secs(days * 24 * 3600));
+    loop {
+        let kept = app.studies.list().await.unwrap_or_default();
+        let in_study = |id: &str| kept.iter().any(|s| s.runs.iter().any(|r| r.run == id));
+        for id in age.map_or(Vec::new(), |age| starts::outdated(app.follower.ended().into_iter(), age)) {
+            if in_study(id.as_str()) {
+                continue;
+            }
+            match app.supervisor.delete(&id).await {
+                Ok(()) => tracing::info!("run {id} is {} days old, and is in the trash now", days.unwrap_or_default()),
+                Err(error) => tracing::warn!("run {id} is to be kept no longer, and cannot be moved: {error:#}"),
+            }
+        }
+        empty_trash(app.data.clone()).await;
+        sleep(RETIRE_EVERY).await;
+    }
+}
+
+/// Removes for good what has been in the trash for long.
+async fn empty_trash(data: DataFolder) {
+    let gone = move || data.empty_trash(Duration::from_secs(TRASH_DAYS * 24 * 3600));
+    match tokio::task::spawn_blocking(gone).await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(gone)) => tracing::info!("{gone} runs that were deleted {TRASH_DAYS} days ago are gone for good"),
+        Ok(Err(error)) => tracing::warn!("the trash cannot be emptied: {error:#}"),
+    }
 }
 
 /// Reads tokens and certificate anew. What cannot be read stays as it was, and that is said.

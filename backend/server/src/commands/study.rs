@@ -5,6 +5,7 @@ use crate::commands::train::stop_on_signal;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::launch::Launcher;
 use crate::study::{Study, StudyError, operations};
@@ -64,7 +65,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
                 return if args.json { print_json(&plan) } else { Ok(()) };
             }
             data.create().map_err(Failure::BadInput)?;
-            Study::create(&data, config, Host::default())?
+            Study::create(&data, RunId::fresh(), config, Host::default())?
         }
     };
     let stop = Arc::new(Stop::default());

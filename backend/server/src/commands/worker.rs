@@ -4,6 +4,7 @@ use crate::cli::WorkerArgs;
 use crate::commands::train::stop_on_signal;
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::launch::limits;
 use moslim_engine::progress::Stop;
 use moslim_engine::run::{RunError, train};
 use moslim_shared::event::EventBody;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 /// # Errors
 /// As the exit code of the process.
 pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
+    limits::limit_memory()?;
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
     let data = DataFolder::resolve(Some(args.data.clone()));

@@ -49,8 +49,8 @@ impl Followed {
         }
     }
 
-    /// Takes in what a journal has grown by; returns the number of whole lines.
-    pub fn take(&mut self, text: &[u8]) -> u64 {
+    /// Takes in lines that a journal has grown by, of the last of which `cut` bytes are left out; returns their number.
+    pub fn take(&mut self, text: &[u8], cut: u64) -> u64 {
         let mut lines = 0;
         if self.bytes == 0 && !text.is_empty() {
             self.info.last_seq = 0;
@@ -65,6 +65,7 @@ impl Followed {
             lines += 1;
             self.hear(line);
         }
+        self.bytes += cut;
         lines
     }
 

@@ -1,6 +1,6 @@
 //! Child processes on this machine.
 
-use super::{Ending, Launch, Launcher, Life, process};
+use super::{Ending, Launch, Launcher, Life, limits, process};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -16,6 +16,8 @@ pub struct Local {
     program: PathBuf,
     /// Keeps the program's file open, and with it alive.
     _handle: Option<std::fs::File>,
+    /// MiB that a run may take, where somebody has said so.
+    memory: Option<u64>,
     /// Those of this process, until they are gone and how they went is known.
     children: Mutex<HashMap<PathBuf, Child>>,
     gone: Mutex<HashMap<PathBuf, String>>,
@@ -33,13 +35,18 @@ impl Local {
             use std::os::fd::AsRawFd;
             let handle = std::fs::File::open("/proc/self/exe").context("opening this program")?;
             let program = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), handle.as_raw_fd()));
-            Ok(Self { program, _handle: Some(handle), children: Mutex::default(), gone: Mutex::default() })
+            Ok(Self { program, _handle: Some(handle), memory: None, children: Mutex::default(), gone: Mutex::default() })
         }
         #[cfg(not(target_os = "linux"))]
         {
             let program = std::env::current_exe().context("finding this program")?;
-            Ok(Self { program, _handle: None, children: Mutex::default(), gone: Mutex::default() })
+            Ok(Self { program, _handle: None, memory: None, children: Mutex::default(), gone: Mutex::default() })
         }
+    }
+
+    /// Those that it starts, and those that they start, limit the memory of a run to so many MiB.
+    pub fn with_memory(self, memory: Option<u64>) -> Self {
+        Self { memory, ..self }
     }
 
     /// The program to start, for commands that are waited for.
@@ -72,6 +79,9 @@ impl Launcher for Local {
         command.args(&launch.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(threads) = launch.threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
+        }
+        if let Some(mib) = self.memory {
+            command.env(limits::VARIABLE, mib.to_string());
         }
         // Ctrl-C in a terminal goes to the whole process group; who started a process may end without it.
         #[cfg(unix)]

@@ -3,6 +3,7 @@
 //!
 //! Here belongs what starts processes, one file for each way. What they do is a command's business, what they wrote `follow.rs`'s.
 
+pub mod limits;
 mod local;
 pub mod process;
 pub mod slurm;

@@ -1,0 +1,40 @@
+//! How much memory a process that trains may take. One that wants more than there is ends by itself, and says so, before the system ends
+//! another program for it.
+
+use crate::failure::RUN_FAILED;
+use anyhow::{Context, Result};
+use moslim_engine::run::memory;
+use std::time::Duration;
+
+/// Environment variable that names the limit, MiB.
+pub const VARIABLE: &str = "MOSLIM_LAB_RUN_MEMORY";
+/// Time between two looks. Memory is taken when it is written to, which is slower than asking for it.
+const EVERY: Duration = Duration::from_millis(50);
+/// Of what the machine has, so much is left to others, in percent.
+const LEFT: u64 = 5;
+
+/// Ends this process as soon as it takes more than it may: as the environment says, else nearly all that the machine or its control group
+/// has. Only Linux tells what a process takes.
+///
+/// # Errors
+/// When the environment names no number, or no thread can be had.
+pub fn limit_memory() -> Result<()> {
+    let mib = match std::env::var(VARIABLE) {
+        Ok(text) => Some(text.parse().with_context(|| format!("{VARIABLE}: \"{text}\" is no number of MiB"))?),
+        Err(_) => memory::total_mib().map(|mib| mib * (100 - LEFT) / 100),
+    };
+    let Some(mib) = mib else { return Ok(()) };
+    // Where memory runs out all the same, this is what should go.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    let watch = move || {
+        while let Some(taken) = memory::taken_mib() {
+            if taken > mib {
+                eprintln!("this process may take {mib} MiB of memory, and takes {taken} MiB; it ends");
+                std::process::exit(i32::from(RUN_FAILED));
+            }
+            std::thread::sleep(EVERY);
+        }
+    };
+    std::thread::Builder::new().name("memory".into()).spawn(watch).context("starting a thread")?;
+    Ok(())
+}
