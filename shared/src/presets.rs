@@ -1,11 +1,12 @@
 //! Shipped presets: from a test of seconds to a run worth reporting.
 
 use crate::config::{
-    BaseConfig, EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig, TargetConfig,
-    TargetWording, TaskConfig, TaskKind,
+    BaseConfig, ClassWeights, EvaluationConfig, ModelConfig, PolicyConfig, RewardModelConfig, RunConfig, SupervisedConfig,
+    TargetConfig, TargetWording, TaskConfig, TaskKind,
 };
 use crate::event::PresetInfo;
 use crate::mapping::{MappingConfig, MappingFunction};
+use crate::method::{MethodConfig, RicConfig};
 
 /// All presets, smallest first; last the one for models that people bring.
 pub fn all() -> Vec<PresetInfo> {
@@ -186,18 +187,28 @@ fn tab() -> PresetInfo {
 /// words or in both; the objectives are about style.
 fn offtheshelf() -> PresetInfo {
     let config = RunConfig {
-        task: TaskConfig { kind: TaskKind::Style, rows: 640, ..Default::default() },
-        base: BaseConfig::default(),
+        task: TaskConfig { kind: TaskKind::Style, rows: 768, ..Default::default() },
+        // Warmer, a small model talks nonsense, and a policy would learn it.
+        base: BaseConfig { temperature: 0.8, ..Default::default() },
         model: ModelConfig { context: 320, ..Default::default() },
         reward_trunk: ModelConfig { context: 320, ..Default::default() },
-        reward_model: RewardModelConfig { steps: 90, batch: 16, learning_rate: 5e-4, ..Default::default() },
+        reward_model: RewardModelConfig {
+            steps: 96,
+            batch: 16,
+            learning_rate: 5e-4,
+            class_weights: ClassWeights::InverseSqrt,
+            ..Default::default()
+        },
         mapping: ordinal(),
+        // Used where somebody asks for preference SFT: what adapters bear.
+        method: MethodConfig { ric: RicConfig { batch: 16, learning_rate: 5e-4, ..Default::default() }, ..Default::default() },
         targets: TargetConfig { wording: TargetWording::Mixed, held_out: Vec::new(), ..Default::default() },
         policy: PolicyConfig {
             iterations: 38,
             prompts: 6,
             samples_per_prompt: 8,
-            max_new_tokens: 64,
+            // A long answer, of more than 45 words, has room to end.
+            max_new_tokens: 80,
             learning_rate: 1e-4,
             kl_coefficient: 0.05,
             temperature: 0.8,

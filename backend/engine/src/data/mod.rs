@@ -43,6 +43,11 @@ pub trait Gold: Send + Sync {
         None
     }
 
+    /// Answers written by hand to questions of no split, for a model to see how an answer can be; empty where there are none.
+    fn demonstrations(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Whether who asks for `preference` wants to be told something, so that what is claimed should be about the question.
     fn seeks_claims(&self, _preference: &Preference) -> bool {
         true

@@ -19,7 +19,7 @@ use crate::progress::{Progress, stream};
 use crate::text::corpus::Encoded;
 use anyhow::Result;
 use burn::module::AutodiffModule;
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{RunConfig, TargetWording};
 use moslim_shared::distribution::{argmax, expected_class};
 use moslim_shared::event::{EventBody, Part, Stage};
 use moslim_shared::method::RicConfig;
@@ -40,12 +40,12 @@ const CHECKPOINT_EVERY: usize = 200;
 /// An answer with what the reward model says of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scored {
-    /// `<user>` question `<assistant>`, without scores.
-    question: Vec<u32>,
+    /// The question's own tokens, without what a prompt puts around them.
+    asked: Vec<u32>,
     answer: Vec<u32>,
     /// Expected class per objective.
     expected: Vec<f64>,
-    /// Most probable class per objective.
+    /// Class per objective: as it was labelled, or the most probable one.
     classes: Vec<usize>,
 }
 
@@ -201,10 +201,12 @@ pub fn supervise<'a, B: TrainBackend>(
     if let Some((model, optimizer)) = parts.and_then(|p| p.into_iter().next()) {
         trainee = trainee.from_bytes(model, optimizer, device)?;
     }
-    // SFT's answers as the reward model sees them: it needs no labels, and they keep to their subject. Made anew after a resumption, which
-    // changes nothing.
-    let pairs = rows.iter().map(|r| (r.tokens[..r.answer].to_vec(), r.tokens[r.answer..].to_vec()));
-    let mut offline = lesson.first(score(setting, ready, pairs), setting, ric);
+    // SFT's answers, which keep to their subject, as the reward model sees them where they have no labels. Made anew after a resumption,
+    // which changes nothing.
+    let pairs = rows.iter().map(|r| (r.question().to_vec(), r.tokens[r.answer..].to_vec()));
+    let mut scored = score(setting, ready, pairs);
+    scored.iter_mut().zip(rows).for_each(|(scored, row)| scored.labelled(&row.labels));
+    let mut offline = lesson.first(scored, setting, ric);
     if !std::mem::replace(&mut driver.state.labelled, true) && labels {
         driver.state.trial.work.forward_tokens += rows.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
@@ -244,7 +246,7 @@ pub fn supervise<'a, B: TrainBackend>(
                 let row = offline.get(n).unwrap_or_else(|| &driver.state.online[n - offline.len()]);
                 match lesson {
                     Lesson::Achieved(route) => scored_prompt(row, setting, route, config, &mut rng),
-                    Lesson::Near(_) => Ok((row.question.clone(), row.answer.as_slice())),
+                    Lesson::Near(_) => Ok((setting.tokenizer.untagged_prompt(&row.asked), row.answer.as_slice())),
                 }
             })
             .collect::<Result<Vec<(Vec<u32>, &[u32])>>>()?;
@@ -281,17 +283,25 @@ pub fn mean_tokens(rows: &[Encoded]) -> f64 {
     rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / rows.len().max(1) as f64
 }
 
-/// What the reward model says of answers to untagged questions.
+impl Scored {
+    /// Takes the classes that people or rules have given in place of those that the reward model finds most probable.
+    fn labelled(&mut self, labels: &[Option<usize>]) {
+        self.classes.iter_mut().zip(labels).for_each(|(class, label)| *class = label.unwrap_or(*class));
+    }
+}
+
+/// What the reward model says of answers to questions that are asked without a wish. `pairs`: a question's own tokens, and an answer's.
 fn score<B: TrainBackend>(setting: &Setting, ready: &Ready<B>, pairs: impl Iterator<Item = (Vec<u32>, Vec<u32>)>) -> Vec<Scored> {
     let pairs: Vec<(Vec<u32>, Vec<u32>)> = pairs.collect();
     let ended: Vec<Vec<u32>> = pairs.iter().map(|(_, a)| ended_answer(a, setting.tokenizer.eos)).collect();
-    let groups: Vec<Group> = pairs.iter().zip(&ended).map(|((q, _), a)| Group { prompt: q, answers: vec![a] }).collect();
+    let prompts: Vec<Vec<u32>> = pairs.iter().map(|(q, _)| setting.tokenizer.untagged_prompt(q)).collect();
+    let groups: Vec<Group> = prompts.iter().zip(&ended).map(|(q, a)| Group { prompt: q, answers: vec![a] }).collect();
     let distributions = ready.reward_model.distributions(&groups);
     pairs
         .into_iter()
         .zip(distributions)
-        .map(|((question, answer), heads)| Scored {
-            question,
+        .map(|((asked, answer), heads)| Scored {
+            asked,
             answer,
             expected: heads.iter().map(|p| expected_class(p)).collect(),
             classes: heads.iter().map(|p| argmax(p)).collect(),
@@ -300,7 +310,7 @@ fn score<B: TrainBackend>(setting: &Setting, ready: &Ready<B>, pairs: impl Itera
 }
 
 /// A prompt with the scores that `row`'s answer achieved, for a random choice of objectives, as MOSLIM's prompts name a random
-/// choice; combinations that are kept out of training are kept out here, too.
+/// choice, and say it, in words too where they do; combinations that are kept out of training are kept out here, too.
 fn scored_prompt<'a>(
     row: &'a Scored,
     setting: &Setting,
@@ -330,12 +340,16 @@ fn scored_prompt<'a>(
             break preference;
         }
     };
-    let question = &row.question[1..row.question.len() - 1];
+    let question = &row.asked;
     let prompt = match route {
         Route::Scores { mean, std } => {
             let z = |(i, t): (usize, &Option<usize>)| t.map(|_| (row.expected[i] - mean[i]) / std[i].max(1e-3));
             let scores: Vec<Option<f64>> = preference.0.iter().enumerate().map(z).collect();
             setting.tokenizer.scored_prompt(question, &scores)?
+        }
+        Route::Tags if config.targets.wording != TargetWording::Tags => {
+            let targets = TargetSampler::new(config, &setting.objectives, std::iter::empty());
+            setting.tokenizer.prompt(question, &preference, &targets.manner(rng))?
         }
         _ => route.prompt(question, &Ask::of(preference), &setting.tokenizer, &setting.objectives)?,
     };
@@ -367,14 +381,16 @@ fn sample<B: TrainBackend>(
             }
             Lesson::Near(_) => setting.tokenizer.untagged_prompt(&question.tokens),
         });
-        asked.push(setting.tokenizer.untagged_prompt(&question.tokens));
+        asked.push(question.tokens.clone());
     }
     let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: config.policy.max_new_tokens, seed: rng.random() };
     let answers = generate(policy, &inputs, 1, setting.tokenizer.eos, &sampling);
     trial.samples += answers.len() as u64;
     trial.tokens += answers.iter().map(|a| a.tokens.len() as u64).sum::<u64>();
-    let read: usize = prompts.iter().zip(&asked).zip(&answers).map(|((p, q), a)| p.len() + q.len() + 2 * a.tokens.len()).sum();
+    let around = setting.tokenizer.framing();
+    let read: usize =
+        prompts.iter().zip(&asked).zip(&answers).map(|((p, q), a)| p.len() + q.len() + around + 2 * a.tokens.len()).sum();
     trial.work.forward_tokens += read as u64;
     let good = asked.into_iter().zip(answers).filter(|(_, a)| a.ended && a.tokens.len() > 1).map(|(q, a)| (q, a.tokens));
     Ok(score(setting, ready, good))
@@ -435,6 +451,13 @@ mod tests {
         // Where more are wanted, further fronts are opened.
         assert_eq!(near(&utilities, &[0.5, 0.5], 2), [2, 3]);
         assert_eq!(near(&utilities, &[1.0, 0.0], 9).len(), 6);
+    }
+
+    #[test]
+    fn labels_go_before_what_the_reward_model_sees() {
+        let mut row = Scored { asked: vec![7], answer: vec![8], expected: vec![0.4, 2.0], classes: vec![0, 2] };
+        row.labelled(&[Some(1), None]);
+        assert_eq!((row.classes, row.expected), (vec![1, 2], vec![0.4, 2.0]));
     }
 
     #[test]

@@ -37,7 +37,15 @@ const DISTINCT: f64 = 0.7;
 #[derive(Debug, Clone, Default)]
 pub struct Rules;
 
+/// Questions of no split, each with an answer that was written by hand, for a model to see what is meant.
+const EXAMPLES: &str = include_str!("examples.txt");
+
 impl Gold for Rules {
+    fn demonstrations(&self) -> Vec<(&'static str, &'static str)> {
+        let parts = EXAMPLES.split("Q: ").skip(1);
+        parts.map(|part| part.split_once('\n').unwrap_or((part, ""))).map(|(q, a)| (q.trim(), a.trim())).collect()
+    }
+
     fn grade(&self, _question: &str, answer: &str) -> Grades {
         let words = words(answer);
         let classes = vec![
@@ -129,6 +137,21 @@ mod tests {
 
     fn grade(text: &str) -> Vec<usize> {
         Rules.grade("", text).classes
+    }
+
+    #[test]
+    fn there_is_an_example_of_every_class_and_none_is_about_a_question_of_the_task() {
+        let examples = Rules.demonstrations();
+        let objectives = super::super::objectives();
+        for (i, objective) in objectives.iter().enumerate() {
+            for class in 0..objective.class_count() {
+                let n = examples.iter().filter(|(_, a)| grade(a)[i] == class).count();
+                assert!(n >= 3, "{n} examples of {} {class}", objective.id);
+            }
+        }
+        let splits = super::super::splits();
+        let asked = [splits.train_questions, splits.validation_questions, splits.test_questions].concat();
+        assert!(examples.iter().all(|(q, a)| asked.iter().all(|other| other.text != *q) && Rules.grade(q, a).fluent));
     }
 
     #[test]
