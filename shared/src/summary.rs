@@ -140,6 +140,10 @@ pub struct ControlReport {
     /// Share of answers without a word.
     #[serde(default)]
     pub empty: f64,
+    /// Mean log-likelihood of a token of the answers under the model that training began with, asked without a wish, nats: how much
+    /// like its own they still are.
+    #[serde(default)]
+    pub likelihood: Option<f64>,
     /// Share of joint prompts on which this policy is nearer to what is asked for than the SFT baseline, ties counting half.
     #[serde(default)]
     pub win_rate: f64,

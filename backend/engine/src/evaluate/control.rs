@@ -8,6 +8,9 @@ use super::plan::{Plan, Probe, Purpose};
 use crate::data::Claims;
 use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
+use crate::model::packed::{Group, Packed, chunks};
+use crate::model::transformer::Transformer;
+use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
 use anyhow::Result;
 use moslim_shared::config::EvaluationConfig;
@@ -20,6 +23,8 @@ use rand::rngs::StdRng;
 
 /// Answers sampled at once.
 const CHUNK: usize = 256;
+/// Answers whose likelihood is taken.
+const READ: usize = 128;
 
 /// What a method answered to a plan.
 pub struct Examination {
@@ -28,6 +33,8 @@ pub struct Examination {
     model: Vec<Vec<usize>>,
     fluent: Vec<bool>,
     texts: Vec<String>,
+    /// What was written, `[probe]`, with the end of the sequence where it was.
+    tokens: Vec<Vec<u32>>,
     /// Claims, where the prompt wants some.
     claims: Vec<Option<Claims>>,
 }
@@ -45,8 +52,14 @@ pub fn examine<B: Kernels>(
     seed: u64,
     mut each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Examination> {
-    let mut out =
-        Examination { graded: Vec::new(), model: Vec::new(), fluent: Vec::new(), texts: Vec::new(), claims: Vec::new() };
+    let mut out = Examination {
+        graded: Vec::new(),
+        model: Vec::new(),
+        fluent: Vec::new(),
+        texts: Vec::new(),
+        tokens: Vec::new(),
+        claims: Vec::new(),
+    };
     for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
@@ -60,9 +73,31 @@ pub fn examine<B: Kernels>(
             out.fluent.push(grades.fluent);
             out.texts.push(text);
         }
+        out.tokens.extend(answers.into_iter().map(|a| a.tokens));
         each(out.graded.len())?;
     }
     Ok(out)
+}
+
+/// Mean log-likelihood of a token of the answers under `model`, asked without a wish, nats; over [`READ`] answers at most, spread over the
+/// plan. `None` where nothing was written.
+pub fn likelihood<B: Kernels>(
+    examination: &Examination,
+    plan: &Plan,
+    model: &Transformer<B>,
+    (questions, tokenizer): (&[EncodedQuestion], &Tokenizer),
+) -> Option<f64> {
+    let step = plan.len().div_ceil(READ).max(1);
+    let some = || plan.probes.iter().zip(&examination.tokens).step_by(step).filter(|(_, answer)| !answer.is_empty());
+    let prompts: Vec<Vec<u32>> = some().map(|(p, _)| tokenizer.untagged_prompt(&questions[p.question].tokens)).collect();
+    let groups: Vec<Group> = prompts.iter().zip(some()).map(|(p, (_, a))| Group { prompt: p, answers: vec![a] }).collect();
+    let (mut sum, mut count) = (0.0, 0);
+    for groups in chunks::<B, _>(&groups, Group::tokens) {
+        let log_probs: Vec<f32> = model.answer_log_probs(&Packed::new(groups), 1.0).into_data().to_vec().unwrap_or_default();
+        sum += log_probs.iter().map(|&l| f64::from(l)).sum::<f64>();
+        count += log_probs.len();
+    }
+    (count > 0).then(|| sum / count as f64)
 }
 
 /// Asks the first `count` prompts of `plan` that name several classes, and fit into the policy's context however they are
@@ -276,6 +311,7 @@ mod tests {
             model: graded.to_vec(),
             fluent: (0..plan.len()).map(|n| n % 4 != 0).collect(),
             texts: (0..plan.len()).map(|n| format!("Answer {}.", n / 2 * 2)).collect(),
+            tokens: Vec::new(),
             claims: (0..plan.len()).map(|n| (n % 2 == 0).then_some(Claims { own: 1, all: 4 })).collect(),
         };
         let names = ["a", "b", "c"].map(String::from);

@@ -2,7 +2,7 @@
 
 use super::setting::{Ready, Setting, Trained};
 use crate::evaluate::answer::{Answering, Route};
-use crate::evaluate::control::{Examination, examine, wordings};
+use crate::evaluate::control::{Examination, examine, likelihood, wordings};
 use crate::evaluate::front::front;
 use crate::evaluate::grader::{Combinations, Grading};
 use crate::evaluate::menu::{Menu, offers, questions_each};
@@ -140,8 +140,10 @@ pub fn evaluate<B: TrainBackend>(
             progress.check()
         })?;
         let wordings = wordings(&x, &plan, &grading, config.evaluation.paraphrased, &sampling)?;
-        let [mut by_grader, by_model] = answers.reports(&plan, (questions, parts), &setting.objectives, sft.as_ref());
+        let likelihood = likelihood(&answers, &plan, &ready.reference, (questions, &setting.tokenizer));
+        let [mut by_grader, mut by_model] = answers.reports(&plan, (questions, parts), &setting.objectives, sft.as_ref());
         by_grader.wordings = wordings;
+        (by_grader.likelihood, by_model.likelihood) = (likelihood, likelihood);
         for (summary, report) in [(&mut graded, by_grader), (&mut model, by_model)] {
             progress.emit(EventBody::Control { policy, grader: summary.grader, report: report.clone() });
             match policy {

@@ -194,6 +194,10 @@ fn together(before: &ControlReport, after: &ControlReport) -> impl IntoView + us
     add("Answers without a double", |r| r.diversity.unique);
     add("Distinct pairs of words", |r| r.diversity.distinct_2);
     add("Answers without a word", |r| r.empty);
+    if let (Some(before), Some(after)) = (before.likelihood, after.likelihood) {
+        let nats = |l: f64| format!("{l:.2} nats");
+        rows.push(vec!["Log-likelihood of a token under the SFT policy".to_string(), nats(before), nats(after)]);
+    }
     // The SFT policy is asked without tags, so there is nothing to word.
     let ways = after.wordings.iter().map(|w| vec![w.wording.title().to_string(), format::percent(w.hit_rate)]).collect();
     let asked = after.wordings.first().map_or(0, |w| w.n);
