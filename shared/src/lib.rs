@@ -16,6 +16,7 @@ pub mod listing;
 pub mod mapping;
 pub mod method;
 pub mod metrics;
+pub mod moving;
 pub mod objective;
 pub mod ordinal;
 pub mod pareto;

@@ -222,12 +222,26 @@ pub fn slope(x: &[f64], y: &[f64]) -> f64 {
     if xx > 0.0 { xy / xx } else { 0.0 }
 }
 
+/// Mean of a matrix's diagonal over the rows that have answers.
+pub fn diagonal(matrix: &[Vec<f64>]) -> Option<f64> {
+    let rows = matrix.iter().enumerate().filter(|(_, row)| row.iter().sum::<f64>() > 0.0);
+    let hits: Vec<f64> = rows.filter_map(|(c, row)| row.get(c).copied()).collect();
+    (!hits.is_empty()).then(|| hits.iter().sum::<f64>() / hits.len() as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn close(a: f64, b: f64) {
         assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+    }
+
+    #[test]
+    fn the_diagonal_counts_rows_that_have_answers() {
+        let matrix = [vec![0.2, 0.8, 0.0], vec![0.0; 3], vec![0.4, 0.0, 0.6]];
+        assert!((diagonal(&matrix).unwrap() - 0.4).abs() < 1e-12);
+        assert_eq!(diagonal(&[vec![0.0, 0.0], vec![0.0, 0.0]]), None);
     }
 
     #[test]

@@ -365,6 +365,10 @@ async fn a_study_is_started_watched_and_compared() -> Result<()> {
         (format!("{origin}/studies/{id}"), "document.querySelectorAll('#comparison tbody tr').length === 8"),
     ];
     check_phone(&browser, &pages).await?;
+    browser.goto(&format!("{origin}/studies/{id}")).await?;
+    browser.wait("document.querySelector('#study-compare') !== null").await?;
+    browser.click("#study-compare").await?;
+    browser.wait("location.pathname === '/compare' && document.querySelectorAll('.chosen .chip').length === 8").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }
@@ -416,6 +420,28 @@ async fn every_address_can_be_opened_and_left_again() -> Result<()> {
     browser.click(".brand").await?;
     browser.wait("location.pathname === '/' && document.querySelector('#start-demo') !== null").await?;
     assert_eq!(browser.js("window.kept").await?, true, "it is still the same document");
+    browser.quit().await
+}
+
+/// A recorded run turns from rows that are alike to a diagonal, stands still for who wants that, and can be gone through.
+#[tokio::test]
+async fn the_first_page_shows_the_idea() -> Result<()> {
+    const STEP: &str = "document.querySelector('.moving .scrub .hint').textContent";
+    const HITS: &str = "[...document.querySelectorAll('.moving .mini caption .hint')].map(e => parseInt(e.textContent))";
+    let lab = Lab::start().await;
+    let browser = lab.browser().await?;
+    browser.wait("document.querySelectorAll('.moving .mini').length === 4").await?;
+    assert_eq!(browser.js(STEP).await?, "measured on held-out questions", "nothing moves for who wants no motion");
+    let last: Vec<f64> = serde_json::from_value(browser.js(HITS).await?)?;
+    browser.js("(e => { e.value = 0; e.dispatchEvent(new Event('input')) })(document.querySelector('.moving input'))").await?;
+    browser.wait(&format!("{STEP}.startsWith('step 1 of')")).await?;
+    let first: Vec<f64> = serde_json::from_value(browser.js(HITS).await?)?;
+    let better = first.iter().zip(&last).filter(|(a, b)| b >= a).count();
+    let [before, after] = [&first, &last].map(|hits| hits.iter().sum::<f64>());
+    assert!(first.len() == 4 && better >= 3 && after > 1.5 * before, "{first:?} became {last:?}");
+    browser.click("#moving-play").await?;
+    browser.wait(&format!("!{STEP}.startsWith('step 1 of')")).await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }
 

@@ -13,8 +13,10 @@
 //!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
 //!     cargo lab learn --to DIR                                  the same, with a trained run beside it, for a class
 //!     cargo lab pictures --to DIR                               draw every page, and film the demo
+//!     cargo lab moving FOLDER                                   make the first page's moving picture of a finished run
 //!     cargo lab page                                            build the page into dist/
 
+mod moving;
 mod mutants;
 mod page;
 mod profile;
@@ -240,6 +242,7 @@ fn main() -> Result<()> {
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
         Some("scale") => scale::scale(&options(args.skip(1))?.rest),
+        Some("moving") => moving::moving(&options(args.skip(1))?.rest),
         Some("pictures") => pictures(&options(args.skip(1))?.rest),
         Some("mutants") => mutants::mutants(&options(args.skip(1))?.rest),
         Some("help" | "--help" | "-h") => {
@@ -268,6 +271,7 @@ fn main() -> Result<()> {
                 "cargo lab learn --to DIR [--run FILE]                     the same, with a trained run beside it, for a class"
             );
             println!("cargo lab pictures --to DIR                               draw every page, and film the demo");
+            println!("cargo lab moving FOLDER                                   make the first page's moving picture of a run");
             println!("cargo lab page                                            build the page into dist/");
             Ok(())
         }

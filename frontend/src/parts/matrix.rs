@@ -2,7 +2,8 @@
 
 use crate::parts::format;
 use leptos::prelude::*;
-use moslim_charts::INKS;
+use moslim_charts::{INKS, Ink};
+use moslim_shared::metrics::diagonal;
 use moslim_shared::objective::Objective;
 
 /// Share of the hue in a cell of value 1; more would make its number hard to read.
@@ -64,6 +65,42 @@ fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) 
         >
             {text}
         </td>
+    }
+}
+
+/// A small heat-map as a table; every row is a class asked for. `values`: shares, a row of zeros where nothing was asked for.
+pub fn mini(index: usize, name: &str, classes: &[String], values: Option<&Vec<Vec<f64>>>) -> impl IntoView + use<> {
+    let hit = values.and_then(|m| diagonal(m));
+    let count = classes.len();
+    let rows = (0..count)
+        .map(|asked| {
+            let row = values.and_then(|m| m.get(asked)).filter(|row| row.iter().sum::<f64>() > 0.0);
+            let cells = (0..count)
+                .map(|got| {
+                    let value = row.and_then(|row| row.get(got)).copied();
+                    let heat = value.unwrap_or(0.0) * HEAT;
+                    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.0}%, var(--surface))", index % INKS);
+                    let title = match value {
+                        Some(v) => format!("asked {}, got {}: {}", classes[asked], classes[got], format::percent(v)),
+                        None => format!("asked {}: no answer yet", classes[asked]),
+                    };
+                    let text = value.map(|v| format!("{:.0}", v * 100.0)).unwrap_or_default();
+                    view! { <td class:diagonal={asked == got} style:background=color title=title>{text}</td> }
+                })
+                .collect_view();
+            view! { <tr><th scope="row" title=classes[asked].clone()>{classes[asked].clone()}</th>{cells}</tr> }
+        })
+        .collect_view();
+    let chance = format::percent(1.0 / count.max(1) as f64);
+    view! {
+        <table class="mini" data-mini=name.to_lowercase()>
+            <caption>
+                <span class="swatch bold" style:background=Ink::Objective(index).css()></span>
+                <b>{name.to_string()}</b>
+                <span class="hint">{hit.map(|h| format!("{} as asked, chance {chance}", format::percent(h)))}</span>
+            </caption>
+            <tbody>{rows}</tbody>
+        </table>
     }
 }
 

@@ -10,6 +10,11 @@ const STORAGE_KEY: &str = "moslim-theme";
 /// What a reader can choose; `auto` is as the system says, and `contrast` is light or dark as it says, with everything as strong as text.
 const CHOICES: [&str; 4] = ["auto", "light", "dark", "contrast"];
 
+/// Whether the reader wants nothing to move by itself.
+pub fn still() -> bool {
+    window().match_media("(prefers-reduced-motion: reduce)").ok().flatten().is_some_and(|query| query.matches())
+}
+
 /// The theme; drawings track `revision`, because a canvas does not follow style sheets by itself.
 #[derive(Clone, Copy)]
 pub struct Theme {

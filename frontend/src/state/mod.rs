@@ -11,4 +11,3 @@ mod verdict;
 
 pub use reading::MATRIX_WINDOW;
 pub use run::{RunState, Topic};
-pub use verdict::diagonal;

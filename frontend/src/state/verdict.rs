@@ -4,6 +4,7 @@ use super::progress::Phase;
 use super::reading::{MATRIX_WINDOW, matrix_of};
 use super::run::RunState;
 use moslim_shared::event::{PolicyStep, Stage};
+use moslim_shared::metrics::diagonal;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::Answerer;
 
@@ -194,13 +195,6 @@ impl RunState {
 /// 0 of nothing.
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Mean of a matrix's diagonal over the rows that have answers.
-pub fn diagonal(matrix: &[Vec<f64>]) -> Option<f64> {
-    let rows = matrix.iter().enumerate().filter(|(_, row)| row.iter().sum::<f64>() > 0.0);
-    let hits: Vec<f64> = rows.filter_map(|(c, row)| row.get(c).copied()).collect();
-    (!hits.is_empty()).then(|| mean(&hits))
 }
 
 #[cfg(test)]

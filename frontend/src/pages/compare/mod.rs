@@ -21,7 +21,7 @@ use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
 use reading::{Figure, best, difference, differing, figures, grouped, said};
 
 /// Runs that are compared at most.
-const MOST: usize = 8;
+pub const MOST: usize = 8;
 
 /// A run that is compared, as it is told live.
 #[derive(Clone, Copy)]

@@ -2,10 +2,12 @@
 //!
 //! What a visitor sees before there is a run belongs here; what a run shows does not.
 
+mod moving;
 mod runs;
 
 use crate::api;
 use crate::pages::carry::Example;
+use crate::pages::home::moving::MovingPicture;
 use crate::pages::home::runs::Runs;
 use crate::parts::mapping::MappingByHand;
 use crate::source::{at, is_tab};
@@ -89,6 +91,7 @@ pub fn Home() -> impl IntoView {
         .collect_view();
 
     view! {
+        <div class="first">
         <section class="hero" aria-labelledby="hero-title">
             <h1 id="hero-title">"Teach a language model to obey preference tags, and watch it learn."</h1>
             <p class="lead">
@@ -122,6 +125,8 @@ pub fn Home() -> impl IntoView {
                 <p>{move || failure.get()}</p>
             </div>
         </section>
+        <MovingPicture/>
+        </div>
         <section class="section" aria-labelledby="idea-title">
             <h2 id="idea-title">"Five stages"</h2>
             <ol class="steps">{steps}</ol>

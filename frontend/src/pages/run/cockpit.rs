@@ -5,12 +5,11 @@ use crate::pages::run::learning::on_target;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::every::every;
 use crate::parts::format;
-use crate::parts::matrix::HEAT;
+use crate::parts::matrix::mini;
 use crate::parts::spark::Spark;
-use crate::state::{RunState, Topic, diagonal};
+use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
-use moslim_charts::{INKS, Ink};
 use moslim_shared::distribution::argmax;
 use moslim_shared::event::{PolicyStep, RunStatus, Sample, Stage};
 use moslim_shared::objective::Objective;
@@ -108,7 +107,10 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
                             .iter()
                             .enumerate()
                             .filter(|(i, _)| steered.is_empty() || steered.contains(i))
-                            .map(|(i, o)| mini(s, i, o, at))
+                            .map(|(i, o)| {
+                                let matrix = matrix(s, i, o, at);
+                                mini(i, &o.name, &o.classes, matrix.as_ref())
+                            })
                             .collect_view()
                     })
                 }}
@@ -160,7 +162,7 @@ fn source(state: &RunState, place: Option<usize>) -> String {
 }
 
 /// The matrix of an objective at a place.
-fn at(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -> Option<Vec<Vec<f64>>> {
+fn matrix(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -> Option<Vec<Vec<f64>>> {
     if !state.asks() && place.is_some() {
         return None;
     }
@@ -171,42 +173,6 @@ fn at(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -
     match place {
         Some(step) => state.rollout_matrix_at(i, step),
         None => measured().or_else(|| state.asks().then(|| state.rollout_matrix(i)).flatten()),
-    }
-}
-
-fn mini(state: &RunState, i: usize, objective: &Objective, place: Option<usize>) -> impl IntoView + use<> {
-    let matrix = at(state, i, objective, place);
-    let hit = matrix.as_ref().and_then(|m| diagonal(m));
-    let classes = objective.classes.clone();
-    let count = classes.len();
-    let rows = (0..count)
-        .map(|asked| {
-            let row = matrix.as_ref().and_then(|m| m.get(asked)).filter(|row| row.iter().sum::<f64>() > 0.0);
-            let cells = (0..count)
-                .map(|got| {
-                    let value = row.and_then(|row| row.get(got)).copied();
-                    let heat = value.unwrap_or(0.0) * HEAT;
-                    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.0}%, var(--surface))", i % INKS);
-                    let title = match value {
-                        Some(v) => format!("asked {}, got {}: {}", classes[asked], classes[got], format::percent(v)),
-                        None => format!("asked {}: no answer yet", classes[asked]),
-                    };
-                    let text = value.map(|v| format!("{:.0}", v * 100.0)).unwrap_or_default();
-                    view! { <td class:diagonal={asked == got} style:background=color title=title>{text}</td> }
-                })
-                .collect_view();
-            view! { <tr><th scope="row" title=classes[asked].clone()>{classes[asked].clone()}</th>{cells}</tr> }
-        })
-        .collect_view();
-    view! {
-        <table class="mini" data-mini=objective.id.clone()>
-            <caption>
-                <span class="swatch bold" style:background=Ink::Objective(i).css()></span>
-                <b>{objective.name.clone()}</b>
-                <span class="hint">{hit.map(|h| format!("{} as asked, chance {}", format::percent(h), format::percent(1.0 / count as f64)))}</span>
-            </caption>
-            <tbody>{rows}</tbody>
-        </table>
     }
 }
 

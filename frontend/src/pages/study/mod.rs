@@ -6,11 +6,13 @@ mod comparison;
 mod front;
 mod handle;
 
+use crate::pages::compare::MOST;
 use crate::pages::study::comparison::comparison;
 use crate::pages::study::front::Front;
 use crate::pages::study::handle::Study;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::source::at;
 use crate::state::study::{setting, standing};
 use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
@@ -87,13 +89,21 @@ fn head(study: Study, state: &StudyState) -> impl IntoView + use<> {
                     <code class="hint">{state.id.clone()}</code>
                 </p>
             </div>
-            <div class="actions">{button}</div>
+            <div class="actions">{beside(state)}{button}</div>
             <div class="study-progress">
                 <progress max=state.runs.len().max(1).to_string() value=done.to_string() aria-label="Finished runs"></progress>
                 <p class="hint num" id="study-progress">{progress(state)}</p>
             </div>
         </header>
     }
+}
+
+/// The way to its finished runs beside each other, as many as are compared at once.
+fn beside(state: &StudyState) -> Option<impl IntoView + use<>> {
+    let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
+    let ids: Vec<&str> = finished.take(MOST).map(|r| r.run.as_str()).collect();
+    let link = at(&format!("/compare?runs={}", ids.join(",")));
+    (ids.len() > 1).then(|| view! { <a class="button" id="study-compare" href=link>"Compare its runs"</a> })
 }
 
 fn action(study: Study, name: &'static str, text: &'static str, class: &'static str) -> impl IntoView + use<> {
