@@ -1,7 +1,8 @@
 """The same work as `moslim-lab bench`, done by PyTorch, transformers and TRL on the CPU. Prints one line of JSON: seconds.
 
-usage: peer_bench.py LAYERS D_MODEL HEADS KV_HEADS D_FF VOCABULARY
-needs: torch, transformers, trl, datasets (measured with 2.8.0, 4.57.1, 0.25.1, 4.4.1)
+usage: peer_bench.py LAYERS D_MODEL HEADS KV_HEADS D_FF VOCABULARY RANK
+RANK above 0 freezes the weights and trains adapters of that rank on all seven matrices (LoRA, by PEFT).
+needs: torch, transformers, trl, datasets, and peft with a RANK (measured with 2.8.0, 4.57.1, 0.25.1, 4.4.1; with a RANK 2.15.0, 4.57.1, 0.25.1, 4.4.1, 0.21.2)
 
 Run by `moslim-lab bench --peer python=PATH`, alternating with our own measurements.
 """
@@ -17,22 +18,31 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import RLOOConfig, RLOOTrainer
 
-layers, d_model, heads, kv_heads, d_ff, vocabulary = map(int, sys.argv[1:7])
-ROWS, TIME = 32, 64  # training step and forward pass
+layers, d_model, heads, kv_heads, d_ff, vocabulary, rank = map(int, sys.argv[1:8])
+ROWS, TIME = (8, 256) if rank else (32, 64)  # training step and forward pass
 ANSWERS, LENGTH, PROMPT = 32, 48, 16  # generation
-PROMPTS, SAMPLES, NEW = 32, 4, 40  # one RLOO iteration
-ITERATIONS = 5
+PROMPTS, SAMPLES, NEW = (6, 8, 64) if rank else (32, 4, 40)  # one RLOO iteration
+ITERATIONS = 3 if rank else 5
+REPETITIONS = 3 if rank else 7
 
 torch.manual_seed(0)
 PAD, EOS = vocabulary - 2, vocabulary - 1
 config = LlamaConfig(
     vocab_size=vocabulary, hidden_size=d_model, intermediate_size=d_ff, num_hidden_layers=layers,
     num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=256,
-    tie_word_embeddings=False, pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS,
+    tie_word_embeddings=rank > 0, pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS,
 )
 
 
-def median(work, repetitions=7):
+def adapted(model):
+    if not rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+    matrices = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=matrices, task_type="CAUSAL_LM"))
+
+
+def median(work, repetitions=REPETITIONS):
     work()
     seconds = []
     for _ in range(repetitions):
@@ -97,14 +107,14 @@ def rloo():
         max_steps=ITERATIONS, report_to=[], save_strategy="no", use_cpu=True, bf16=False, temperature=1.0,
         disable_tqdm=True, logging_steps=1000, generation_kwargs={"min_new_tokens": NEW},
     )
-    Timed(model=LlamaForCausalLM.from_pretrained(folder), reward_funcs=reward, args=arguments,
+    Timed(model=adapted(LlamaForCausalLM.from_pretrained(folder)), reward_funcs=reward, args=arguments,
           train_dataset=Dataset.from_dict({"prompt": texts}), processing_class=tokenizer).train()
     seconds = sorted(b - a for a, b in zip(ends, ends[1:]))
     return seconds[len(seconds) // 2]
 
 
-model = LlamaForCausalLM(config)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+model = adapted(LlamaForCausalLM(config))
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 tokens = torch.randint(0, vocabulary - 3, (ROWS, TIME))
 figures = {
     "forward": median(lambda: forward(model, tokens)),

@@ -4,6 +4,7 @@
 use crate::data::Task;
 use crate::method::{Actors, roll_out};
 use crate::model::TrainBackend;
+use crate::model::adapter::AdapterConfig;
 use crate::model::architecture::Architecture;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
@@ -25,7 +26,7 @@ use anyhow::{Result, ensure};
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
-use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
+use moslim_shared::config::{BaseConfig, DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
@@ -37,8 +38,9 @@ use web_time::Instant;
 const BATCH: (usize, usize) = (32, 64);
 /// Answers and tokens of the generation measured alone.
 const GENERATED: (usize, usize) = (32, 48);
-/// Prompts, samples per prompt and tokens of an answer of the RLOO iteration.
+/// Prompts, samples per prompt and tokens of an answer of the RLOO iteration; and of that of a model of which adapters are trained.
 const ITERATION: (usize, usize, usize) = (32, 4, 40);
+const ADAPTED_ITERATION: (usize, usize, usize) = (6, 8, 64);
 
 /// A model shape to measure.
 #[derive(Debug, Clone, Copy)]
@@ -52,14 +54,70 @@ pub struct Size {
     vocabulary: usize,
     /// Whether whole RLOO iterations are measured, too.
     iterations: bool,
+    /// Whether its weights are frozen, and adapters of [`ADAPTERS`] are trained.
+    adapted: bool,
 }
 
+/// Rank and alpha of the adapters.
+const ADAPTERS: (usize, f64) = (16, 32.0);
+
 /// The shapes that can be measured, smallest first.
-pub const SIZES: [Size; 4] = [
-    Size { name: "0.16M", layers: 2, d_model: 64, heads: 4, kv_heads: 4, d_ff: 172, vocabulary: 512, iterations: true },
-    Size { name: "0.72M", layers: 3, d_model: 128, heads: 4, kv_heads: 4, d_ff: 344, vocabulary: 512, iterations: true },
-    Size { name: "8.7M", layers: 6, d_model: 320, heads: 5, kv_heads: 5, d_ff: 864, vocabulary: 2048, iterations: true },
-    Size { name: "135M", layers: 30, d_model: 576, heads: 9, kv_heads: 3, d_ff: 1536, vocabulary: 49_152, iterations: false },
+pub const SIZES: [Size; 5] = [
+    Size {
+        name: "0.16M",
+        layers: 2,
+        d_model: 64,
+        heads: 4,
+        kv_heads: 4,
+        d_ff: 172,
+        vocabulary: 512,
+        iterations: true,
+        adapted: false,
+    },
+    Size {
+        name: "0.72M",
+        layers: 3,
+        d_model: 128,
+        heads: 4,
+        kv_heads: 4,
+        d_ff: 344,
+        vocabulary: 512,
+        iterations: true,
+        adapted: false,
+    },
+    Size {
+        name: "8.7M",
+        layers: 6,
+        d_model: 320,
+        heads: 5,
+        kv_heads: 5,
+        d_ff: 864,
+        vocabulary: 2048,
+        iterations: true,
+        adapted: false,
+    },
+    Size {
+        name: "135M",
+        layers: 30,
+        d_model: 576,
+        heads: 9,
+        kv_heads: 3,
+        d_ff: 1536,
+        vocabulary: 49_152,
+        iterations: false,
+        adapted: false,
+    },
+    Size {
+        name: "135M-LoRA",
+        layers: 30,
+        d_model: 576,
+        heads: 9,
+        kv_heads: 3,
+        d_ff: 1536,
+        vocabulary: 49_152,
+        iterations: true,
+        adapted: true,
+    },
 ];
 
 /// One figure: the median over its repetitions.
@@ -88,9 +146,34 @@ impl Size {
             kv_heads: self.kv_heads,
             d_ff: self.d_ff,
             context: 256,
-            tied_embeddings: !self.iterations,
+            tied_embeddings: self.is_large(),
             precision,
         }
+    }
+
+    /// Whether it has the shape of an off-the-shelf model.
+    fn is_large(&self) -> bool {
+        self.adapted || !self.iterations
+    }
+
+    /// Rows and tokens of the batch that forward pass and training step read.
+    fn batch(&self) -> (usize, usize) {
+        if self.is_large() { (8, 256) } else { BATCH }
+    }
+
+    fn iteration(&self) -> (usize, usize, usize) {
+        if self.adapted { ADAPTED_ITERATION } else { ITERATION }
+    }
+
+    /// `model` as it is trained.
+    fn trained<B: TrainBackend>(&self, model: Transformer<B>) -> Transformer<B> {
+        let (rank, alpha) = ADAPTERS;
+        if self.adapted { model.adapted(&AdapterConfig::of(&BaseConfig { rank, alpha, ..Default::default() }), 1) } else { model }
+    }
+
+    /// Rank of the adapters that are trained; 0 where the weights are.
+    pub fn rank(&self) -> usize {
+        if self.adapted { ADAPTERS.0 } else { 0 }
     }
 
     /// Whether whole RLOO iterations are measured, too.
@@ -266,7 +349,10 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
     let output = (size.vocabulary * size.d_model) as f64;
     let embedded = if config.tied_embeddings { 0.0 } else { output };
     let products = parameters as f64 - embedded;
-    let (rows, time) = if size.iterations { BATCH } else { (8, 256) };
+    let (rows, time) = size.batch();
+    let model = size.trained(model);
+    // Frozen weights have no gradient of their own.
+    let backward = if size.adapted { 4.0 } else { 6.0 };
     let tokens = rows * time;
     let text = text(LARGEST_BATCH.max(rows) * time, size.vocabulary);
     let all: Vec<Group> = text.chunks(time).map(|row| Group { prompt: &row[..1], answers: vec![&row[1..]] }).collect();
@@ -291,7 +377,7 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
         trainee = Some(now.step(grads, 1e-4).0);
         wait::<B>(device);
     };
-    let training_step = meter.measure(tokens, 6.0 * products * tokens as f64, || step(groups));
+    let training_step = meter.measure(tokens, backward * products * tokens as f64, || step(groups));
     let scaling = (B::THREADED && size.d_model <= SCALED_WIDTH).then(|| {
         let mut batch = Vec::new();
         for rows in [rows, 4 * rows, LARGEST_BATCH] {
@@ -309,11 +395,11 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
 
     let classes = [5usize; 4];
     let trunk = products - output;
-    let trunk_model = Transformer::new(&config, size.vocabulary, 1, 2, device);
+    let trunk_model = size.trained(Transformer::new(&config, size.vocabulary, 1, 2, device));
     let reward_model = RewardModel::<B>::on_trunk(trunk_model, &classes, RewardLoss::CrossEntropy, 3);
     let labels: Vec<Option<usize>> = vec![Some(1); classes.len()];
     let mut trainee = Some(Trainee::new(reward_model, 0.01, 1.0));
-    let reward_model_step = meter.measure(tokens, 6.0 * trunk * tokens as f64, || {
+    let reward_model_step = meter.measure(tokens, backward * trunk * tokens as f64, || {
         let now = trainee.take().expect("put back below");
         let all: Vec<&[Option<usize>]> = vec![&labels; rows];
         let loss = RewardLoss::CrossEntropy;
@@ -339,7 +425,7 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
 
     let (iteration, samples_per_second) = if size.iterations {
         let figure = iteration::<B>(size, &config, device, meter)?;
-        let samples = (ITERATION.0 * ITERATION.1) as f64 / figure.median;
+        let samples = (size.iteration().0 * size.iteration().1) as f64 / figure.median;
         (Some(figure), Some(samples))
     } else {
         (None, None)
@@ -386,8 +472,10 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let classes: Vec<usize> = objectives.iter().map(|o| o.class_count()).collect();
     let tokenizer = Tokenizer::train(size.vocabulary, &splits, &objectives)?;
     let corpus = Corpus::new(&splits, &tokenizer)?;
-    let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
-    let policy = Transformer::<B>::new(config, vocabulary, outputs, 1, device);
+    // An off-the-shelf model has its own vocabulary, of which the world's tokens are the first.
+    let (vocabulary, outputs) =
+        if size.adapted { (size.vocabulary, size.vocabulary) } else { (tokenizer.vocabulary(), tokenizer.outputs()) };
+    let policy = size.trained(Transformer::<B>::new(config, vocabulary, outputs, 1, device));
     let reference = policy.valid();
     let trunk = Transformer::new(config, vocabulary, 1, 2, device);
     let model = RewardModel::<B::InnerBackend>::on_trunk(trunk, &classes, RewardLoss::CrossEntropy, 3);
@@ -405,7 +493,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     calibration.statistics = RewardStatistics::over(&calibration.mapping, &distributions);
     let reward_model = FrozenRewardModel { models: vec![model], calibration };
 
-    let (prompts, samples_per_prompt, max_new_tokens) = ITERATION;
+    let (prompts, samples_per_prompt, max_new_tokens) = size.iteration();
     let c = PolicyConfig { prompts, samples_per_prompt, max_new_tokens, ..Default::default() };
     let targets = TargetSampler::new(&RunConfig::default(), &objectives, corpus.train.iter().map(|r| r.labels.as_slice()));
     let mut rng = StdRng::seed_from_u64(1);

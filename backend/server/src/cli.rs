@@ -232,7 +232,7 @@ pub struct ServeArgs {
     /// GiB that the data folder may hold; beyond, nothing new starts.
     #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub quota: Option<u64>,
-    /// Put runs into the trash that ended this many days ago, and have no name, tag or note and are of no study.
+    /// Put runs into the trash that have ended, were made more than so many days ago, have no name, tag or note, and are of no study.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
     pub keep_days: Option<u64>,
     /// Memory that a run may take, MiB; without, what the machine has.
@@ -383,7 +383,7 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Model sizes to measure: 0.16M, 0.72M, 8.7M, 135M.
+    /// Model sizes to measure: 0.16M, 0.72M, 8.7M, 135M, 135M-LoRA.
     #[arg(long, default_value = "0.16M,0.72M,8.7M")]
     pub sizes: String,
     /// Times that everything is measured, at least 1.

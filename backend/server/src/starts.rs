@@ -186,8 +186,7 @@ fn bytes_in(folder: &Path) -> u64 {
     entries.map(of).sum()
 }
 
-/// Puts runs into the trash that are older than `age`, have come to an end, and of which no person has said anything; their number.
-/// `runs`: every run with when it was made (milliseconds since the Unix epoch), and whether it may go.
+/// Runs that are older than `age` and may go. `runs`: each with when it was made (milliseconds since the Unix epoch), and whether it may.
 pub fn outdated(runs: impl Iterator<Item = (RunId, u64, bool)>, age: Duration) -> Vec<RunId> {
     let oldest = now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     runs.filter(|(_, created, may_go)| *may_go && *created < oldest).map(|(id, ..)| id).collect()

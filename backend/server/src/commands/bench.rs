@@ -264,6 +264,7 @@ fn ask_peer(size: &Size, python: &str) -> anyhow::Result<Seconds> {
     let mut child = Command::new(python)
         .arg("-")
         .args(size.shape().map(|n| n.to_string()))
+        .arg(size.rank().to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -193,7 +193,7 @@ async fn serve(
 /// Time between two looks at what nobody wants any more.
 const RETIRE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Puts runs into the trash for ever that ended `days` ago, and of which no person has said anything; and empties the trash.
+/// For ever: puts runs into the trash that were made `days` ago and have ended, of which no person has said anything; and empties the trash.
 async fn retire(app: Shared, days: Option<u64>) {
     let age = days.map(|days| Duration::from_secs(days * 24 * 3600));
     loop {
