@@ -17,6 +17,9 @@ use web_time::Instant;
 
 pub use super::scored::Trial;
 
+/// Names how rows are drawn, for keys of the cache.
+const CLASSES: &str = "labelled classes alike";
+
 /// Trains `start`, or takes what came of it from the cache.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub fn train<B: TrainBackend>(
     let steps = c.method.preference_sft;
     let rounds = [Round { length: Length::Steps(steps), learning_rate: c.method.ric.learning_rate }];
     let training = (&rounds, c.method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
-    let key = Cache::key("preference-sft", &(&ready.reward_model.calibration.hash, &ready.origin, &c.from, training))?;
+    let key = Cache::key("preference-sft", &(CLASSES, &ready.reward_model.calibration.hash, &ready.origin, &c.from, training))?;
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {

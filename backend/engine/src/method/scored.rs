@@ -207,6 +207,9 @@ pub fn supervise<'a, B: TrainBackend>(
     let mut scored = score(setting, ready, pairs);
     scored.iter_mut().zip(rows).for_each(|(scored, row)| scored.labelled(&row.labels));
     let mut offline = lesson.first(scored, setting, ric);
+    // Labelled answers of an off-the-shelf model are mostly of one kind: every class is to be asked for as often as any other.
+    let labelled = rows.iter().any(|r| r.labels.iter().any(Option::is_some));
+    let classes = (stage == Stage::PreferenceSft && labelled).then(|| Classes::of(&offline, &setting.steered));
     if !std::mem::replace(&mut driver.state.labelled, true) && labels {
         driver.state.trial.work.forward_tokens += rows.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
@@ -242,10 +245,13 @@ pub fn supervise<'a, B: TrainBackend>(
         let mut rng = stream(seed, stage, (round + 1) * 10_000_000 + within);
         let batch = (0..config.method.ric.batch)
             .map(|_| {
-                let n = rng.random_range(0..offline.len() + driver.state.online.len());
+                let (n, wish) = match &classes {
+                    Some(classes) => classes.draw(&mut rng),
+                    None => (rng.random_range(0..offline.len() + driver.state.online.len()), None),
+                };
                 let row = offline.get(n).unwrap_or_else(|| &driver.state.online[n - offline.len()]);
                 match lesson {
-                    Lesson::Achieved(route) => scored_prompt(row, setting, route, config, &mut rng),
+                    Lesson::Achieved(route) => scored_prompt((row, wish), setting, route, config, &mut rng),
                     Lesson::Near(_) => Ok((setting.tokenizer.untagged_prompt(&row.asked), row.answer.as_slice())),
                 }
             })
@@ -283,6 +289,41 @@ pub fn mean_tokens(rows: &[Encoded]) -> f64 {
     rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / rows.len().max(1) as f64
 }
 
+/// Which rows have which class.
+struct Classes {
+    /// `[steered objective]`: its position, and for each of its classes that occurs the rows that have it.
+    rows: Vec<(usize, Vec<Vec<usize>>)>,
+}
+
+impl Classes {
+    fn of(rows: &[Scored], steered: &[usize]) -> Self {
+        let of = |&objective: &usize| {
+            let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+            rows.iter().enumerate().for_each(|(n, row)| places.entry(row.classes[objective]).or_default().push(n));
+            (objective, places.into_values().collect())
+        };
+        Self { rows: steered.iter().map(of).collect() }
+    }
+
+    /// A row that has a class of an objective, and the objective that its prompt is to name, and whether it is to name that alone: objective
+    /// and class are drawn first, so that rare ones are as frequent as any.
+    fn draw(&self, rng: &mut StdRng) -> (usize, Option<Wish>) {
+        let (objective, classes) = self.rows.choose(rng).expect("something is steered");
+        let row = classes.choose(rng).and_then(|rows| rows.choose(rng)).copied().expect("there are rows");
+        (row, Some(Wish { objective: *objective, alone: rng.random_bool(ALONE) }))
+    }
+}
+
+/// What a prompt is to name, and whether nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wish {
+    objective: usize,
+    alone: bool,
+}
+
+/// Share of the prompts of balanced classes that name one objective.
+const ALONE: f64 = 0.5;
+
 impl Scored {
     /// Takes the classes that people or rules have given in place of those that the reward model finds most probable.
     fn labelled(&mut self, labels: &[Option<usize>]) {
@@ -310,9 +351,9 @@ fn score<B: TrainBackend>(setting: &Setting, ready: &Ready<B>, pairs: impl Itera
 }
 
 /// A prompt with the scores that `row`'s answer achieved, for a random choice of objectives, as MOSLIM's prompts name a random
-/// choice, and say it, in words too where they do; combinations that are kept out of training are kept out here, too.
+/// choice, and say it, in words too where they do; `wish` is named in any case. Combinations that are kept out of training are kept out here, too.
 fn scored_prompt<'a>(
-    row: &'a Scored,
+    (row, wish): (&'a Scored, Option<Wish>),
     setting: &Setting,
     route: &Route,
     config: &RunConfig,
@@ -324,6 +365,12 @@ fn scored_prompt<'a>(
         let mut preference = Preference::none(setting.objectives.len());
         for &i in &setting.steered {
             preference.0[i] = rng.random_bool(config.targets.active_probability).then_some(row.classes[i]);
+        }
+        if let Some(Wish { objective, alone }) = wish {
+            if alone {
+                preference = Preference::none(setting.objectives.len());
+            }
+            preference.0[objective] = Some(row.classes[objective]);
         }
         if preference.active() == 0 {
             let &i = setting.steered.choose(rng).expect("something is steered");
@@ -451,6 +498,27 @@ mod tests {
         // Where more are wanted, further fronts are opened.
         assert_eq!(near(&utilities, &[0.5, 0.5], 2), [2, 3]);
         assert_eq!(near(&utilities, &[1.0, 0.0], 9).len(), 6);
+    }
+
+    #[test]
+    fn rare_classes_are_drawn_as_often_as_others() {
+        let row = |a, b| Scored { asked: Vec::new(), answer: Vec::new(), expected: Vec::new(), classes: vec![a, 9, b] };
+        // Of the first objective one row in ten has class 1; the third has three classes; the second is not steered.
+        let rows: Vec<Scored> = (0..30).map(|n| row(usize::from(n % 10 == 0), n % 3)).collect();
+        let classes = Classes::of(&rows, &[0, 2]);
+        let mut rng: StdRng = rand::SeedableRng::seed_from_u64(1);
+        let mut counts = BTreeMap::new();
+        let mut alone = 0;
+        for _ in 0..6_000 {
+            let (n, wish) = classes.draw(&mut rng);
+            let wish = wish.unwrap();
+            *counts.entry((wish.objective, rows[n].classes[wish.objective])).or_insert(0) += 1;
+            alone += usize::from(wish.alone);
+        }
+        for (key, expected) in [((0, 0), 1_500), ((0, 1), 1_500), ((2, 0), 1_000), ((2, 1), 1_000), ((2, 2), 1_000)] {
+            assert!(i32::abs(counts[&key] - expected) < 150, "{counts:?}");
+        }
+        assert!(counts.len() == 5 && (2_700..3_300).contains(&alone), "{alone}");
     }
 
     #[test]
