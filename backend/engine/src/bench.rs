@@ -1,10 +1,13 @@
 //! How fast this machine computes: matrix products, training steps, generation and whole RLOO iterations of several model
 //! sizes, on any device, with the code that runs use.
 
+mod size;
+
+pub use size::{SIZES, Size};
+
 use crate::data::Task;
 use crate::method::{Actors, roll_out};
 use crate::model::TrainBackend;
-use crate::model::adapter::AdapterConfig;
 use crate::model::architecture::Architecture;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
@@ -26,7 +29,7 @@ use anyhow::{Result, ensure};
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
-use moslim_shared::config::{BaseConfig, DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
+use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
@@ -34,92 +37,8 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 use web_time::Instant;
 
-/// Rows and tokens of the batch that forward pass and training step read.
-const BATCH: (usize, usize) = (32, 64);
 /// Answers and tokens of the generation measured alone.
 const GENERATED: (usize, usize) = (32, 48);
-/// Prompts, samples per prompt and tokens of an answer of the RLOO iteration; and of that of a model of which adapters are trained.
-const ITERATION: (usize, usize, usize) = (32, 4, 40);
-const ADAPTED_ITERATION: (usize, usize, usize) = (6, 8, 64);
-
-/// A model shape to measure.
-#[derive(Debug, Clone, Copy)]
-pub struct Size {
-    pub name: &'static str,
-    layers: usize,
-    d_model: usize,
-    heads: usize,
-    kv_heads: usize,
-    d_ff: usize,
-    vocabulary: usize,
-    /// Whether whole RLOO iterations are measured, too.
-    iterations: bool,
-    /// Whether its weights are frozen, and adapters of [`ADAPTERS`] are trained.
-    adapted: bool,
-}
-
-/// Rank and alpha of the adapters.
-const ADAPTERS: (usize, f64) = (16, 32.0);
-
-/// The shapes that can be measured, smallest first.
-pub const SIZES: [Size; 5] = [
-    Size {
-        name: "0.16M",
-        layers: 2,
-        d_model: 64,
-        heads: 4,
-        kv_heads: 4,
-        d_ff: 172,
-        vocabulary: 512,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "0.72M",
-        layers: 3,
-        d_model: 128,
-        heads: 4,
-        kv_heads: 4,
-        d_ff: 344,
-        vocabulary: 512,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "8.7M",
-        layers: 6,
-        d_model: 320,
-        heads: 5,
-        kv_heads: 5,
-        d_ff: 864,
-        vocabulary: 2048,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "135M",
-        layers: 30,
-        d_model: 576,
-        heads: 9,
-        kv_heads: 3,
-        d_ff: 1536,
-        vocabulary: 49_152,
-        iterations: false,
-        adapted: false,
-    },
-    Size {
-        name: "135M-LoRA",
-        layers: 30,
-        d_model: 576,
-        heads: 9,
-        kv_heads: 3,
-        d_ff: 1536,
-        vocabulary: 49_152,
-        iterations: true,
-        adapted: true,
-    },
-];
-
 /// One figure: the median over its repetitions.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
@@ -130,56 +49,6 @@ pub struct Figure {
     pub tokens_per_second: f64,
     /// Share of the measured peak of matrix products that the weights' arithmetic reaches (attention is not counted).
     pub share_of_peak: f64,
-}
-
-impl Size {
-    /// Layers, width, query heads, key and value heads, feed-forward width, vocabulary.
-    pub fn shape(&self) -> [usize; 6] {
-        [self.layers, self.d_model, self.heads, self.kv_heads, self.d_ff, self.vocabulary]
-    }
-
-    fn config(&self, precision: Precision) -> ModelConfig {
-        ModelConfig {
-            layers: self.layers,
-            d_model: self.d_model,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            d_ff: self.d_ff,
-            context: 256,
-            tied_embeddings: self.is_large(),
-            precision,
-        }
-    }
-
-    /// Whether it has the shape of an off-the-shelf model.
-    fn is_large(&self) -> bool {
-        self.adapted || !self.iterations
-    }
-
-    /// Rows and tokens of the batch that forward pass and training step read.
-    fn batch(&self) -> (usize, usize) {
-        if self.is_large() { (8, 256) } else { BATCH }
-    }
-
-    fn iteration(&self) -> (usize, usize, usize) {
-        if self.adapted { ADAPTED_ITERATION } else { ITERATION }
-    }
-
-    /// `model` as it is trained.
-    fn trained<B: TrainBackend>(&self, model: Transformer<B>) -> Transformer<B> {
-        let (rank, alpha) = ADAPTERS;
-        if self.adapted { model.adapted(&AdapterConfig::of(&BaseConfig { rank, alpha, ..Default::default() }), 1) } else { model }
-    }
-
-    /// Rank of the adapters that are trained; 0 where the weights are.
-    pub fn rank(&self) -> usize {
-        if self.adapted { ADAPTERS.0 } else { 0 }
-    }
-
-    /// Whether whole RLOO iterations are measured, too.
-    pub fn iterates(&self) -> bool {
-        self.iterations
-    }
 }
 
 /// How the training step scales.

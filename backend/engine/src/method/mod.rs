@@ -7,6 +7,7 @@
 mod answers;
 mod base;
 mod baselines;
+mod classes;
 mod driver;
 mod evaluation;
 mod kept;

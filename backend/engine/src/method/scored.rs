@@ -1,5 +1,6 @@
 //! Supervised training on scored answers: what Rewards-in-Context, preference SFT and ParetoHqD share.
 
+use super::classes::{Classes, Wish};
 use super::driver::{Driver, Plan};
 use super::setting::{Ready, Setting};
 use super::supervised::WEIGHT_DECAY;
@@ -209,7 +210,8 @@ pub fn supervise<'a, B: TrainBackend>(
     let mut offline = lesson.first(scored, setting, ric);
     // Labelled answers of an off-the-shelf model are mostly of one kind: every class is to be asked for as often as any other.
     let labelled = rows.iter().any(|r| r.labels.iter().any(Option::is_some));
-    let classes = (stage == Stage::PreferenceSft && labelled).then(|| Classes::of(&offline, &setting.steered));
+    let classes = (stage == Stage::PreferenceSft && labelled)
+        .then(|| Classes::of(offline.iter().map(|r| r.classes.as_slice()), &setting.steered));
     if !std::mem::replace(&mut driver.state.labelled, true) && labels {
         driver.state.trial.work.forward_tokens += rows.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
     }
@@ -288,41 +290,6 @@ pub fn supervise<'a, B: TrainBackend>(
 pub fn mean_tokens(rows: &[Encoded]) -> f64 {
     rows.iter().map(|r| r.tokens.len() as f64).sum::<f64>() / rows.len().max(1) as f64
 }
-
-/// Which rows have which class.
-struct Classes {
-    /// `[steered objective]`: its position, and for each of its classes that occurs the rows that have it.
-    rows: Vec<(usize, Vec<Vec<usize>>)>,
-}
-
-impl Classes {
-    fn of(rows: &[Scored], steered: &[usize]) -> Self {
-        let of = |&objective: &usize| {
-            let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-            rows.iter().enumerate().for_each(|(n, row)| places.entry(row.classes[objective]).or_default().push(n));
-            (objective, places.into_values().collect())
-        };
-        Self { rows: steered.iter().map(of).collect() }
-    }
-
-    /// A row that has a class of an objective, and the objective that its prompt is to name, and whether it is to name that alone: objective
-    /// and class are drawn first, so that rare ones are as frequent as any.
-    fn draw(&self, rng: &mut StdRng) -> (usize, Option<Wish>) {
-        let (objective, classes) = self.rows.choose(rng).expect("something is steered");
-        let row = classes.choose(rng).and_then(|rows| rows.choose(rng)).copied().expect("there are rows");
-        (row, Some(Wish { objective: *objective, alone: rng.random_bool(ALONE) }))
-    }
-}
-
-/// What a prompt is to name, and whether nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wish {
-    objective: usize,
-    alone: bool,
-}
-
-/// Share of the prompts of balanced classes that name one objective.
-const ALONE: f64 = 0.5;
 
 impl Scored {
     /// Takes the classes that people or rules have given in place of those that the reward model finds most probable.
@@ -498,27 +465,6 @@ mod tests {
         // Where more are wanted, further fronts are opened.
         assert_eq!(near(&utilities, &[0.5, 0.5], 2), [2, 3]);
         assert_eq!(near(&utilities, &[1.0, 0.0], 9).len(), 6);
-    }
-
-    #[test]
-    fn rare_classes_are_drawn_as_often_as_others() {
-        let row = |a, b| Scored { asked: Vec::new(), answer: Vec::new(), expected: Vec::new(), classes: vec![a, 9, b] };
-        // Of the first objective one row in ten has class 1; the third has three classes; the second is not steered.
-        let rows: Vec<Scored> = (0..30).map(|n| row(usize::from(n % 10 == 0), n % 3)).collect();
-        let classes = Classes::of(&rows, &[0, 2]);
-        let mut rng: StdRng = rand::SeedableRng::seed_from_u64(1);
-        let mut counts = BTreeMap::new();
-        let mut alone = 0;
-        for _ in 0..6_000 {
-            let (n, wish) = classes.draw(&mut rng);
-            let wish = wish.unwrap();
-            *counts.entry((wish.objective, rows[n].classes[wish.objective])).or_insert(0) += 1;
-            alone += usize::from(wish.alone);
-        }
-        for (key, expected) in [((0, 0), 1_500), ((0, 1), 1_500), ((2, 0), 1_000), ((2, 1), 1_000), ((2, 2), 1_000)] {
-            assert!(i32::abs(counts[&key] - expected) < 150, "{counts:?}");
-        }
-        assert!(counts.len() == 5 && (2_700..3_300).contains(&alone), "{alone}");
     }
 
     #[test]
