@@ -119,13 +119,13 @@ fn from_bytes(bytes: &[u8]) -> Result<Vec<(usize, Row)>> {
 /// The text up to its last sentence or line that is whole; all of it where none is. What was cut off in the middle is no answer that
 /// anybody should learn to give.
 fn whole_sentences(text: &str) -> &str {
-    let ends = text.char_indices().filter(|&(at, c)| {
+    let end = text.char_indices().rfind(|&(at, c)| {
         let (before, after) = (text[..at].chars().next_back(), text[at + c.len_utf8()..].chars().next());
         // "1." begins an item of a list.
         let stop = matches!(c, '.' | '!' | '?') && !before.is_some_and(|b| b.is_ascii_digit());
         c == '\n' || stop && after.is_none_or(char::is_whitespace)
     });
-    ends.last().map_or(text, |(at, c)| text[..at + c.len_utf8()].trim_end())
+    end.map_or(text, |(at, c)| text[..at + c.len_utf8()].trim_end())
 }
 
 /// Weight with which every class is wished for, `[objective][class]`: one over the answers that have it so far, and one more.
