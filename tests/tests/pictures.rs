@@ -26,7 +26,7 @@ const SHOWN: u16 = 12;
 const LAST: u16 = 30;
 const LONGEST_RUN: Duration = Duration::from_secs(20 * 60);
 
-const STATUS: &str = "document.querySelector('#status')?.dataset.status";
+const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
 
 /// A film that is being made: each frame holds what has changed, and is see-through elsewhere.
 struct Film {
