@@ -307,7 +307,7 @@ pub fn Age(run: Run) -> impl IntoView {
     let last = run.memo(RunState::last_seq);
     let going = run.memo(|s| s.info().is_some_and(|i| i.status == RunStatus::Running));
     Effect::new(move |_| {
-        last.track();
+        let _ = last.get();
         heard.set(js_sys::Date::now());
     });
     every(Duration::from_secs(1), move || now.set(js_sys::Date::now()));
