@@ -7,7 +7,7 @@ use moslim_shared::moving::Moving;
 use serde::Deserialize;
 
 /// Frames of the picture.
-const FRAMES: usize = 10;
+const FRAMES: usize = 8;
 /// Where the page has it from.
 const FILE: &str = "frontend/src/pages/home/moving.json";
 
