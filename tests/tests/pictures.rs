@@ -127,7 +127,7 @@ fn pages(id: &str, other: &str) -> Vec<(&'static str, String, &'static str)> {
         ("home", "/".into(), "document.querySelector('#runs a.run') !== null"),
         ("run", format!("/runs/{id}"), "document.querySelectorAll('table.matrix').length > 3"),
         ("learn", "/learn".into(), "document.querySelectorAll('.station').length === 7"),
-        ("playground", format!("/playground?runs={id}"), "document.querySelectorAll('.lane').length > 0"),
+        ("playground", format!("/playground?in={id}"), "document.querySelectorAll('.lane').length > 0"),
         ("configure", "/configure?preset=quick".into(), "document.querySelector('#start-run')?.disabled === false"),
         ("compare", format!("/compare?runs={id},{other}"), "document.querySelectorAll('.chosen .chip').length === 2"),
         ("studies", "/studies".into(), "document.querySelector('#start-study') !== null"),

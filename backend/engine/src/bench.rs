@@ -39,6 +39,7 @@ use web_time::Instant;
 
 /// Answers and tokens of the generation measured alone.
 const GENERATED: (usize, usize) = (32, 48);
+
 /// One figure: the median over its repetitions.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
