@@ -5,7 +5,8 @@ use crate::access::Person;
 use crate::error::Error;
 use crate::folder::{DataFolder, write_file};
 use crate::id::{RunId, now_ms};
-use axum::http::HeaderMap;
+use axum::Json;
+use axum::http::{HeaderMap, StatusCode};
 use moslim_engine::keep::bundle::sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -84,6 +85,36 @@ impl Starts {
                 wait.as_secs() + 1
             ))
         })
+    }
+
+    /// Starts something for `person`: what an earlier request has started under the same key, as `find` knows it, or what `start` makes of a
+    /// fresh name.
+    ///
+    /// # Errors
+    /// Those of [`Self::keyed`], of [`Self::admit`] and of `start`, after which the key is free.
+    pub async fn once<T, F: Future<Output = Option<T>>, S: Future<Output = Result<T, Error>>>(
+        self: &Arc<Self>,
+        (headers, person): (&HeaderMap, &Person),
+        sent: &(impl Serialize + Sync),
+        find: impl FnOnce(RunId) -> F,
+        start: impl FnOnce(RunId) -> S,
+    ) -> Result<(StatusCode, Json<T>), Error> {
+        let (key, earlier) = self.keyed(headers, person, sent).await?.unzip();
+        if let Some(earlier) = earlier.flatten()
+            && let Some(known) = find(earlier).await
+        {
+            return Ok((StatusCode::OK, Json(known)));
+        }
+        self.admit(person).await?;
+        let id = RunId::fresh();
+        if let Some(key) = &key {
+            key.note(&id)?;
+        }
+        let started = start(id).await;
+        if let (Err(_), Some(key)) = (&started, &key) {
+            key.forget();
+        }
+        started.map(|started| (StatusCode::CREATED, Json(started)))
     }
 
     /// The key of a request, with what an earlier request started under it, if there was one. `sent`: what the request carries.

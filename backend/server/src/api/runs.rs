@@ -138,29 +138,18 @@ async fn start(
         return Err(Error::invalid(problems));
     }
     finish(async move {
-        let id = RunId::fresh();
-        let keyed = app.starts.keyed(&headers, &person, &proposal).await?;
-        if let Some((_, Some(earlier))) = &keyed
-            && let Some(run) = app.follower.known(earlier)
-        {
-            return Ok((StatusCode::OK, Json(run)));
-        }
-        app.starts.admit(&person).await?;
-        if let Some((key, _)) = &keyed {
-            key.note(&id)?;
-        }
-        let StartRequest { config, queue, priority } = proposal;
-        let free = app.supervisor.check_free().and(app.studies.check_free().await);
-        // Who waits already goes first.
-        let started = match free {
-            Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(id, &config).await,
-            Err(error) if !queue => Err(error),
-            _ => app.supervisor.queue(id, &config, priority).await,
+        let StartRequest { config, queue, priority } = &proposal;
+        let find = |id| std::future::ready(app.follower.known(&id));
+        let start = async |id| {
+            let free = app.supervisor.check_free().and(app.studies.check_free().await);
+            // Who waits already goes first.
+            match free {
+                Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(id, config).await,
+                Err(error) if !queue => Err(error),
+                _ => app.supervisor.queue(id, config, *priority).await,
+            }
         };
-        if let (Err(_), Some((key, _))) = (&started, &keyed) {
-            key.forget();
-        }
-        started.map(|run| (StatusCode::CREATED, Json(run)))
+        app.starts.once((&headers, &person), &proposal, find, start).await
     })
     .await
 }

@@ -3,7 +3,6 @@
 use crate::access::Person;
 use crate::api::{Body, Id, finish};
 use crate::error::Error;
-use crate::id::RunId;
 use crate::state::Shared;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -93,22 +92,9 @@ async fn start(
     let config = preset(&request.preset, base.config, request.seeds.clone())
         .ok_or_else(|| problem("preset", format!("unknown study \"{}\"", request.preset)))?;
     finish(async move {
-        let id = RunId::fresh();
-        let keyed = app.starts.keyed(&headers, &person, &request).await?;
-        if let Some((_, Some(earlier))) = &keyed
-            && let Ok(state) = app.studies.state(earlier).await
-        {
-            return Ok((StatusCode::OK, Json(state)));
-        }
-        app.starts.admit(&person).await?;
-        if let Some((key, _)) = &keyed {
-            key.note(&id)?;
-        }
-        let started = app.studies.start(&app.supervisor, (id, config), request.on).await;
-        if let (Err(_), Some((key, _))) = (&started, &keyed) {
-            key.forget();
-        }
-        started.map(|state| (StatusCode::CREATED, Json(state)))
+        let find = async |id| app.studies.state(&id).await.ok();
+        let start = async |id| app.studies.start(&app.supervisor, (id, config.clone()), request.on).await;
+        app.starts.once((&headers, &person), &request, find, start).await
     })
     .await
 }
