@@ -73,7 +73,8 @@ fn succeeds(output: Output) {
 
 /// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here.
 async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
-    let config = config(400);
+    // Long enough that no run ends between its being seen and its being struck.
+    let config = config(1200);
     let here = Data::new(&config);
     succeeds(here.start(&["--config", text(&here.study)]).wait());
     let there = Data::new(&config);
@@ -92,12 +93,12 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
         said.matches("\"body\":{\"policy\"").count() > 20
     };
     let both = wait_until("runs on both nodes", || Some(running()).filter(|r| r.len() == 2 && r.iter().all(trains))).await;
-    first.kill();
-    // One is told, as before its limit of time, to keep what it has; the other's node is no more.
+    // One is told, as before its limit of time, to keep what it has; the other's node is no more; nor is who follows.
     let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
-    cluster.kill_node("n2");
     let told = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).output().unwrap();
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "{} {:?}", String::from_utf8_lossy(&told.stderr), cluster.tasks());
+    cluster.kill_node("n2");
+    first.kill();
     let id = there.state().unwrap().id;
     // While its jobs are on the cluster it is not trained here as well.
     let twice = there.start(&["--study", &id]).wait();
