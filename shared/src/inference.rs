@@ -18,7 +18,7 @@ pub enum Source {
     /// What the run's method has trained.
     #[default]
     Policy,
-    /// The policy that optimisation started from. It has learnt no tags, and is asked without.
+    /// The policy that optimisation started from. It has learnt no tags, and is asked without; an off-the-shelf model is asked in text.
     Start,
 }
 

@@ -418,7 +418,7 @@ impl Grader {
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Answerer {
-    /// The SFT policy, asked without tags.
+    /// The SFT policy, asked without tags; an off-the-shelf model, asked as the policy is.
     Sft,
     /// What the method trained.
     #[default]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Runs of some seconds, half of which share their first stages with another.
 fn config(iterations: usize) -> StudyConfig {
@@ -197,7 +198,7 @@ async fn the_server_trains_a_study_on_the_cluster() {
             break;
         }
         assert!(runs.iter().all(|r| r["status"] != "failed"), "{state}");
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(lab.get(&format!("/api/v1/studies/{id}/results")).await.body["runs"].as_array().unwrap().len(), 9);
     let plain = Lab::start().await;
@@ -215,4 +216,48 @@ async fn a_cluster_trains_studies() {
     whatever_happens_the_figures_are_the_same(&cluster).await;
     a_study_is_left_and_stopped_and_goes_on(&cluster).await;
     the_server_trains_a_study_on_the_cluster().await;
+}
+
+/// `cargo lab bench --cluster`: a hundred runs as one array, beside the same study here; and once more with a node lost in the middle,
+/// which changes no figure.
+#[tokio::test]
+#[ignore = "measures; cargo lab bench --cluster runs it"]
+async fn a_hundred_runs_as_one_array() {
+    let cluster = Cluster::start();
+    let config = StudyConfig { seeds: (1..=50).collect(), ..config(40) };
+    let limit = Duration::from_secs(1_800);
+    let here = Data::new(&config);
+    let began = Instant::now();
+    succeeds(here.start(&["--config", text(&here.study), "--jobs", "2"]).wait_at_most(limit));
+    let alone = began.elapsed().as_secs_f64();
+    for loses in [false, true] {
+        let there = Data::new(&config);
+        let before = cluster.tasks().len();
+        let began = Instant::now();
+        let mut study = there.on_the_cluster(&["--config", text(&there.study)]);
+        wait_until("the study's jobs", || (cluster.tasks().len() == before + 150).then_some(())).await;
+        let submitted = began.elapsed().as_secs_f64();
+        if loses {
+            let done = || cluster.tasks().iter().skip(before).filter(|t| t[2] == "COMPLETED").count();
+            while done() < 75 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            cluster.kill_node("n2");
+            wait_until("the controller to miss the node", || {
+                let on_it = |t: &[String; 4]| t[2] == "RUNNING" && t[3] == "n2";
+                (!cluster.tasks().iter().any(on_it)).then_some(())
+            })
+            .await;
+            cluster.start_node("n2");
+        }
+        succeeds(study.wait_at_most(limit));
+        let seconds = began.elapsed().as_secs_f64();
+        assert_eq!(there.figures(), here.figures());
+        let lost = if loses { ", a node lost in the middle" } else { "" };
+        println!(
+            "100 runs: here {alone:.0} s, two at a time; as one array on two nodes of one core{lost} {seconds:.0} s, {:.2} times as \
+             long, of which the first {submitted:.1} s until all are in the queue",
+            seconds / alone
+        );
+    }
 }

@@ -4,6 +4,7 @@
 //!     cargo lab test [--gpu] [--cluster] [--model] [-- FILTER]  run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
+//!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
@@ -147,7 +148,7 @@ fn test(options: Options) -> Result<()> {
         test_gpu()?;
     }
     if options.cluster && system::slurm() {
-        test_cluster(&binary, &site)?;
+        test_cluster(&binary, &site, "a_cluster_trains_studies")?;
     }
     if options.model
         && let Some(model) = system::smollm2(&page::target_folder().join("models"))
@@ -160,14 +161,14 @@ fn test(options: Options) -> Result<()> {
 }
 
 /// Studies on a Slurm cluster whose daemons are started on this machine, and stopped again.
-fn test_cluster(binary: &Path, site: &Path) -> Result<()> {
+fn test_cluster(binary: &Path, site: &Path, name: &str) -> Result<()> {
     let folder = page::target_folder().join("slurm");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("emptying {}", folder.display()))?;
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut command = system_tests(binary, site);
-    command.args(["--test", "cluster", "--", "--ignored"]).env("SLURM_CONF", folder.join("slurm.conf"));
+    command.args(["--test", "cluster", name, "--", "--ignored", "--nocapture"]).env("SLURM_CONF", folder.join("slurm.conf"));
     run(command)
 }
 
@@ -213,6 +214,13 @@ fn bench(options: Options) -> Result<()> {
     if options.rest.iter().any(|arg| arg == "--tab") {
         return bench_tab();
     }
+    if options.cluster {
+        if !system::slurm() {
+            bail!("bench --cluster needs Slurm, and root to install and start it");
+        }
+        // Runs are on the command line alone: no page is asked for.
+        return test_cluster(&build_server(&[])?, &page::target_folder().join("site"), "a_hundred_runs_as_one_array");
+    }
     let features = system::features(Some(options.backends.as_deref().unwrap_or("cpu")))?;
     let mut command = Command::new(build_server(&features)?);
     command.arg("bench").args(&options.rest);
@@ -257,6 +265,9 @@ fn main() -> Result<()> {
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!(
                 "cargo lab bench --tab                                     measure how fast a browser's tab does, beside it"
+            );
+            println!(
+                "cargo lab bench --cluster                                 measure 100 runs on a Slurm cluster of this machine"
             );
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");

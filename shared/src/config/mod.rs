@@ -15,7 +15,7 @@ pub mod settings;
 pub use difference::{Difference, differences};
 pub use models::{
     BaseConfig, ClassWeights, DeviceChoice, FOLDS, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig,
-    TaskKind,
+    TaskKind, WishPlace,
 };
 pub use policy::{
     Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,

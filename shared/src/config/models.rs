@@ -107,11 +107,25 @@ pub struct BaseConfig {
     pub temperature: f64,
     /// How many of the model's layers the reward model has, from the first on; 0 for all. Heads on a layer halfway up cost half.
     pub reward_layers: usize,
+    /// Where in a prompt a wish stands.
+    pub wishes: WishPlace,
+}
+
+/// Where in a prompt of an off-the-shelf model a wish stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WishPlace {
+    /// In the system message.
+    System,
+    /// Below the question, where small models heed it most.
+    #[default]
+    Question,
 }
 
 impl Default for BaseConfig {
     fn default() -> Self {
-        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0, reward_layers: 0 }
+        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0, reward_layers: 0, wishes: WishPlace::default() }
     }
 }
 

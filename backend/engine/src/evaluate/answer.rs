@@ -8,7 +8,7 @@ use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::reward::frozen::FrozenRewardModel;
 use crate::text::corpus::EncodedQuestion;
-use crate::text::{Manner, Tokenizer, UNSEEN};
+use crate::text::{Tokenizer, UNSEEN};
 use anyhow::Result;
 use moslim_shared::mapping::{map_reward, map_weighted};
 use moslim_shared::objective::Objective;
@@ -60,6 +60,12 @@ pub enum Route {
 }
 
 impl Route {
+    /// How the policy that training began with is asked. It never learnt the lab's tags, and is asked without; words an off-the-shelf model
+    /// may understand before any training, so that it is asked as the policy is, and a policy is compared with what a prompt alone does.
+    pub fn of_start(tokenizer: &Tokenizer) -> Self {
+        if tokenizer.reads_text() { Self::Tags } else { Self::Untagged }
+    }
+
     /// Which policy answers.
     pub fn policy(&self, ask: &Ask, objectives: &[Objective]) -> usize {
         let Self::Nearest { behaviour, .. } = self else { return 0 };
@@ -124,7 +130,7 @@ impl Route {
         Ok(match self {
             Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => tokenizer.untagged_prompt(question),
             Self::Tags => {
-                let mut manner = Manner::plain(preference.0.len());
+                let mut manner = tokenizer.manner(preference.0.len());
                 if ask.wording == Wording::Reversed {
                     manner.order.reverse();
                 }

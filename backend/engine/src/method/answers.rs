@@ -56,7 +56,7 @@ pub fn answers<B: TrainBackend>(
     let together = together::<B>();
     let total = c.task.rows.div_ceil(together);
     let examples = gold.demonstrations();
-    let about = (&setting.task.fingerprint, key, c.task.rows, c.task.seed, device_name);
+    let about = (&setting.task.fingerprint, key, c.task.rows, c.task.seed, device_name, c.base.wishes);
     let inputs = (about, c.base.temperature, c.policy.max_new_tokens, WISHES, &examples);
     let plan = Plan {
         stage: Stage::Answers,
@@ -145,7 +145,7 @@ struct Shown {
 }
 
 /// A prompt that asks a question and wishes for one or two things or none, in one of the wordings that training may use: where
-/// preferences stand, or after the question, where some models listen better. Before it, often, stands an answer to another question
+/// preferences stand, or behind the question. Before it, often, stands an answer to another question
 /// that has what is wished for, or as much of it as any has: small models follow an example better than words.
 fn prompt(
     setting: &Setting,

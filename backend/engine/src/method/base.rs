@@ -12,6 +12,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
 use crate::text::ChatFormat;
 use anyhow::{Context, Result};
+use moslim_shared::config::RunConfig;
 use moslim_shared::event::EventBody;
 
 /// What the seed of the policy's adapters differs by from that of the reward model's.
@@ -48,17 +49,19 @@ impl Base {
         &self.files.tokenizer
     }
 
-    /// Its chat template, and what belongs to it.
+    /// Its chat template, and what belongs to it in a run.
     ///
     /// # Errors
     /// When it has no token that ends an answer.
-    pub fn format(&self) -> Result<ChatFormat> {
+    pub fn format(&self, config: &RunConfig) -> Result<ChatFormat> {
         let eos = self.files.eos.clone();
         Ok(ChatFormat {
             template: self.files.template.clone(),
             bos: self.files.bos.clone(),
             eos: eos.with_context(|| format!("the model {} names no token that ends an answer", self.known.name))?,
             vocabulary: self.files.architecture.vocabulary,
+            wishes: config.base.wishes,
+            wording: config.targets.wording,
         })
     }
 

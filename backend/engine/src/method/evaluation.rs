@@ -119,8 +119,8 @@ pub fn evaluate<B: TrainBackend>(
     let mut model = ControlSummary { grader: Grader::RewardModel, ..Default::default() };
     let max_new_tokens = config.policy.max_new_tokens;
     let sampling = Sampling { temperature: config.evaluation.temperature, top_p: 1.0, max_new_tokens, seed: config.seed };
-    // The SFT baseline never learnt tags and is asked without.
-    let baseline = (std::slice::from_ref(&ready.reference), &Route::Untagged);
+    let asked = Route::of_start(&setting.tokenizer);
+    let baseline = (std::slice::from_ref(&ready.reference), &asked);
     let method = (trained.policies.as_slice(), &trained.route);
     let answering = |(policies, route), questions| Answering {
         policies,

@@ -48,7 +48,7 @@ impl Setting {
         check_rows(&splits, base)?;
         let tokenizer = match base {
             Some(base) => {
-                let format = base.format()?;
+                let format = base.format(config)?;
                 job.write_json("chat.json", &format)?;
                 Tokenizer::chat(base.tokenizer(), &format, &objectives)?
             }

@@ -253,7 +253,7 @@ impl Generator {
             }
             Source::Start => {
                 ensure!(self.inner.has_start(), "source: is start; this run did not keep the policy that it started from");
-                (None, self.tokenizer.untagged_prompt(&question))
+                (None, Route::of_start(&self.tokenizer).prompt(&question, &ask, &self.tokenizer, &self.objectives)?)
             }
         };
         let (room, new) = (self.context, request.max_new_tokens);

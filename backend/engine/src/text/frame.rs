@@ -3,6 +3,7 @@
 use super::chat::{ChatTemplate, Message};
 use super::library;
 use anyhow::{Context, Result, bail, ensure};
+use moslim_shared::config::{TargetWording, WishPlace};
 use moslim_shared::dialogue::Speaker;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -43,6 +44,16 @@ pub struct ChatFormat {
     pub eos: String,
     /// Entries that the model's embeddings have.
     pub vocabulary: usize,
+    /// Where wishes stand. Runs of old have them in the system message and do not say so.
+    #[serde(default = "system")]
+    pub wishes: WishPlace,
+    /// How training says them, and so how they are said unless somebody wants it otherwise.
+    #[serde(default)]
+    pub wording: TargetWording,
+}
+
+fn system() -> WishPlace {
+    WishPlace::System
 }
 
 /// The layout for models without a template.
@@ -61,6 +72,9 @@ pub(super) struct Chat {
     after: Vec<u32>,
     /// What stands before a question without a preference, and after it.
     bare: [Vec<u32>; 2],
+    /// What stands after a question and the preference below it; `None` where preferences are in the system message.
+    below: Option<String>,
+    said: Said,
     /// What stands between a user's turn and the assistant's, and the other way round; `None` where the template cannot have several.
     turns: Option<[Vec<u32>; 2]>,
     /// Whether the template takes spaces from around a question.
@@ -96,6 +110,12 @@ impl Chat {
             bare: [tokens(&before_question)?, tokens(&after_question)?],
             turns: turns.map(|[a, b]| Ok::<_, anyhow::Error>([tokens(&a)?, tokens(&b)?])).transpose()?,
             before: before_block,
+            below: (format.wishes == WishPlace::Question).then_some(after_question),
+            said: match format.wording {
+                TargetWording::Tags => Said::Tags,
+                TargetWording::Words => Said::Words(0),
+                TargetWording::Mixed => Said::Both(0),
+            },
             between,
             trims,
             framing: framing.clone(),
@@ -108,9 +128,23 @@ impl Chat {
         if block.is_empty() {
             return Ok(self.bare(question));
         }
-        let text = [&self.before, block, &self.between].concat();
-        let before = self.framing.encode(text, false).map_err(library)?;
+        let tokens = |text: String| self.framing.encode(text, false).map_err(library);
+        if let Some(after) = &self.below {
+            let below = tokens(format!("\n\n{block}{after}"))?;
+            return Ok([&self.bare[0], question, below.get_ids()].concat());
+        }
+        let before = tokens([&self.before, block, &self.between].concat())?;
         Ok([before.get_ids(), question, &self.after].concat())
+    }
+
+    /// Objectives in their order, said as training says them.
+    pub fn manner(&self) -> Manner {
+        Manner { said: self.said, ..Manner::plain(self.objectives.len()) }
+    }
+
+    /// Where wishes stand.
+    pub fn wishes(&self) -> WishPlace {
+        if self.below.is_some() { WishPlace::Question } else { WishPlace::System }
     }
 
     /// What stands between two turns of a conversation, the first of which is `speaker`'s; nothing where they cannot be told apart.

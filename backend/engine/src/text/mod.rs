@@ -2,7 +2,7 @@
 //!
 //! A sequence of the lab's own models is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token.
 //! Tokens that such a model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them. An
-//! off-the-shelf model has its own tokenizer and chat template, and reads preferences as text in the system message.
+//! off-the-shelf model has its own tokenizer and chat template, and reads preferences as text, below the question or in the system message.
 
 pub mod chat;
 pub mod corpus;
@@ -13,6 +13,7 @@ pub use frame::{ChatFormat, Manner, Said, UNSEEN};
 use crate::data::Splits;
 use anyhow::{Context, Result, anyhow, ensure};
 use frame::Chat;
+use moslim_shared::config::WishPlace;
 use moslim_shared::dialogue::{Speaker, turns};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -230,7 +231,28 @@ impl Tokenizer {
         }
     }
 
-    /// The prompt that says `text` first, in the place where preferences stand.
+    /// How a wish of `objectives` objectives is said unless somebody wants it otherwise.
+    pub fn manner(&self, objectives: usize) -> Manner {
+        match &self.frame {
+            Frame::Chat(chat) => chat.manner(),
+            Frame::Own { .. } => Manner::plain(objectives),
+        }
+    }
+
+    /// Whether wishes are text, which a model may understand before it is trained.
+    pub fn reads_text(&self) -> bool {
+        matches!(self.frame, Frame::Chat(_))
+    }
+
+    /// Where wishes stand in prompts of an off-the-shelf model.
+    pub fn wishes(&self) -> WishPlace {
+        match &self.frame {
+            Frame::Chat(chat) => chat.wishes(),
+            Frame::Own { .. } => WishPlace::System,
+        }
+    }
+
+    /// The prompt that also says `text`, in the place where preferences stand.
     ///
     /// # Errors
     /// When the tokenizer fails.
@@ -300,6 +322,7 @@ mod tests {
     use super::chat::{ChatTemplate, Message};
     use super::*;
     use crate::data::{Task, world};
+    use moslim_shared::config::TargetWording;
     use moslim_shared::config::TaskConfig;
     use std::path::Path;
 
@@ -356,6 +379,8 @@ mod tests {
             bos: Some("<|im_start|>".into()),
             eos: "<|im_end|>".into(),
             vocabulary: 300,
+            wishes: WishPlace::System,
+            wording: TargetWording::Tags,
         };
         let objectives =
             [Objective::new("warmth", "Warmth", "", &["plain", "warm"]).in_words(&[&["Be plain."], &["Be warm.", "Be kind."]])];
@@ -394,6 +419,16 @@ mod tests {
         assert_eq!(said(Some(1), Said::Words(0)), decoded(whole("Be warm.")));
         assert_eq!(said(Some(1), Said::Words(UNSEEN)), decoded(whole("Be kind.")));
         assert_eq!(said(Some(0), Said::Both(0)), decoded(whole("warmth=0/1\nBe plain.")));
+        // Below the question, and in the words of training.
+        let format = ChatFormat { wishes: WishPlace::Question, wording: TargetWording::Words, ..format };
+        let below = Tokenizer::chat(&text("tokenizer.json"), &format, &objectives).unwrap();
+        let prompt = below.prompt(&question, &Preference(vec![Some(1)]), &below.manner(1)).unwrap();
+        assert_eq!(
+            below.inner.decode(&prompt, false).unwrap(),
+            decoded("<|im_start|>user\nWhat is tea?\n\nBe warm.<|im_end|>\n<|im_start|>assistant\n".into())
+        );
+        assert_eq!(below.prompt(&question, &Preference(vec![None]), &below.manner(1)).unwrap(), below.untagged_prompt(&question));
+        assert_eq!((tokenizer.manner(1).said, below.wishes()), (Said::Tags, WishPlace::Question));
         assert_eq!(said(None, Said::Words(0)), tokenizer.inner.decode(&tokenizer.untagged_prompt(&question), false).unwrap());
     }
 

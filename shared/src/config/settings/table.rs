@@ -785,6 +785,14 @@ pub const SETTINGS: &[Setting] = &[
         "How many of the model's layers it has, from the first on; 0 for all. Half of them cost half.",
     ),
     row(
+        "base",
+        "base.wishes",
+        "Place of wishes",
+        Choice(&[("question", "below the question"), ("system", "in the system message")]),
+        All,
+        "Where a prompt says what it asks for. Small models heed it most below the question.",
+    ),
+    row(
         "run",
         "task.kind",
         "Task",

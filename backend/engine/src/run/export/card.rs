@@ -3,6 +3,7 @@
 use super::super::opened::Opened;
 use super::{Form, licence};
 use crate::evaluate::answer::Route;
+use moslim_shared::config::{TargetWording, WishPlace};
 use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::RunSummary;
@@ -74,6 +75,7 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
     let steered = opened.config.steered(&opened.objectives);
     let example: Vec<(usize, usize)> = steered.iter().take(2).map(|&i| (i, opened.objectives[i].best_class())).collect();
     let chat = opened.base.is_some();
+    let below = chat && opened.tokenizer.wishes() == WishPlace::Question;
     let tags: Vec<String> = example
         .iter()
         .map(|&(i, class)| {
@@ -81,19 +83,28 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
             if chat { format!("{}={}/{}", o.id, class, o.class_count() - 1) } else { o.tag(class) }
         })
         .collect();
-    let system = match route {
+    let wish = match route {
         Route::Tags => {
-            out += "Say in the system message which classes are wanted, any number of objectives in any order. What is not named is left \
-                    to the model.\n\n";
+            let place = if below { "below the question" } else { "in the system message" };
+            let _ = writeln!(
+                out,
+                "Say {place} which classes are wanted, any number of objectives in any order. What is not named is left to the model.\n"
+            );
             let words: Vec<String> = example.iter().map(|&(i, class)| opened.objectives[i].said(class, 0)).collect();
             if chat && opened.objectives.iter().any(|o| !o.wordings.is_empty()) {
-                let _ = writeln!(out, "In words: `{}`\n", words.join(" "));
+                let _ = writeln!(out, "In words: `{}`; as tags: `{}`\n", words.join(" "), tags.join(" "));
             }
-            tags.join(if chat { " " } else { "" })
+            match opened.config.targets.wording {
+                TargetWording::Words if chat => words.join(" "),
+                _ => tags.join(if chat { " " } else { "" }),
+            }
         }
         Route::Scores { mean, std } => {
-            out += "The system message is one number for each objective, in their order: the class wanted, standardised, or `.` for \
-                    none.\n\n";
+            let place = if below { "Below the question" } else { "In the system message" };
+            let _ = writeln!(
+                out,
+                "{place} stands one number for each objective, in their order: the class wanted, standardised, or `.` for none.\n"
+            );
             for (o, (mean, std)) in opened.objectives.iter().zip(mean.iter().zip(std)) {
                 let _ = writeln!(out, "- {}: (class - {mean:.3}) / {std:.3}", o.id);
             }
@@ -118,17 +129,18 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
             String::new()
         }
     };
-    if !system.is_empty() {
-        let _ = writeln!(out, "For example: `{system}`\n");
+    if !wish.is_empty() {
+        let _ = writeln!(out, "For example: `{wish}`\n");
     }
-    let message = if system.is_empty() {
-        String::new()
-    } else {
-        format!("{{\"role\": \"system\", \"content\": \"{system}\"}},\n            ")
+    let (message, after) = match wish.as_str() {
+        "" => (String::new(), String::new()),
+        wish if below => (String::new(), format!("\\n\\n{wish}")),
+        wish => (format!("{{\"role\": \"system\", \"content\": \"{wish}\"}},\n            "), String::new()),
     };
     let load = match (form, &opened.base) {
         (Form::Gguf, _) => {
-            out += "Any program that reads GGUF files can load `model.gguf`; give the wish as its system message.\n";
+            out += "Any program that reads GGUF files can load `model.gguf`; say the wish ";
+            out += if below { "below the question, after an empty line.\n" } else { "as its system message.\n" };
             return out;
         }
         (Form::Adapter, Some((known, _))) if !known.path.is_dir() => {
@@ -146,7 +158,7 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
     let _ = writeln!(
         out,
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\ntokenizer = AutoTokenizer.from_pretrained(FOLDER)\n{load}\n\
-         messages = [{message}{{\"role\": \"user\", \"content\": \"How do I make tea?\"}}]\n\
+         messages = [{message}{{\"role\": \"user\", \"content\": \"How do I make tea?{after}\"}}]\n\
          prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors=\"pt\")\n\
          answer = model.generate(prompt, max_new_tokens=96, do_sample=True, temperature={})\n\
          print(tokenizer.decode(answer[0, prompt.shape[1]:], skip_special_tokens=True))\n```\n",
