@@ -209,14 +209,19 @@ fn offtheshelf() -> PresetInfo {
             ..Default::default()
         },
         policy: PolicyConfig {
-            iterations: 38,
+            iterations: 45,
             prompts: 6,
             samples_per_prompt: 8,
             // A long answer, of more than 45 words, has room to end.
             max_new_tokens: 80,
-            learning_rate: 2e-4,
-            kl_coefficient: 0.03,
+            // At twice the rate and a third of the coefficient it forgets how to talk within ten iterations.
+            learning_rate: 1e-4,
+            kl_coefficient: 0.1,
             temperature: 0.8,
+            // Of the model's own answers four in five are cut off: a firmer hand makes all of them short before any is told from another.
+            missing_eos_penalty: 0.3,
+            // Rated answers, each under a wish that it meets, keep sense.
+            rated_mix: 2.0,
             checkpoint_every: 5,
             ..Default::default()
         },

@@ -324,6 +324,8 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let summary: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(summary["control"]["policy"]["heads"].as_array().unwrap().len(), 5);
+    // The model before is asked for the same in the same words.
+    assert_eq!(summary["control"]["sft"]["wordings"].as_array().unwrap().len(), 4);
     // What is kept is adapters: a few kilobytes, of 28 thousand weights.
     let run = data.join("runs/styled");
     let kept = fs::metadata(run.join("policy.safetensors")).unwrap().len();
@@ -419,7 +421,8 @@ fn exports(data: &Path, folder: &Path) {
     models(data, &["add", text(&folder.join("whole")), "--name", "whole"]).unwrap();
     models(data, &["add", text(&folder.join("file/model.gguf")), "--name", "file"]).unwrap();
     let said = |model: &str| {
-        let args = ["logits", model, "--chat", "What is tea?", "--system", "length=0/4 warmth=2/2", "--greedy", "12"];
+        let asked = "What is tea?\n\nlength=0/4 warmth=2/2\nAnswer in a few words only. Be very warm and enthusiastic!";
+        let args = ["logits", model, "--chat", asked, "--greedy", "12"];
         models(data, &[&args[..], &["--device", "cpu"]].concat()).unwrap()
     };
     let [base, whole, file] = ["tiny", "whole", "file"].map(said);
@@ -460,7 +463,13 @@ fn exports(data: &Path, folder: &Path) {
     }
     // The card says how to ask, and the reward model goes with it.
     let card = fs::read_to_string(folder.join("small/README.md")).unwrap();
-    assert!(card.contains("length=0/4") && card.contains("| `warmth` |") && card.contains("library_name: peft"), "{card}");
+    assert!(
+        card.contains("length=0/4")
+            && card.contains("below the question")
+            && card.contains("| `warmth` |")
+            && card.contains("library_name: peft"),
+        "{card}"
+    );
     let reward: Value = serde_json::from_slice(&fs::read(folder.join("whole/reward/reward.json")).unwrap()).unwrap();
     let layers = reward["layers"].as_u64();
     assert_eq!(

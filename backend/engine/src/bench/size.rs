@@ -32,64 +32,20 @@ const ADAPTERS: (usize, f64) = (16, 32.0);
 
 /// The shapes that can be measured, smallest first.
 pub const SIZES: [Size; 5] = [
-    Size {
-        name: "0.16M",
-        layers: 2,
-        d_model: 64,
-        heads: 4,
-        kv_heads: 4,
-        d_ff: 172,
-        vocabulary: 512,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "0.72M",
-        layers: 3,
-        d_model: 128,
-        heads: 4,
-        kv_heads: 4,
-        d_ff: 344,
-        vocabulary: 512,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "8.7M",
-        layers: 6,
-        d_model: 320,
-        heads: 5,
-        kv_heads: 5,
-        d_ff: 864,
-        vocabulary: 2048,
-        iterations: true,
-        adapted: false,
-    },
-    Size {
-        name: "135M",
-        layers: 30,
-        d_model: 576,
-        heads: 9,
-        kv_heads: 3,
-        d_ff: 1536,
-        vocabulary: 49_152,
-        iterations: false,
-        adapted: false,
-    },
-    Size {
-        name: "135M-LoRA",
-        layers: 30,
-        d_model: 576,
-        heads: 9,
-        kv_heads: 3,
-        d_ff: 1536,
-        vocabulary: 49_152,
-        iterations: true,
-        adapted: true,
-    },
+    Size::of("0.16M", [2, 64, 4, 4, 172, 512]),
+    Size::of("0.72M", [3, 128, 4, 4, 344, 512]),
+    Size::of("8.7M", [6, 320, 5, 5, 864, 2_048]),
+    // SmolLM2-135M's. Trained whole, an iteration would take minutes.
+    Size { iterations: false, ..Size::of("135M", [30, 576, 9, 3, 1_536, 49_152]) },
+    Size { adapted: true, ..Size::of("135M-LoRA", [30, 576, 9, 3, 1_536, 49_152]) },
 ];
 
 impl Size {
+    /// A size of a shape as [`Size::shape`] has it, trained whole, of which iterations are measured.
+    const fn of(name: &'static str, [layers, d_model, heads, kv_heads, d_ff, vocabulary]: [usize; 6]) -> Self {
+        Self { name, layers, d_model, heads, kv_heads, d_ff, vocabulary, iterations: true, adapted: false }
+    }
+
     /// Layers, width, query heads, key and value heads, feed-forward width, vocabulary.
     pub fn shape(&self) -> [usize; 6] {
         [self.layers, self.d_model, self.heads, self.kv_heads, self.d_ff, self.vocabulary]

@@ -72,13 +72,14 @@ pub(super) struct Chat {
     after: Vec<u32>,
     /// What stands before a question without a preference, and after it.
     bare: [Vec<u32>; 2],
-    /// What stands after a question and the preference below it; `None` where preferences are in the system message.
-    below: Option<String>,
+    pub wishes: WishPlace,
     said: Said,
     /// What stands between a user's turn and the assistant's, and the other way round; `None` where the template cannot have several.
     turns: Option<[Vec<u32>; 2]>,
     /// Whether the template takes spaces from around a question.
     pub trims: bool,
+    /// Tokens that no text can spell, in order.
+    special: Vec<u32>,
     /// Reads special tokens in what the template says.
     framing: tokenizers::Tokenizer,
     objectives: Vec<Objective>,
@@ -104,13 +105,17 @@ impl Chat {
         let [before_block, rest] = around(&together, BLOCK)?;
         let [between, after] = around(&rest, QUESTION)?;
         let turns = between_turns(&template);
+        let added = framing.get_added_tokens_decoder().into_iter();
+        let mut special: Vec<u32> = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
+        special.sort_unstable();
         let tokens = |text: &str| -> Result<Vec<u32>> { Ok(framing.encode(text, false).map_err(library)?.get_ids().to_vec()) };
         Ok(Self {
             after: tokens(&after)?,
             bare: [tokens(&before_question)?, tokens(&after_question)?],
             turns: turns.map(|[a, b]| Ok::<_, anyhow::Error>([tokens(&a)?, tokens(&b)?])).transpose()?,
             before: before_block,
-            below: (format.wishes == WishPlace::Question).then_some(after_question),
+            wishes: format.wishes,
+            special,
             said: match format.wording {
                 TargetWording::Tags => Said::Tags,
                 TargetWording::Words => Said::Words(0),
@@ -123,17 +128,10 @@ impl Chat {
         })
     }
 
-    /// The prompt with `block` where the preference stands; without one, with nothing there.
-    pub fn prompt(&self, question: &[u32], block: &str) -> Result<Vec<u32>> {
-        if block.is_empty() {
-            return Ok(self.bare(question));
-        }
-        let tokens = |text: String| self.framing.encode(text, false).map_err(library);
-        if let Some(after) = &self.below {
-            let below = tokens(format!("\n\n{block}{after}"))?;
-            return Ok([&self.bare[0], question, below.get_ids()].concat());
-        }
-        let before = tokens([&self.before, block, &self.between].concat())?;
+    /// The prompt with `block` in the system message.
+    pub fn after_system(&self, question: &[u32], block: &str) -> Result<Vec<u32>> {
+        let text = [&self.before, block, &self.between].concat();
+        let before = self.framing.encode(text, false).map_err(library)?;
         Ok([before.get_ids(), question, &self.after].concat())
     }
 
@@ -142,9 +140,9 @@ impl Chat {
         Manner { said: self.said, ..Manner::plain(self.objectives.len()) }
     }
 
-    /// Where wishes stand.
-    pub fn wishes(&self) -> WishPlace {
-        if self.below.is_some() { WishPlace::Question } else { WishPlace::System }
+    /// Where in a question its last text begins, behind what parts the turns of a conversation.
+    pub fn last_text(&self, question: &[u32]) -> usize {
+        question.iter().rposition(|token| self.special.binary_search(token).is_ok()).map_or(0, |n| n + 1)
     }
 
     /// What stands between two turns of a conversation, the first of which is `speaker`'s; nothing where they cannot be told apart.

@@ -223,7 +223,7 @@ impl Tokenizer {
     /// When the tokenizer fails.
     pub fn prompt(&self, question: &[u32], preference: &Preference, manner: &Manner) -> Result<Vec<u32>> {
         match (&self.frame, manner.said) {
-            (Frame::Chat(chat), _) => chat.prompt(question, &chat.block(preference, manner)),
+            (Frame::Chat(chat), _) => self.chat_prompt(chat, question, &chat.block(preference, manner)),
             (Frame::Own { user, assistant, tags }, _) => {
                 let asked = manner.order.iter().filter_map(|&i| preference.0[i].map(|class| tags[i][class]));
                 Ok(std::iter::once(*user).chain(asked).chain(question.iter().copied()).chain([*assistant]).collect())
@@ -247,7 +247,7 @@ impl Tokenizer {
     /// Where wishes stand in prompts of an off-the-shelf model.
     pub fn wishes(&self) -> WishPlace {
         match &self.frame {
-            Frame::Chat(chat) => chat.wishes(),
+            Frame::Chat(chat) => chat.wishes,
             Frame::Own { .. } => WishPlace::System,
         }
     }
@@ -258,8 +258,22 @@ impl Tokenizer {
     /// When the tokenizer fails.
     pub fn prompt_after(&self, text: &str, question: &[u32]) -> Result<Vec<u32>> {
         match &self.frame {
-            Frame::Chat(chat) => chat.prompt(question, text),
+            Frame::Chat(chat) => self.chat_prompt(chat, question, text),
             Frame::Own { .. } => Ok(self.untagged_prompt(&[&self.encode(text)?, question].concat())),
+        }
+    }
+
+    /// The prompt with `block` where preferences stand; without one, with nothing there. Below a question it is one text with it, cut into
+    /// tokens as others would who were given both in one message.
+    fn chat_prompt(&self, chat: &Chat, question: &[u32], block: &str) -> Result<Vec<u32>> {
+        match chat.wishes {
+            _ if block.is_empty() => Ok(chat.bare(question)),
+            WishPlace::System => chat.after_system(question, block),
+            WishPlace::Question => {
+                let (turns, text) = question.split_at(chat.last_text(question));
+                let text = self.encode(&format!("{}\n\n{block}", self.spelt(text)?))?;
+                Ok(chat.bare(&[turns, &text].concat()))
+            }
         }
     }
 
@@ -425,7 +439,7 @@ mod tests {
         let prompt = below.prompt(&question, &Preference(vec![Some(1)]), &below.manner(1)).unwrap();
         assert_eq!(
             below.inner.decode(&prompt, false).unwrap(),
-            decoded("<|im_start|>user\nWhat is tea?\n\nBe warm.<|im_end|>\n<|im_start|>assistant\n".into())
+            decoded("<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nWhat is tea?\n\nBe warm.<|im_end|>\n<|im_start|>assistant\n".into())
         );
         assert_eq!(below.prompt(&question, &Preference(vec![None]), &below.manner(1)).unwrap(), below.untagged_prompt(&question));
         assert_eq!((tokenizer.manner(1).said, below.wishes()), (Said::Tags, WishPlace::Question));
