@@ -209,7 +209,7 @@ fn offtheshelf() -> PresetInfo {
             ..Default::default()
         },
         policy: PolicyConfig {
-            iterations: 45,
+            iterations: 32,
             prompts: 6,
             samples_per_prompt: 8,
             // A long answer, of more than 45 words, has room to end.
@@ -220,8 +220,6 @@ fn offtheshelf() -> PresetInfo {
             temperature: 0.8,
             // Of the model's own answers four in five are cut off: a firmer hand makes all of them short before any is told from another.
             missing_eos_penalty: 0.3,
-            // Rated answers, each under a wish that it meets, keep sense.
-            rated_mix: 2.0,
             checkpoint_every: 5,
             ..Default::default()
         },
