@@ -183,7 +183,8 @@ fn tab() -> PresetInfo {
     )
 }
 
-/// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in words; the objectives are about style.
+/// RLOO on adapters of an off-the-shelf model. As in the paper, no preference training before it. A prompt says its wishes in words;
+/// the objectives are about style.
 fn offtheshelf() -> PresetInfo {
     let config = RunConfig {
         task: TaskConfig { kind: TaskKind::Style, rows: 768, ..Default::default() },

@@ -145,8 +145,8 @@ struct Shown {
 }
 
 /// A prompt that asks a question and wishes for one or two things or none, in one of the wordings that training may use: where
-/// preferences stand, or behind the question. Before it, often, stands an answer to another question
-/// that has what is wished for, or as much of it as any has: small models follow an example better than words.
+/// preferences stand, or behind the question, on its line. Before it, often, stands an answer to another question that has what is wished
+/// for, or as much of it as any has: small models follow an example better than words.
 fn prompt(
     setting: &Setting,
     question: &EncodedQuestion,
@@ -174,9 +174,9 @@ fn prompt(
     let most = shown.iter().map(met).max().unwrap_or(0);
     let fit: Vec<&Shown> = shown.iter().filter(|s| met(s) == most).collect();
     let example = fit.choose(rng).filter(|_| most > 0 && rng.random_bool(SHOWN_SHARE));
-    let (tokenizer, above) = (&setting.tokenizer, rng.random_bool(0.5));
+    let (tokenizer, apart) = (&setting.tokenizer, rng.random_bool(0.5));
     let mut last = question.text.clone();
-    if !above && !words.is_empty() {
+    if !apart && !words.is_empty() {
         last = format!("{last} {words}");
     }
     let asked = match example {
@@ -184,7 +184,7 @@ fn prompt(
         None => last,
     };
     let asked = tokenizer.question(&asked)?;
-    if above && !words.is_empty() { tokenizer.prompt_after(&words, &asked) } else { Ok(tokenizer.untagged_prompt(&asked)) }
+    if apart && !words.is_empty() { tokenizer.prompt_after(&words, &asked) } else { Ok(tokenizer.untagged_prompt(&asked)) }
 }
 
 #[cfg(test)]

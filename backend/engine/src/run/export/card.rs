@@ -75,7 +75,8 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
     let steered = opened.config.steered(&opened.objectives);
     let example: Vec<(usize, usize)> = steered.iter().take(2).map(|&i| (i, opened.objectives[i].best_class())).collect();
     let chat = opened.base.is_some();
-    let below = chat && opened.tokenizer.wishes() == WishPlace::Question;
+    let below = opened.tokenizer.wishes() == WishPlace::Question;
+    let place = if below { "below the question" } else { "in the system message" };
     let tags: Vec<String> = example
         .iter()
         .map(|&(i, class)| {
@@ -85,7 +86,6 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
         .collect();
     let wish = match route {
         Route::Tags => {
-            let place = if below { "below the question" } else { "in the system message" };
             let _ = writeln!(
                 out,
                 "Say {place} which classes are wanted, any number of objectives in any order. What is not named is left to the model.\n"
@@ -100,10 +100,9 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
             }
         }
         Route::Scores { mean, std } => {
-            let place = if below { "Below the question" } else { "In the system message" };
             let _ = writeln!(
                 out,
-                "{place} stands one number for each objective, in their order: the class wanted, standardised, or `.` for none.\n"
+                "Say {place} one number for each objective, in their order: the class wanted, standardised, or `.` for none.\n"
             );
             for (o, (mean, std)) in opened.objectives.iter().zip(mean.iter().zip(std)) {
                 let _ = writeln!(out, "- {}: (class - {mean:.3}) / {std:.3}", o.id);
