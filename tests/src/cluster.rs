@@ -30,6 +30,10 @@ impl Cluster {
     pub fn start() -> Self {
         let file = PathBuf::from(std::env::var_os("SLURM_CONF").expect("SLURM_CONF; use `cargo lab test --cluster`"));
         let folder = file.parent().expect("a folder of the configuration").to_path_buf();
+        // Jobs of a test that was killed would be taken up again.
+        for left in ["state", "spool-n1", "spool-n2"] {
+            let _ = fs::remove_dir_all(folder.join(left));
+        }
         fs::create_dir_all(folder.join("state")).expect("a folder for the controller");
         let name = run("hostname", &["-s"]).trim().to_string();
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
@@ -90,14 +94,21 @@ impl Cluster {
     /// A node is gone from one moment to the next, with everything that ran on it.
     pub fn kill_node(&self, node: &str) {
         self.end(node);
-        let listed = run("ps", &["-A", "-o", "pid,args"]);
-        // What runs a job is called after its number.
-        for job in run("squeue", &["-h", "-t", "running,completing", "-w", node, "-o", "%A"]).lines() {
-            let of = format!("slurmstepd: [{}.batch]", job.trim());
-            for line in listed.lines().filter(|l| l.contains(&of)) {
-                kill_with_children(line.split_whitespace().next().unwrap_or_default());
-            }
+        for daemon in daemons_of_jobs(node) {
+            let children = under(&daemon);
+            send("-9", &daemon);
+            children.iter().for_each(|pid| send("-9", pid));
         }
+    }
+
+    /// What runs on a node stands still, as long as the test needs, and no run ends meanwhile.
+    pub fn hold(&self, node: &str) {
+        daemons_of_jobs(node).iter().flat_map(|daemon| under(daemon)).for_each(|pid| send("-STOP", &pid));
+    }
+
+    /// What was held goes on.
+    pub fn let_go(&self, node: &str) {
+        daemons_of_jobs(node).iter().flat_map(|daemon| under(daemon)).for_each(|pid| send("-CONT", &pid));
     }
 
     /// Kills the daemon whose number is in a file.
@@ -124,13 +135,25 @@ impl Cluster {
     }
 }
 
-/// Kills a process and everything under it.
-fn kill_with_children(pid: &str) {
+/// The processes that run a node's jobs; each is called after the number of its job.
+fn daemons_of_jobs(node: &str) -> Vec<String> {
+    let jobs = run("squeue", &["-h", "-t", "running,completing", "-w", node, "-o", "%A"]);
+    let names: Vec<String> = jobs.lines().map(|job| format!("slurmstepd: [{}.batch]", job.trim())).collect();
+    let listed = run("ps", &["-A", "-o", "pid,args"]);
+    let runs_a_job = |line: &&str| names.iter().any(|name| line.contains(name));
+    listed.lines().filter(runs_a_job).filter_map(|line| Some(line.split_whitespace().next()?.to_string())).collect()
+}
+
+/// Everything under a process, parents first.
+fn under(pid: &str) -> Vec<String> {
     let out = Command::new("ps").args(["-o", "pid=", "--ppid", pid]).output().expect("ps");
-    let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
-    for child in String::from_utf8_lossy(&out.stdout).split_whitespace() {
-        kill_with_children(child);
-    }
+    let children = String::from_utf8_lossy(&out.stdout).into_owned();
+    children.split_whitespace().flat_map(|child| [vec![child.to_string()], under(child)].concat()).collect()
+}
+
+/// Sends a signal; a process that has ended needs none.
+fn send(signal: &str, pid: &str) {
+    let _ = Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status();
 }
 
 impl Drop for Cluster {

@@ -74,7 +74,6 @@ fn succeeds(output: Output) {
 
 /// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here.
 async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
-    // Long enough that no run ends between its being seen and its being struck.
     let config = config(1200);
     let here = Data::new(&config);
     succeeds(here.start(&["--config", text(&here.study)]).wait());
@@ -93,11 +92,18 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
         let said = std::fs::read_to_string(there.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
         said.matches("\"body\":{\"policy\"").count() > 20
     };
-    let both = wait_until("runs on both nodes", || Some(running()).filter(|r| r.len() == 2 && r.iter().all(trains))).await;
+    // One may begin seconds after the other: whichever trains is held until it is struck, so that none ends before.
+    let both = wait_until("runs on both nodes", || {
+        let training: Vec<_> = running().into_iter().filter(|t| trains(t)).collect();
+        training.iter().for_each(|t| cluster.hold(&t[3]));
+        (training.len() == 2).then_some(training)
+    })
+    .await;
     // One is told, as before its limit of time, to keep what it has; the other's node is no more; nor is who follows.
     let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
-    let told = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).output().unwrap();
-    assert!(told.status.success(), "{} {:?}", String::from_utf8_lossy(&told.stderr), cluster.tasks());
+    // The signal is delivered at once; `scancel` itself asks again for a minute and a half while other tasks of the array are pending.
+    let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).spawn().unwrap();
+    cluster.let_go("n1");
     cluster.kill_node("n2");
     first.kill();
     let id = there.state().unwrap().id;
@@ -106,6 +112,10 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
     assert_eq!(twice.code, Some(1), "{}", twice.stderr);
     assert!(twice.stderr.contains("on the cluster"), "{}", twice.stderr);
     let mut second = there.on_the_cluster(&["--study", &id]);
+    let goes_on = |t: &[String; 4]| t[0] == of("n1") && t[2] == "RUNNING" && t[3] == "n1";
+    wait_until("the run that was told to stop", || (!cluster.tasks().iter().any(goes_on)).then_some(())).await;
+    let _ = tells.kill();
+    tells.wait().unwrap();
     let lost = of("n2");
     let is_lost = |t: &[String; 4]| t[0] == lost && t[2] == "RUNNING" && t[3] == "n2";
     wait_until("the controller to miss the node", || (!cluster.tasks().iter().any(is_lost)).then_some(())).await;
