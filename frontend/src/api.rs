@@ -2,6 +2,7 @@
 //!
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
+use crate::json::read;
 pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
 use js_sys::Uint8Array;
@@ -120,7 +121,7 @@ pub fn generate(
     let whole = Rc::new(Cell::new(false));
     let last = whole.clone();
     let line = move |line: String| {
-        let event = serde_json::from_str(&line);
+        let event = read(&line);
         let failed = |e| GenerateEvent::Failed { message: format!("An answer is not understood (\"{e}\").") };
         let event: GenerateEvent = event.unwrap_or_else(failed);
         last.set(last.get() || event.is_last());
@@ -256,11 +257,11 @@ async fn ask<T: DeserializeOwned>(method: &'static str, path: &str, body: Option
 }
 
 fn understood<T: DeserializeOwned>(text: &str) -> Answer<T> {
-    serde_json::from_str(text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
+    read(text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
 }
 
 fn refused(status: u16, text: &str) -> Failure {
-    match serde_json::from_str::<ApiError>(text) {
+    match read::<ApiError>(text) {
         Ok(error) => Failure { message: error.detail, problems: error.problems },
         Err(_) => Failure::new(format!("The server answered with status {status}.")),
     }

@@ -5,6 +5,7 @@
 
 mod api;
 mod app;
+mod json;
 mod pages;
 mod parts;
 mod source;

@@ -1,6 +1,7 @@
 //! The server: requests over HTTP, events over a websocket.
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
+use crate::json::read;
 use gloo_net::http::{Method, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
@@ -67,7 +68,7 @@ impl Source for Server {
         let heard = ears.clone();
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some(text) = event.data().as_string() else { return };
-            let frame = serde_json::from_str::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
+            let frame = read::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
                 message: format!("A message was not understood (\"{error}\"). Reload the page."),
             });
             (heard.frame)(frame);

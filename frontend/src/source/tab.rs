@@ -1,6 +1,7 @@
 //! The engine in a worker of this tab. The worker takes a moment to open its files; what is asked before waits.
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at, notice};
+use crate::json::read;
 use js_sys::{Array, Function, Promise, Uint8Array};
 use leptos::prelude::Set;
 use moslim_shared::event::{Frame, RunStatus};
@@ -67,7 +68,7 @@ impl Tab {
                     let data = event.data();
                     let bytes = data.dyn_ref::<Array>().map(|all| all.get(1));
                     let text = data.dyn_ref::<Array>().map_or(data.clone(), |all| all.get(0)).as_string().unwrap_or_default();
-                    match serde_json::from_str(&text) {
+                    match read(&text) {
                         Ok(told) => hearing.hear(told, bytes),
                         Err(error) => {
                             hearing.fail(&format!("The engine's message was not understood (\"{error}\"). Reload the page."))

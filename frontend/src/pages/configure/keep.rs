@@ -2,6 +2,7 @@
 
 use super::form::Form;
 use crate::api;
+use crate::json::read;
 use crate::parts::save::save_text;
 use crate::source::is_tab;
 use leptos::prelude::*;
@@ -9,18 +10,13 @@ use leptos::task::spawn_local;
 use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Event, HtmlInputElement};
 
 /// Under this the browser keeps the draft.
 const DRAFT: &str = "moslim-draft";
-
-/// Reads a configuration. By way of a value, as everywhere on this page: each way to read one is several kilobytes of the page.
-fn read(text: &str) -> Result<RunConfig, serde_json::Error> {
-    serde_json::from_str::<Value>(text).and_then(|value| RunConfig::deserialize(&value))
-}
 
 /// What somebody had begun to change: the preset that it began from, and the configuration.
 fn kept() -> Option<(String, RunConfig)> {

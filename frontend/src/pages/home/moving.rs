@@ -1,6 +1,7 @@
 //! The idea in one moving picture: a recorded run whose matrices turn diagonal while its answers change. `cargo lab moving` makes it of a
 //! run's journal.
 
+use crate::json::read;
 use crate::parts::every::every;
 use crate::parts::matrix::mini;
 use crate::parts::theme::still;
@@ -16,7 +17,7 @@ const LAST: usize = 4;
 /// The picture; it can be stopped, and stands still for those who want that.
 #[component]
 pub fn MovingPicture() -> impl IntoView {
-    let moving = StoredValue::new(serde_json::from_str::<Moving>(FILE).unwrap_or_default());
+    let moving = StoredValue::new(read::<Moving>(FILE).unwrap_or_default());
     let count = moving.with_value(|m| m.frames.len());
     let last = count.saturating_sub(1);
     let place = RwSignal::new(if still() { last } else { 0 });

@@ -3,6 +3,7 @@
 use super::Bench;
 use super::blind::Blind;
 use super::lanes::Lane;
+use crate::json::read;
 use crate::parts::save::save_text;
 use leptos::prelude::*;
 use moslim_shared::vote::{MAPPING, Side, Vote};
@@ -16,7 +17,7 @@ fn storage() -> Option<web_sys::Storage> {
 
 fn kept() -> Vec<Vote> {
     let text = storage().and_then(|s| s.get_item(KEPT).ok().flatten());
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    text.and_then(|text| read(&text).ok()).unwrap_or_default()
 }
 
 /// The corner where votes are given and saved.
