@@ -91,6 +91,34 @@ pub fn widest(points: &[Vec<f64>], reference: &[f64], count: usize) -> Vec<usize
     chosen
 }
 
+/// The edge of what at least `by` of `fronts` reach in two coordinates, from left to right: the attainment surface of this order
+/// (Fonseca and Fleming 1996; `by` 1 is the best of all runs together, `fronts.len()` what every run reaches). No coordinate may be NaN.
+///
+/// ```
+/// use moslim_shared::pareto::attained;
+/// let seeds = [vec![(1.0, 4.0), (3.0, 2.0)], vec![(2.0, 3.0)]];
+/// assert_eq!(attained(&seeds, 1), [(1.0, 4.0), (2.0, 3.0), (3.0, 2.0)]);
+/// // Both reach as far as the weaker of them, each in its own way.
+/// assert_eq!(attained(&seeds, 2), [(1.0, 3.0), (2.0, 2.0)]);
+/// ```
+pub fn attained(fronts: &[Vec<(f64, f64)>], by: usize) -> Vec<(f64, f64)> {
+    let mut places: Vec<f64> = fronts.iter().flatten().map(|p| p.0).collect();
+    places.sort_by(|a, b| b.total_cmp(a));
+    places.dedup();
+    let mut edge: Vec<(f64, f64)> = Vec::new();
+    for x in places {
+        let highest = |front: &Vec<(f64, f64)>| front.iter().filter(|p| p.0 >= x).map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        let mut heights: Vec<f64> = fronts.iter().map(highest).collect();
+        heights.sort_by(|a, b| b.total_cmp(a));
+        let Some(y) = by.checked_sub(1).and_then(|n| heights.get(n)).copied().filter(|y| y.is_finite()) else { continue };
+        if edge.last().is_none_or(|last| y > last.1) {
+            edge.push((x, y));
+        }
+    }
+    edge.reverse();
+    edge
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +133,15 @@ mod tests {
         assert_eq!(front(&cloud), [0, 1, 2]);
         assert!((hypervolume(&cloud, &[0.0, 0.0]) - 14.0).abs() < 1e-12);
         assert_eq!(front(&points(&[[1.0, 1.0], [1.0, 1.0]])), [0]);
+    }
+
+    #[test]
+    fn attainment_counts_runs_and_leaves_out_what_is_dominated() {
+        let seeds = [vec![(0.5, 0.5), (0.4, 0.5)], vec![(0.5, 0.25), (0.25, 0.75)], vec![(0.125, 1.0)]];
+        assert_eq!(attained(&seeds, 1), [(0.125, 1.0), (0.25, 0.75), (0.5, 0.5)]);
+        assert_eq!(attained(&seeds, 2), [(0.125, 0.75), (0.25, 0.5), (0.5, 0.25)]);
+        assert_eq!(attained(&seeds, 3), [(0.125, 0.5)]);
+        assert_eq!((attained(&seeds, 4), attained(&seeds, 0), attained(&[], 1)), (vec![], vec![], vec![]));
     }
 
     #[test]

@@ -101,6 +101,33 @@ async fn a_chart_answers_pointer_and_keys_and_its_twins_hold_every_number() -> R
     browser.wait(&format!("document.querySelector('#{id} .legend .entry').getAttribute('aria-pressed') === 'false'")).await?;
     browser.wait(&format!("{pixels} !== {before}")).await?;
 
+    // The mass of classes in its three ways, and what other mappings would have paid for the same answers.
+    for (way, there) in [
+        ("least", "document.querySelector('#chart-classes-verbosity')?.textContent.includes('so much of it, or more')"),
+        ("ends", "document.querySelectorAll('#chart-classes-verbosity.ends .bar-row').length === 2"),
+        ("stacked", "document.querySelector('#chart-classes-verbosity canvas') !== null"),
+    ] {
+        browser.js(&format!("(() => {{ const s = document.querySelector('#classes-way'); s.value = '{way}'; s.dispatchEvent(new Event('change')); }})()")).await?;
+        browser.wait(there).await?;
+    }
+    let mappings = "[...document.querySelectorAll('#what-if tbody tr')].map(r => [...r.children].map(c => c.textContent))";
+    let mappings: Vec<Vec<String>> = serde_json::from_value(browser.js(mappings).await?)?;
+    let own: Vec<&Vec<String>> = mappings.iter().filter(|row| row[0].ends_with("as trained")).collect();
+    ensure!(mappings.len() == 5 && own.len() == 1 && own[0][3] == "–", "{mappings:?}");
+
+    // A tour goes from place to place, and ends by key.
+    browser.js("scrollTo({ top: 0, behavior: 'instant' })").await?;
+    browser.click("#tour").await?;
+    browser.wait("document.querySelector('#verdict.toured') !== null").await?;
+    browser.click(".tour .primary").await?;
+    browser
+        .wait("document.querySelector('#stages.toured') !== null && document.querySelectorAll('.toured').length === 1")
+        .await?;
+    browser
+        .js("document.querySelector('.tour .primary').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }))")
+        .await?;
+    browser.wait("document.querySelector('.tour, .toured') === null").await?;
+
     // The scrubber replays the run.
     browser.js("scrollTo({ top: 0, behavior: 'instant' })").await?;
     ensure!(
@@ -118,10 +145,11 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     let lab = Lab::start().await;
     let mut other = smoke();
     other.seed += 1;
-    let mut hits = Vec::new();
+    let (mut hits, mut points) = (Vec::new(), 0);
     for config in [smoke(), other] {
         let run = lab.start_run(&config).await;
         let summary = lab.wait_for_finish(&run).await.summary.context("a summary")?;
+        points += summary.front.points.len();
         hits.push((run, summary.control.policy.heads[0].hit_rate));
     }
     let browser = lab.browser().await?;
@@ -139,7 +167,7 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     browser.click(".run-row:nth-child(2) input").await?;
     browser.click(".run-row:nth-child(1) input").await?;
     browser.click("#compare").await?;
-    browser.wait("document.querySelector('#compare-verdict')?.textContent.includes('obeys better')").await?;
+    browser.wait("document.querySelector('#compare-verdict')?.textContent.includes(' obey')").await?;
     let ids = hits.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>().join(",");
     assert_eq!(browser.js("location.search").await?, format!("?runs={ids}").as_str());
     let cells = "[...document.querySelector('.comparison tbody tr').children].map(c => c.textContent)";
@@ -150,6 +178,17 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     let settings =
         "[...document.querySelectorAll('section[aria-labelledby=settings-title] tbody th')].map(c => c.textContent).join()";
     assert_eq!(browser.js(settings).await?, "seed");
+    // A line for every trade-off that was measured; what does not reach enough leaves.
+    browser.wait(&format!("document.querySelectorAll('#fronts polyline').length === {points}")).await?;
+    let slide = |to: &str| {
+        format!(
+            "(() => {{ const s = document.querySelector('#fronts .slider input'); s.value = {to}; s.dispatchEvent(new Event('input')); }})()"
+        )
+    };
+    browser.js(&slide("1")).await?;
+    browser.wait(&format!("document.querySelector('#fronts-kept').textContent.startsWith('0 of {points} ')")).await?;
+    browser.js(&slide("0")).await?;
+    browser.wait(&format!("document.querySelector('#fronts-kept').textContent.startsWith('{points} of ')")).await?;
     chart(&browser, "chart-obedience").await?;
     let lines = "document.querySelectorAll('#chart-obedience .legend .entry').length";
     browser.wait(&format!("{lines} === 2")).await?;
@@ -157,6 +196,7 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     browser.js("document.querySelector('.chosen .check input').click()").await?;
     browser.wait(&format!("{lines} === 3")).await?;
     browser.wait("document.querySelector('#chart-obedience .legend').textContent.includes('median of 2 seeds')").await?;
+    browser.wait("document.querySelector('#fronts .legend').textContent.includes('reached by 2 of 2 seeds')").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

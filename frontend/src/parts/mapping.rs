@@ -11,7 +11,7 @@ const NAMES: [(&str, [&str; 3]); 2] =
     [("Helpfulness", ["no help", "some help", "full help"]), ("Verbosity", ["short", "medium", "long"])];
 
 /// The functions that read a value off a distribution.
-const FUNCTIONS: [(MappingFunction, &str); 5] = [
+pub const FUNCTIONS: [(MappingFunction, &str); 5] = [
     (MappingFunction::Moslim, "Probability of the class (paper)"),
     (MappingFunction::Log, "Its logarithm"),
     (MappingFunction::Expected, "Distance of the expected class"),

@@ -5,7 +5,7 @@ use leptos::prelude::*;
 /// A labelled list to choose from.
 #[component]
 pub fn Pick(
-    id: &'static str,
+    #[prop(into)] id: String,
     label: &'static str,
     /// Value and text of each.
     options: Vec<(String, String)>,
@@ -25,7 +25,7 @@ pub fn Pick(
         .collect_view();
     view! {
         <div class="field">
-            <label for=id>{label}</label>
+            <label for=id.clone()>{label}</label>
             <select id=id on:change=move |ev| choose.run(event_target_value(&ev))>
                 {options}
             </select>

@@ -8,6 +8,7 @@ mod run;
 pub mod study;
 pub mod toy;
 mod verdict;
+pub mod what_if;
 
 pub use reading::MATRIX_WINDOW;
 pub use run::{RunState, Topic};

@@ -86,6 +86,11 @@ impl RunState {
         self.info.as_ref()
     }
 
+    /// What it reaches over its trade-offs, once that is measured.
+    pub fn trade_offs(&self) -> Option<&FrontReport> {
+        self.front.as_ref().or(self.summary.as_ref().map(|s| &s.front))
+    }
+
     /// Sequence number of the last event that was folded in.
     pub fn last_seq(&self) -> u64 {
         self.last_seq

@@ -2,16 +2,20 @@
 //!
 //! What is computed of several runs is in `reading`, without a browser; here it is shown.
 
+mod fronts;
 mod reading;
 
 use crate::api;
 use crate::parts::address;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::format;
+use crate::parts::front::FrontFigure;
 use crate::parts::matrix::between;
+use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::state::RunState;
 use crate::stream::{Connection, Run, Stream};
+use fronts::fronts;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
@@ -22,6 +26,24 @@ use reading::{Figure, best, difference, differing, figures, grouped, said};
 
 /// Runs that are compared at most.
 pub const MOST: usize = 8;
+
+/// What a newcomer is shown.
+const TOUR: [Stop; 5] = [
+    (
+        ".chosen",
+        "Choose the runs here, or tick them in the list of runs. Several seeds of one setting become a median and a range.",
+    ),
+    (
+        "#better-title",
+        "Who obeys better, objective by objective. The best of a row is bold; a difference of a few points can be chance, which more seeds would tell.",
+    ),
+    ("#apart-title", "Where the second run gives a class more often than the first, and where less."),
+    (
+        "#fronts-title",
+        "What each can deliver of two objectives at once, and of all. Sliders leave only those trade-offs that reach what you need.",
+    ),
+    ("#settings-title", "What was set differently. If this lists more than what you meant to compare, the comparison says less."),
+];
 
 /// A run that is compared, as it is told live.
 #[derive(Clone, Copy)]
@@ -76,7 +98,10 @@ pub fn Compare() -> impl IntoView {
         });
     };
     view! {
-        <h1>"Compare runs"</h1>
+        <div class="section-head">
+            <h1>"Compare runs"</h1>
+            <Tour stops=&TOUR/>
+        </div>
         <p class="muted">"What differs between them, which obeys better and where, and how they came to that."</p>
         <div class="card chosen">
             <ul class="plain chips" aria-label="Runs that are compared">
@@ -118,6 +143,7 @@ pub fn Compare() -> impl IntoView {
             fallback=|| view! { <p class="card empty">"Two runs or more are needed: tick them in the list of runs, or add them here."</p> }
         >
             <Results entries=entries/>
+            <TradeOffs entries=entries together=together/>
             <Curves entries=entries together=together/>
             <Settings entries=entries/>
         </Show>
@@ -174,6 +200,35 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
                     }).collect_view()
                 }}
             </div>
+        </section>
+    }
+}
+
+/// What the runs reach between their objectives; of seeds of the same settings, what all, half and any of them reach.
+#[component]
+fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
+    let apart = of_all(entries, |runs| fronts(runs, false));
+    let one = of_all(entries, |runs| fronts(runs, true));
+    let found = Memo::new(move |_| if together.get() { one.get() } else { apart.get() });
+    let axes = RwSignal::new((String::new(), String::new()));
+    view! {
+        <section
+            id="fronts"
+            class="section"
+            aria-labelledby="fronts-title"
+            class:gone=move || found.with(|f| f.groups.is_empty())
+        >
+            <h2 id="fronts-title">"Trade-offs"</h2>
+            <p class="muted">
+                "Every point is what a run delivers for one trade-off that it offers: mean utility on held-out questions, 0 the worst class of an objective and 1 the best. Of seeds together, the edge of what all of them, half of them and any of them reach."
+            </p>
+            <FrontFigure
+                id="fronts"
+                fronts=found
+                x=Signal::derive(move || axes.get().0)
+                y=Signal::derive(move || axes.get().1)
+                choose=Callback::new(move |new| axes.set(new))
+            />
         </section>
     }
 }

@@ -28,12 +28,13 @@ pub fn best(row: &Figure) -> Option<usize> {
 /// Hit rates by objective, and what else an evaluation reports.
 pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     let mut rows = Vec::new();
-    let mut add = |name: String, of: &dyn Fn(&RunState) -> Option<f64>| {
+    let mut row = |name: String, text: fn(f64) -> String, of: &dyn Fn(&RunState) -> Option<f64>| {
         let values: Vec<f64> = runs.iter().map(|run| of(run).unwrap_or(f64::NAN)).collect();
         if values.iter().any(|v| v.is_finite()) {
-            rows.push(Figure { name, cells: values.iter().map(|v| format::percent(*v)).collect(), values });
+            rows.push(Figure { name, cells: values.iter().map(|v| text(*v)).collect(), values });
         }
     };
+    let mut add = |name: String, of: &dyn Fn(&RunState) -> Option<f64>| row(name, format::percent, of);
     for id in objectives(runs) {
         let name = runs.iter().find_map(|r| r.objectives.iter().find(|o| o.id == id)).map_or(id.clone(), |o| o.name.clone());
         add(format!("{name}, as asked"), &|run| run.measured()?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
@@ -45,6 +46,11 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     add("Nearer to the wish than SFT".into(), &figure(|r| r.win_rate));
     add("Answers without a double".into(), &figure(|r| r.diversity.unique));
     add("Fluent".into(), &figure(|r| r.fluency));
+    let number = |value: f64| format::number(value, 3);
+    row("Hypervolume above the worst class of everything".into(), number, &|run| {
+        run.trade_offs().filter(|f| !f.points.is_empty()).map(|f| f.hypervolume)
+    });
+    row("Expected utility over the trade-offs".into(), number, &|run| run.trade_offs()?.expected_utility);
     let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
     if seconds.iter().any(|s| s.is_finite()) {
         rows.push(Figure {
@@ -79,18 +85,19 @@ pub fn said(runs: &[&RunState]) -> String {
         names = ["The first".into(), "The second".into()];
     }
     let (ma, mb) = (a.mean_hit_rate(), b.mean_hit_rate());
-    if ma == mb {
-        return format!("On the whole they obey alike: {}.", format::percent(ma));
-    }
-    let (winner, high, low) = if mb > ma { (1, mb, ma) } else { (0, ma, mb) };
-    let whole =
-        format!("{} obeys better on the whole: {} against {}.", names[winner], format::percent(high), format::percent(low));
+    let (winner, high, low) =
+        if mb > ma { (1, format::percent(mb), format::percent(ma)) } else { (0, format::percent(ma), format::percent(mb)) };
+    let whole = if high == low {
+        format!("On the whole they obey alike: {high}.")
+    } else {
+        format!("{} obeys better on the whole: {high} against {low}.", names[winner])
+    };
     let gaps = a.heads.iter().filter_map(|h| {
         let other = b.heads.iter().find(|o| o.objective == h.objective)?;
         let label = first.objectives.iter().find(|o| o.id == h.objective).map_or(&h.objective, |o| &o.name);
         Some((label.to_lowercase(), other.hit_rate - h.hit_rate))
     });
-    let widest = gaps.max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
+    let widest = gaps.filter(|(_, gap)| *gap != 0.0).max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
     let where_ = widest.map(|(label, gap)| {
         format!(" They differ most in {label}, where {} is {:.0} points ahead.", names[usize::from(gap > 0.0)], gap.abs() * 100.0)
     });
@@ -136,21 +143,9 @@ pub fn differing(runs: &[&RunState]) -> Vec<Figure> {
 pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&PolicyStep) -> Option<f64>) -> Plot {
     let curve =
         |run: &RunState| -> Vec<(f64, f64)> { run.policy().iter().filter_map(|p| Some((p.step as f64, of(p)?))).collect() };
-    let title = |n: usize| {
-        let own = runs[n].info().map(RunInfo::title).unwrap_or_default();
-        let twice = runs.iter().filter(|r| r.info().map(RunInfo::title).as_deref() == Some(own.as_str())).count() > 1;
-        if twice { format!("{own} ({})", n + 1) } else { own }
-    };
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    for (n, run) in runs.iter().enumerate() {
-        let key = if together { settings(run) } else { n.to_string() };
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, members)) => members.push(n),
-            None => groups.push((key, vec![n])),
-        }
-    }
+    let title = |n: usize| named(runs, n);
     let mut series = Vec::new();
-    for (_, members) in groups {
+    for members in groups(runs, together) {
         let ink = Ink::Objective(members[0]);
         if let [only] = members[..] {
             series.push(Series { label: title(only), ink, bold: false, points: curve(runs[only]) });
@@ -164,6 +159,26 @@ pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&P
         series.push(Series { label: "highest".into(), ink, bold: false, points: high });
     }
     Plot::Lines(LinePlot::over_steps(series, unit))
+}
+
+/// Names for people of some of the runs.
+pub fn named(runs: &[&RunState], n: usize) -> String {
+    let own = runs[n].info().map(RunInfo::title).unwrap_or_default();
+    let twice = runs.iter().filter(|r| r.info().map(RunInfo::title).as_deref() == Some(own.as_str())).count() > 1;
+    if twice { format!("{own} ({})", n + 1) } else { own }
+}
+
+/// Places of runs that belong together: each alone, or, `together`, the seeds of the same settings.
+pub fn groups(runs: &[&RunState], together: bool) -> Vec<Vec<usize>> {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for (n, run) in runs.iter().enumerate() {
+        let key = if together { settings(run) } else { n.to_string() };
+        match groups.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, members)) => members.push(n),
+            None => groups.push((key, vec![n])),
+        }
+    }
+    groups.into_iter().map(|(_, members)| members).collect()
 }
 
 /// What a run's settings are but for its seed and names.
@@ -238,6 +253,8 @@ mod tests {
             text,
             "The second obeys better on the whole: 85 % against 70 %. They differ most in short, where The second is 40 points ahead."
         );
+        let alike = said(&[&run(1, 1e-3, [0.9, 0.5], &[]), &run(2, 1e-3, [0.502, 0.9], &[])]);
+        assert!(alike.starts_with("On the whole they obey alike: 70 %. They differ most in "), "{alike}");
         let row = &figures(&[&a, &b])[0];
         assert_eq!(
             (row.name.as_str(), &row.cells, best(row)),

@@ -13,6 +13,7 @@ mod wish;
 
 use crate::api;
 use crate::parts::address;
+use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use blind::Blind;
 use column::Column;
@@ -136,6 +137,21 @@ fn name_of(field: &str) -> &'static str {
     }
 }
 
+/// What a newcomer is shown.
+const TOUR: [Stop; 5] = [
+    ("#question", "Any question; those below are of the kind that the policy was trained on."),
+    (
+        ".wish",
+        "What you want of the answer, objective by objective, or \"not asked\". The prompt that results stands below, word for word.",
+    ),
+    (
+        ".lanes",
+        "Every column gets the same prompt: a run, what it was before training, the best of several tries. Under each answer: what was asked, what it got, and what that is worth.",
+    ),
+    ("#sweep-title", "One wish from its lowest class to its highest, all else equal: does the answer follow?"),
+    ("#votes-title", "Names hidden, say which answer is better. Your votes can be saved as ratings and trained on."),
+];
+
 /// The page. What is in its address fills it; nothing is asked before somebody says so.
 #[component]
 pub fn Playground() -> impl IntoView {
@@ -216,7 +232,10 @@ pub fn Playground() -> impl IntoView {
     });
     view! {
         <div class="playground">
-            <h1>"Playground"</h1>
+            <div class="section-head">
+                <h1>"Playground"</h1>
+                <Show when=move || bench.runs.with(|r| r.as_ref().is_some_and(|r| !r.is_empty()))><Tour stops=&TOUR/></Show>
+            </div>
             <p class="muted">
                 "Ask a question, say what you want of the answer, and see whether you get it. Every column gets the same question and the same seed."
             </p>

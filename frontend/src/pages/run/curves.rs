@@ -1,10 +1,12 @@
 //! Charts of a run, as functions from its state: the supervised stages, the classes of the answers, and how lines are made.
 
 use crate::parts::chart::Chart;
+use crate::parts::class_bars::class_bars;
+use crate::parts::pick::Pick;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use leptos::prelude::*;
-use moslim_charts::{BandPlot, Ink, LinePlot, Plot, Series};
+use moslim_charts::{BandPlot, Ink, LinePlot, Plot, SHARE, Series};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::objective::Objective;
 
@@ -41,10 +43,15 @@ pub fn Training(run: Run) -> impl IntoView {
     }
 }
 
+/// Ways to look at the mass of classes.
+const WAYS: [(&str, &str); 3] =
+    [("stacked", "Share of each class over time"), ("least", "This class or more, over time"), ("ends", "First against newest")];
+
 /// One band of class mass per objective.
 #[component]
 pub fn Distributions(run: Run) -> impl IntoView {
     let known = run.memo(|s| (s.optimises(), s.objectives.clone()));
+    let way = RwSignal::new(WAYS[0].0.to_string());
     view! {
         <section id="classes" class="section" aria-labelledby="classes-title">
             <h2 id="classes-title">"Where does the mass of each objective go?"</h2>
@@ -52,6 +59,15 @@ pub fn Distributions(run: Run) -> impl IntoView {
                 "Mean class probabilities over all answers of an iteration, lowest class at the bottom. "
                 "When every class is asked for equally often and obeyed, the bands become equally high."
             </p>
+            <div class="fields">
+                <Pick
+                    id="classes-way"
+                    label="Shown as"
+                    options=WAYS.map(|(value, text)| (value.to_string(), text.to_string())).to_vec()
+                    chosen=way
+                    choose=Callback::new(move |new| way.set(new))
+                />
+            </div>
             <div class="grid two">
                 {move || {
                     let (optimises, objectives) = known.get();
@@ -60,7 +76,7 @@ pub fn Distributions(run: Run) -> impl IntoView {
                     } else if objectives.is_empty() {
                         view! { <p class="card empty">"The objectives appear when the run starts."</p> }.into_any()
                     } else {
-                        objectives.into_iter().enumerate().map(|(i, o)| distribution(run, i, o)).collect_view().into_any()
+                        objectives.into_iter().enumerate().map(|(i, o)| distribution(run, way, i, o)).collect_view().into_any()
                     }
                 }}
             </div>
@@ -68,16 +84,55 @@ pub fn Distributions(run: Run) -> impl IntoView {
     }
 }
 
-fn distribution(run: Run, index: usize, objective: Objective) -> impl IntoView {
+fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Objective) -> impl IntoView {
     let classes: Vec<String> = objective.classes.iter().enumerate().map(|(c, label)| format!("{c} {label}")).collect();
-    view! {
-        <Chart
-            id=format!("chart-classes-{}", objective.id)
-            title=format!("{}: share of each class", objective.name)
-            hint="One shade per class, pale is low."
-            empty="Fills with the first iteration of policy optimisation."
-            plot=run.on(Topic::Policy, move |s| band(s, index, &classes))
-        />
+    let (id, empty) = (format!("chart-classes-{}", objective.id), "Fills with the first iteration of policy optimisation.");
+    let first_now = run.on(Topic::Policy, move |s| ends(s, index));
+    // A chart is made anew for another kind of picture only.
+    move || {
+        let (id, name, classes) = (id.clone(), &objective.name, classes.clone());
+        match way.get().as_str() {
+            "ends" => {
+                let (title, objective) = (name.clone(), objective.clone());
+                let bars = move || {
+                    first_now.get().map_or_else(
+                        || view! { <p class="empty">{empty}</p> }.into_any(),
+                        |ends| {
+                            let row = |(step, shares): (f64, Vec<f64>)| {
+                                view! {
+                                    <div>
+                                        <p class="hint">{format!("step {step}")}</p>
+                                        {class_bars(&objective, index, &shares, None, None)}
+                                    </div>
+                                }
+                            };
+                            ends.map(row).collect_view().into_any()
+                        },
+                    )
+                };
+                view! { <div class="card ends" id=id><h3>{title}</h3>{bars}</div> }.into_any()
+            }
+            "least" => view! {
+                <Chart
+                    id=id
+                    title=format!("{name}: so much of it, or more")
+                    hint="A line for every class but the lowest: the share of this class and all above. Where lines meet, a class is not used."
+                    empty=empty
+                    plot=run.on(Topic::Policy, move |s| at_least(s, index, &classes))
+                />
+            }
+            .into_any(),
+            _ => view! {
+                <Chart
+                    id=id
+                    title=format!("{name}: share of each class")
+                    hint="One shade per class, pale is low."
+                    empty=empty
+                    plot=run.on(Topic::Policy, move |s| band(s, index, &classes))
+                />
+            }
+            .into_any(),
+        }
     }
 }
 
@@ -128,6 +183,20 @@ fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {
     Plot::Bands(BandPlot { objective, classes: classes.to_vec(), rows })
 }
 
+/// The share of every class and those above it, but for the lowest, which is all.
+fn at_least(state: &RunState, objective: usize, classes: &[String]) -> Plot {
+    let head = |c: usize| (format!("{} or more", classes[c]), Ink::Objective(c - 1), false);
+    lines(state, SHARE, (1..classes.len()).map(head).collect(), &|p, n| {
+        Some(p.distributions.get(objective)?.get(n + 1..)?.iter().sum())
+    })
+}
+
+/// First and newest step with their shares.
+fn ends(state: &RunState, objective: usize) -> Option<[(f64, Vec<f64>); 2]> {
+    let of = |p: &PolicyStep| Some((p.step as f64, p.distributions.get(objective)?.clone()));
+    Some([of(state.policy().first()?)?, of(state.policy().last()?)?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,8 +206,23 @@ mod tests {
         let mut state = RunState::default();
         state.policies.entry(0).or_default().push(PolicyStep { step: 1, ..Default::default() });
         assert!(band(&state, 0, &["no".into(), "yes".into()]).is_empty());
+        assert!(at_least(&state, 0, &["no".into(), "yes".into()]).is_empty());
+        assert_eq!(ends(&state, 0), None);
         state.objectives.push(Objective::new("honesty", "Honesty", "", &["no", "yes"]));
         state.validation.insert((Stage::HeldOutRewardModel, 0), vec![(1.0, 0.5)]);
         assert!(validation(&state).is_empty(), "the held-out reward model is another one");
+    }
+
+    #[test]
+    fn shares_are_summed_from_the_top_and_both_ends_are_kept() {
+        let mut state = RunState::default();
+        for (step, shares) in [(1, vec![0.5, 0.25, 0.25]), (7, vec![0.0, 0.25, 0.75])] {
+            let step = PolicyStep { step, distributions: vec![shares], ..Default::default() };
+            state.policies.entry(0).or_default().push(step);
+        }
+        let Plot::Lines(plot) = at_least(&state, 0, &["low".into(), "mid".into(), "high".into()]) else { panic!("no lines") };
+        let points: Vec<_> = plot.series.iter().map(|s| (s.label.as_str(), s.points.clone())).collect();
+        assert_eq!(points, [("mid or more", vec![(1.0, 0.5), (7.0, 1.0)]), ("high or more", vec![(1.0, 0.25), (7.0, 0.75)])]);
+        assert_eq!(ends(&state, 0).map(|e| e.map(|(step, shares)| (step, shares[2]))), Some([(1.0, 0.25), (7.0, 0.75)]));
     }
 }

@@ -12,6 +12,7 @@ mod report;
 mod sample;
 mod stage;
 mod trade_offs;
+mod what_if;
 
 use crate::api;
 use crate::pages::run::about::Said;
@@ -22,8 +23,10 @@ use crate::pages::run::learning::Learning;
 use crate::pages::run::report::{RewardModel, Summary};
 use crate::pages::run::sample::Samples;
 use crate::pages::run::stage::Stages;
+use crate::pages::run::what_if::OtherMappings;
 use crate::parts::chart::Linked;
 use crate::parts::format;
+use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
@@ -33,16 +36,47 @@ use leptos_router::hooks::use_params_map;
 use moslim_shared::event::RunStatus;
 
 /// Where the section links lead.
-const LINKS: [(&str, &str); 9] = [
+const LINKS: [(&str, &str); 10] = [
     ("#cockpit", "At a glance"),
     ("#learning", "Learning"),
     ("#control", "Control"),
     ("#samples", "Answers"),
     ("#classes", "Classes"),
+    ("#what-if", "What if"),
     ("#training", "Supervised"),
     ("#reward-model", "Reward model"),
     ("#summary", "Result"),
     ("#facts", "Facts and notes"),
+];
+
+/// What a newcomer is shown.
+const TOUR: [Stop; 8] = [
+    ("#verdict", "What the run has come to so far, in one sentence. Everything below is where that comes from."),
+    (
+        "#stages",
+        "A run goes through stages: the model learns the language, a reward model learns to grade, and the policy is optimised on its grades. At the end all is measured on questions that training never saw.",
+    ),
+    (
+        "#asked-title",
+        "A row is a class that the prompt asks for, a column what the answers were. A policy that obeys fills the diagonal; before training the rows are equal. Drag the slider below to see how it came about.",
+    ),
+    ("#newest-title", "What it writes, and what was asked. Numbers can flatter: read some answers."),
+    (
+        "#learning",
+        "Is it learning, and at what price? Reward should rise; KL says how far the policy has left its start; a falling entropy says that it repeats itself.",
+    ),
+    (
+        "#samples",
+        "One answer in full: the reward model's class probabilities, and how they become the one scalar that is optimised.",
+    ),
+    (
+        "#what-if",
+        "The same answers under other mappings. Another one would have paid for other things, without a new reward model.",
+    ),
+    (
+        "#summary",
+        "What it came to, on held-out questions, before and after; and files to keep. When the run is finished, \"Ask it\" leads to the playground.",
+    ),
 ];
 
 /// Most notes on the page.
@@ -128,6 +162,7 @@ fn Live(id: String) -> impl IntoView {
             <Control run=run/>
             <Samples run=run/>
             <Distributions run=run/>
+            <OtherMappings run=run/>
             <Training run=run/>
             <RewardModel run=run/>
             <Summary run=run/>
@@ -173,6 +208,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                 </p>
             </div>
             <div class="actions">
+                <Tour stops=&TOUR/>
                 <button
                     id="cancel"
                     type="button"
