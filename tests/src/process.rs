@@ -65,7 +65,11 @@ impl Process {
         Self::start_in(program, args, input, &[])
     }
 
-    fn start_in(program: &Path, args: &[&str], input: &str, environment: &[(&str, &str)]) -> Self {
+    /// Starts `program` with more in its environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_in(program: &Path, args: &[&str], input: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("stdin"), input).expect("a file for the input");

@@ -156,6 +156,31 @@ async fn a_study_is_left_and_stopped_and_goes_on(cluster: &Cluster) {
     assert!(kept >= 2, "{kept}");
 }
 
+/// One run is cancelled while others of its study wait: it ends by itself, and they go on.
+async fn one_run_is_stopped_and_the_others_go_on(cluster: &Cluster) {
+    let data = Data::new(&config(2000));
+    let before = cluster.tasks().len();
+    let mut follower = data.on_the_cluster(&["--config", text(&data.study)]);
+    let running = |data: &Data| {
+        let state = data.state()?;
+        let said =
+            |run: &str| std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
+        state.runs.iter().map(|r| r.run.clone()).find(|run| said(run).matches("\"body\":{\"policy\"").count() > 20)
+    };
+    let run = wait_until("a run that trains", || running(&data)).await;
+    let own = |state: &str| cluster.tasks()[before..].iter().filter(|t| t[2] == state && !t[1].ends_with("-stages")).count();
+    assert!(own("PENDING") >= 1, "{:?}", cluster.tasks());
+    succeeds(Process::lab(&["stop", "--run", &run, "--data", text(data.path())]).wait());
+    let journal = data.path().join("runs").join(&run).join("events.jsonl");
+    let ended = || std::fs::read_to_string(&journal).unwrap().contains("\"outcome\":\"cancelled\"").then_some(());
+    wait_until("its own end", ended).await;
+    wait_until("another run in its place", || (own("RUNNING") == 2).then_some(())).await;
+    let id = data.state().unwrap().id;
+    succeeds(Process::lab(&["stop", "--study", &id, "--data", text(data.path())]).wait());
+    wait_until("the end of its jobs", || (own("RUNNING") + own("PENDING") == 0).then_some(())).await;
+    follower.kill();
+}
+
 /// What cannot be is said, and nothing is left of it.
 fn what_cannot_be_is_refused(cluster: &Cluster) {
     let data = Data::new(&config(8));
@@ -225,7 +250,37 @@ async fn a_cluster_trains_studies() {
     what_cannot_be_is_refused(&cluster);
     whatever_happens_the_figures_are_the_same(&cluster).await;
     a_study_is_left_and_stopped_and_goes_on(&cluster).await;
+    one_run_is_stopped_and_the_others_go_on(&cluster).await;
     the_server_trains_a_study_on_the_cluster().await;
+}
+
+/// Two ranks, on two nodes, train each run of a study; one is told to keep what it has and goes on. The figures are those of one process.
+#[tokio::test]
+#[ignore = "needs Slurm, root, OpenMPI and a build that has it; cargo lab test --cluster --mpi has all"]
+async fn ranks_on_two_nodes_train_one_run() {
+    let cluster = Cluster::start();
+    let config = StudyConfig { seeds: vec![1], axes: Vec::new(), ..config(1200) };
+    let here = Data::new(&config);
+    succeeds(here.start(&["--config", text(&here.study)]).wait());
+    let there = Data::new(&config);
+    std::fs::write(&there.profile, "notice = 30\nask_every = 2\nmemory = \"600M\"\nranks = 2\n").unwrap();
+    let mut study = there.on_the_cluster(&["--config", text(&there.study)]);
+    let trains = || {
+        let run = there.state()?.runs.first()?.run.clone();
+        let said = std::fs::read_to_string(there.path().join("runs").join(run).join("events.jsonl")).ok()?;
+        (said.matches("\"body\":{\"policy\"").count() > 20).then_some(())
+    };
+    wait_until("a run that trains", trains).await;
+    let task = cluster.tasks().into_iter().find(|t| t[2] == "RUNNING").unwrap();
+    assert_eq!(task[3], "n[1-2]", "a rank on each node");
+    let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &task[0]]).spawn().unwrap();
+    succeeds(study.wait());
+    let _ = tells.kill();
+    tells.wait().unwrap();
+    assert_eq!(there.figures(), here.figures());
+    let out = Command::new("scontrol").args(["show", "job", &task[0], "-o"]).output().unwrap();
+    let job = String::from_utf8_lossy(&out.stdout);
+    assert!(!job.contains("Restarts=0"), "it was interrupted and went on: {job}");
 }
 
 /// `cargo lab bench --cluster`: a hundred runs as one array, beside the same study here; and once more with a node lost in the middle,

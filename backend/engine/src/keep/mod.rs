@@ -2,6 +2,7 @@
 //!
 //! Here belongs everything that decides what a file is called and how it stays whole. What is in a model does not.
 
+pub mod above;
 pub mod bundle;
 pub mod cache;
 pub mod carried;

@@ -2,11 +2,12 @@
 //! the work shrinks with them.
 
 use super::kernels::{Kernels, cpu::sampling_weights};
-use super::packed::{Group, Packed, even_pieces, map, rows_together};
+use super::packed::{Group, Packed, even_pieces, map, rows_together, share};
 use super::transformer::{Transformer, index_tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ pub struct Sampling {
 }
 
 /// One sampled answer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Sampled tokens, the end-of-sequence token included when there is one.
     pub tokens: Vec<u32>,
@@ -44,13 +45,29 @@ pub fn generate<B: Kernels>(
     eos: u32,
     sampling: &Sampling,
 ) -> Vec<Answer> {
-    generate_heard(model, prompts, samples, eos, sampling, &|_, _| true)
+    if sampling.max_new_tokens == 0 {
+        return vec![Answer::default(); prompts.len() * samples];
+    }
+    let rows = rows(prompts.len(), samples);
+    share::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, &|_, _| true))
+        .concat()
+}
+
+/// The answers to be sampled: (prompt, number of its random stream).
+fn rows(prompts: usize, samples: usize) -> Vec<(usize, u64)> {
+    (0..prompts).flat_map(|p| (0..samples).map(move |s| (p, (p * samples + s) as u64))).collect()
+}
+
+/// Rows that are sampled together.
+fn pieces<B: Kernels>(rows: &[(usize, u64)]) -> Vec<&[(usize, u64)]> {
+    let pieces = even_pieces::<B>(rows.len(), rows_together::<B>());
+    rows.chunks(rows.len().div_ceil(pieces).max(1)).collect()
 }
 
 /// Whom every token is told as it is drawn, with the position of its answer; an answer ends where this is false.
 pub type Hearing<'a> = &'a (dyn Fn(usize, u32) -> bool + Sync);
 
-/// As [`generate`], heard by `heard`.
+/// As [`generate`], heard by `heard`, in this process alone.
 pub fn generate_heard<B: Kernels>(
     model: &Transformer<B>,
     prompts: &[&[u32]],
@@ -62,11 +79,8 @@ pub fn generate_heard<B: Kernels>(
     if sampling.max_new_tokens == 0 {
         return vec![Answer::default(); prompts.len() * samples];
     }
-    let rows: Vec<(usize, u64)> =
-        (0..prompts.len()).flat_map(|p| (0..samples).map(move |s| (p, (p * samples + s) as u64))).collect();
-    let pieces = even_pieces::<B>(rows.len(), rows_together::<B>());
-    let pieces = rows.chunks(rows.len().div_ceil(pieces).max(1)).collect();
-    map::<B, _, _, _>(model, pieces, |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
+    let rows = rows(prompts.len(), samples);
+    map::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
 }
 
 /// Samples an answer for every row: (prompt, number of its random stream). Rows of one prompt are neighbours.

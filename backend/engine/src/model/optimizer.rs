@@ -4,6 +4,7 @@ use super::TrainBackend;
 use super::kernels::{AdamStep, Kernels};
 use super::packed::map;
 use super::store::{from_safetensors, to_safetensors};
+use crate::ranks;
 use anyhow::{Context, Result};
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::adaptor::OptimizerAdaptor;
@@ -11,6 +12,9 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer, SimpleOptimi
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use burn::tensor::backend::AutodiffBackend;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
 use std::marker::PhantomData;
 
 type Recording = BinBytesRecorder<FullPrecisionSettings, Vec<u8>>;
@@ -186,7 +190,9 @@ fn partial_sums(parameters: usize) -> usize {
 
 /// Loss and gradients of a batch that is computed in pieces; `loss` gives each piece's share and something to report.
 /// Returns the sum of the losses, the summed gradients and the reports in order.
-pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
+///
+/// Ranks that train together share the sums.
+pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send + Serialize + DeserializeOwned>(
     model: &M,
     pieces: Vec<T>,
     loss: impl Fn(&M, T) -> (Tensor<B, 1>, R) + Sync,
@@ -201,7 +207,9 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
         }
         work.push(part);
     }
-    let sums = map::<B, _, _, _>(model, work, |model, part| {
+    let own = ranks::own(work.len());
+    work.truncate(own.end);
+    let sums = map::<B, _, _, _>(model, work.split_off(own.start), |model, part| {
         // Fresh leaves: graphs that share one would be computed one after the other.
         let local = M::from_inner(model.valid());
         let (mut sum, mut total, mut reports) = (GradientsAccumulator::new(), 0.0, Vec::new());
@@ -214,7 +222,7 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
         (sum.grads(), total, reports)
     });
     let (mut parts, mut total, mut reports) = (Vec::new(), 0.0, Vec::new());
-    for (grads, loss, mut report) in sums {
+    for (grads, loss, mut report) in gathered(model, sums) {
         parts.push(grads);
         total += loss;
         reports.append(&mut report);
@@ -222,6 +230,62 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send>(
     let mut summer = GradientSummer::<B> { parts: &mut parts, sum: GradientsParams::new(), backend: PhantomData };
     model.visit(&mut summer);
     (total, summer.sum, reports)
+}
+
+/// Sums of all ranks, in the order of the work.
+fn gathered<B: TrainBackend, M: AutodiffModule<B>, R: Serialize + DeserializeOwned>(
+    model: &M,
+    sums: Vec<(GradientsParams, f64, R)>,
+) -> Vec<(GradientsParams, f64, R)> {
+    if ranks::size() == 1 {
+        return sums;
+    }
+    let packed = sums.into_iter().map(|(grads, loss, report)| {
+        let mut packer = Packer::<B> { grads, values: Vec::new(), backend: PhantomData };
+        model.visit(&mut packer);
+        (packer.values, loss, report)
+    });
+    let unpacked = ranks::all(packed.collect()).into_iter().map(|(values, loss, report)| {
+        let mut values: Vec<_> = values;
+        values.reverse();
+        let mut unpacker = Unpacker::<B> { values, grads: GradientsParams::new(), backend: PhantomData };
+        model.visit(&mut unpacker);
+        (unpacker.grads, loss, report)
+    });
+    unpacked.collect()
+}
+
+/// Takes gradients out as numbers, in the order in which the model is visited.
+struct Packer<B: AutodiffBackend> {
+    grads: GradientsParams,
+    /// Of every parameter the bytes of its gradient, if it has one.
+    values: Vec<Option<ByteBuf>>,
+    backend: PhantomData<B>,
+}
+
+impl<B: TrainBackend> ModuleVisitor<B> for Packer<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let grad = self.grads.remove::<B::InnerBackend, D>(param.id);
+        let numbers = grad.map(|g| g.into_data().convert::<f32>().to_vec::<f32>().expect("gradients are numbers"));
+        self.values.push(numbers.map(|n| ByteBuf::from(n.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())));
+    }
+}
+
+/// Makes gradients of such numbers, the last first.
+struct Unpacker<B: AutodiffBackend> {
+    values: Vec<Option<ByteBuf>>,
+    grads: GradientsParams,
+    backend: PhantomData<B>,
+}
+
+impl<B: TrainBackend> ModuleVisitor<B> for Unpacker<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let Some(bytes) = self.values.pop().flatten() else { return };
+        let numbers: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
+        let (shape, device) = (param.val().dims(), param.val().device());
+        let grad = Tensor::<B::InnerBackend, D>::from_data(TensorData::new(numbers, shape), &device);
+        self.grads.register::<B::InnerBackend, D>(param.id, grad);
+    }
 }
 
 /// Linear warm-up over the first 5 % of `total` steps, then a cosine decay to a tenth. `step` counts from 0.

@@ -6,7 +6,10 @@
 use super::architecture::Architecture;
 use super::kernels::Kernels;
 use super::span::Span;
+use crate::ranks;
 use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -156,7 +159,7 @@ pub fn chunks<B: Kernels, T>(items: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&
 /// Into how many pieces of at most `most` to cut work of size `total`.
 pub fn even_pieces<B: Kernels>(total: usize, most: usize) -> usize {
     let pieces = total.div_ceil(most).max(1);
-    if B::THREADED { pieces.next_multiple_of(2) } else { pieces }
+    if B::THREADED { pieces.next_multiple_of(2) } else { pieces.next_multiple_of(ranks::size()) }
 }
 
 /// Applies `f` to every piece of work, in order; on the CPU each piece is computed by one thread, several at a time.
@@ -170,6 +173,17 @@ pub fn map<B: Kernels, M: Clone + Send, T: Send, R: Send>(model: &M, work: Vec<T
     } else {
         work.into_iter().map(|piece| f(model.clone(), piece)).collect()
     }
+}
+
+/// [`map`] by all ranks that train together: each computes its part of the work, and gets the results of all, in order.
+pub fn share<B: Kernels, M: Clone + Send, T: Send, R: Send + Serialize + DeserializeOwned>(
+    model: &M,
+    mut work: Vec<T>,
+    f: impl Fn(M, T) -> R + Sync,
+) -> Vec<R> {
+    let own = ranks::own(work.len());
+    work.truncate(own.end);
+    ranks::all(map::<B, _, _, _>(model, work.split_off(own.start), f))
 }
 
 #[cfg(test)]

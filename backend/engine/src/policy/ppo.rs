@@ -9,7 +9,7 @@ use super::update::{PolicyTrainee, Tally, Update, UpdateReport, by_prompt, clip_
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::optimizer::Trainee;
-use crate::model::packed::{Packed, chunks, map};
+use crate::model::packed::{Packed, chunks, share};
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::module::{AutodiffModule, Param};
 use burn::prelude::*;
@@ -66,7 +66,7 @@ pub fn set_advantages<B: TrainBackend>(
     let work: Vec<&[Rollout]> = by_prompt(rollouts).collect();
     let pieces = chunks::<B::InnerBackend, _>(&work, |group| tokens(group, u.prompts));
     let read = work.iter().map(|g| tokens(g, u.prompts) as u64).sum();
-    let predicted = map::<B::InnerBackend, _, _, _>(&critic.model.valid(), pieces, |critic, piece| {
+    let predicted = share::<B::InnerBackend, _, _, _>(&critic.model.valid(), pieces, |critic, piece| {
         let rollouts: Vec<&Rollout> = piece.iter().flat_map(|g| g.iter()).collect();
         critic.values(&Packed::new(&groups(&rollouts, u.prompts))).into_data().to_vec::<f32>().expect("values are f32")
     })

@@ -4,7 +4,7 @@ use super::targets::TargetSampler;
 use crate::data::Gold;
 use crate::model::generate::Answer;
 use crate::model::kernels::Kernels;
-use crate::model::packed::{Group, Packed, chunks, map};
+use crate::model::packed::{Group, Packed, chunks, share};
 use crate::model::transformer::Transformer;
 use crate::reward::frozen::FrozenRewardModel;
 use crate::text::Tokenizer;
@@ -113,7 +113,7 @@ pub fn groups<'a>(rollouts: &[&'a Rollout], prompts: &'a [Prompt]) -> Vec<Group<
 /// Log-probability of every token of every answer under `model`, in order.
 pub fn answer_log_probs<B: Kernels>(model: &Transformer<B>, groups: &[Group], temperature: f32) -> Vec<Vec<f32>> {
     let pieces = chunks::<B, _>(groups, Group::tokens);
-    let values = map::<B, _, _, _>(model, pieces, |model, groups| {
+    let values = share::<B, _, _, _>(model, pieces, |model, groups| {
         let values: Vec<f32> =
             model.answer_log_probs(&Packed::new(groups), temperature).into_data().to_vec().expect("log-probabilities are f32");
         let mut rest = values.as_slice();

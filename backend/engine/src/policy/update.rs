@@ -11,6 +11,8 @@ use moslim_shared::config::{KlLoss, KlPlacement, PolicyConfig};
 use moslim_shared::summary::Work;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// What an update reports, under the field's standard names; see [`moslim_shared::event::PolicyStep`].
 #[derive(Debug, Clone, Default)]
@@ -182,7 +184,7 @@ pub fn clip_range(config: &PolicyConfig) -> (f64, f64) {
 }
 
 /// Gradients of `loss` over the groups of a minibatch, computed in pieces; `loss` gets all groups of a piece.
-pub fn group_gradients<B: TrainBackend, M: burn::module::AutodiffModule<B>, R: Send>(
+pub fn group_gradients<B: TrainBackend, M: burn::module::AutodiffModule<B>, R: Send + Serialize + DeserializeOwned>(
     model: &M,
     part: &[&[Rollout]],
     prompts: &[Prompt],

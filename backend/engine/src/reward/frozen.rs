@@ -2,7 +2,7 @@
 
 use super::RewardModel;
 use crate::model::kernels::Kernels;
-use crate::model::packed::{Group, Packed, chunks, map};
+use crate::model::packed::{Group, Packed, chunks, share};
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ pub fn outputs<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> Vec<Vec<
     let pieces = chunks::<B, _>(groups, Group::tokens);
     let widths = model.widths();
     let width: usize = widths.iter().sum();
-    let values = map::<B, _, _, _>(model, pieces, |model, groups| {
+    let values = share::<B, _, _, _>(model, pieces, |model, groups| {
         model.outputs(&Packed::new(groups)).into_data().to_vec::<f32>().expect("outputs are f32")
     });
     let heads = |row: &[f32]| {

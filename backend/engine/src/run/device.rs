@@ -200,10 +200,21 @@ pub fn devices() -> Vec<DeviceEntry> {
         .collect()
 }
 
+/// Number of the device of the `local`th rank of a machine. Where fewer are visible (`CUDA_VISIBLE_DEVICES`), ranks share them; a launcher
+/// that gives every rank its own shows each only this one.
+#[cfg(any(feature = "cuda", test))]
+fn own_device(local: usize, visible: Option<&str>) -> usize {
+    let count = visible.map_or(0, |v| v.split(',').filter(|d| !d.trim().is_empty()).count());
+    if count == 0 { local } else { local % count }
+}
+
 fn open(finding: &Finding) -> Device {
     match finding.device {
         #[cfg(feature = "cuda")]
-        "cuda" => Device::Cuda(Default::default()),
+        "cuda" => {
+            let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+            Device::Cuda(burn::backend::cuda::CudaDevice::new(own_device(crate::ranks::local(), visible.as_deref())))
+        }
         #[cfg(feature = "wgpu")]
         "wgpu" => Device::Wgpu(Default::default()),
         _ => Device::Cpu(FlexDevice),
@@ -238,4 +249,16 @@ pub fn choose(choice: DeviceChoice) -> Result<(Device, DeviceReport)> {
     }
     let reason = "asked for".to_string();
     Ok((open(&forced), report(&forced, reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_of_a_machine_has_a_device_of_its_own_where_there_are_enough() {
+        assert_eq!([0, 3].map(|rank| own_device(rank, None)), [0, 3]);
+        assert_eq!([0, 1, 2, 3].map(|rank| own_device(rank, Some("4,7"))), [0, 1, 0, 1]);
+        assert_eq!((own_device(2, Some("5")), own_device(2, Some(""))), (0, 2));
+    }
 }

@@ -14,9 +14,11 @@ pub use inference::{Generator, Scorer};
 
 use crate::data::Task;
 use crate::keep::Job;
+use crate::keep::above::Above;
 use crate::keep::journal::{self, Journal};
 use crate::method;
 use crate::progress::{Progress, Stop, Stopped, Unfit};
+use crate::ranks::{self, Ranks};
 use anyhow::Result;
 use burn::backend::Autodiff;
 use device::{Device, choose};
@@ -24,6 +26,8 @@ use moslim_shared::event::{EventBody, Outcome};
 use moslim_shared::summary::RunSummary;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// Why a run did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,19 @@ impl RunError {
 pub fn train(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
     let task = Task::load(&job.config.task, &|path| job.files.read(path)).map_err(RunError::Failed)?;
     train_on(job, task, stop, sink)
+}
+
+/// [`train`] as one of several processes that train the run together; all must call it with the same run. The first writes and reports
+/// as [`train`] does; of the others, what they write stays in memory.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_as(ranks: Rc<dyn Ranks>, job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
+    let mut job = job.clone();
+    if ranks.rank() > 0 {
+        job.files = Arc::new(Above::new(job.files));
+    }
+    ranks::together(ranks, || train(&job, stop, sink))
 }
 
 /// [`train`] on a task that no configuration names.
@@ -129,6 +146,52 @@ fn train_on_device(job: &Job, task: Task, progress: &mut Progress) -> Result<Run
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keep::files::{Files, Memory};
+    use moslim_shared::config::PolicyOptimizer;
+    use moslim_shared::presets;
+
+    /// A run that ranks train has the figures and the weights of one that is trained alone; also when it is stopped and goes on with
+    /// another number of them.
+    #[test]
+    fn the_number_of_ranks_changes_nothing() {
+        let mut config = presets::find("smoke").unwrap().config;
+        config.policy.optimizer = PolicyOptimizer::Ppo;
+        config.policy.checkpoint_every = 3;
+        let outcome = |files: &Memory| {
+            let read = |name: &str| files.read(&format!("runs/a/{name}")).unwrap();
+            let summary: RunSummary = serde_json::from_slice(&read("summary.json").unwrap()).unwrap();
+            (read("policy.safetensors").unwrap(), summary.control, summary.front, summary.kl_frontier)
+        };
+        let train_with = |files: &Arc<Memory>, size: usize, stop_at: Option<usize>| {
+            let job = Job::new("a", config.clone(), files.clone());
+            ranks::tests::run(size, |rank| {
+                let stop = Stop::default();
+                let mut told = 0;
+                let mut sink = |body: &EventBody| {
+                    told += 1;
+                    // The last alone is asked to stop; all do.
+                    if rank + 1 == size && matches!(body, EventBody::Policy { step, .. } if Some(step.step) == stop_at) {
+                        stop.interrupt();
+                    }
+                };
+                let ranks = ranks::tests::here();
+                let result = train_as(ranks, &job, &stop, &mut sink);
+                (result.is_ok(), matches!(result, Err(RunError::Stopped(_))), told)
+            })
+        };
+        let alone = Arc::new(Memory::default());
+        assert!(train_with(&alone, 1, None)[0].0);
+        let (together, later) = (Arc::new(Memory::default()), Arc::new(Memory::default()));
+        assert!(train_with(&together, 3, None).iter().all(|r| r.0));
+        assert!(outcome(&alone) == outcome(&together), "three ranks");
+        assert!(train_with(&later, 2, Some(5)).iter().all(|r| r.1), "both stop");
+        assert!(later.read("runs/a/checkpoint-policy.bin").unwrap().is_some());
+        assert!(train_with(&later, 3, None).iter().all(|r| r.0));
+        assert!(outcome(&alone) == outcome(&later), "two ranks, then three");
+        // The journal is the first one's: every event once.
+        let events = |files: &Memory| files.read("runs/a/events.jsonl").unwrap().unwrap().iter().filter(|b| **b == b'\n').count();
+        assert_eq!(events(&alone), events(&together));
+    }
 
     #[test]
     fn panics_keep_their_message() {

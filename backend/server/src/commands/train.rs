@@ -6,13 +6,17 @@ use crate::failure::{Failure, RUN_FAILED};
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
+use crate::launch::ranks::{self, World};
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, Wish};
+use moslim_engine::keep::Job;
 use moslim_engine::progress::Stop;
-use moslim_engine::run::{RunError, train};
+use moslim_engine::run::{RunError, train, train_as};
 use moslim_shared::config::{Problem, RunConfig, TaskKind};
+use moslim_shared::event::EventBody;
 use moslim_shared::presets;
+use moslim_shared::summary::RunSummary;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,36 +28,72 @@ const DEFAULT_PRESET: &str = "quick";
 /// # Errors
 /// Bad input names its field; a run that fails or is stopped says what is kept of it.
 pub fn run(args: TrainArgs) -> Result<(), Failure> {
-    let data = DataFolder::resolve(args.folder.data.clone());
-    let id = args.run.clone().unwrap_or_else(RunId::fresh);
+    let world = ranks::join()?;
+    if let Some(world) = world.as_ref().filter(|world| world.rank() > 0) {
+        return follow(world, &DataFolder::resolve(args.folder.data));
+    }
+    let fails = |failure| ranks::give_up(world.as_ref(), failure);
+    let (data, id) = (DataFolder::resolve(args.folder.data.clone()), args.run.clone().unwrap_or_else(RunId::fresh));
+    let (job, _lock) = prepare(&args, &data, &id).map_err(fails)?;
+    if let Some(world) = &world {
+        ranks::tell(world, &id, &job.config).map_err(|e| fails(e.into()))?;
+    }
+    let stop = Arc::new(Stop::default());
+    stop_on_signal(stop.clone())?;
+    eprintln!("Run {id} in {}", data.run(&id).display());
+    let mut progress = Progress::new();
+    let result = train_in(world.clone(), &job, &stop, &mut |body| progress.observe(body));
+    progress.clear();
+    match result {
+        Ok(summary) if args.json => print_json(&summary),
+        Ok(summary) => print_line(report::table(&summary).trim_end()),
+        Err(RunError::Stopped(_)) => Err(Failure::Failed(format!("stopped; go on with: moslim-lab train --run {id}"))),
+        Err(RunError::BadInput(message)) => Err(fails(Failure::BadInput(message))),
+        Err(RunError::Failed(error)) => Err(fails(Failure::Failed(format!(
+            "run {id} failed: {error:#}\nwhat it reached is kept; go on with: moslim-lab train --run {id}"
+        )))),
+    }
+}
+
+/// Trains, with others where there are any.
+pub fn train_in(world: Option<World>, job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
+    match world {
+        Some(world) => train_as(world, job, stop, sink),
+        None => train(job, stop, sink),
+    }
+}
+
+/// Trains the run of the first rank with it; what is said and kept is the first one's.
+///
+/// # Errors
+/// When the run fails; all ranks end then.
+pub fn follow(world: &World, data: &DataFolder) -> Result<(), Failure> {
+    let fails = |failure| ranks::give_up(Some(world), failure);
+    let job = ranks::told(world, data).map_err(|e| fails(e.into()))?;
+    let stop = Arc::new(Stop::default());
+    stop_on_signal(stop.clone())?;
+    match train_as(world.clone(), &job, &stop, &mut |_| {}) {
+        Ok(_) | Err(RunError::Stopped(_)) => Ok(()),
+        Err(RunError::BadInput(message)) => Err(fails(Failure::BadInput(message))),
+        Err(error) => Err(fails(Failure::Failed(format!("rank {}: {error:#}", world.rank())))),
+    }
+}
+
+/// The run with its folder, which nobody else takes meanwhile.
+fn prepare(args: &TrainArgs, data: &DataFolder, id: &RunId) -> Result<(Job, std::fs::File), Failure> {
     let stored = |id: &RunId| data.read_config(id).map_err(|e| Failure::field("run", format!("{e:#}")));
-    let own = stored(&id)?;
+    let own = stored(id)?;
     let origin = args.from.as_ref().map(&stored).transpose()?.flatten();
-    let config = choose(&args, &id, own, origin)?;
+    let config = choose(args, id, own, origin)?;
     let problems = config.problems(&data.objectives(&config.task).map_err(|p| Failure::problems(&[p]))?);
     if !problems.is_empty() {
         return Err(Failure::problems(&problems));
     }
     data.create().map_err(Failure::BadInput)?;
-    let _lock = data.take_run(&id).map_err(Failure::BadInput)?;
-    let job = data.job(&id, config);
+    let lock = data.take_run(id).map_err(Failure::BadInput)?;
+    let job = data.job(id, config);
     job.write_config()?;
-
-    let stop = Arc::new(Stop::default());
-    stop_on_signal(stop.clone())?;
-    eprintln!("Run {id} in {}", data.run(&id).display());
-    let mut progress = Progress::new();
-    let result = train(&job, &stop, &mut |body| progress.observe(body));
-    progress.clear();
-    match result {
-        Ok(summary) if args.json => print_json(&summary),
-        Ok(summary) => print_line(report::table(&summary).trim_end()),
-        Err(RunError::BadInput(message)) => Err(Failure::BadInput(message)),
-        Err(RunError::Stopped(_)) => Err(Failure::Failed(format!("stopped; go on with: moslim-lab train --run {id}"))),
-        Err(RunError::Failed(error)) => Err(Failure::Failed(format!(
-            "run {id} failed: {error:#}\nwhat it reached is kept; go on with: moslim-lab train --run {id}"
-        ))),
-    }
+    Ok((job, lock))
 }
 
 /// The configuration of the run: what is given, else what the run has `stored`, else that of the run it starts `from`, else the

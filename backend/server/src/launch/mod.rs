@@ -6,6 +6,7 @@
 pub mod limits;
 mod local;
 pub mod process;
+pub mod ranks;
 pub mod slurm;
 
 pub use local::{LOG, Local};

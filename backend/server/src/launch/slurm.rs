@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ const FOLDER: &str = "slurm";
 const TASK: &str = "slurm.json";
 /// The time between two calls of `squeue` while something happens.
 const SOONEST: Duration = Duration::from_secs(2);
+/// How long `scancel` may take to send a signal; it waits five seconds before it sends it again.
+const ONCE: Duration = Duration::from_secs(3);
 
 /// How a cluster wants its jobs: a TOML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +37,10 @@ pub struct Profile {
     pub time: String,
     /// Memory of a job, such as `4G`.
     pub memory: String,
-    /// Cores of a job.
+    /// Cores of a job, or, of several ranks, of each.
     pub cores: u16,
+    /// Processes that train a run together, over MPI; each may be on a node of its own. A build with the feature `mpi` is needed.
+    pub ranks: u16,
     /// Jobs of a study that may run at a time; 0 for as many as there is room for.
     pub at_a_time: u16,
     /// Seconds before the limit of time at which a run is told to keep what it has.
@@ -61,6 +66,7 @@ impl Default for Profile {
             time: String::new(),
             memory: String::new(),
             cores: 1,
+            ranks: 1,
             at_a_time: 0,
             notice: 120,
             ask_every: 30,
@@ -81,6 +87,9 @@ impl Profile {
         let plain = |text: &str| !text.chars().any(|c| c.is_control());
         if self.cores == 0 {
             says("cores", "must be at least 1");
+        }
+        if self.ranks == 0 {
+            says("ranks", "must be at least 1");
         }
         if !(10..=3600).contains(&self.notice) {
             says("notice", "must be 10 to 3600 seconds");
@@ -174,6 +183,31 @@ fn ask(program: &str, args: &[String]) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// Sends a signal, once. While tasks of the same array are pending `scancel` is told "try again later" although the signal has arrived,
+/// and sends it again and again for a minute and a half: the second one would end a run at once.
+fn signal_once(args: &[String]) -> Result<()> {
+    let mut command = Command::new("scancel");
+    let mut child = command.args(args).stderr(Stdio::piped()).spawn().context("starting scancel; is Slurm installed here?")?;
+    let began = Instant::now();
+    let ended = loop {
+        match child.try_wait().context("waiting for scancel")? {
+            None if began.elapsed() < ONCE => std::thread::sleep(Duration::from_millis(50)),
+            ended => break ended,
+        }
+    };
+    let Some(status) = ended else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Ok(());
+    };
+    if !status.success() {
+        let mut why = String::new();
+        let _ = child.stderr.take().map(|mut e| e.read_to_string(&mut why));
+        bail!("scancel says: {}", crate::failure::printable(why.trim()));
+    }
+    Ok(())
+}
+
 /// The tasks in what `squeue` prints as `ID|NAME|STATE|REASON`.
 fn tasks(text: &str) -> HashMap<(String, usize), Seen> {
     let task = |line: &str| {
@@ -229,8 +263,10 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
     let signal = if ending == Ending::Cancel { "INT" } else { "TERM" };
     // What waits first: the end of a running task makes room for the next.
     for (options, ids) in [(vec![], &waiting), (vec!["--batch".to_string(), format!("--signal={signal}")], &running)] {
-        if !ids.is_empty() {
-            ask("scancel", &[options, ids.clone()].concat())?;
+        if !ids.is_empty() && options.is_empty() {
+            ask("scancel", ids)?;
+        } else if !ids.is_empty() {
+            signal_once(&[options, ids.clone()].concat())?;
         }
     }
     Ok(!running.is_empty() || !waiting.is_empty())
@@ -285,20 +321,28 @@ impl Slurm {
             out += &format!("{line}\n");
         }
         out += "export RAYON_NUM_THREADS=\"${SLURM_CPUS_PER_TASK:-1}\"\ncase $SLURM_ARRAY_TASK_ID in\n";
+        let several = self.profile.ranks > 1;
+        let step: &[&str] = if several { &["srun", "--mpi=pmix", "--kill-on-bad-exit=1"] } else { &[] };
         for (n, launch) in launches.iter().enumerate() {
-            let words = self.profile.container.iter().map(OsStr::new).chain([program.as_os_str()]);
+            let before = step.iter().map(OsStr::new).chain(self.profile.container.iter().map(OsStr::new));
+            let words = before.chain([program.as_os_str()]);
             out += &format!("{n}) set -- {} ;;\n", quoted(words.chain(launch.args.iter().map(|a| a.as_os_str())))?);
         }
+        out += "*) echo \"no task $SLURM_ARRAY_TASK_ID\" >&2; exit 2 ;;\nesac\n";
+        // `srun` hands on to its tasks neither every signal nor the number of cores.
+        out += if several {
+            "export SRUN_CPUS_PER_TASK=\"${SLURM_CPUS_PER_TASK:-1}\"\ntell() { scancel --signal=\"$1\" \"$SLURM_JOB_ID.0\"; }\n"
+        } else {
+            "tell() { kill -\"$1\" \"$child\"; }\n"
+        };
         // A signal ends `wait`, not the program: wait again until it is gone. At the limit of time it keeps what it has, and its task
         // goes back into the queue.
-        out += r#"*) echo "no task $SLURM_ARRAY_TASK_ID" >&2; exit 2 ;;
-esac
-"$@" &
+        out += r#""$@" &
 child=$!
 again=
-trap 'again=1; kill -TERM "$child"' USR1
-trap 'kill -TERM "$child"' TERM
-trap 'kill -INT "$child"' INT
+trap 'again=1; tell TERM' USR1
+trap 'tell TERM' TERM
+trap 'tell INT' INT
 while :; do
     wait "$child"
     code=$?
@@ -335,6 +379,7 @@ exit "$code"
             format!("--array=0-{}{most}", launches.len() - 1),
             format!("--output={}", folder.join(format!("{number}-%a.out")).display()),
             format!("--cpus-per-task={}", p.cores),
+            format!("--ntasks={}", p.ranks),
             format!("--signal=B:USR1@{}", p.notice),
         ];
         for (option, value) in [("partition", &p.partition), ("time", &p.time), ("mem", &p.memory)] {
