@@ -159,7 +159,7 @@ fn test(options: Options) -> Result<()> {
         command.args(["--test", "ranks", "--", "--ignored", "--nocapture"]);
         run(command)?;
         if options.cluster && system::slurm() {
-            test_cluster(&binary, &site, "ranks_on_two_nodes")?;
+            test_cluster(&binary, &site, "ranks_train_one_run")?;
         }
     }
     if options.model
