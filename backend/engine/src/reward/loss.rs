@@ -59,9 +59,11 @@ pub fn masked_loss<B: Backend>(
     let device = outputs.device();
     let mut total = Tensor::zeros([1], &device);
     let mut from = 0;
+    let counts =
+        |head: usize| labels.iter().any(|l| l[head].is_some()) && weighing.totals[head] > 0.0 && weighing.heads[head] > 0.0;
     for (head, &count) in classes.iter().enumerate() {
         let width = loss.outputs(count);
-        if labels.iter().any(|l| l[head].is_some()) && weighing.totals[head] > 0.0 && weighing.heads[head] > 0.0 {
+        if counts(head) {
             let own: Vec<Option<usize>> = labels.iter().map(|l| l[head]).collect();
             let of = outputs.clone().narrow(1, from, width);
             let sum = head_loss(loss, of, &own, count, &weighing.classes[head], weighing.smoothing);
@@ -77,7 +79,9 @@ pub fn masked_loss<B: Backend>(
         }
         from += width;
     }
-    total
+    let nothing = (0..classes.len()).all(|head| !counts(head));
+    // Where labels are few a piece may have none: its loss is a zero that still has a gradient.
+    if nothing { outputs.sum() * 0.0 } else { total }
 }
 
 /// Sum over the labelled rows of one head, each times its class's weight. `outputs`: `[rows, outputs]`.
@@ -214,7 +218,10 @@ mod tests {
             }
             let nothing: [&[Option<usize>]; 2] = [&[None, None], &[None, None]];
             let weighing = Weighing::of(&nothing, loss, &equal(&classes), &[1.0, 1.0]);
-            assert_eq!(masked_loss(loss, outputs, &nothing, &classes, &weighing, s).into_scalar(), 0.0);
+            let none = masked_loss(loss, outputs.clone(), &nothing, &classes, &weighing, s);
+            assert_eq!(none.clone().into_scalar(), 0.0);
+            let grad: Vec<f32> = outputs.grad(&none.backward()).unwrap().into_data().to_vec().unwrap();
+            assert!(grad.iter().all(|&g| g == 0.0), "{loss:?}: a piece without labels teaches nothing, and fails nowhere");
         }
     }
 
