@@ -399,6 +399,16 @@ fn bad_input_ends_with_code_2_and_names_its_place() {
 }
 
 #[test]
+fn one_of_several_processes_says_that_this_build_trains_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["train", "--preset", "smoke", "--data", text(folder.path())];
+    let output = Process::lab_in(&args, &[("OMPI_COMM_WORLD_SIZE", "2")]).wait();
+    assert_eq!(output.code, Some(2), "{}", output.stderr);
+    assert!(output.stderr.contains("one of 2 processes") && output.stderr.contains("moslim-server/mpi"), "{}", output.stderr);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was begun");
+}
+
+#[test]
 fn rows_of_the_world_can_be_looked_at() {
     let sample = |seed: &str| {
         let output = lab(&["data", "sample", "--world", "--n", "5", "--seed", seed, "--json"]);
