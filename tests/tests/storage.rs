@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
+use moslim_shared::study::StudyConfig;
 use moslim_tests::{LIMIT, Lab, Process, binary, long_run, metrics, smoke, text};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -272,5 +273,38 @@ async fn a_backup_taken_while_a_run_trains_is_a_lab_where_it_goes_on() -> Result
         let output = command(&args);
         ensure!(output.code == Some(2) && output.stderr.contains(words), "{args:?}: {}", output.stderr);
     }
+    Ok(())
+}
+
+#[test]
+fn a_bit_that_flips_in_a_study_makes_no_other_figure() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let mut base = smoke();
+    (base.sft.steps, base.reward_model.steps, base.policy.iterations) = (10, 12, 4);
+    let plan = StudyConfig { name: "bits".into(), question: String::new(), base, axes: Vec::new(), seeds: vec![1] };
+    let file = data.path().join("plan.json");
+    std::fs::write(&file, serde_json::to_vec(&plan)?)?;
+    let study = |more: &[&str]| Process::lab(&[&["study", "--json", "--data", text(data.path())], more].concat()).wait();
+    let first = study(&["--config", text(&file)]);
+    ensure!(first.code == Some(0), "{}", first.stderr);
+    let id = std::fs::read_dir(data.path().join("studies"))?.next().context("a study")??.file_name();
+    let id = id.to_str().context("a name")?;
+    let again = study(&["--study", id]);
+    ensure!(again.code == Some(0) && again.stdout == first.stdout, "{}", again.stderr);
+    // One digit: the seed of the plan, then a figure of the run.
+    let run = data.path().join("runs").join(format!("{id}-001")).join("summary.json");
+    for (path, name) in [(data.path().join("studies").join(id).join("study.json"), "study.json"), (run, "summary.json")] {
+        let whole = std::fs::read(&path)?;
+        let mut damaged = whole.clone();
+        let digit = damaged.iter().rposition(u8::is_ascii_digit).context("a digit")?;
+        damaged[digit] ^= 1;
+        std::fs::write(&path, &damaged)?;
+        let told = study(&["--study", id]);
+        ensure!(told.code == Some(1) && told.stdout.is_empty(), "{name}: {:?} {}", told.code, told.stdout);
+        ensure!(told.stderr.contains(name) && told.stderr.contains("not what was written"), "{}", told.stderr);
+        std::fs::write(&path, &whole)?;
+    }
+    let whole = study(&["--study", id]);
+    ensure!(whole.code == Some(0) && whole.stdout == first.stdout, "{}", whole.stderr);
     Ok(())
 }

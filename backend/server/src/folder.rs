@@ -5,10 +5,11 @@ use crate::launch::process;
 use anyhow::Context;
 use moslim_engine::data::{Task, ratings};
 use moslim_engine::keep::files::{Disk, Files};
-use moslim_engine::keep::{Job, read_config, write_atomically};
+use moslim_engine::keep::{Job, read_checked, read_config, write_atomically};
 use moslim_shared::config::{Problem, RunConfig, TaskConfig};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::RatingsTask;
+use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -285,6 +286,22 @@ fn remove_folder(path: &Path) -> anyhow::Result<()> {
 /// When it cannot be written; the message names it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomically(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What a file of a folder holds, as it was written; `None` where there is none.
+///
+/// # Errors
+/// When it cannot be read or understood, or has changed since; the message names it.
+pub fn read_sound<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Option<T>> {
+    let read = |name: &str| match std::fs::read(folder.join(name)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    };
+    let sound = || -> anyhow::Result<Option<T>> {
+        let bytes = read_checked(&read, name)?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    };
+    sound().with_context(|| format!("reading {}", folder.join(name).display()))
 }
 
 #[cfg(test)]

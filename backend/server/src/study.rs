@@ -10,14 +10,14 @@ mod hear;
 
 pub use estimate::operations;
 
-use crate::folder::{DataFolder, write_file};
+use crate::folder::{DataFolder, read_sound, write_file};
 use crate::id::{RunId, now_ms};
 use crate::launch::{Ending, Launch, Launcher, Life, Slurm, process, slurm};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
 use hear::{Running, now};
-use moslim_engine::keep::journal;
+use moslim_engine::keep::{journal, sums};
 use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome};
@@ -68,7 +68,7 @@ impl Study {
             .map_err(StudyError::Invalid)?;
         let study = Self { id, config, data: data.clone() };
         let text = serde_json::to_vec_pretty(&study.config).map_err(anyhow::Error::from)?;
-        write_file(&study.file("study.json"), &text)?;
+        study.keep("study.json", &text)?;
         study.write_state(&StudyState { on, ..study.fresh_state(&plan) })?;
         Ok(study)
     }
@@ -78,12 +78,7 @@ impl Study {
     /// # Errors
     /// When there is none, or it is damaged.
     pub fn open(data: &DataFolder, id: &RunId) -> Result<Self, StudyError> {
-        let file = data.study(id).join("study.json");
-        let bytes = match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(StudyError::Unknown(id.clone())),
-            other => other.with_context(|| format!("reading {}", file.display()))?,
-        };
-        let config = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
+        let config = read_sound(&data.study(id), "study.json")?.ok_or_else(|| StudyError::Unknown(id.clone()))?;
         Ok(Self { id: id.clone(), config, data: data.clone() })
     }
 
@@ -159,10 +154,21 @@ impl Study {
         self.data.study(&self.id)
     }
 
+    /// Writes a file that decides what comes out, with its checksum.
+    fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_file(&self.file(name), bytes)?;
+        sums::note(self.data.files().as_ref(), &format!("studies/{}", self.id), name, bytes)
+    }
+
     /// The summary of a finished run.
-    fn summary(&self, run: &str) -> Option<RunSummary> {
-        let id: RunId = run.parse().ok()?;
-        serde_json::from_slice(&std::fs::read(self.data.run(&id).join("summary.json")).ok()?).ok()
+    ///
+    /// # Errors
+    /// When it is there and not what the run has written: no table is made of it.
+    fn summary(&self, run: &str) -> Result<Option<RunSummary>> {
+        match run.parse::<RunId>() {
+            Ok(id) => read_sound(&self.data.run(&id), "summary.json"),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Trains whatever is not finished, and writes the results. `jobs`: runs at a time; `each` is told how it stands.
@@ -194,7 +200,7 @@ impl Study {
         let mut known = Known { axes: (elsewhere.objectives, elsewhere.reference), ..Default::default() };
         for run in &mut state.runs {
             let same = |row: &&StudyRow| row.labels == run.labels && row.seed == run.seed;
-            let done = match self.summary(&run.run) {
+            let done = match self.summary(&run.run)? {
                 Some(summary) => {
                     known.learn(run, &summary);
                     true
@@ -331,7 +337,7 @@ impl Study {
                     }
                 };
                 moved = true;
-                let summary = self.summary(&slot.run);
+                let summary = self.summary(&slot.run)?;
                 let finished = summary.is_some();
                 if let Some(summary) = summary {
                     known.learn(slot, &summary);
@@ -443,12 +449,7 @@ impl Study {
     }
 
     fn read_results(&self, name: &str) -> Result<Option<StudyResults>> {
-        let file = self.file(name);
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(anyhow!(e).context(format!("reading {}", file.display()))),
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?)),
-        }
+        read_sound(&self.folder(), name)
     }
 
     /// Counts the runs of `results`, trained elsewhere with the configurations that this plan has, as finished.
@@ -456,7 +457,7 @@ impl Study {
     /// # Errors
     /// When they cannot be written down.
     pub fn take_over(&self, results: &StudyResults) -> Result<()> {
-        write_file(&self.file(ELSEWHERE), &serde_json::to_vec(results)?)
+        self.keep(ELSEWHERE, &serde_json::to_vec(results)?)
     }
 }
 
