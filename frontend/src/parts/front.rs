@@ -18,6 +18,8 @@ pub struct Group {
     pub runs: Vec<Vec<Vec<f64>>>,
     /// Of several runs: how many of them must reach what is drawn.
     pub by: usize,
+    /// Whether these are the runs of the group before, reached by fewer: they count once.
+    pub again: bool,
 }
 
 /// What is drawn.
@@ -43,7 +45,7 @@ impl Fronts {
 
     /// Trade-offs of all groups.
     fn count(&self) -> usize {
-        self.groups.iter().flat_map(|g| &g.runs).map(Vec::len).sum()
+        self.groups.iter().filter(|g| !g.again).flat_map(|g| &g.runs).map(Vec::len).sum()
     }
 }
 
@@ -147,7 +149,7 @@ fn parallel(fronts: &Fronts) -> impl IntoView + use<> {
         let step = (WIDE - 2.0 * EDGE) / (axes.max(2) - 1) as f64;
         (EDGE + n as f64 * step, TALL - 24.0 - value.clamp(0.0, 1.0) * (TALL - 60.0))
     };
-    let lines = fronts.groups.iter().enumerate().flat_map(|(g, group)| {
+    let lines = fronts.groups.iter().enumerate().filter(|(_, group)| !group.again).flat_map(|(g, group)| {
         group.runs.iter().flatten().map(move |point| {
             let corners: Vec<String> =
                 point.iter().enumerate().map(|(n, v)| at(n, *v)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
@@ -249,6 +251,7 @@ mod tests {
             name: name.into(),
             runs: runs.iter().map(|run| run.iter().map(|p| p.to_vec()).collect()).collect(),
             by,
+            again: false,
         };
         Fronts {
             objectives: ["a", "b", "c"].map(String::from).to_vec(),
@@ -282,6 +285,9 @@ mod tests {
         let kept = fronts().reaching(&[0.5, 0.0, 0.5]);
         assert_eq!(kept.groups[0].runs, [[[0.75, 0.9, 0.5]]]);
         assert_eq!((kept.count(), fronts().count()), (2, 5));
+        let mut twice = fronts();
+        twice.groups.push(Group { by: 1, again: true, ..twice.groups[1].clone() });
+        assert_eq!(twice.count(), 5, "the same runs count once");
         assert_eq!(fronts().reaching(&[0.0; 3]).count(), 5, "what is not known reaches nothing, but nothing is asked");
         assert_eq!(fronts().reaching(&[0.0, 0.1, 0.0]).count(), 2);
     }

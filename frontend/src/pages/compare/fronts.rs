@@ -19,14 +19,15 @@ pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
     let mut drawn = Vec::new();
     for members in groups(runs, together) {
         let known: Vec<Vec<Vec<f64>>> = members.iter().filter_map(points).collect();
-        let title = named(runs, members[0]);
+        let title = named(runs, &members);
         match known.len() {
             0 => {}
-            1 => drawn.push(Group { name: title, runs: known, by: 1 }),
+            1 => drawn.push(Group { name: title, runs: known, by: 1, again: false }),
             seeds => {
                 let half = seeds.div_ceil(2);
                 for by in if half > 1 && half < seeds { vec![seeds, half, 1] } else { vec![seeds, 1] } {
-                    drawn.push(Group { name: format!("{title}, reached by {by} of {seeds} seeds"), runs: known.clone(), by });
+                    let name = format!("{title}, reached by {by} of {seeds} seeds");
+                    drawn.push(Group { name, runs: known.clone(), by, again: by < seeds });
                 }
             }
         }

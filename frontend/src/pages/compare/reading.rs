@@ -143,17 +143,16 @@ pub fn differing(runs: &[&RunState]) -> Vec<Figure> {
 pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&PolicyStep) -> Option<f64>) -> Plot {
     let curve =
         |run: &RunState| -> Vec<(f64, f64)> { run.policy().iter().filter_map(|p| Some((p.step as f64, of(p)?))).collect() };
-    let title = |n: usize| named(runs, n);
     let mut series = Vec::new();
     for members in groups(runs, together) {
         let ink = Ink::Objective(members[0]);
         if let [only] = members[..] {
-            series.push(Series { label: title(only), ink, bold: false, points: curve(runs[only]) });
+            series.push(Series { label: named(runs, &members), ink, bold: false, points: curve(runs[only]) });
             continue;
         }
         let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).collect();
         let [low, middle, high] = envelope(&curves);
-        let label = format!("{}, median of {} seeds", title(members[0]), members.len());
+        let label = format!("{}, median of {} seeds", named(runs, &members), members.len());
         series.push(Series { label, ink, bold: true, points: middle });
         series.push(Series { label: "lowest".into(), ink, bold: false, points: low });
         series.push(Series { label: "highest".into(), ink, bold: false, points: high });
@@ -161,11 +160,12 @@ pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&P
     Plot::Lines(LinePlot::over_steps(series, unit))
 }
 
-/// Names for people of some of the runs.
-pub fn named(runs: &[&RunState], n: usize) -> String {
-    let own = runs[n].info().map(RunInfo::title).unwrap_or_default();
-    let twice = runs.iter().filter(|r| r.info().map(RunInfo::title).as_deref() == Some(own.as_str())).count() > 1;
-    if twice { format!("{own} ({})", n + 1) } else { own }
+/// Name for people of runs that belong together; with a number where others are called the same.
+pub fn named(runs: &[&RunState], members: &[usize]) -> String {
+    let own = runs[members[0]].info().map(RunInfo::title).unwrap_or_default();
+    let same = |n: usize| runs[n].info().map(RunInfo::title).as_deref() == Some(own.as_str());
+    let others = (0..runs.len()).any(|n| !members.contains(&n) && same(n));
+    if others { format!("{own} ({})", members[0] + 1) } else { own }
 }
 
 /// Places of runs that belong together: each alone, or, `together`, the seeds of the same settings.

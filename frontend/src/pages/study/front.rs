@@ -42,7 +42,12 @@ pub fn Front(study: Study) -> impl IntoView {
 }
 
 fn fronts(results: &StudyResults) -> Fronts {
-    let group = |g: &moslim_shared::study::StudyGroup| Group { name: setting(&g.labels), runs: vec![g.front.clone()], by: 1 };
+    let group = |g: &moslim_shared::study::StudyGroup| Group {
+        name: setting(&g.labels),
+        runs: vec![g.front.clone()],
+        by: 1,
+        again: false,
+    };
     Fronts {
         objectives: results.objectives.clone(),
         reference: results.reference.clone(),
