@@ -213,7 +213,7 @@ fn open(finding: &Finding) -> Device {
         #[cfg(feature = "cuda")]
         "cuda" => {
             let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-            Device::Cuda(burn::backend::cuda::CudaDevice::new(own_device(crate::ranks::local(), visible.as_deref())))
+            Device::Cuda(burn::backend::cuda::CudaDevice { index: own_device(crate::ranks::local(), visible.as_deref()) })
         }
         #[cfg(feature = "wgpu")]
         "wgpu" => Device::Wgpu(Default::default()),
