@@ -239,6 +239,14 @@ impl Tokenizer {
         }
     }
 
+    /// What a prompt says of a preference, in the manner that training chose; nothing where wishes are tokens of their own.
+    pub fn wish(&self, preference: &Preference) -> Option<String> {
+        match &self.frame {
+            Frame::Chat(chat) => Some(chat.block(preference, &chat.manner())),
+            Frame::Own { .. } => None,
+        }
+    }
+
     /// Whether wishes are text, which a model may understand before it is trained.
     pub fn reads_text(&self) -> bool {
         matches!(self.frame, Frame::Chat(_))
@@ -442,6 +450,15 @@ mod tests {
             decoded("<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nWhat is tea?\n\nBe warm.<|im_end|>\n<|im_start|>assistant\n".into())
         );
         assert_eq!(below.prompt(&question, &Preference(vec![None]), &below.manner(1)).unwrap(), below.untagged_prompt(&question));
+        // What a card or a person is told is what a prompt says.
+        let warm = Preference(vec![Some(1)]);
+        let mixed = Tokenizer::chat(
+            &text("tokenizer.json"),
+            &ChatFormat { wording: TargetWording::Mixed, ..format.clone() },
+            &objectives,
+        );
+        let wishes = [&tokenizer, &below, &mixed.unwrap()].map(|t| t.wish(&warm).unwrap());
+        assert_eq!(wishes, ["warmth=1/1", "Be warm.", "warmth=1/1\nBe warm."]);
         assert_eq!((tokenizer.manner(1).said, below.wishes()), (Said::Tags, WishPlace::Question));
         assert_eq!(said(None, Said::Words(0)), tokenizer.inner.decode(&tokenizer.untagged_prompt(&question), false).unwrap());
     }

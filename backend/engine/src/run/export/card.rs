@@ -3,9 +3,10 @@
 use super::super::opened::Opened;
 use super::{Form, licence};
 use crate::evaluate::answer::Route;
-use moslim_shared::config::{TargetWording, WishPlace};
+use moslim_shared::config::WishPlace;
 use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
+use moslim_shared::preference::Preference;
 use moslim_shared::summary::RunSummary;
 use std::fmt::Write;
 
@@ -94,10 +95,9 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
             if chat && opened.objectives.iter().any(|o| !o.wordings.is_empty()) {
                 let _ = writeln!(out, "In words: `{}`; as tags: `{}`\n", words.join(" "), tags.join(" "));
             }
-            match opened.config.targets.wording {
-                TargetWording::Words if chat => words.join(" "),
-                _ => tags.join(if chat { " " } else { "" }),
-            }
+            let mut asked = Preference::none(opened.objectives.len());
+            example.iter().for_each(|&(i, class)| asked.0[i] = Some(class));
+            opened.tokenizer.wish(&asked).unwrap_or_else(|| tags.concat())
         }
         Route::Scores { mean, std } => {
             let _ = writeln!(
@@ -129,9 +129,11 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
         }
     };
     if !wish.is_empty() {
-        let _ = writeln!(out, "For example: `{wish}`\n");
+        let _ = writeln!(out, "For example: `{}`\n", wish.replace('\n', "`, and on the next line `"));
     }
-    let (message, after) = match wish.as_str() {
+    // Within quotes of Python, whose escapes JSON has, too.
+    let quoted = serde_json::to_string(&wish).unwrap_or_default();
+    let (message, after) = match quoted.trim_matches('"') {
         "" => (String::new(), String::new()),
         wish if below => (String::new(), format!("\\n\\n{wish}")),
         wish => (format!("{{\"role\": \"system\", \"content\": \"{wish}\"}},\n            "), String::new()),
