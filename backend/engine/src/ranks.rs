@@ -4,7 +4,7 @@
 //!
 //! How bytes travel is behind [`Ranks`], which knows nothing of training.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
@@ -71,29 +71,32 @@ pub fn own(count: usize) -> Range<usize> {
     count * rank / size..count * (rank + 1) / size
 }
 
-/// The results of all ranks, in the order of the work; `own`: those of this rank's part of it.
+/// The results of all ranks, in the order of the work; `own`: those of this rank's part of it, which is `count` pieces on every rank.
 ///
 /// # Panics
-/// When a rank is gone: nothing can go on without it. The run fails with what this says, and goes on from its checkpoint.
-pub fn all<R: Serialize + DeserializeOwned>(own: Vec<R>) -> Vec<R> {
+/// When a rank is gone, or has cut the work otherwise: nothing can go on then. The run fails with what this says, and goes on from its
+/// checkpoint.
+pub fn all<R: Serialize + DeserializeOwned>(own: Vec<R>, count: usize) -> Vec<R> {
     let Some(ranks) = current() else { return own };
     let gather = || -> Result<Vec<R>> {
-        let given = ranks.gather(&postcard::to_allocvec(&own).context("packing results")?)?;
-        let parts: Vec<Vec<R>> =
+        let given = ranks.gather(&postcard::to_allocvec(&(count as u64, own)).context("packing results")?)?;
+        let parts: Vec<(u64, Vec<R>)> =
             given.iter().map(|bytes| postcard::from_bytes(bytes)).collect::<Result<_, _>>().context("unpacking results")?;
-        Ok(parts.into_iter().flatten().collect())
+        let same = parts.iter().all(|(other, _)| *other == count as u64);
+        ensure!(same, "they cut their work differently, as different devices or memory have it");
+        Ok(parts.into_iter().flat_map(|(_, part)| part).collect())
     };
     gather().unwrap_or_else(|e| panic!("the ranks of this run cannot go on together: {e:#}"))
 }
 
 /// Whether it holds for any rank.
 pub fn any(own: bool) -> bool {
-    all(vec![own]).into_iter().any(|x| x)
+    all(vec![own], 0).into_iter().any(|x| x)
 }
 
 /// Whether it holds for every rank.
 pub fn every(own: bool) -> bool {
-    all(vec![own]).into_iter().all(|x| x)
+    all(vec![own], 0).into_iter().all(|x| x)
 }
 
 #[cfg(test)]
@@ -149,11 +152,17 @@ pub mod tests {
     #[test]
     fn every_piece_has_one_owner_and_results_keep_their_order() {
         for (size, count) in [(1, 5), (2, 5), (3, 2), (4, 9), (3, 0)] {
-            let made = run(size, |_| all(own(count).map(|n| n * n).collect::<Vec<usize>>()));
+            let made = run(size, |_| all(own(count).map(|n| n * n).collect::<Vec<usize>>(), count));
             let expected: Vec<usize> = (0..count).map(|n| n * n).collect();
             assert!(made.iter().all(|m| *m == expected), "{size} ranks, {count} pieces: {made:?}");
         }
-        assert_eq!((own(3), all(vec![1, 2]), size(), local()), (0..3, vec![1, 2], 1, 0), "alone");
+        assert_eq!((own(3), all(vec![1, 2], 2), size(), local()), (0..3, vec![1, 2], 1, 0), "alone");
+    }
+
+    #[test]
+    fn ranks_that_cut_their_work_differently_do_not_go_on() {
+        let made = run(2, |rank| std::panic::catch_unwind(|| all(vec![rank], 2 + rank)).is_err());
+        assert_eq!(made, [true, true]);
     }
 
     #[test]

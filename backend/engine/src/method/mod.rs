@@ -33,6 +33,7 @@ use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::packed::fit_pieces;
 use crate::progress::{Progress, Unfit};
+use crate::ranks;
 use anyhow::Result;
 use base::{Base, adapted};
 use burn::module::AutodiffModule;
@@ -83,7 +84,8 @@ pub fn run<B: TrainBackend>(
             [&config.model, &config.reward_trunk].map(|c| Architecture::own(c, vocabulary, vocabulary)).to_vec()
         }
     };
-    if let Some(free) = free_memory(&name)
+    // Ranks that train together cut their work alike, by the device that has least.
+    if let Some(free) = free_memory(&name).and_then(|free| ranks::all(vec![free], 0).into_iter().min())
         && let Some([tokens, rows]) = fit_pieces::<B>(&models, config.model.context, free)
     {
         let free = free >> 20;

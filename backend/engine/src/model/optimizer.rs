@@ -207,7 +207,7 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send + Seria
         }
         work.push(part);
     }
-    let own = ranks::own(work.len());
+    let (count, own) = (work.len(), ranks::own(work.len()));
     work.truncate(own.end);
     let sums = map::<B, _, _, _>(model, work.split_off(own.start), |model, part| {
         // Fresh leaves: graphs that share one would be computed one after the other.
@@ -222,7 +222,7 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send + Seria
         (sum.grads(), total, reports)
     });
     let (mut parts, mut total, mut reports) = (Vec::new(), 0.0, Vec::new());
-    for (grads, loss, mut report) in gathered(model, sums) {
+    for (grads, loss, mut report) in gathered(model, sums, count) {
         parts.push(grads);
         total += loss;
         reports.append(&mut report);
@@ -232,10 +232,11 @@ pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send + Seria
     (total, summer.sum, reports)
 }
 
-/// Sums of all ranks, in the order of the work.
+/// Sums of all ranks, in the order of the work, which has `count` of them.
 fn gathered<B: TrainBackend, M: AutodiffModule<B>, R: Serialize + DeserializeOwned>(
     model: &M,
     sums: Vec<(GradientsParams, f64, R)>,
+    count: usize,
 ) -> Vec<(GradientsParams, f64, R)> {
     if ranks::size() == 1 {
         return sums;
@@ -245,7 +246,7 @@ fn gathered<B: TrainBackend, M: AutodiffModule<B>, R: Serialize + DeserializeOwn
         model.visit(&mut packer);
         (packer.values, loss, report)
     });
-    let unpacked = ranks::all(packed.collect()).into_iter().map(|(values, loss, report)| {
+    let unpacked = ranks::all(packed.collect(), count).into_iter().map(|(values, loss, report)| {
         let mut values: Vec<_> = values;
         values.reverse();
         let mut unpacker = Unpacker::<B> { values, grads: GradientsParams::new(), backend: PhantomData };

@@ -181,9 +181,9 @@ pub fn share<B: Kernels, M: Clone + Send, T: Send, R: Send + Serialize + Deseria
     mut work: Vec<T>,
     f: impl Fn(M, T) -> R + Sync,
 ) -> Vec<R> {
-    let own = ranks::own(work.len());
+    let (count, own) = (work.len(), ranks::own(work.len()));
     work.truncate(own.end);
-    ranks::all(map::<B, _, _, _>(model, work.split_off(own.start), f))
+    ranks::all(map::<B, _, _, _>(model, work.split_off(own.start), f), count)
 }
 
 #[cfg(test)]

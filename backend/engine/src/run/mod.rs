@@ -132,6 +132,11 @@ fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
 /// Runs the method on the device that the configuration asks for.
 fn train_on_device(job: &Job, task: Task, progress: &mut Progress) -> Result<RunSummary, RunError> {
     let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
+    let everywhere = ranks::all(vec![report.device.clone()], 0);
+    if everywhere.iter().any(|other| *other != report.device) {
+        let message = format!("device: the processes of this run compute on {}; name one that all have", everywhere.join(", "));
+        return Err(RunError::BadInput(message));
+    }
     let stop = progress.stop;
     let result = match device {
         Device::Cpu(device) => method::run::<Autodiff<burn::backend::Flex>>(job, task, &device, report, progress),

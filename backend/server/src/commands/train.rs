@@ -19,9 +19,12 @@ use moslim_shared::presets;
 use moslim_shared::summary::RunSummary;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is trained when nothing is said.
 const DEFAULT_PRESET: &str = "quick";
+/// How long a rank that fails waits for the first one to end them all.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Trains a run, or goes on with one.
 ///
@@ -68,7 +71,11 @@ pub fn train_in(world: Option<World>, job: &Job, stop: &Stop, sink: &mut dyn FnM
 /// # Errors
 /// When the run fails; all ranks end then.
 pub fn follow(world: &World, data: &DataFolder) -> Result<(), Failure> {
-    let fails = |failure| ranks::give_up(Some(world), failure);
+    let fails = |failure| {
+        // What ends all of them alike the first one writes down, and ends them itself.
+        std::thread::sleep(GRACE);
+        ranks::give_up(Some(world), failure)
+    };
     let job = ranks::told(world, data).map_err(|e| fails(e.into()))?;
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;

@@ -266,7 +266,9 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
         if !ids.is_empty() && options.is_empty() {
             ask("scancel", ids)?;
         } else if !ids.is_empty() {
-            signal_once(&[options, ids.clone()].concat())?;
+            for id in ids {
+                signal_once(&[options.clone(), vec![id.clone()]].concat())?;
+            }
         }
     }
     Ok(!running.is_empty() || !waiting.is_empty())

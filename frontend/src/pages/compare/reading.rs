@@ -47,10 +47,12 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     add("Answers without a double".into(), &figure(|r| r.diversity.unique));
     add("Fluent".into(), &figure(|r| r.fluency));
     let number = |value: f64| format::number(value, 3);
-    row("Hypervolume above the worst class of everything".into(), number, &|run| {
-        run.trade_offs().filter(|f| !f.points.is_empty()).map(|f| f.hypervolume)
-    });
-    row("Expected utility over the trade-offs".into(), number, &|run| run.trade_offs()?.expected_utility);
+    // Of other objectives, or another number of them, these are other units.
+    let front = |run: &RunState| run.trade_offs().filter(|f| !f.points.is_empty()).cloned();
+    let objectives = runs.iter().find_map(|run| front(run)).map(|f| f.objectives).unwrap_or_default();
+    let comparable = |run: &RunState| front(run).filter(|f| f.objectives == objectives);
+    row("Hypervolume above the worst class of everything".into(), number, &|run| Some(comparable(run)?.hypervolume));
+    row("Expected utility over the trade-offs".into(), number, &|run| comparable(run)?.expected_utility);
     let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
     if seconds.iter().any(|s| s.is_finite()) {
         rows.push(Figure {

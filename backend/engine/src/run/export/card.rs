@@ -133,7 +133,8 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
     }
     // Within quotes of Python, whose escapes JSON has, too.
     let quoted = serde_json::to_string(&wish).unwrap_or_default();
-    let (message, after) = match quoted.trim_matches('"') {
+    let within = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"')).unwrap_or_default();
+    let (message, after) = match within {
         "" => (String::new(), String::new()),
         wish if below => (String::new(), format!("\\n\\n{wish}")),
         wish => (format!("{{\"role\": \"system\", \"content\": \"{wish}\"}},\n            "), String::new()),
