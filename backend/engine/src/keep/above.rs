@@ -1,79 +1,60 @@
 //! Files that can be read, above which everything that is written stays in memory: how a rank that is not the first sees the lab.
 
-use super::files::{Append, Files};
-use std::collections::BTreeMap;
+use super::files::{Append, Files, Memory};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// What was written over a file, or `None` where it was removed.
-type Own = Arc<Mutex<BTreeMap<String, Option<Vec<u8>>>>>;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Reads what is below, as far as nothing was written above it.
 pub struct Above {
     below: Arc<dyn Files>,
-    own: Own,
+    own: Memory,
+    /// What was removed above and may still be below.
+    gone: Mutex<BTreeSet<String>>,
 }
 
 impl Above {
     /// Nothing was written yet.
     pub fn new(below: Arc<dyn Files>) -> Self {
-        Self { below, own: Own::default() }
+        Self { below, own: Memory::default(), gone: Mutex::default() }
     }
 
-    fn put(&self, path: &str, bytes: Option<Vec<u8>>) {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_string(), bytes);
-    }
-}
-
-/// A file in memory to which lines are added.
-struct Appending {
-    own: Own,
-    path: String,
-}
-
-impl Append for Appending {
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.entry(self.path.clone()).or_default().get_or_insert_default().extend_from_slice(bytes);
-        Ok(())
+    fn gone(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Files for Above {
     fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        own.map_or_else(|| self.below.read(path), Ok)
+        match self.own.read(path)? {
+            None if !self.gone().contains(path) => self.below.read(path),
+            own => Ok(own),
+        }
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.put(path, Some(bytes.to_vec()));
-        Ok(())
+        self.own.write(path, bytes)
     }
 
     fn append(&self, path: &str) -> io::Result<Box<dyn Append>> {
-        let mut bytes = self.read(path)?.unwrap_or_default();
-        bytes.truncate(bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1));
-        self.put(path, Some(bytes));
-        Ok(Box::new(Appending { own: self.own.clone(), path: path.to_string() }))
+        if let Some(bytes) = self.read(path)? {
+            self.own.write(path, &bytes)?;
+        }
+        self.own.append(path)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.put(path, None);
-        Ok(())
+        self.gone().insert(path.into());
+        self.own.remove(path)
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names = self.below.list(folder)?;
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = own.iter().filter_map(|(path, bytes)| Some((path.strip_prefix(folder)?.strip_prefix('/')?, bytes.is_some())));
-        for (name, there) in here.filter(|(name, _)| !name.contains('/')) {
-            names.retain(|n| n != name);
-            if there {
-                names.push(name.to_string());
-            }
-        }
+        names.retain(|name| !self.gone().contains(&format!("{folder}/{name}")));
+        names.extend(self.own.list(folder)?);
         names.sort();
+        names.dedup();
         Ok(names)
     }
 
@@ -89,7 +70,6 @@ impl Files for Above {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keep::files::Memory;
 
     #[test]
     fn what_is_below_is_read_and_never_changed() {

@@ -45,9 +45,6 @@ pub fn generate<B: Kernels>(
     eos: u32,
     sampling: &Sampling,
 ) -> Vec<Answer> {
-    if sampling.max_new_tokens == 0 {
-        return vec![Answer::default(); prompts.len() * samples];
-    }
     let rows = rows(prompts.len(), samples);
     share::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, &|_, _| true))
         .concat()
@@ -76,9 +73,6 @@ pub fn generate_heard<B: Kernels>(
     sampling: &Sampling,
     heard: Hearing,
 ) -> Vec<Answer> {
-    if sampling.max_new_tokens == 0 {
-        return vec![Answer::default(); prompts.len() * samples];
-    }
     let rows = rows(prompts.len(), samples);
     map::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
 }
@@ -94,6 +88,9 @@ fn sample_rows<B: Kernels>(
 ) -> Vec<Answer> {
     let device = model.device();
     let mut answers = vec![Answer::default(); rows.len()];
+    if sampling.max_new_tokens == 0 {
+        return answers;
+    }
     let mut rngs: Vec<StdRng> = rows
         .iter()
         .map(|&(_, stream)| StdRng::seed_from_u64(sampling.seed ^ (stream + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))

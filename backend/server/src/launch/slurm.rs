@@ -183,11 +183,15 @@ fn ask(program: &str, args: &[String]) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Sends a signal, once. While tasks of the same array are pending `scancel` is told "try again later" although the signal has arrived,
+/// Sends a signal to a running task's script, once. While tasks of the same array are pending `scancel` is told "try again later" although the signal has arrived,
 /// and sends it again and again for a minute and a half: the second one would end a run at once.
-fn signal_once(args: &[String]) -> Result<()> {
+fn signal_once(task: &str, signal: &str) -> Result<()> {
     let mut command = Command::new("scancel");
-    let mut child = command.args(args).stderr(Stdio::piped()).spawn().context("starting scancel; is Slurm installed here?")?;
+    let mut child = command
+        .args(["--batch", "--signal", signal, task])
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting scancel; is Slurm installed here?")?;
     let began = Instant::now();
     let ended = loop {
         match child.try_wait().context("waiting for scancel")? {
@@ -262,14 +266,11 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
     }
     let signal = if ending == Ending::Cancel { "INT" } else { "TERM" };
     // What waits first: the end of a running task makes room for the next.
-    for (options, ids) in [(vec![], &waiting), (vec!["--batch".to_string(), format!("--signal={signal}")], &running)] {
-        if !ids.is_empty() && options.is_empty() {
-            ask("scancel", ids)?;
-        } else if !ids.is_empty() {
-            for id in ids {
-                signal_once(&[options.clone(), vec![id.clone()]].concat())?;
-            }
-        }
+    if !waiting.is_empty() {
+        ask("scancel", &waiting)?;
+    }
+    for id in &running {
+        signal_once(id, signal)?;
     }
     Ok(!running.is_empty() || !waiting.is_empty())
 }
