@@ -145,11 +145,12 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     let lab = Lab::start().await;
     let mut other = smoke();
     other.seed += 1;
-    let (mut hits, mut points) = (Vec::new(), 0);
+    let (mut hits, mut points, mut means) = (Vec::new(), 0, Vec::new());
     for config in [smoke(), other] {
         let run = lab.start_run(&config).await;
         let summary = lab.wait_for_finish(&run).await.summary.context("a summary")?;
         points += summary.front.points.len();
+        means.push(format!("{:.0}", 100.0 * summary.control.policy.mean_hit_rate()));
         hits.push((run, summary.control.policy.heads[0].hit_rate));
     }
     let browser = lab.browser().await?;
@@ -167,7 +168,8 @@ async fn two_runs_are_ticked_and_compared() -> Result<()> {
     browser.click(".run-row:nth-child(2) input").await?;
     browser.click(".run-row:nth-child(1) input").await?;
     browser.click("#compare").await?;
-    browser.wait("document.querySelector('#compare-verdict')?.textContent.includes(' obey')").await?;
+    let said = if means[0] == means[1] { "On the whole they obey alike" } else { "obeys better on the whole" };
+    browser.wait(&format!("document.querySelector('#compare-verdict')?.textContent.includes('{said}')")).await?;
     let ids = hits.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>().join(",");
     assert_eq!(browser.js("location.search").await?, format!("?runs={ids}").as_str());
     let cells = "[...document.querySelector('.comparison tbody tr').children].map(c => c.textContent)";

@@ -86,9 +86,10 @@ impl RunState {
         self.info.as_ref()
     }
 
-    /// What it reaches over its trade-offs, once that is measured.
+    /// What it reaches over its trade-offs, once that is measured. Runs without a front, and those from before there was one, report no
+    /// points.
     pub fn trade_offs(&self) -> Option<&FrontReport> {
-        self.front.as_ref().or(self.summary.as_ref().map(|s| &s.front))
+        self.front.as_ref().or(self.summary.as_ref().map(|s| &s.front)).filter(|front| !front.points.is_empty())
     }
 
     /// Sequence number of the last event that was folded in.

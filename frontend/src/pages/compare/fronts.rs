@@ -4,17 +4,15 @@ use super::reading::{groups, named};
 use crate::parts::front::{Fronts, Group};
 use crate::state::RunState;
 use moslim_shared::objective::index_of;
-use moslim_shared::summary::FrontReport;
 
 /// Groups of trade-offs; of several seeds, `together`, what all, half and any of them reach.
 pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
-    let own = |run: &&RunState| run.trade_offs().filter(|f| !f.points.is_empty()).cloned();
-    let Some((first, report)) = runs.iter().find_map(|run| Some((run, own(run)?))) else { return Fronts::default() };
+    let Some((first, report)) = runs.iter().find_map(|run| Some((run, run.trade_offs()?))) else { return Fronts::default() };
     let name = |id: &String| index_of(&first.objectives, id).map_or(id.clone(), |i| first.objectives[i].name.clone());
     // What was measured in other objectives cannot be drawn on these axes.
     let points = |n: &usize| {
-        let other: FrontReport = own(&runs[*n]).filter(|other| other.objectives == report.objectives)?;
-        Some(other.points.into_iter().map(|p| p.utility).collect::<Vec<_>>())
+        let other = runs[*n].trade_offs().filter(|other| other.objectives == report.objectives)?;
+        Some(other.points.iter().map(|p| p.utility.clone()).collect::<Vec<_>>())
     };
     let mut drawn = Vec::new();
     for members in groups(runs, together) {
@@ -32,7 +30,7 @@ pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
             }
         }
     }
-    Fronts { objectives: report.objectives.iter().map(name).collect(), reference: report.reference, groups: drawn }
+    Fronts { objectives: report.objectives.iter().map(name).collect(), reference: report.reference.clone(), groups: drawn }
 }
 
 #[cfg(test)]
@@ -40,7 +38,7 @@ mod tests {
     use super::*;
     use moslim_shared::config::RunConfig;
     use moslim_shared::event::{Event, EventBody};
-    use moslim_shared::summary::FrontPoint;
+    use moslim_shared::summary::{FrontPoint, FrontReport};
 
     fn run(seed: u64, objectives: [&str; 2], utility: [f64; 2]) -> RunState {
         let mut state = RunState::default();

@@ -207,9 +207,7 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
 /// What the runs reach between their objectives; of seeds of the same settings, what all, half and any of them reach.
 #[component]
 fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
-    let apart = of_all(entries, |runs| fronts(runs, false));
-    let one = of_all(entries, |runs| fronts(runs, true));
-    let found = Memo::new(move |_| if together.get() { one.get() } else { apart.get() });
+    let found = of_all(entries, move |runs| fronts(runs, together.get()));
     let axes = RwSignal::new((String::new(), String::new()));
     view! {
         <section
@@ -297,9 +295,7 @@ fn table(head: &'static str, names: &[String], rows: &[Figure]) -> impl IntoView
 #[component]
 fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
     let plot = move |unit: &'static str, of: fn(&moslim_shared::event::PolicyStep) -> Option<f64>| {
-        let apart = of_all(entries, move |runs| grouped(runs, false, unit, of));
-        let one = of_all(entries, move |runs| grouped(runs, true, unit, of));
-        Memo::new(move |_| if together.get() { one.get() } else { apart.get() })
+        of_all(entries, move |runs| grouped(runs, together.get(), unit, of))
     };
     let obedience = |p: &moslim_shared::event::PolicyStep| {
         let known: Vec<f64> = p.on_target.iter().copied().filter(|v| v.is_finite()).collect();

@@ -5,7 +5,7 @@ use crate::state::RunState;
 use moslim_charts::{Ink, LinePlot, Plot, Series};
 use moslim_shared::config::{RunConfig, differences};
 use moslim_shared::event::{PolicyStep, RunInfo};
-use moslim_shared::summary::ControlReport;
+use moslim_shared::summary::{ControlReport, FrontReport};
 use std::collections::BTreeMap;
 
 /// A row of a table: a figure of every run.
@@ -48,11 +48,14 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     add("Fluent".into(), &figure(|r| r.fluency));
     let number = |value: f64| format::number(value, 3);
     // Of other objectives, or another number of them, these are other units.
-    let front = |run: &RunState| run.trade_offs().filter(|f| !f.points.is_empty()).cloned();
-    let objectives = runs.iter().find_map(|run| front(run)).map(|f| f.objectives).unwrap_or_default();
-    let comparable = |run: &RunState| front(run).filter(|f| f.objectives == objectives);
-    row("Hypervolume above the worst class of everything".into(), number, &|run| Some(comparable(run)?.hypervolume));
-    row("Expected utility over the trade-offs".into(), number, &|run| comparable(run)?.expected_utility);
+    let first = runs.iter().find_map(|run| run.trade_offs());
+    let same = |front: &FrontReport| first.is_some_and(|first| first.objectives == front.objectives);
+    row("Hypervolume above the worst class of everything".into(), number, &|run| {
+        run.trade_offs().filter(|front| same(front)).map(|front| front.hypervolume)
+    });
+    row("Expected utility over the trade-offs".into(), number, &|run| {
+        run.trade_offs().filter(|front| same(front))?.expected_utility
+    });
     let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
     if seconds.iter().any(|s| s.is_finite()) {
         rows.push(Figure {

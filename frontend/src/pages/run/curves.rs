@@ -112,26 +112,17 @@ fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Object
                 };
                 view! { <div class="card ends" id=id><h3>{title}</h3>{bars}</div> }.into_any()
             }
-            "least" => view! {
-                <Chart
-                    id=id
-                    title=format!("{name}: so much of it, or more")
-                    hint="A line for every class but the lowest: the share of this class and all above. Where lines meet, a class is not used."
-                    empty=empty
-                    plot=run.on(Topic::Policy, move |s| at_least(s, index, &classes))
-                />
+            way => {
+                let (title, hint, plot) = if way == "least" {
+                    let hint = "A line for every class but the lowest: the share of this class and all above. Where lines meet, a class is not used.";
+                    let plot = run.on(Topic::Policy, move |s| at_least(s, index, &classes));
+                    (format!("{name}: so much of it, or more"), hint, plot)
+                } else {
+                    let plot = run.on(Topic::Policy, move |s| band(s, index, &classes));
+                    (format!("{name}: share of each class"), "One shade per class, pale is low.", plot)
+                };
+                view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }.into_any()
             }
-            .into_any(),
-            _ => view! {
-                <Chart
-                    id=id
-                    title=format!("{name}: share of each class")
-                    hint="One shade per class, pale is low."
-                    empty=empty
-                    plot=run.on(Topic::Policy, move |s| band(s, index, &classes))
-                />
-            }
-            .into_any(),
         }
     }
 }

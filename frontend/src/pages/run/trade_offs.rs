@@ -11,9 +11,7 @@ use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport};
 
 /// The points, as tables, and their hypervolume.
 pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
-    let report = state.trade_offs();
-    // Runs without a front, and those from before there was one, report no points.
-    let report = report.filter(|r| !r.points.is_empty())?;
+    let report = state.trade_offs()?;
     let chosen = report.chosen.as_ref().map(|chosen| {
         view! {
             <p class="hint">
