@@ -65,8 +65,17 @@ pub fn macro_f1(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
 /// assert_eq!(quadratic_weighted_kappa(&[0, 2], &[2, 0], 3), -1.0);
 /// ```
 pub fn quadratic_weighted_kappa(truth: &[usize], predicted: &[usize], classes: usize) -> f64 {
-    let m = confusion(truth, predicted, classes);
-    let n = truth.len() as f64;
+    kappa_of(&confusion(truth, predicted, classes))
+}
+
+/// Quadratic weighted kappa of a confusion matrix, `[true][predicted]`, counts. Matrices of several folds are added before.
+///
+/// ```
+/// assert_eq!(moslim_shared::metrics::kappa_of(&[vec![2, 0], vec![1, 1]]), 0.5);
+/// ```
+pub fn kappa_of(m: &[Vec<u64>]) -> f64 {
+    let classes = m.len();
+    let n = m.iter().flatten().sum::<u64>() as f64;
     let rows: Vec<f64> = m.iter().map(|r| r.iter().sum::<u64>() as f64).collect();
     let columns: Vec<f64> = (0..classes).map(|c| m.iter().map(|r| r[c]).sum::<u64>() as f64).collect();
     let (mut observed, mut expected) = (0.0, 0.0);

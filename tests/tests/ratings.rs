@@ -270,6 +270,12 @@ fn an_import_that_is_killed_leaves_nothing() {
     assert_eq!(task["report"]["records"], 300_000);
 }
 
+/// Rows that a fold's report of an objective counts.
+fn head_rows(report: &Value, id: &str) -> u64 {
+    let head = report["heads"].as_array().unwrap().iter().find(|h| h["objective"] == id).unwrap();
+    head["n"].as_u64().unwrap()
+}
+
 #[test]
 fn a_task_of_ratings_is_trained_on_like_any_other() {
     let place = Place::new();
@@ -307,6 +313,18 @@ fn a_task_of_ratings_is_trained_on_like_any_other() {
     let unlikely = lab(&place.data(), &["data", "noise", "tea", "--run", "tea", "--n", "7", "--device", "cpu"]).unwrap();
     let probabilities: Vec<f64> = unlikely.as_array().unwrap().iter().map(|r| r["probability"].as_f64().unwrap()).collect();
     assert!(probabilities.len() == 7 && probabilities.is_sorted(), "{probabilities:?}");
+    // How well such a reward model agrees with people: every labelled row that fits is tested once, and no run is left.
+    let crossval = ["data", "crossval", "tea", "--config", &config, "--device", "cpu"];
+    let judged = lab(&place.data(), &crossval).unwrap();
+    assert_eq!(judged["folds"].as_array().unwrap().len(), 5);
+    for (head, id) in judged["objectives"].as_array().unwrap().iter().zip(["use", "tone"]) {
+        assert_eq!((&head["id"], head["kappas"].as_array().unwrap().len()), (&json!(id), 5), "{head}");
+        let rows: u64 = judged["folds"].as_array().unwrap().iter().map(|f| head_rows(f, id)).sum();
+        assert!(head["rows"] == rows && rows >= 450, "{head}");
+    }
+    assert_eq!(fs::read_dir(place.data().join("runs")).unwrap().count(), 1);
+    let error = lab(&place.data(), &["data", "crossval", "nothing"]).unwrap_err();
+    assert!(error.contains("task: there is no task nothing"), "{error}");
     // A task that is not there is a problem of its field.
     for (task, words) in [("nothing", "task.name: there is no task nothing"), ("../x", "task.name: is \"../x\"")] {
         let error = lab(&place.data(), &["train", "--config", &config, "--task", task]).unwrap_err();

@@ -70,6 +70,11 @@ impl Checker {
             "are used by cross_entropy and squared_emd alone",
         );
         self.require(
+            r.per_prompt == 1 || r.loss != RewardLoss::BradleyTerry,
+            "reward_model.per_prompt",
+            "must be 1 for pairs, which are two answers to one prompt already",
+        );
+        self.require(
             !r.separate || r.steps >= objectives,
             "reward_model.steps",
             format!("is {}; separate models need at least one step for each of the {objectives} objectives", r.steps),

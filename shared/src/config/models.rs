@@ -245,7 +245,11 @@ pub struct RewardModelConfig {
     /// Whether every objective gets a model of its own instead of a head on one shared model. Each is trained for
     /// `steps / objectives` steps, so that all together cost as much as the shared one.
     pub separate: bool,
+    /// Answers to one prompt that a batch takes together, 1: every row by itself. They share one reading of the prompt (Ouyang et
+    /// al. 2022, section 3.4), which pays where prompts are long and have several answers.
+    pub per_prompt: usize,
 }
+
 
 impl Default for RewardModelConfig {
     fn default() -> Self {
@@ -259,6 +263,7 @@ impl Default for RewardModelConfig {
             head_weights: Vec::new(),
             learned_head_weights: false,
             separate: false,
+            per_prompt: 1,
         }
     }
 }

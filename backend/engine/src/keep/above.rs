@@ -1,4 +1,5 @@
-//! Files that can be read, above which everything that is written stays in memory: how a rank that is not the first sees the lab.
+//! Files that can be read, above which what is written stays in memory: how a rank that is not the first sees the lab, and a run of which
+//! nothing is kept.
 
 use super::files::{Append, Files, Memory};
 use std::collections::BTreeSet;
@@ -12,12 +13,23 @@ pub struct Above {
     own: Memory,
     /// What was removed above and may still be below.
     gone: Mutex<BTreeSet<String>>,
+    /// The folder of which this is so; everything else is below. Empty: everything is above.
+    folder: &'static str,
 }
 
 impl Above {
     /// Nothing was written yet.
     pub fn new(below: Arc<dyn Files>) -> Self {
-        Self { below, own: Memory::default(), gone: Mutex::default() }
+        Self::of("", below)
+    }
+
+    /// What is written to `folder` stays in memory, everything else goes below.
+    pub fn of(folder: &'static str, below: Arc<dyn Files>) -> Self {
+        Self { below, own: Memory::default(), gone: Mutex::default(), folder }
+    }
+
+    fn is_own(&self, path: &str) -> bool {
+        self.folder.is_empty() || path.strip_prefix(self.folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     fn gone(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -34,10 +46,13 @@ impl Files for Above {
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        self.own.write(path, bytes)
+        if self.is_own(path) { self.own.write(path, bytes) } else { self.below.write(path, bytes) }
     }
 
     fn append(&self, path: &str) -> io::Result<Box<dyn Append>> {
+        if !self.is_own(path) {
+            return self.below.append(path);
+        }
         if let Some(bytes) = self.read(path)? {
             self.own.write(path, &bytes)?;
         }
@@ -45,6 +60,9 @@ impl Files for Above {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        if !self.is_own(path) {
+            return self.below.remove(path);
+        }
         self.gone().insert(path.into());
         self.own.remove(path)
     }
@@ -91,5 +109,15 @@ mod tests {
         assert_eq!(text(below.as_ref(), "runs/a/x").as_deref(), Some("one"));
         assert_eq!(text(below.as_ref(), "runs/a/y").as_deref(), Some("line\ntorn"));
         assert_eq!(below.list("runs/a").unwrap().len(), 2);
+        let above = Above::of("runs", below.clone());
+        for path in ["runs/a/x", "runsome", "cache/z"] {
+            above.write(path, b"new").unwrap();
+        }
+        above.remove("runs/a/y").unwrap();
+        above.remove("cache/z").unwrap();
+        let under = |path| text(below.as_ref(), path);
+        assert_eq!((under("runs/a/x").as_deref(), under("runsome").as_deref()), (Some("one"), Some("new")));
+        assert_eq!((under("runs/a/y").as_deref(), under("cache/z")), (Some("line\ntorn"), None));
+        assert_eq!(text(&above, "runs/a/x").as_deref(), Some("new"));
     }
 }

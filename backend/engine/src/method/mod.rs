@@ -32,6 +32,7 @@ use crate::model::TrainBackend;
 use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
 use crate::model::packed::fit_pieces;
+use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
 use crate::ranks;
 use anyhow::Result;
@@ -41,22 +42,31 @@ use burn::prelude::*;
 use evaluation::evaluate;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
-use moslim_shared::summary::{ComputeReport, RunSummary, StageSeconds};
-use reward::{advice, calibrate, held_out_reward_model, reward_models};
+use moslim_shared::summary::{ComputeReport, RewardModelReport, RunSummary, StageSeconds};
+use reward::{advice, calibrate, classifying, reward_models};
 use setting::{Ready, Setting, Trained};
 use supervised::fine_tuning;
 
-/// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
-///
-/// # Errors
-/// When it is stopped, when the configuration does not fit the task or the device, or when a file cannot be read or written.
-pub fn run<B: TrainBackend>(
+/// Where everything begins: the task with its rows, and a model that can talk.
+struct Beginning<B: TrainBackend> {
+    setting: Setting,
+    /// What the policy starts from: the lab's own model after SFT, or one off the shelf under adapters.
+    sft: Transformer<B>,
+    /// What reward models grow on.
+    trunk: Transformer<B>,
+    sft_key: String,
+    sft_seconds: f64,
+    /// The device's name.
+    name: String,
+}
+
+fn begin<B: TrainBackend>(
     job: &Job,
     task: Task,
     device: &B::Device,
     report: DeviceReport,
     progress: &mut Progress,
-) -> Result<RunSummary> {
+) -> Result<Beginning<B>> {
     let config = &job.config;
     let name = report.device.clone();
     let resumed = job.files.list(&format!("runs/{}", job.run))?.iter().any(|f| f.starts_with("checkpoint-"));
@@ -111,6 +121,38 @@ pub fn run<B: TrainBackend>(
             (policy, trunk, key, seconds)
         }
     };
+    Ok(Beginning { setting, sft, trunk, sft_key, sft_seconds, name })
+}
+
+/// Trains the reward model of `job` and nothing else, and measures it on test rows.
+///
+/// # Errors
+/// As [`run`].
+pub fn reward_alone<B: TrainBackend>(
+    job: &Job,
+    task: Task,
+    device: &B::Device,
+    report: DeviceReport,
+    progress: &mut Progress,
+) -> Result<RewardModelReport> {
+    let Beginning { setting, trunk, sft_key, name, .. } = begin::<B>(job, task, device, report, progress)?;
+    let (models, _) = reward_models::<B>(job, &setting, Stage::RewardModel, (&trunk, &sft_key), &name, device, progress)?;
+    Ok(classifying(job, &setting, &models).1)
+}
+
+/// Runs the method of `job` on `device`: shared stages first, then the method's own, then evaluation.
+///
+/// # Errors
+/// When it is stopped, when the configuration does not fit the task or the device, or when a file cannot be read or written.
+pub fn run<B: TrainBackend>(
+    job: &Job,
+    task: Task,
+    device: &B::Device,
+    report: DeviceReport,
+    progress: &mut Progress,
+) -> Result<RunSummary> {
+    let config = &job.config;
+    let Beginning { mut setting, sft, trunk, sft_key, sft_seconds, name } = begin::<B>(job, task, device, report, progress)?;
     // Without a gold grader, the held-out reward model grades.
     let (mut held_out, mut held_out_seconds) = (None, 0.0);
     if setting.gold.is_none() {
@@ -119,7 +161,7 @@ pub fn run<B: TrainBackend>(
     if config.evaluation.held_out_reward_model || setting.gold.is_none() {
         let stage = Stage::HeldOutRewardModel;
         let (models, seconds) = reward_models::<B>(job, &setting, stage, (&trunk, &sft_key), &name, device, progress)?;
-        (held_out, held_out_seconds) = (Some(held_out_reward_model(job, &setting, &models)), seconds);
+        (held_out, held_out_seconds) = (Some(classifying(job, &setting, &models)), seconds);
     }
     let (reward_models, reward_seconds) =
         reward_models::<B>(job, &setting, Stage::RewardModel, (&trunk, &sft_key), &name, device, progress)?;

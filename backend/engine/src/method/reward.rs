@@ -7,15 +7,14 @@ use crate::keep::cache::Cache;
 use crate::keep::{Job, model_file};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
-use crate::model::packed::Group;
 use crate::model::store::to_safetensors;
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::reward::RewardModel;
-use crate::reward::frozen::{Calibration, FrozenRewardModel, all_outputs};
+use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::reward::loss::Weighing;
 use crate::reward::train as reward_train;
-use crate::text::corpus::{Encoded, siblings};
+use crate::text::corpus::{Draw, siblings};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::event::{EventBody, Part, Stage};
@@ -108,7 +107,7 @@ fn reward_model<B: TrainBackend>(
             "reward",
             &(&setting.task.fingerprint, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name),
         )?,
-        siblings: pairs.then(|| siblings(rows)),
+        draw: if pairs { Draw::Pairs(siblings(rows)) } else { Draw::prompts(rows, r.per_prompt) },
         heads: heads.to_vec(),
         cache: &setting.cache,
         job,
@@ -159,9 +158,9 @@ pub fn calibrate<B: TrainBackend>(
     progress.emit(EventBody::RewardModel { report: report.clone() });
     progress.check()?;
     let most = if job.config.base.model.is_empty() { REFERENCE_ROWS } else { REFERENCE_ROWS_OF_A_BASE };
-    let reference: Vec<Group> = corpus.train.iter().take(most).map(Encoded::group).collect();
+    let reference = &corpus.train[..most.min(corpus.train.len())];
     let rows: Vec<Vec<Vec<f64>>> =
-        all_outputs(&models, &reference).iter().map(|outputs| calibration.distributions(outputs)).collect();
+        reward_train::outputs_of_rows(&models, reference).iter().map(|outputs| calibration.distributions(outputs)).collect();
     calibration.statistics = RewardStatistics::over(&calibration.mapping, &rows);
     let weights = models.iter().map(to_safetensors::<B::InnerBackend, _>).collect::<Result<Vec<_>>>()?;
     let frozen = serde_json::to_vec(&calibration)?;
@@ -200,8 +199,9 @@ fn fit_calibration<B: Kernels>(job: &Job, setting: &Setting, models: &[RewardMod
     }
 }
 
-/// The held-out reward model, which only classifies, and how well it does on test rows.
-pub fn held_out_reward_model<B: TrainBackend>(
+/// A reward model that only classifies, such as the held-out one: calibrated, without statistics of rewards; and how well it does on
+/// test rows.
+pub fn classifying<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
     trained: &[RewardModel<B>],

@@ -10,7 +10,7 @@ use crate::model::packed::{Group, Packed, chunks};
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::progress::{Progress, stream};
-use crate::text::corpus::{Encoded, batch_pairs, batch_rows};
+use crate::text::corpus::{Draw, Encoded};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use burn::prelude::*;
@@ -52,7 +52,7 @@ pub fn fine_tuning<B: TrainBackend>(
         rows: setting.corpus.texts(),
         seed: c.seed,
         key,
-        siblings: None,
+        draw: Draw::Rows,
         heads: Vec::new(),
         cache: &setting.cache,
         job,
@@ -73,8 +73,8 @@ pub struct SupervisedStage<'a> {
     pub part: Option<Part>,
     pub config: &'a SupervisedConfig,
     pub rows: &'a [Encoded],
-    /// Rows that answer the same question, where batches are made of pairs of such rows.
-    pub siblings: Option<Vec<Vec<usize>>>,
+    /// How batches are drawn of them.
+    pub draw: Draw,
     pub seed: u64,
     /// Cache key.
     pub key: String,
@@ -122,14 +122,11 @@ impl SupervisedStage<'_> {
         let (mut sum, mut count) = (0.0, 0);
         while let Some(step) = driver.next(progress, || Ok(vec![trainee.to_bytes()?]))? {
             let rng = &mut stream(self.seed, stage, step);
-            // What must stay together in one piece: a row, or a pair.
-            let (rows, together) = match &self.siblings {
-                Some(siblings) => (batch_pairs(self.rows, siblings, self.config.batch, rng), 2),
-                None => (batch_rows(self.rows, self.config.batch, rng), 1),
-            };
-            let whole = context(&rows);
-            let units: Vec<&[&Encoded]> = rows.chunks(together).collect();
-            let pieces = chunks::<B, _>(&units, |unit| unit.iter().map(|r| r.tokens.len()).sum());
+            let units = self.draw.batch(self.rows, self.config.batch, rng);
+            let whole = context(&units.concat());
+            // The prompt of a unit is read once.
+            let tokens = |unit: &Vec<&Encoded>| unit[0].answer + unit.iter().map(|r| r.tokens.len() - r.answer).sum::<usize>();
+            let pieces = chunks::<B, _>(&units, tokens);
             let (batch_loss, grads, _) =
                 gradients(&trainee.model, pieces, |model, units| (loss(model, &units.concat(), &whole), ()));
             (trainee, _) = trainee.step(grads, cosine(self.config.learning_rate, step, total));

@@ -6,8 +6,8 @@ use super::loss::{Weighing, masked_loss};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
 use crate::model::optimizer::gradients;
-use crate::model::packed::{Group, Packed, chunks};
-use crate::text::corpus::Encoded;
+use crate::model::packed::{Packed, chunks};
+use crate::text::corpus::{Encoded, together};
 use burn::module::{ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
@@ -34,8 +34,9 @@ pub fn labels_of(rows: &[&Encoded], heads: &[usize]) -> Vec<Vec<Option<usize>>> 
 
 /// Share of a batch's loss that `rows` contribute. `heads`: positions of the model's objectives.
 pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], heads: &[usize], weighing: &Weighing) -> Tensor<B, 1> {
-    let groups: Vec<Group> = rows.iter().map(|r| r.group()).collect();
-    let labels = labels_of(rows, heads);
+    let (groups, order) = together(rows);
+    let rows: Vec<&Encoded> = order.iter().map(|&n| rows[n]).collect();
+    let labels = labels_of(&rows, heads);
     let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
     let outputs = model.outputs(&Packed::new(&groups));
     masked_loss(model.loss(), outputs, &labels, model.classes(), weighing, model.log_variances.val())
@@ -67,11 +68,20 @@ pub struct HeadOutputs {
     rows: Vec<usize>,
 }
 
+/// Outputs of one shared model, or of several with one head each, `[row][objective]`.
+pub fn outputs_of_rows<B: Kernels>(models: &[RewardModel<B>], rows: &[Encoded]) -> Vec<Vec<Vec<f64>>> {
+    let (groups, order) = together(&rows.iter().collect::<Vec<_>>());
+    let mut out = vec![Vec::new(); rows.len()];
+    for (outputs, row) in all_outputs(models, &groups).into_iter().zip(order) {
+        out[row] = outputs;
+    }
+    out
+}
+
 /// Runs one shared model, or several with one head each, over `rows` and keeps, per objective, the rows that have a label.
 /// `heads`: positions of the objectives.
 pub fn outputs<B: Kernels>(models: &[RewardModel<B>], rows: &[Encoded], heads: &[usize]) -> Vec<HeadOutputs> {
-    let groups: Vec<Group> = rows.iter().map(Encoded::group).collect();
-    let all = all_outputs(models, &groups);
+    let all = outputs_of_rows(models, rows);
     heads
         .iter()
         .enumerate()
@@ -271,4 +281,34 @@ pub fn gradient_cosines<B: TrainBackend>(model: &RewardModel<B>, rows: &[Encoded
     let p = visitor.products;
     let cosine = |a: usize, b: usize| if p[a][a] > 0.0 && p[b][b] > 0.0 { p[a][b] / (p[a][a] * p[b][b]).sqrt() } else { 0.0 };
     heads.iter().map(|&a| heads.iter().map(|&b| cosine(a, b)).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+    use moslim_shared::config::ModelConfig;
+
+    #[test]
+    fn a_row_gets_the_same_outputs_among_others_of_its_prompt() {
+        let config = ModelConfig { layers: 2, d_model: 16, heads: 2, kv_heads: 1, d_ff: 24, context: 32, ..Default::default() };
+        let model = RewardModel::<Flex>::new(&config, 50, &[3, 2], RewardLoss::CrossEntropy, 5, &Default::default());
+        let row = |prompt: &[u32], answer: &[u32]| Encoded {
+            tokens: [prompt, answer].concat(),
+            answer: prompt.len(),
+            question: 0..prompt.len(),
+            labels: vec![Some(0), None],
+            part: 0,
+        };
+        let (a, b): (&[u32], &[u32]) = (&[3, 9, 27, 31], &[4, 16]);
+        let rows = [row(a, &[5, 1]), row(b, &[6, 36, 12, 1]), row(a, &[7, 49, 1]), row(b, &[8, 1]), row(a, &[2, 1])];
+        let all = outputs_of_rows(std::slice::from_ref(&model), &rows);
+        for (n, row) in rows.iter().enumerate() {
+            let alone = all_outputs(std::slice::from_ref(&model), &[row.group()]);
+            for (one, other) in all[n].iter().flatten().zip(alone[0].iter().flatten()) {
+                assert!((one - other).abs() < 1e-5, "row {n}: {:?} {:?}", all[n], alone[0]);
+            }
+        }
+        assert!((all[0][0][0] - all[2][0][0]).abs() > 1e-3, "the rows differ");
+    }
 }

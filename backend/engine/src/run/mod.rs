@@ -23,7 +23,7 @@ use anyhow::Result;
 use burn::backend::Autodiff;
 use device::{Device, choose};
 use moslim_shared::event::{EventBody, Outcome};
-use moslim_shared::summary::RunSummary;
+use moslim_shared::summary::{RewardModelReport, RunSummary};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -81,12 +81,7 @@ pub fn train_as(ranks: Rc<dyn Ranks>, job: &Job, stop: &Stop, sink: &mut dyn FnM
 /// # Errors
 /// As [`train`].
 pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
-    let mut problems = job.config.problems(&task.objectives);
-    problems.extend(memory::problem(&job.config, memory::weights_of(&job.config, &|path| job.files.read(path))));
-    if !problems.is_empty() {
-        let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
-        return Err(RunError::BadInput(lines.join("\n")));
-    }
+    fits(job, &task)?;
     job.tidy();
     let mut journal = Journal::open(job.files.as_ref(), &job.path(journal::FILE))
         .map_err(|e| RunError::BadInput(format!("the run's folder cannot be written: {e:#}")))?;
@@ -129,6 +124,19 @@ fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
     anyhow::anyhow!("internal error: {}", text.unwrap_or("no message"))
 }
 
+/// A function of `method/` on the backend of a device.
+macro_rules! on {
+    ($device:expr, $function:ident($job:expr, $task:expr, $report:expr, $progress:expr)) => {
+        match $device {
+            Device::Cpu(device) => method::$function::<Autodiff<burn::backend::Flex>>($job, $task, &device, $report, $progress),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => method::$function::<Autodiff<burn::backend::Cuda>>($job, $task, &device, $report, $progress),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => method::$function::<Autodiff<burn::backend::Wgpu>>($job, $task, &device, $report, $progress),
+        }
+    };
+}
+
 /// Runs the method on the device that the configuration asks for.
 fn train_on_device(job: &Job, task: Task, progress: &mut Progress) -> Result<RunSummary, RunError> {
     let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
@@ -138,14 +146,34 @@ fn train_on_device(job: &Job, task: Task, progress: &mut Progress) -> Result<Run
         return Err(RunError::BadInput(message));
     }
     let stop = progress.stop;
-    let result = match device {
-        Device::Cpu(device) => method::run::<Autodiff<burn::backend::Flex>>(job, task, &device, report, progress),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => method::run::<Autodiff<burn::backend::Cuda>>(job, task, &device, report, progress),
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(device) => method::run::<Autodiff<burn::backend::Wgpu>>(job, task, &device, report, progress),
-    };
-    result.map_err(|error| RunError::of(error, stop))
+    on!(device, run(job, task, report, progress)).map_err(|error| RunError::of(error, stop))
+}
+
+/// Trains the reward model of `job` and nothing else, and measures it on test rows. Of the run nothing is kept; what the cache keeps of it
+/// is not made again.
+///
+/// # Errors
+/// As [`train`].
+pub fn reward_model_alone(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RewardModelReport, RunError> {
+    let mut job = job.clone();
+    job.files = Arc::new(Above::of("runs", job.files));
+    let task = Task::load(&job.config.task, &|path| job.files.read(path)).map_err(RunError::Failed)?;
+    fits(&job, &task)?;
+    let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
+    let mut tell = |body: EventBody| sink(&body);
+    let progress = &mut Progress { sink: &mut tell, stop };
+    on!(device, reward_alone(&job, task, report, progress)).map_err(|error| RunError::of(error, stop))
+}
+
+/// Whether the configuration fits the task and the machine.
+fn fits(job: &Job, task: &Task) -> Result<(), RunError> {
+    let mut problems = job.config.problems(&task.objectives);
+    problems.extend(memory::problem(&job.config, memory::weights_of(&job.config, &|path| job.files.read(path))));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.field, p.message)).collect();
+    Err(RunError::BadInput(lines.join("\n")))
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use crate::model::packed::Group;
 use anyhow::Result;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::index::sample;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Of so many training questions, the rows of one are set aside where a reward model grades.
@@ -179,7 +181,14 @@ fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
 
 /// Rows that answer the same question, for every question with at least two.
 pub fn siblings(rows: &[Encoded]) -> Vec<Vec<usize>> {
-    let mut place: std::collections::HashMap<&[u32], usize> = std::collections::HashMap::new();
+    let mut out = by_prompt(rows);
+    out.retain(|group| group.len() >= 2);
+    out
+}
+
+/// Rows that answer the same question, for every question.
+fn by_prompt(rows: &[Encoded]) -> Vec<Vec<usize>> {
+    let mut place: HashMap<&[u32], usize> = HashMap::new();
     let mut out: Vec<Vec<usize>> = Vec::new();
     for (n, row) in rows.iter().enumerate() {
         let group = *place.entry(&row.tokens[..row.answer]).or_insert_with(|| {
@@ -188,23 +197,141 @@ pub fn siblings(rows: &[Encoded]) -> Vec<Vec<usize>> {
         });
         out[group].push(n);
     }
-    out.retain(|group| group.len() >= 2);
     out
 }
 
-/// A training batch of pairs of answers to one question: rows 2n and 2n + 1 belong together. `siblings` must not be empty.
-pub fn batch_pairs<'a>(rows: &'a [Encoded], siblings: &[Vec<usize>], batch: usize, rng: &mut StdRng) -> Vec<&'a Encoded> {
-    (0..batch / 2)
-        .flat_map(|_| {
-            let group = &siblings[rng.random_range(0..siblings.len())];
-            let first = rng.random_range(0..group.len());
-            let second = (first + rng.random_range(1..group.len())) % group.len();
-            [&rows[group[first]], &rows[group[second]]]
-        })
-        .collect()
+/// Most answers that share one reading of their prompt: a group is never cut, and pieces are to stay small.
+const MOST_TOGETHER: usize = 32;
+
+/// Lays out `rows` so that answers to one prompt share its reading; prompts in the order in which they come first. Also returns
+/// whose row each answer is: the n-th answer of all groups is that of `rows[order[n]]`.
+pub fn together<'a>(rows: &[&'a Encoded]) -> (Vec<Group<'a>>, Vec<usize>) {
+    let mut place: HashMap<&[u32], usize> = HashMap::new();
+    let mut groups: Vec<(Group, Vec<usize>)> = Vec::new();
+    for (n, row) in rows.iter().enumerate() {
+        let (prompt, answer) = row.tokens.split_at(row.answer);
+        match place.get(prompt) {
+            Some(&at) if groups[at].1.len() < MOST_TOGETHER => {
+                groups[at].0.answers.push(answer);
+                groups[at].1.push(n);
+            }
+            _ => {
+                place.insert(prompt, groups.len());
+                groups.push((Group { prompt, answers: vec![answer] }, vec![n]));
+            }
+        }
+    }
+    let (groups, order): (Vec<Group>, Vec<Vec<usize>>) = groups.into_iter().unzip();
+    (groups, order.concat())
+}
+
+/// How the rows of a training batch are drawn. A unit is what must stay together in one piece: rows that answer one prompt.
+#[derive(Debug)]
+pub enum Draw {
+    /// Rows at random, with replacement.
+    Rows,
+    /// Pairs of answers to one prompt. Holds [`siblings`], which must not be none.
+    Pairs(Vec<Vec<usize>>),
+    /// A row at random, and `each - 1` further answers to its prompt, or as many as there are: they cost one reading of the prompt
+    /// (as Ouyang et al. 2022, section 3.4, take all pairs of a prompt at once). `groups`: rows by their prompt; `of[n]`: the group of
+    /// row n.
+    Prompts { groups: Vec<Vec<usize>>, of: Vec<usize>, each: usize },
+}
+
+impl Draw {
+    /// `each` answers of a prompt together; 1: rows.
+    pub fn prompts(rows: &[Encoded], each: usize) -> Self {
+        if each <= 1 {
+            return Self::Rows;
+        }
+        let groups = by_prompt(rows);
+        let mut of = vec![0; rows.len()];
+        for (g, group) in groups.iter().enumerate() {
+            group.iter().for_each(|&row| of[row] = g);
+        }
+        Self::Prompts { groups, of, each }
+    }
+
+    /// A batch of `batch` of `rows`, unit after unit.
+    pub fn batch<'a>(&self, rows: &'a [Encoded], batch: usize, rng: &mut StdRng) -> Vec<Vec<&'a Encoded>> {
+        match self {
+            Self::Rows => batch_rows(rows, batch, rng).into_iter().map(|row| vec![row]).collect(),
+            Self::Pairs(siblings) => {
+                let pair = |_| {
+                    let group = &siblings[rng.random_range(0..siblings.len())];
+                    let first = rng.random_range(0..group.len());
+                    let second = (first + rng.random_range(1..group.len())) % group.len();
+                    vec![&rows[group[first]], &rows[group[second]]]
+                };
+                (0..batch / 2).map(pair).collect()
+            }
+            Self::Prompts { groups, of, each } => {
+                let (mut units, mut left) = (Vec::new(), batch);
+                while left > 0 {
+                    let group = &groups[of[rng.random_range(0..rows.len())]];
+                    let count = left.min(*each).min(group.len());
+                    units.push(sample(rng, group.len(), count).into_iter().map(|n| &rows[group[n]]).collect());
+                    left -= count;
+                }
+                units
+            }
+        }
+    }
 }
 
 /// Rows of a training batch, drawn at random with replacement.
 pub fn batch_rows<'a>(rows: &'a [Encoded], batch: usize, rng: &mut StdRng) -> Vec<&'a Encoded> {
     (0..batch).map(|_| &rows[rng.random_range(0..rows.len())]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use std::collections::HashSet;
+
+    /// A row whose prompt is the token `prompt`, and whose answer is `answer`.
+    fn row(prompt: u32, answer: u32) -> Encoded {
+        Encoded { tokens: vec![prompt, answer, 0], answer: 1, question: 0..1, labels: vec![Some(answer as usize)], part: 0 }
+    }
+
+    #[test]
+    fn answers_to_one_prompt_share_its_reading() {
+        let rows = [row(7, 1), row(8, 2), row(7, 3), row(9, 4), row(8, 5)];
+        let (groups, order) = together(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(order, [0, 2, 1, 4, 3]);
+        let told: Vec<(u32, Vec<u32>)> =
+            groups.iter().map(|g| (g.prompt[0], g.answers.iter().map(|a| a[0]).collect())).collect();
+        assert_eq!(told, [(7, vec![1, 3]), (8, vec![2, 5]), (9, vec![4])]);
+        let many: Vec<Encoded> = (0..70).map(|n| row(7, n)).collect();
+        let (groups, order) = together(&many.iter().collect::<Vec<_>>());
+        assert_eq!(groups.iter().map(|g| g.answers.len()).collect::<Vec<_>>(), [32, 32, 6], "a group stays small");
+        assert_eq!(order, (0..70).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_takes_answers_of_a_prompt_together() {
+        // Prompts with 5, 2 and 1 answers, mixed.
+        let rows: Vec<Encoded> = [1, 1, 2, 1, 3, 1, 2, 1].iter().zip(10..).map(|(&p, n)| row(p, n)).collect();
+        let draw = Draw::prompts(&rows, 3);
+        let mut seen: HashMap<u32, usize> = HashMap::new();
+        for seed in 0..200 {
+            let units = draw.batch(&rows, 16, &mut StdRng::seed_from_u64(seed));
+            assert_eq!(units.iter().map(Vec::len).sum::<usize>(), 16);
+            for (n, unit) in units.iter().enumerate() {
+                let prompt = unit[0].tokens[0];
+                assert!(unit.iter().all(|r| r.tokens[0] == prompt));
+                let answers: HashSet<u32> = unit.iter().map(|r| r.tokens[1]).collect();
+                assert_eq!(answers.len(), unit.len(), "an answer came twice");
+                let full = [3, 2, 1][prompt as usize - 1];
+                assert!(unit.len() == full || n + 1 == units.len() && unit.len() < full, "{prompt} {}", unit.len());
+                answers.iter().for_each(|&a| *seen.entry(a).or_default() += 1);
+            }
+        }
+        // Every row is drawn, and none of a prompt more than its neighbours: 3200 draws of which the five share most.
+        assert_eq!(seen.len(), rows.len());
+        let five: Vec<usize> = [10, 11, 13, 15, 17].iter().map(|a| seen[a]).collect();
+        assert!(five.iter().all(|&n| n.abs_diff(five.iter().sum::<usize>() / 5) < 60), "{five:?}");
+        assert!(matches!(Draw::prompts(&rows, 1), Draw::Rows));
+    }
 }

@@ -71,6 +71,8 @@ pub enum DataCommand {
     Show(ShowTaskArgs),
     /// Count an imported task: labels, agreement of raters, lengths, near duplicates.
     Stats(TaskStatsArgs),
+    /// Train a reward model for every fold of an imported task, and say how well it agrees with the labels of rows that it never saw.
+    Crossval(CrossvalArgs),
     /// Rows whose labels a run's reward model finds the least likely: candidates for noise.
     Noise(NoiseArgs),
     /// Make one task of several, in proportions.
@@ -144,6 +146,29 @@ pub struct TaskStatsArgs {
     /// Count the rows that are longer than this.
     #[arg(long, value_name = "LENGTH")]
     pub context: Option<usize>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CrossvalArgs {
+    /// Name of the task.
+    pub task: String,
+    /// Off-the-shelf model that the reward model begins with, by the name that it was added under [default: the lab's own tiny one].
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// File with the configuration of a run, whose reward model is trained (JSON, or TOML) [default: the preset ratings].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Seed of every random choice; overrides the file.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Device to compute on: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
     #[command(flatten)]
     pub folder: FolderArgs,
     /// Print one JSON document.

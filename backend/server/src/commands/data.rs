@@ -50,7 +50,7 @@ pub fn sample(args: &SampleArgs) -> Result<(), Failure> {
 }
 
 /// The task called `name`.
-fn opened(folder: &FolderArgs, name: &str) -> Result<(DataFolder, RatingsTask), Failure> {
+pub fn opened(folder: &FolderArgs, name: &str) -> Result<(DataFolder, RatingsTask), Failure> {
     let data = DataFolder::resolve(folder.data.clone());
     let task = about(name, &|path| data.read(path)).map_err(|e| {
         let text = format!("{e:#}");

@@ -3,6 +3,7 @@
 mod backup;
 mod bench;
 mod compare;
+mod crossval;
 mod data;
 mod devices;
 mod doctor;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             DataCommand::List(args) => data::list(args),
             DataCommand::Show(args) => data::show(args),
             DataCommand::Stats(args) => data::stats(args),
+            DataCommand::Crossval(args) => crossval::run(args),
             DataCommand::Noise(args) => data::noise(args),
             DataCommand::Mix(args) => data::mix(args),
             DataCommand::Export(args) => data::export(args),

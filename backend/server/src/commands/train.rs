@@ -155,7 +155,7 @@ fn preset_config(id: &str) -> Result<RunConfig, Failure> {
 }
 
 /// Reads a configuration, TOML or JSON by the name of its file; `option` is the one that named it.
-fn read(option: &str, path: &Path) -> Result<RunConfig, Failure> {
+pub fn read(option: &str, path: &Path) -> Result<RunConfig, Failure> {
     let shown = path.display();
     let bytes = std::fs::read(path).map_err(|e| Failure::field(option, format!("{shown} cannot be read: {e}")))?;
     let read = if path.extension().is_some_and(|e| e == "toml") { json::read_toml(&bytes) } else { json::read(&bytes) };

@@ -440,6 +440,15 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "reward-model",
+        "reward_model.per_prompt",
+        "Answers of a prompt",
+        int(1, 64),
+        All,
+        "Drawn together; they share one reading of the prompt. 1: every row by itself.",
+    )
+    .losses(&[CrossEntropy, SquaredEmd, RewardLoss::Coral, RewardLoss::Corn, RewardLoss::Regression]),
+    row(
+        "reward-model",
         "reward_from_sft",
         "Trunk starts from SFT",
         Toggle,
