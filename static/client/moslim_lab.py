@@ -165,6 +165,10 @@ class Run:
         """Stops it at its next step."""
         return self.lab.ask("POST", f"{self._path}/cancel", {})
 
+    def checkpoint(self):
+        """Has it keep a checkpoint after the step it is in."""
+        return self.lab.ask("POST", f"{self._path}/checkpoint", {})
+
     def resume(self):
         """Goes on from its last checkpoint."""
         return self.lab.ask("POST", f"{self._path}/resume", {})

@@ -314,6 +314,39 @@ async fn a_cancelled_run_can_go_on() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_is_kept_when_it_is_asked_for() {
+    let lab = Lab::start().await;
+    let mut config = long_run(400);
+    config.policy.checkpoint_every = 10_000;
+    let id = lab.start_run(&config).await;
+    lab.wait_for_policy(&id, 3).await;
+    let wanted = lab.post(&format!("/api/v1/runs/{id}/checkpoint"), &json!({})).await;
+    assert_eq!(wanted.status, 202, "{}", wanted.body);
+    let kept = lab.data().join("runs").join(&id).join("checkpoint-policy.bin");
+    wait_until("the checkpoint", || kept.is_file().then_some(())).await;
+    for pid in lab.workers() {
+        signal(pid, "KILL");
+    }
+    lab.wait_for_end(&id).await;
+    let refused = lab.post(&format!("/api/v1/runs/{id}/checkpoint"), &json!({})).await;
+    assert!(refused.status == 409 && refused.body["detail"].as_str().unwrap().contains("is not running"), "{}", refused.body);
+    let kept_at = |events: &[Event]| {
+        let at = |event: &Event| match &event.body {
+            EventBody::Checkpoint { stage: Stage::Policy, step, .. } => Some(*step),
+            _ => None,
+        };
+        events.iter().filter_map(at).collect::<Vec<_>>()
+    };
+    let at = kept_at(&lab.events(&id).await);
+    assert!(at.len() == 1 && at[0] >= 3, "one wish, one checkpoint: {at:?}");
+    lab.resume(&id).await;
+    lab.wait_for_policy(&id, at[0] + 1).await;
+    assert_eq!(beginnings(&lab.events(&id).await), [0, at[0]], "it goes on from there");
+    assert_eq!(kept_at(&lab.events(&id).await), at, "a wish that was heard is forgotten");
+    assert_eq!(lab.post(&format!("/api/v1/runs/{id}/cancel"), &json!({})).await.status, 202);
+}
+
+#[tokio::test]
 async fn a_killed_worker_fails_its_run_and_nothing_else() {
     let lab = Lab::start().await;
     let config = long_run(100);

@@ -59,6 +59,11 @@ pub fn size() -> usize {
     current().map_or(1, |ranks| ranks.size())
 }
 
+/// Whether this is the first of the ranks, or the only one: what is on the disk is its.
+pub fn first() -> bool {
+    current().is_none_or(|ranks| ranks.rank() == 0)
+}
+
 /// Which device of its machine this thread's run computes on.
 pub fn local() -> usize {
     current().map_or(0, |ranks| ranks.local())

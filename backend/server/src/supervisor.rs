@@ -6,6 +6,7 @@ use crate::follow::{Follower, QUEUE};
 use crate::id::{RunId, now_ms};
 use crate::launch::{self, Ending, Launch, Launcher, Life};
 use anyhow::Context;
+use moslim_engine::keep::checkpoint::WANTED;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, RunInfo, RunStatus};
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,20 @@ impl Supervisor {
                 let _ = launcher.stop(&folder, Ending::Kill);
             }
         });
+        Ok(run)
+    }
+
+    /// Asks a running run for a checkpoint, which it keeps after the step it is in.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
+    pub async fn checkpoint(&self, id: &RunId) -> Result<RunInfo, Error> {
+        let run = self.find(id)?;
+        if run.status != RunStatus::Running {
+            return Err(Error::Conflict(format!("run {id} is not running; only a running run can keep a checkpoint")));
+        }
+        let file = self.data.run(id).join(WANTED);
+        blocking(move || write_file(&file, b"")).await?;
         Ok(run)
     }
 

@@ -250,7 +250,6 @@ pub struct RewardModelConfig {
     pub per_prompt: usize,
 }
 
-
 impl Default for RewardModelConfig {
     fn default() -> Self {
         Self {

@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use moslim_shared::event::Stage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use web_time::Instant;
 
 /// Where the stage was, and what it needs besides the weights.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +63,34 @@ pub fn save<T: Serialize>(job: &Job, stage: Stage, header: &Header<T>, parts: &P
     let packed = pack(header, &parts)?;
     job.files.rename(&newest, &before).with_context(|| format!("writing {}", job.files.describe(&before)))?;
     job.files.write(&newest, &packed).with_context(|| format!("writing {}", job.files.describe(&newest)))
+}
+
+/// File of a run's folder by which a checkpoint is asked for: whoever can write there can ask, on this machine or another that shares the
+/// folder.
+pub const WANTED: &str = "checkpoint.wanted";
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Looks for people who want a checkpoint now.
+pub struct Wanted(Instant);
+
+impl Wanted {
+    /// Nobody wants one of a stage that begins.
+    pub fn none(job: &Job) -> Self {
+        let _ = job.files.remove(&job.path(WANTED));
+        Self(Instant::now())
+    }
+
+    /// Whether somebody wants one; who was heard is forgotten.
+    pub fn heard(&mut self, job: &Job) -> bool {
+        if self.0.elapsed() < LOOK {
+            return false;
+        }
+        self.0 = Instant::now();
+        let path = job.path(WANTED);
+        // What cannot be removed would be heard for ever.
+        matches!(job.files.read(&path), Ok(Some(_))) && job.files.remove(&path).is_ok()
+    }
 }
 
 /// The newest checkpoint of a stage that is whole, or `None` when there is none or it belongs to another configuration. `note` is told

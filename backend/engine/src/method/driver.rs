@@ -3,8 +3,9 @@
 //! Every stage of steps is a loop `while let Some(step) = driver.next(..)? { .. }`. What a step does is in the stage's file.
 
 use crate::keep::Job;
-use crate::keep::checkpoint::{self, Header, Parts};
+use crate::keep::checkpoint::{self, Header, Parts, Wanted};
 use crate::progress::{Progress, Stopped};
+use crate::ranks;
 use anyhow::Result;
 use moslim_shared::event::{EventBody, Part, Stage};
 use serde::Serialize;
@@ -25,6 +26,7 @@ pub struct Driver<'a, S> {
     step: usize,
     from: usize,
     began: Instant,
+    wanted: Wanted,
     /// Seconds that earlier processes spent.
     before: f64,
     /// What the stage knows besides its weights.
@@ -55,7 +57,8 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
             None => (0, 0.0, fresh, None),
         };
         progress.emit(EventBody::StageBegan { stage, part: part.clone(), from, total });
-        Ok((Self { job, stage, part, key, total, every: every.max(1), step: from, from, began, before, state }, parts))
+        let (every, wanted) = (every.max(1), Wanted::none(job));
+        Ok((Self { job, stage, part, key, total, every, step: from, from, began, wanted, before, state }, parts))
     }
 
     /// The next step, from 0; `None` when all are done. `parts` gives the models for a checkpoint.
@@ -65,7 +68,9 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
     pub fn next(&mut self, progress: &mut Progress, parts: impl FnOnce() -> Result<Parts>) -> Result<Option<usize>> {
         let (step, stopped) = (self.step, progress.stopped());
         let done = step >= self.total;
-        if stopped && !done || step > self.from && step.is_multiple_of(self.every) {
+        // Ranks keep a checkpoint together, when the first is asked for one.
+        let wanted = ranks::any(ranks::first() && step > self.from && self.wanted.heard(self.job));
+        if (stopped || wanted) && !done || step > self.from && step.is_multiple_of(self.every) {
             let header = Header { step, key: self.key.clone(), seconds: self.seconds(), state: &self.state };
             checkpoint::save(self.job, self.stage, &header, &parts()?)?;
             progress.emit(EventBody::Checkpoint { stage: self.stage, part: self.part.clone(), step });

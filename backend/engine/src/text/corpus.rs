@@ -300,8 +300,7 @@ mod tests {
         let rows = [row(7, 1), row(8, 2), row(7, 3), row(9, 4), row(8, 5)];
         let (groups, order) = together(&rows.iter().collect::<Vec<_>>());
         assert_eq!(order, [0, 2, 1, 4, 3]);
-        let told: Vec<(u32, Vec<u32>)> =
-            groups.iter().map(|g| (g.prompt[0], g.answers.iter().map(|a| a[0]).collect())).collect();
+        let told: Vec<(u32, Vec<u32>)> = groups.iter().map(|g| (g.prompt[0], g.answers.iter().map(|a| a[0]).collect())).collect();
         assert_eq!(told, [(7, vec![1, 3]), (8, vec![2, 5]), (9, vec![4])]);
         let many: Vec<Encoded> = (0..70).map(|n| row(7, n)).collect();
         let (groups, order) = together(&many.iter().collect::<Vec<_>>());

@@ -39,6 +39,7 @@ pub fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(page))
         .routes(routes!(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
         .routes(routes!(cancel))
+        .routes(routes!(checkpoint))
         .routes(routes!(resume))
         .routes(routes!(describe))
 }
@@ -157,6 +158,12 @@ async fn start(
 #[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which stops at its next step", body = RunInfo)))]
 async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let run = finish(async move { app.supervisor.cancel(&id).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(run)))
+}
+
+#[utoipa::path(post, path = "/api/v1/runs/{id}/checkpoint", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which keeps a checkpoint after the step it is in", body = RunInfo)))]
+async fn checkpoint(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish(async move { app.supervisor.checkpoint(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 

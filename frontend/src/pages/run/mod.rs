@@ -27,7 +27,7 @@ use crate::pages::run::what_if::OtherMappings;
 use crate::parts::chart::Linked;
 use crate::parts::format;
 use crate::parts::tour::{Stop, Tour};
-use crate::source::at;
+use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
@@ -219,6 +219,20 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                 >
                     "Cancel"
                 </button>
+                // A run in a tab is kept with the tab.
+                {(!is_tab()).then(|| view! {
+                    <button
+                        id="checkpoint"
+                        type="button"
+                        class="button"
+                        class:gone=move || status.get() != Some(RunStatus::Running)
+                        disabled=move || actions.busy.get()
+                        title="Keeps what was learnt so far after the step it is in; after a crash the run goes on from there"
+                        on:click=move |_| actions.ask("checkpoint")
+                    >
+                        "Checkpoint"
+                    </button>
+                })}
                 <button
                     id="resume"
                     type="button"
