@@ -322,14 +322,6 @@ async fn a_checkpoint_is_kept_when_it_is_asked_for() {
     lab.wait_for_policy(&id, 3).await;
     let wanted = lab.post(&format!("/api/v1/runs/{id}/checkpoint"), &json!({})).await;
     assert_eq!(wanted.status, 202, "{}", wanted.body);
-    let kept = lab.data().join("runs").join(&id).join("checkpoint-policy.bin");
-    wait_until("the checkpoint", || kept.is_file().then_some(())).await;
-    for pid in lab.workers() {
-        signal(pid, "KILL");
-    }
-    lab.wait_for_end(&id).await;
-    let refused = lab.post(&format!("/api/v1/runs/{id}/checkpoint"), &json!({})).await;
-    assert!(refused.status == 409 && refused.body["detail"].as_str().unwrap().contains("is not running"), "{}", refused.body);
     let kept_at = |events: &[Event]| {
         let at = |event: &Event| match &event.body {
             EventBody::Checkpoint { stage: Stage::Policy, step, .. } => Some(*step),
@@ -337,6 +329,17 @@ async fn a_checkpoint_is_kept_when_it_is_asked_for() {
         };
         events.iter().filter_map(at).collect::<Vec<_>>()
     };
+    let asked = std::time::Instant::now();
+    while kept_at(&lab.events(&id).await).is_empty() {
+        assert!(asked.elapsed() < LIMIT, "no checkpoint is kept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for pid in lab.workers() {
+        signal(pid, "KILL");
+    }
+    lab.wait_for_end(&id).await;
+    let refused = lab.post(&format!("/api/v1/runs/{id}/checkpoint"), &json!({})).await;
+    assert!(refused.status == 409 && refused.body["detail"].as_str().unwrap().contains("is not running"), "{}", refused.body);
     let at = kept_at(&lab.events(&id).await);
     assert!(at.len() == 1 && at[0] >= 3, "one wish, one checkpoint: {at:?}");
     lab.resume(&id).await;
