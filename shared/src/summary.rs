@@ -63,6 +63,9 @@ pub struct RewardHeadReport {
     /// Rank correlation of `E[c]` with the number of tokens.
     #[serde(default)]
     pub length_correlation: f64,
+    /// Rank correlation of the labels with the number of tokens: what counting alone would reach.
+    #[serde(default)]
+    pub label_length_correlation: f64,
     /// Labels per class.
     #[serde(default)]
     pub histogram: Vec<u64>,
@@ -71,6 +74,17 @@ pub struct RewardHeadReport {
     pub reliability: Vec<ReliabilityBin>,
     /// `confusion[label][predicted]`, counts.
     pub confusion: Vec<Vec<u64>>,
+}
+
+/// A rank correlation with the labels that is above that of length by no more than this is little more than counting.
+const MORE_THAN_LENGTH: f64 = 0.05;
+/// A rank correlation of labels with length below which length explains nothing.
+const LENGTH_MATTERS: f64 = 0.3;
+
+/// Whether what orders answers like their labels as well as `spearman` says could as well count tokens, whose rank correlation with the labels
+/// is `length`: a policy would learn to write longer, or shorter.
+pub fn mostly_length(spearman: f64, length: f64) -> bool {
+    length.abs() >= LENGTH_MATTERS && spearman < length.abs() + MORE_THAN_LENGTH
 }
 
 /// The reward model's report.

@@ -365,15 +365,15 @@ pub struct GenerateArgs {
     /// Ask the policy that optimisation started from, which knows no tags.
     #[arg(long)]
     pub start: bool,
-    /// Sampling temperature; 0 takes the most probable token.
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f64,
+    /// Sampling temperature; 0 takes the most probable token [default: that of the run's report].
+    #[arg(long)]
+    pub temperature: Option<f64>,
     /// Probability mass that tokens are sampled from.
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f64,
-    /// Longest answer, tokens.
-    #[arg(long, default_value_t = 48)]
-    pub max_new_tokens: usize,
+    /// Longest answer, tokens [default: that of the run's report].
+    #[arg(long)]
+    pub max_new_tokens: Option<usize>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Print one JSON document.

@@ -20,7 +20,7 @@ use burn::module::AutodiffModule;
 use moslim_shared::event::{EventBody, Part, Stage};
 use moslim_shared::mapping::RewardStatistics;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::RewardModelReport;
+use moslim_shared::summary::{RewardModelReport, mostly_length};
 use web_time::Instant;
 
 /// Reference answers over which the reward statistics are taken.
@@ -237,6 +237,15 @@ pub fn advice(report: &RewardModelReport, smaller: &RewardModelReport, rows: [us
         } else if rises {
             out.push(format!("The reward model still gets better at {id} ({curve}): {more}{unsure}"));
         }
+        if mostly_length(head.spearman, head.label_length_correlation) {
+            out.push(format!(
+                "The reward model orders answers by {id} hardly better than their length does (rank correlation {:.2}, of length {:.2}): the \
+                 policy may learn to write {} instead{unsure}",
+                head.spearman,
+                head.label_length_correlation,
+                if head.label_length_correlation > 0.0 { "longer" } else { "shorter" }
+            ));
+        }
     }
     out
 }
@@ -257,6 +266,12 @@ mod tests {
         assert!(said[0].contains("still gets better") && said[0].contains("kappa 0.50 with 400 rows, 0.70 with 800"));
         assert!(said[1].contains("not know") && said[1].ends_with(": more labels would help"), "{}", said[1]);
         assert!(said[2].ends_with("may not help"), "{}", said[2]);
+        let mut counting = report([0.7; 4], 80);
+        for (head, length) in counting.heads.iter_mut().zip([0.6, -0.6, 0.2, 0.5]) {
+            (head.spearman, head.label_length_correlation) = (0.62, length);
+        }
+        let said = advice(&counting, &report([0.7; 4], 80), [400, 800]);
+        assert!(said.len() == 2 && said[0].contains("of length 0.60") && said[1].ends_with("write shorter instead"), "{said:?}");
         assert!(advice(&report([0.2; 4], 10), &report([0.2; 4], 10), [4, 8])[0].ends_with("10 test rows are few to tell"));
     }
 }

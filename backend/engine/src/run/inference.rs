@@ -191,6 +191,7 @@ pub struct Generator {
     objectives: Vec<Objective>,
     tokenizer: Tokenizer,
     context: usize,
+    measured: (f64, usize),
 }
 
 impl Generator {
@@ -215,7 +216,14 @@ impl Generator {
         let (inner, score) = on_device!(device, generating(opened, &route));
         let scorer = score.map(|score| Scorer::of(score, opened));
         let (objectives, tokenizer) = (opened.objectives.clone(), opened.tokenizer.clone());
-        Ok(Self { inner, scorer, route, objectives, tokenizer, context: opened.config.model.context })
+        let config = &opened.config;
+        let measured = (config.evaluation.temperature, config.policy.max_new_tokens);
+        Ok(Self { inner, scorer, route, objectives, tokenizer, context: config.model.context, measured })
+    }
+
+    /// How the run's report sampled: the temperature, and the most tokens of an answer. Hotter, a small model talks nonsense.
+    pub fn measured(&self) -> (f64, usize) {
+        self.measured
     }
 
     /// The objectives that can be asked for.

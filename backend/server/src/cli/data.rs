@@ -313,10 +313,12 @@ pub struct RatePairsArgs {
     /// What both runs are asked for, for example helpfulness=4,verbosity=1.
     #[arg(long, default_value = "")]
     pub target: String,
-    #[arg(long, default_value_t = 0.8)]
-    pub temperature: f64,
-    #[arg(long, default_value_t = 64)]
-    pub max_new_tokens: usize,
+    /// Sampling temperature [default: that of each run's report].
+    #[arg(long)]
+    pub temperature: Option<f64>,
+    /// Longest answer, tokens [default: that of each run's report].
+    #[arg(long)]
+    pub max_new_tokens: Option<usize>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Device to compute on: auto, cpu, cuda or wgpu.

@@ -12,7 +12,7 @@ use moslim_engine::run::{RunError, reward_model_alone};
 use moslim_shared::config::{DeviceChoice, FOLDS, RunConfig, TaskConfig, TaskKind};
 use moslim_shared::metrics::kappa_of;
 use moslim_shared::presets;
-use moslim_shared::summary::{RewardHeadReport, RewardModelReport};
+use moslim_shared::summary::{RewardHeadReport, RewardModelReport, mostly_length};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ struct Head {
     kappas: Vec<f64>,
     /// Spearman's rank correlation of expected class and label, mean over the folds.
     spearman: f64,
+    /// The same of the answer's number of tokens and the label, its sign left out: what counting alone would reach.
+    length: f64,
     accuracy: f64,
     /// What always naming the commonest class would score.
     majority: f64,
@@ -53,12 +55,14 @@ impl Head {
         let all: Vec<Vec<u64>> = (0..classes).map(|i| (0..classes).map(|j| sum(i, j)).collect()).collect();
         let rows: u64 = all.iter().flatten().sum();
         let share = |n: u64| n as f64 / rows.max(1) as f64;
+        let mean = |of: fn(&RewardHeadReport) -> f64| heads.iter().map(|h| of(h)).sum::<f64>() / heads.len() as f64;
         Self {
             id: heads[0].objective.clone(),
             rows,
             kappa: kappa_of(&all),
             kappas: heads.iter().map(|h| h.qwk).collect(),
-            spearman: heads.iter().map(|h| h.spearman).sum::<f64>() / heads.len() as f64,
+            spearman: mean(|h| h.spearman),
+            length: mean(|h| h.label_length_correlation).abs(),
             accuracy: share((0..classes).map(|c| all[c][c]).sum()),
             majority: share(all.iter().map(|row| row.iter().sum()).max().unwrap_or(0)),
             raters,
@@ -126,15 +130,15 @@ fn configured(args: &CrossvalArgs) -> Result<RunConfig, Failure> {
 
 fn table(all: &CrossValidation) -> String {
     let mut out = vec![format!(
-        "{:<24} {:>5} {:>7} {:>14} {:>12} {:>9} {:>13} {:>11}",
-        "objective", "rows", "kappa", "in the folds", "two raters", "accuracy", "always one", "correlation"
+        "{:<24} {:>5} {:>7} {:>14} {:>12} {:>9} {:>12} {:>12} {:>13}",
+        "objective", "rows", "kappa", "in the folds", "two raters", "accuracy", "always one", "correlation", "length alone"
     )];
     for head in &all.objectives {
         let least = head.kappas.iter().copied().fold(f64::INFINITY, f64::min);
         let most = head.kappas.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let raters = head.raters.map_or("-".into(), |kappa| format!("{kappa:.2}"));
         out.push(format!(
-            "{:<24} {:>5} {:>7.2} {:>14} {:>12} {:>9.2} {:>13.2} {:>11.2}",
+            "{:<24} {:>5} {:>7.2} {:>14} {:>12} {:>9.2} {:>12.2} {:>12.2} {:>13.2}",
             head.id,
             head.rows,
             head.kappa,
@@ -142,12 +146,22 @@ fn table(all: &CrossValidation) -> String {
             raters,
             head.accuracy,
             head.majority,
-            head.spearman
+            head.spearman,
+            head.length
         ));
     }
     out.push(String::from(
         "kappa: quadratic weighted, of the reward model with the labels, every row tested once by a model that never saw its prompt",
     ));
+    out.push("correlation: rank correlation with the labels, of the expected class, and of the answer's length alone".into());
+    let counts: Vec<&str> =
+        all.objectives.iter().filter(|h| mostly_length(h.spearman, h.length)).map(|h| h.id.as_str()).collect();
+    if !counts.is_empty() {
+        out.push(format!(
+            "hardly more than length: {}; longer answers were rated higher (or lower), and a policy would learn to write them so",
+            counts.join(", ")
+        ));
+    }
     out.join("\n")
 }
 
@@ -162,12 +176,18 @@ mod tests {
             confusion,
             qwk,
             spearman,
+            label_length_correlation: -spearman,
             ..Default::default()
         };
         // Two folds of one class each, of which a kappa alone says nothing.
         let (a, b) = (head(vec![vec![4, 0], vec![0, 0]], 1.0, 0.5), head(vec![vec![0, 0], vec![1, 3]], 0.0, 0.1));
         let all = Head::over(&[&a, &b], Some(0.6));
         assert_eq!((all.rows, all.kappas), (8, vec![1.0, 0.0]));
-        assert_eq!((all.kappa, all.spearman, all.accuracy, all.majority), (0.75, 0.3, 7.0 / 8.0, 0.5));
+        assert_eq!((all.kappa, all.spearman, all.length, all.accuracy, all.majority), (0.75, 0.3, 0.3, 7.0 / 8.0, 0.5));
+        let told = |length: f64| {
+            let head = Head { length, ..Head::over(&[&a, &b], None) };
+            table(&CrossValidation { task: "t".into(), model: String::new(), objectives: vec![head], folds: Vec::new() })
+        };
+        assert!(told(0.31).contains("hardly more than length: tone") && !told(0.29).contains("hardly more"));
     }
 }

@@ -13,21 +13,25 @@ use serde_json::json;
 /// # Errors
 /// Bad input names the option; a run that cannot be loaded fails.
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
-    let request = GenerateRequest {
+    let own = GenerateRequest::default();
+    let mut request = GenerateRequest {
         prompt: args.prompt.clone(),
         target: args.target.clone(),
         source: if args.start { Source::Start } else { Source::Policy },
         n: args.n,
         best_of: args.best_of,
-        temperature: args.temperature,
+        temperature: args.temperature.unwrap_or(own.temperature),
         top_p: args.top_p,
-        max_new_tokens: args.max_new_tokens,
+        max_new_tokens: args.max_new_tokens.unwrap_or(own.max_new_tokens),
         seed: args.seed,
     };
     if let Some(problem) = request.problems().into_iter().next() {
         return Err(Failure::field(&problem.field.replace('_', "-"), problem.message));
     }
     let generator = Generator::load(&source_folder(&args.source)?, args.source.device)?;
+    let (temperature, most) = generator.measured();
+    (request.temperature, request.max_new_tokens) =
+        (args.temperature.unwrap_or(temperature), args.max_new_tokens.unwrap_or(most));
     let target = read_target(&args.target, generator.objectives())?;
     if !args.json {
         return generator.texts(&request)?.iter().try_for_each(|response| print_line(response));

@@ -141,11 +141,12 @@ fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
         let mut answers = Vec::new();
         for generator in &both {
             read_target(&args.target, generator.objectives())?;
+            let (temperature, most) = generator.measured();
             let said = generator.texts(&GenerateRequest {
                 prompt: prompt.to_string(),
                 target: args.target.clone(),
-                temperature: args.temperature,
-                max_new_tokens: args.max_new_tokens,
+                temperature: args.temperature.unwrap_or(temperature),
+                max_new_tokens: args.max_new_tokens.unwrap_or(most),
                 seed: args.seed.wrapping_add(n as u64),
                 ..Default::default()
             })?;

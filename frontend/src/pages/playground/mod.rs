@@ -217,7 +217,9 @@ pub fn Playground() -> impl IntoView {
                         bench.question.set(task.examples.first().cloned().unwrap_or_default());
                     }
                     let _ = bench.task.try_set(Some(task));
+                    // As the run's report sampled: hotter, a small model talks nonsense.
                     let _ = bench.longest.try_set(config.policy.max_new_tokens);
+                    let _ = bench.temperature.try_set(config.evaluation.temperature);
                 }
                 Err(failure) => drop(bench.failed.try_set(failure.message)),
             }
