@@ -457,7 +457,7 @@ mod tests {
         let Command::Generate(generate) = parse("generate --run a-1 --prompt x").unwrap().command else {
             panic!("generate was expected")
         };
-        assert_eq!((generate.n, generate.max_new_tokens, generate.seed), (1, 48, 1));
+        assert_eq!((generate.n, generate.temperature, generate.max_new_tokens), (1, None, None));
         assert_eq!(generate.source.device, DeviceChoice::Auto);
     }
 }
