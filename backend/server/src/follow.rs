@@ -4,6 +4,8 @@
 mod lines;
 mod lists;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use run::QUEUE;
 
@@ -287,8 +289,14 @@ impl Follower {
     /// What has changed, if something has.
     fn read(&self, id: &RunId) -> Result<Option<Look>> {
         let folder = self.data.run(id);
+        let started = || self.lock().get(id).and_then(|f| f.started);
+        let before = started();
         // Before its journal is read: a process that is gone by now has written all that it will.
         let life = self.launcher.poll(&folder);
+        // The process that went may not be the one that was started meanwhile.
+        if started() != before {
+            return Ok(None);
+        }
         let path = folder.join(journal::FILE);
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
         let known = self.lock().get(id).map(|f| f.bytes);
@@ -314,6 +322,9 @@ impl Follower {
         }
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(id) else { return Ok(None) };
+        if run.started != before {
+            return Ok(None);
+        }
         if run.bytes > size {
             let about = std::mem::take(&mut run.info.about);
             *run = Followed::new(id, &run.info.config, run.info.created);

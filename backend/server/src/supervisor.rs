@@ -234,6 +234,8 @@ impl Supervisor {
     async fn launch(&self, id: &RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let launch = worker(&self.data, id, None);
         let launcher = self.launcher.clone();
+        // Else the end of the last process would be taken for that of the one to come.
+        launcher.forget(&launch.folder);
         self.follower.expect(id, config);
         if let Err(error) = blocking(move || launcher.start(&launch)).await {
             self.follower.unexpect(id, "its process could not be started");

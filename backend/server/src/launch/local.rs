@@ -87,7 +87,7 @@ impl Launcher for Local {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn().context("starting a process")?;
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).remove(&launch.folder);
+        self.forget(&launch.folder);
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(launch.folder.clone(), child);
         Ok(())
     }
@@ -105,6 +105,10 @@ impl Launcher for Local {
             None if process::is_taken(folder) => Life::Running,
             None => Life::Gone(self.gone.lock().unwrap_or_else(PoisonError::into_inner).get(folder).cloned()),
         }
+    }
+
+    fn forget(&self, folder: &Path) {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).remove(folder);
     }
 }
 

@@ -78,4 +78,7 @@ pub trait Launcher: Send + Sync {
 
     /// Whether the process of a folder lives.
     fn poll(&self, folder: &Path) -> Life;
+
+    /// Forgets how the last process of a folder went: the next one is about to be started.
+    fn forget(&self, _folder: &Path) {}
 }
