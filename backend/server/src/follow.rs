@@ -289,14 +289,9 @@ impl Follower {
     /// What has changed, if something has.
     fn read(&self, id: &RunId) -> Result<Option<Look>> {
         let folder = self.data.run(id);
-        let started = || self.lock().get(id).and_then(|f| f.started);
-        let before = started();
+        let started = self.lock().get(id).and_then(|f| f.started);
         // Before its journal is read: a process that is gone by now has written all that it will.
         let life = self.launcher.poll(&folder);
-        // The process that went may not be the one that was started meanwhile.
-        if started() != before {
-            return Ok(None);
-        }
         let path = folder.join(journal::FILE);
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
         let known = self.lock().get(id).map(|f| f.bytes);
@@ -322,7 +317,8 @@ impl Follower {
         }
         let mut runs = self.lock();
         let Some(run) = runs.get_mut(id) else { return Ok(None) };
-        if run.started != before {
+        // The process that went is not the one that was started meanwhile.
+        if run.started != started {
             return Ok(None);
         }
         if run.bytes > size {

@@ -181,16 +181,16 @@ fn encode_row(row: &Row, tokenizer: &Tokenizer) -> Result<Encoded> {
 
 /// Rows that answer the same question, for every question with at least two.
 pub fn siblings(rows: &[Encoded]) -> Vec<Vec<usize>> {
-    let mut out = by_prompt(rows);
+    let mut out = by_prompt(rows.iter());
     out.retain(|group| group.len() >= 2);
     out
 }
 
-/// Rows that answer the same question, for every question.
-fn by_prompt(rows: &[Encoded]) -> Vec<Vec<usize>> {
+/// Rows that answer the same question, for every question, in the order in which they come first.
+fn by_prompt<'a>(rows: impl Iterator<Item = &'a Encoded>) -> Vec<Vec<usize>> {
     let mut place: HashMap<&[u32], usize> = HashMap::new();
     let mut out: Vec<Vec<usize>> = Vec::new();
-    for (n, row) in rows.iter().enumerate() {
+    for (n, row) in rows.enumerate() {
         let group = *place.entry(&row.tokens[..row.answer]).or_insert_with(|| {
             out.push(Vec::new());
             out.len() - 1
@@ -206,23 +206,16 @@ const MOST_TOGETHER: usize = 32;
 /// Lays out `rows` so that answers to one prompt share its reading; prompts in the order in which they come first. Also returns
 /// whose row each answer is: the n-th answer of all groups is that of `rows[order[n]]`.
 pub fn together<'a>(rows: &[&'a Encoded]) -> (Vec<Group<'a>>, Vec<usize>) {
-    let mut place: HashMap<&[u32], usize> = HashMap::new();
-    let mut groups: Vec<(Group, Vec<usize>)> = Vec::new();
-    for (n, row) in rows.iter().enumerate() {
-        let (prompt, answer) = row.tokens.split_at(row.answer);
-        match place.get(prompt) {
-            Some(&at) if groups[at].1.len() < MOST_TOGETHER => {
-                groups[at].0.answers.push(answer);
-                groups[at].1.push(n);
-            }
-            _ => {
-                place.insert(prompt, groups.len());
-                groups.push((Group { prompt, answers: vec![answer] }, vec![n]));
-            }
+    let all = by_prompt(rows.iter().copied());
+    let parts: Vec<&[usize]> = all.iter().flat_map(|group| group.chunks(MOST_TOGETHER)).collect();
+    let group = |part: &&[usize]| {
+        let first = rows[part[0]];
+        Group {
+            prompt: &first.tokens[..first.answer],
+            answers: part.iter().map(|&n| &rows[n].tokens[rows[n].answer..]).collect(),
         }
-    }
-    let (groups, order): (Vec<Group>, Vec<Vec<usize>>) = groups.into_iter().unzip();
-    (groups, order.concat())
+    };
+    (parts.iter().map(group).collect(), parts.concat())
 }
 
 /// How the rows of a training batch are drawn. A unit is what must stay together in one piece: rows that answer one prompt.
@@ -244,7 +237,7 @@ impl Draw {
         if each <= 1 {
             return Self::Rows;
         }
-        let groups = by_prompt(rows);
+        let groups = by_prompt(rows.iter());
         let mut of = vec![0; rows.len()];
         for (g, group) in groups.iter().enumerate() {
             group.iter().for_each(|&row| of[row] = g);
