@@ -81,6 +81,14 @@ const MORE_THAN_LENGTH: f64 = 0.05;
 /// A rank correlation of labels with length below which length explains nothing.
 const LENGTH_MATTERS: f64 = 0.3;
 
+/// A head whose kappa rises by this much with twice the rows would rise further with more.
+const RISES: f64 = 0.05;
+
+/// Whether more labels would help a head whose kappa was `before` with fewer rows and is `now`.
+pub fn still_rises(before: f64, now: f64) -> bool {
+    now - before >= RISES
+}
+
 /// Whether what orders answers like their labels as well as `spearman` says could as well count tokens, whose rank correlation with the labels
 /// is `length`: a policy would learn to write longer, or shorter.
 pub fn mostly_length(spearman: f64, length: f64) -> bool {
@@ -128,6 +136,19 @@ pub struct ControlHead {
     pub spearman: f64,
     /// `matrix[asked][achieved]`, each row sums to 1.
     pub matrix: Vec<Vec<f64>>,
+    /// Mean words of an answer by the class asked for; 0 where it was not asked for. Empty in runs of before it was counted.
+    #[serde(default)]
+    pub words: Vec<f64>,
+}
+
+impl ControlHead {
+    /// Mean words of an answer from the lowest class that was asked for to the highest, for people: what a ruler sees of the control, whoever
+    /// grades.
+    pub fn words_told(&self) -> Option<String> {
+        let mut asked = self.words.iter().filter(|w| **w > 0.0);
+        let first = asked.next()?;
+        Some(format!("{first:.0} to {:.0}", asked.next_back().unwrap_or(first)))
+    }
 }
 
 /// Control over all objectives by one policy.

@@ -71,8 +71,12 @@ fn config() -> RunConfig {
 }
 
 fn run(gold: bool) -> (RunSummary, Vec<EventBody>, Memory) {
+    run_as(config(), gold)
+}
+
+fn run_as(config: RunConfig, gold: bool) -> (RunSummary, Vec<EventBody>, Memory) {
     let files = Memory::default();
-    let job = Job::new("mine", config(), Arc::new(files.clone()));
+    let job = Job::new("mine", config, Arc::new(files.clone()));
     let summary = train_on(&job, task(gold), &Stop::default(), &mut |_| {}).expect("a finished run");
     let text = files.read("runs/mine/events.jsonl").unwrap().expect("a journal");
     (summary, journal::events(&text).into_iter().map(|e| e.body).collect(), files)
@@ -109,6 +113,24 @@ fn without_gold_rules_the_held_out_reward_model_grades_under_its_own_name() {
     let graders: Vec<Grader> =
         events.iter().filter_map(|e| if let EventBody::Control { grader, .. } = e { Some(*grader) } else { None }).collect();
     assert_eq!(graders, [Grader::HeldOutRewardModel, Grader::RewardModel, Grader::HeldOutRewardModel, Grader::RewardModel]);
+}
+
+#[test]
+fn the_held_out_reward_model_may_be_of_another_size() {
+    let sizes = |layers: usize| {
+        let mut config = config();
+        (config.model.layers, config.reward_trunk.layers, config.evaluation.held_out_layers) = (2, 2, layers);
+        let (_, _, files) = run_as(config, false);
+        let kept = files.list("cache").unwrap().into_iter().filter(|name| name.starts_with("reward-"));
+        let mut sizes: Vec<usize> = kept.map(|name| files.read(&format!("cache/{name}")).unwrap().unwrap().len()).collect();
+        sizes.sort_unstable();
+        <[usize; 2]>::try_from(sizes).expect("two reward models")
+    };
+    // Beside the weights lie a few losses.
+    let near = |a: usize, b: usize| a.abs_diff(b) * 50 < b;
+    let (alike, [judge, first]) = (sizes(0), sizes(1));
+    assert!(near(alike[0], alike[1]) && near(first, alike[1]), "the one that is optimised for stays as it is");
+    assert!(judge * 6 < first * 5, "{judge} bytes beside {first}");
 }
 
 #[test]

@@ -176,6 +176,9 @@ fn control(out: &mut String, summary: &RunSummary, objectives: &[Objective]) {
     for (head, before) in graded.policy.heads.iter().zip(&graded.sft.heads) {
         let name = text(&head.objective);
         let _ = write!(out, "<tr><td>rank correlation, {name}<td>{:.2}<td>{:.2}", head.spearman, before.spearman);
+        if let (Some(after), Some(before)) = (head.words_told(), before.words_told()) {
+            let _ = write!(out, "<tr><td>words from the lowest to the highest class, {name}<td>{after}<td>{before}");
+        }
     }
     out.push_str("</table>");
 }

@@ -83,14 +83,22 @@ fn points(out: &mut String, f: &FrontReport, points: &[FrontPoint]) -> std::fmt:
 
 fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
     writeln!(out, "\nControl, as graded by the {} (hit rate: share of answers in the class asked for)", c.grader.title())?;
-    writeln!(out, "  {:<16} {:>8} {:>8} {:>8} {:>9} {:>9}", "objective", "policy", "SFT", "chance", "Spearman", "SFT")?;
+    writeln!(
+        out,
+        "  {:<16} {:>8} {:>8} {:>8} {:>9} {:>9} {:>12}",
+        "objective", "policy", "SFT", "chance", "Spearman", "SFT", "words"
+    )?;
     for head in &c.policy.heads {
         let sft = c.sft.heads.iter().find(|h| h.objective == head.objective);
         let (hit, rank) = sft.map_or((f64::NAN, f64::NAN), |h| (h.hit_rate, h.spearman));
         writeln!(
             out,
-            "  {:<16} {:>8.3} {hit:>8.3} {:>8.3} {:>9.3} {rank:>9.3}",
-            head.objective, head.hit_rate, head.chance, head.spearman
+            "  {:<16} {:>8.3} {hit:>8.3} {:>8.3} {:>9.3} {rank:>9.3} {:>12}",
+            head.objective,
+            head.hit_rate,
+            head.chance,
+            head.spearman,
+            head.words_told().unwrap_or_else(|| "-".into())
         )?;
     }
     let rows: [(&str, f64, f64); 4] = [

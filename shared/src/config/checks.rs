@@ -181,6 +181,14 @@ impl RunConfig {
         c.model("model", &self.model);
         c.model("reward_trunk", &self.reward_trunk);
         c.require(
+            !self.reward_from_sft || !self.base.model.is_empty() || self.evaluation.held_out_layers <= self.model.layers,
+            "evaluation.held_out_layers",
+            format!(
+                "is {}; the held-out reward model begins as the first layers of the SFT model, which has {}",
+                self.evaluation.held_out_layers, self.model.layers
+            ),
+        );
+        c.require(
             !self.reward_from_sft || self.model == self.reward_trunk,
             "reward_from_sft",
             "needs reward_trunk to have the sizes of model; make them equal or switch it off",
@@ -294,6 +302,7 @@ mod tests {
         check(|c| (c.model.d_model, c.reward_from_sft) = (90, false), "model.heads");
         check(|c| (c.model.kv_heads, c.reward_from_sft) = (3, false), "model.kv_heads");
         check(|c| c.reward_trunk.layers = 3, "reward_from_sft");
+        check(|c| c.evaluation.held_out_layers = 3, "evaluation.held_out_layers");
         check(|c| c.task.label_noise = f64::NAN, "task.label_noise");
         check(|c| c.sft.learning_rate = -1.0, "sft.learning_rate");
         check(|c| c.policy.clip_high = Some(f64::NAN), "policy.clip_high");

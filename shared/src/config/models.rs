@@ -60,6 +60,8 @@ pub struct TaskConfig {
     /// Of imported ratings, the fold of a cross-validation whose prompts are the test split, from 1 to [`FOLDS`]; 0 keeps the splits of
     /// the import.
     pub fold: usize,
+    /// Of imported ratings, the share of the prompts to train on that is used, in (0, 1]: points of a learning curve.
+    pub share: f64,
     /// Topics of the built-in world that there are questions about, from 22 to 60: the more, the more there is to know.
     pub topics: usize,
     /// Question-answer rows generated, before duplicates are dropped.
@@ -81,6 +83,7 @@ impl Default for TaskConfig {
             name: String::new(),
             every_rater: false,
             fold: 0,
+            share: 1.0,
             topics: 60,
             rows: 60_000,
             label_noise: 0.0,

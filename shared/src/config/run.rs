@@ -36,6 +36,8 @@ pub struct EvaluationConfig {
     /// Trains a second reward model of another seed, which grades rollouts beside the first and the gold rules while a policy
     /// is optimised. Nothing is optimised for it.
     pub held_out_reward_model: bool,
+    /// Layers of the held-out reward model, so that it is of another size; 0: as many as the reward model has.
+    pub held_out_layers: usize,
     /// Whose questions are asked. Settings are chosen on `validation`, reported on `test`.
     pub split: EvaluationSplit,
 }
@@ -60,6 +62,7 @@ impl Default for EvaluationConfig {
             front: 64,
             paraphrased: 128,
             held_out_reward_model: false,
+            held_out_layers: 0,
             split: EvaluationSplit::Test,
         }
     }

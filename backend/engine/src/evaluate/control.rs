@@ -161,7 +161,7 @@ impl Examination {
                 claims: &self.claims,
                 objectives,
             };
-            let mut report = report(plan, achieved, objectives);
+            let mut report = report(plan, achieved, &self.texts, objectives);
             let all: Vec<usize> = (0..plan.len()).collect();
             let figures = answered.figures(&all);
             report.joint_hit_rate = figures.joint_hit_rate;
@@ -214,26 +214,25 @@ fn diversity(texts: &[String]) -> Diversity {
     }
 }
 
-/// Sums up `achieved[probe][objective]`.
-fn report(plan: &Plan, achieved: &[Vec<usize>], objectives: &[Objective]) -> ControlReport {
+/// Sums up `achieved[probe][objective]` and how long the answers are.
+fn report(plan: &Plan, achieved: &[Vec<usize>], texts: &[String], objectives: &[Objective]) -> ControlReport {
     let mut heads = Vec::new();
     for (i, objective) in objectives.iter().enumerate() {
         let classes = objective.class_count();
-        let pairs: Vec<(usize, usize)> = plan
-            .probes
-            .iter()
-            .zip(achieved)
-            .filter_map(|(p, a)| match p.purpose {
-                Purpose::Single { objective, class } if objective == i => Some((class, a[i])),
-                _ => None,
-            })
-            .collect();
+        let (mut pairs, mut counts, mut words) = (Vec::new(), vec![vec![0f64; classes]; classes], vec![0.0; classes]);
+        for ((p, a), text) in plan.probes.iter().zip(achieved).zip(texts) {
+            let Purpose::Single { objective, class } = p.purpose else { continue };
+            if objective == i {
+                pairs.push((class, a[i]));
+                counts[class][a[i]] += 1.0;
+                words[class] += text.split_whitespace().count() as f64;
+            }
+        }
         if pairs.is_empty() {
             continue;
         }
-        let mut counts = vec![vec![0f64; classes]; classes];
-        for &(asked, got) in &pairs {
-            counts[asked][got] += 1.0;
+        for (words, row) in words.iter_mut().zip(&counts) {
+            *words /= row.iter().sum::<f64>().max(1.0);
         }
         let matrix: Vec<Vec<f64>> = counts
             .iter()
@@ -256,6 +255,7 @@ fn report(plan: &Plan, achieved: &[Vec<usize>], objectives: &[Objective]) -> Con
             chance: 1.0 / classes as f64,
             spearman: spearman(&asked, &got),
             matrix,
+            words,
         });
     }
     let (mut hits, mut n) = (0.0, 0.0);
@@ -333,6 +333,8 @@ mod tests {
         for (i, row) in good.cross_talk.iter().enumerate() {
             assert!((row[i] - 1.0).abs() < 1e-12, "what is asked for rises by one when it is asked for one higher");
         }
+        // Two words each, whatever is asked for.
+        assert_eq!(good.heads[1].words_told().as_deref(), Some("2 to 2"));
         // The short figures are those of the heads; parts and intervals surround them.
         assert_eq!(good.parts.iter().map(|p| (p.part.as_str(), p.n)).collect::<Vec<_>>(), [("a", 135), ("b", 135), ("c", 135)]);
         let ties = plan.probes.iter().filter(|p| p.purpose == Purpose::Joint && p.preference.asked().all(|(_, t)| t == 1));
@@ -347,5 +349,23 @@ mod tests {
             assert!((head.hit_rate - head.chance).abs() < 1e-12);
             assert_eq!(head.spearman, 0.0);
         }
+    }
+
+    #[test]
+    fn words_are_counted_by_the_class_that_was_asked_for_alone() {
+        let questions = questions();
+        let plan = plan(&questions);
+        let achieved = vec![vec![0; 4]; plan.len()];
+        // Of the second objective, an answer has as many words as the class asked for, and two more; all others have nine.
+        let words = |p: &Probe| match p.purpose {
+            Purpose::Single { objective: 1, class } => class + 2,
+            _ => 9,
+        };
+        let texts: Vec<String> = plan.probes.iter().map(|p| "so ".repeat(words(p))).collect();
+        let report = report(&plan, &achieved, &texts, &objectives());
+        let counted = &report.heads[1].words;
+        assert_eq!(counted.iter().copied().collect::<Vec<f64>>(), (0..counted.len()).map(|c| c as f64 + 2.0).collect::<Vec<_>>());
+        assert_eq!(report.heads[1].words_told().unwrap(), format!("2 to {}", counted.len() + 1));
+        assert!(report.heads[0].words.iter().all(|&w| w == 9.0));
     }
 }

@@ -13,7 +13,7 @@ use crate::progress::{Progress, Unfit};
 use crate::text::ChatFormat;
 use anyhow::{Context, Result};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::EventBody;
+use moslim_shared::event::{EventBody, Stage};
 
 /// What the seed of the policy's adapters differs by from that of the reward model's.
 const POLICY_SEED: u64 = 0x0AD4;
@@ -81,9 +81,14 @@ impl Base {
         if wanted > most {
             return Err(Unfit(format!("model.context: is {wanted}; {} reads at most {most} tokens", self.known.name)).into());
         }
-        let (graded, layers) = (job.config.base.reward_layers, self.files.architecture.layers);
-        if graded > layers {
-            return Err(Unfit(format!("base.reward_layers: is {graded}; {} has {layers} layers", self.known.name)).into());
+        let layers = self.files.architecture.layers;
+        let (base, evaluation) = (&job.config.base, &job.config.evaluation);
+        for (field, read) in
+            [("base.reward_layers", base.reward_layers), ("evaluation.held_out_layers", evaluation.held_out_layers)]
+        {
+            if read > layers {
+                return Err(Unfit(format!("{field}: is {read}; {} has {layers} layers", self.known.name)).into());
+            }
         }
         let millions = self.known.weights as f64 / 1e6;
         progress.emit(EventBody::Note { text: format!("Reading {}, {millions:.0} million weights", self.known.name) });
@@ -91,12 +96,19 @@ impl Base {
     }
 }
 
-/// `trunk` with the policy's adapters, and with the reward model's.
+/// `trunk` with the policy's adapters, and with those of a reward model.
 pub fn adapted<B: TrainBackend>(job: &Job, trunk: &Transformer<B>) -> [Transformer<B>; 2] {
     let config = AdapterConfig::of(&job.config.base);
     let seed = job.config.seed;
-    let graded = trunk.clone().first_layers(job.config.base.reward_layers);
-    [trunk.clone().adapted(&config, seed ^ POLICY_SEED), graded.adapted(&config, seed)]
+    [trunk.clone().adapted(&config, seed ^ POLICY_SEED), trunk.clone().adapted(&config, seed)]
+}
+
+/// Layers of the reward model that a stage trains on a trunk; 0: all that it has.
+pub fn reward_layers(config: &RunConfig, stage: Stage) -> usize {
+    match (stage, config.evaluation.held_out_layers) {
+        (Stage::HeldOutRewardModel, layers) if layers > 0 => layers,
+        _ => config.base.reward_layers,
+    }
 }
 
 /// Questions without rows need a model that answers them.

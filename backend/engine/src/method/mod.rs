@@ -52,7 +52,7 @@ struct Beginning<B: TrainBackend> {
     setting: Setting,
     /// What the policy starts from: the lab's own model after SFT, or one off the shelf under adapters.
     sft: Transformer<B>,
-    /// What reward models grow on.
+    /// What reward models grow on, or on the first layers of.
     trunk: Transformer<B>,
     sft_key: String,
     sft_seconds: f64,

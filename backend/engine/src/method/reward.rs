@@ -1,5 +1,6 @@
 //! Reward models, and the calibration that freezes them.
 
+use super::base::reward_layers;
 use super::setting::Setting;
 use super::supervised::SupervisedStage;
 use crate::keep::bundle::sha256;
@@ -17,10 +18,11 @@ use crate::reward::train as reward_train;
 use crate::text::corpus::{Draw, siblings};
 use anyhow::Result;
 use burn::module::AutodiffModule;
+use moslim_shared::config::ModelConfig;
 use moslim_shared::event::{EventBody, Part, Stage};
 use moslim_shared::mapping::RewardStatistics;
 use moslim_shared::objective::Objective;
-use moslim_shared::summary::{RewardModelReport, mostly_length};
+use moslim_shared::summary::{RewardModelReport, mostly_length, still_rises};
 use web_time::Instant;
 
 /// Reference answers over which the reward statistics are taken.
@@ -35,7 +37,7 @@ const WATCHED_ROWS: usize = 512;
 const HELD_OUT_SEED: u64 = 0x4E1D;
 
 /// One multi-head model, or a model for each objective, on untagged question and answer. Labels that are missing add no loss.
-/// `stage`: the reward model, or the held-out one, which is the same with another seed. Also returns the seconds.
+/// `stage`: the reward model, or the held-out one, which has another seed and may have another number of layers. Also returns the seconds.
 ///
 /// # Errors
 /// When it is stopped, or a file cannot be read or written.
@@ -82,17 +84,18 @@ fn reward_model<B: TrainBackend>(
     let tokenizer = &setting.tokenizer;
     let classes: Vec<usize> = heads.iter().map(|&h| setting.objectives[h].class_count()).collect();
     let weights_seed = seed ^ 0x4EA4 ^ ((heads[0] as u64) << 20);
+    let layers = reward_layers(c, stage);
+    let trunk = ModelConfig { layers: if layers > 0 { layers } else { c.reward_trunk.layers }, ..c.reward_trunk.clone() };
     let model = if c.reward_from_sft {
-        RewardModel::<B>::on_trunk(sft.clone(), &classes, r.loss, weights_seed)
+        RewardModel::<B>::on_trunk(sft.clone().first_layers(layers), &classes, r.loss, weights_seed)
     } else {
-        RewardModel::<B>::new(&c.reward_trunk, tokenizer.vocabulary(), &classes, r.loss, weights_seed, device)
+        RewardModel::<B>::new(&trunk, tokenizer.vocabulary(), &classes, r.loss, weights_seed, device)
     };
     // Where a model grades, it learns from other rows than the one that is optimised for.
     let apart = stage == Stage::HeldOutRewardModel && !setting.corpus.judging.is_empty();
     let rows = if apart { &setting.corpus.judging } else { &setting.corpus.train };
     let class_weights = reward_train::class_weights(r.class_weights, rows, heads, &classes);
     let head_weights: Vec<f64> = heads.iter().map(|&h| r.head_weights.get(h).copied().unwrap_or(1.0)).collect();
-    let layers = c.base.reward_layers;
     let origin = c.reward_from_sft.then(|| if layers == 0 { sft_key.to_string() } else { format!("{sft_key}, {layers} layers") });
     let mut schedule = r.schedule();
     schedule.steps = (schedule.steps / part.as_ref().map_or(1, |p| p.count)).max(1);
@@ -103,10 +106,7 @@ fn reward_model<B: TrainBackend>(
         config: &schedule,
         rows,
         seed,
-        key: Cache::key(
-            "reward",
-            &(&setting.task.fingerprint, c.vocabulary, &c.reward_trunk, r, heads, origin, seed, device_name),
-        )?,
+        key: Cache::key("reward", &(&setting.task.fingerprint, c.vocabulary, &trunk, r, heads, origin, seed, device_name))?,
         draw: if pairs { Draw::Pairs(siblings(rows)) } else { Draw::prompts(rows, r.per_prompt) },
         heads: heads.to_vec(),
         cache: &setting.cache,
@@ -216,8 +216,6 @@ pub fn classifying<B: TrainBackend>(
 
 /// A head whose kappa is below this cannot be followed.
 const TOO_LITTLE: f64 = 0.3;
-/// A head whose kappa rises by this much with twice the rows would rise further with more.
-const RISES: f64 = 0.05;
 /// Labelled test rows below which a kappa says little.
 const FEW: usize = 50;
 
@@ -228,7 +226,7 @@ pub fn advice(report: &RewardModelReport, smaller: &RewardModelReport, rows: [us
     let mut out = Vec::new();
     for (head, less) in report.heads.iter().zip(&smaller.heads) {
         let (id, kappa, before, n) = (&head.objective, head.qwk, less.qwk, head.n);
-        let rises = kappa - before >= RISES;
+        let rises = still_rises(before, kappa);
         let curve = format!("kappa {before:.2} with {} rows, {kappa:.2} with {}", rows[0], rows[1]);
         let unsure = if n < FEW { format!("; {n} test rows are few to tell") } else { String::new() };
         let more = if rises { "more labels would help" } else { "more labels of this kind may not help" };

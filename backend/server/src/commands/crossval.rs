@@ -12,7 +12,7 @@ use moslim_engine::run::{RunError, reward_model_alone};
 use moslim_shared::config::{DeviceChoice, FOLDS, RunConfig, TaskConfig, TaskKind};
 use moslim_shared::metrics::kappa_of;
 use moslim_shared::presets;
-use moslim_shared::summary::{RewardHeadReport, RewardModelReport, mostly_length};
+use moslim_shared::summary::{RewardHeadReport, RewardModelReport, mostly_length, still_rises};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -25,6 +25,16 @@ struct CrossValidation {
     objectives: Vec<Head>,
     /// The reward model's report of every fold, first to last.
     folds: Vec<RewardModelReport>,
+    /// The learning curve, from the smallest share of the prompts to the one that all of the above is of.
+    curve: Vec<Point>,
+}
+
+/// What a share of the prompts to train on teaches.
+#[derive(Debug, Serialize)]
+struct Point {
+    share: f64,
+    /// Quadratic weighted kappa of each objective over the rows of all folds.
+    kappas: Vec<f64>,
 }
 
 /// One objective over all folds.
@@ -77,36 +87,72 @@ impl Head {
 pub fn run(args: &CrossvalArgs) -> Result<(), Failure> {
     let (data, task) = opened(&args.folder, &args.task)?;
     let config = configured(args)?;
+    let shares = shares(&args.shares)?;
     data.create().map_err(Failure::BadInput)?;
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
-    let mut folds = Vec::new();
-    for fold in 1..=FOLDS {
-        eprintln!("Fold {fold} of {FOLDS}");
-        let task = TaskConfig { fold, ..config.task.clone() };
-        let job = data.job(&RunId::fresh(), RunConfig { task, ..config.clone() });
-        let mut progress = Progress::new();
-        let report = reward_model_alone(&job, &stop, &mut |body| progress.observe(body));
-        progress.clear();
-        folds.push(report.map_err(|error| match error {
-            RunError::Stopped(_) => Failure::Failed(format!(
-                "stopped in fold {fold}; the same command goes on there: the folds before it are in the cache"
-            )),
-            RunError::BadInput(message) => Failure::BadInput(message),
-            RunError::Failed(error) => Failure::Failed(format!("fold {fold} failed: {error:#}")),
-        })?);
-    }
     let agreement = data.task_statistics(&task, None, None).map_err(|e| Failure::BadInput(format!("{e:#}")))?.agreement;
-    let heads = |at: usize| folds.iter().map(|report| &report.heads[at]).collect::<Vec<_>>();
-    let objectives = (0..folds[0].heads.len())
-        .map(|at| {
-            let heads = heads(at);
-            let raters = agreement.iter().find(|a| a.id == heads[0].objective).and_then(|a| a.kappa);
-            Head::over(&heads, raters)
-        })
-        .collect();
-    let all = CrossValidation { task: args.task.clone(), model: config.base.model.clone(), objectives, folds };
+    let (mut folds, mut objectives, mut curve) = (Vec::new(), Vec::new(), Vec::new());
+    for share in shares {
+        folds = Vec::new();
+        for fold in 1..=FOLDS {
+            let of = if share < 1.0 { format!(", {:.0} % of the prompts", 100.0 * share) } else { String::new() };
+            eprintln!("Fold {fold} of {FOLDS}{of}");
+            let task = TaskConfig { fold, share, ..config.task.clone() };
+            let job = data.job(&RunId::fresh(), RunConfig { task, ..config.clone() });
+            let mut progress = Progress::new();
+            let report = reward_model_alone(&job, &stop, &mut |body| progress.observe(body));
+            progress.clear();
+            folds.push(report.map_err(|error| match error {
+                RunError::Stopped(_) => Failure::Failed(format!(
+                    "stopped in fold {fold}; the same command goes on there: the folds before it are in the cache"
+                )),
+                RunError::BadInput(message) => Failure::BadInput(message),
+                RunError::Failed(error) => Failure::Failed(format!("fold {fold} failed: {error:#}")),
+            })?);
+        }
+        objectives = over_folds(&folds, |id| agreement.iter().find(|a| a.id == id).and_then(|a| a.kappa));
+        curve.push(Point { share, kappas: objectives.iter().map(|h| h.kappa).collect() });
+    }
+    let all = CrossValidation { task: args.task.clone(), model: config.base.model.clone(), objectives, folds, curve };
     if args.json { print_json(&all) } else { print_line(&table(&all)) }
+}
+
+/// The objectives over all folds; `raters`: the agreement of two raters on one.
+fn over_folds(folds: &[RewardModelReport], raters: impl Fn(&str) -> Option<f64>) -> Vec<Head> {
+    let heads = |at: usize| folds.iter().map(|report| &report.heads[at]).collect::<Vec<_>>();
+    (0..folds[0].heads.len()).map(|at| Head::over(&heads(at), raters(&folds[0].heads[at].objective))).collect()
+}
+
+/// The points of the learning curve, in order.
+fn shares(given: &[f64]) -> Result<Vec<f64>, Failure> {
+    let mut shares = given.to_vec();
+    if let Some(wrong) = shares.iter().find(|s| !(0.01..=1.0).contains(*s)) {
+        return Err(Failure::BadInput(format!("shares: {wrong} is not allowed; allowed are numbers from 0.01 to 1")));
+    }
+    shares.sort_by(f64::total_cmp);
+    shares.dedup();
+    Ok(shares)
+}
+
+/// The learning curve, and what it says of more labels.
+fn curve(all: &CrossValidation) -> Vec<String> {
+    let [.., before, _] = all.curve.as_slice() else { return Vec::new() };
+    let shares: String = all.curve.iter().map(|point| format!("{:>8}", format!("{:.0} %", 100.0 * point.share))).collect();
+    let mut out = vec![String::new(), format!("{:<24}{shares}", "kappa, prompts used")];
+    let mut rising = Vec::new();
+    for (n, head) in all.objectives.iter().enumerate() {
+        let kappas: String = all.curve.iter().map(|point| format!("{:>8.2}", point.kappas[n])).collect();
+        out.push(format!("{:<24}{kappas}", head.id));
+        if still_rises(before.kappas[n], head.kappa) {
+            rising.push(head.id.as_str());
+        }
+    }
+    out.push(match rising.as_slice() {
+        [] => "more labels of this kind may not help: no kappa rises by 0.05 at the end of the curve".into(),
+        rising => format!("more labels would help: {}", rising.join(", ")),
+    });
+    out
 }
 
 /// The run whose reward model is trained.
@@ -162,12 +208,38 @@ fn table(all: &CrossValidation) -> String {
             counts.join(", ")
         ));
     }
+    out.extend(curve(all));
     out.join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn validated(objectives: Vec<Head>, curve: &[&[f64]]) -> CrossValidation {
+        let share = |n: usize| 0.5f64.powi((curve.len() - 1 - n) as i32);
+        let curve = curve.iter().enumerate().map(|(n, kappas)| Point { share: share(n), kappas: kappas.to_vec() }).collect();
+        CrossValidation { task: "t".into(), model: String::new(), objectives, folds: Vec::new(), curve }
+    }
+
+    #[test]
+    fn the_curve_says_of_which_objectives_more_labels_would_help() {
+        let head = |id: &str, kappa| Head { id: id.into(), kappa, ..Head::over(&[&RewardHeadReport::default()], None) };
+        let told = |kappas: [&[f64]; 3]| {
+            let last = kappas[2];
+            table(&validated(vec![head("warmth", last[0]), head("ease", last[1])], &kappas))
+        };
+        let said = told([&[0.1, 0.4], &[0.3, 0.52], &[0.36, 0.53]]);
+        assert!(said.contains("kappa, prompts used         25 %    50 %   100 %"), "{said}");
+        assert!(
+            said.contains("warmth                      0.10    0.30    0.36") && said.ends_with("would help: warmth"),
+            "{said}"
+        );
+        assert!(told([&[0.1, 0.1], &[0.3, 0.3], &[0.3, 0.3]]).contains("may not help"));
+        assert!(!table(&validated(vec![head("warmth", 0.5)], &[&[0.5]])).contains("labels would"), "one point is no curve");
+        assert_eq!(shares(&[1.0, 0.5, 1.0]).unwrap(), [0.5, 1.0]);
+        assert!(shares(&[0.0]).is_err_and(|e| e.to_string().contains("allowed are numbers from 0.01 to 1")));
+    }
 
     #[test]
     fn folds_are_added_before_they_are_judged() {
@@ -186,7 +258,7 @@ mod tests {
         assert_eq!((all.kappa, all.spearman, all.length, all.accuracy, all.majority), (0.75, 0.3, 0.3, 7.0 / 8.0, 0.5));
         let told = |length: f64| {
             let head = Head { length, ..Head::over(&[&a, &b], None) };
-            table(&CrossValidation { task: "t".into(), model: String::new(), objectives: vec![head], folds: Vec::new() })
+            table(&validated(vec![head], &[&[0.75]]))
         };
         assert!(told(0.31).contains("hardly more than length: tone") && !told(0.29).contains("hardly more"));
     }

@@ -155,6 +155,7 @@ fn figures(before: Option<&ControlHead>, after: Option<&ControlHead>) -> Option<
         ("hit_rate", "Exact hits", show(|h| format::percent(h.hit_rate))),
         ("within_one", "At most one class away", show(|h| format::percent(h.within_one))),
         ("spearman", "Rank correlation (Spearman)", show(|h| format::number(h.spearman, 2))),
+        ("words", "Words, lowest to highest class", show(|h| h.words_told().unwrap_or_else(|| "–".into()))),
     ];
     let rows = rows
         .into_iter()

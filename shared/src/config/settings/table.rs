@@ -752,6 +752,14 @@ pub const SETTINGS: &[Setting] = &[
         More,
         "Trains a second one of another seed, which grades rollouts and is never optimised for.",
     ),
+    row(
+        "evaluation",
+        "evaluation.held_out_layers",
+        "Its layers",
+        int(0, 256),
+        All,
+        "Layers of the held-out reward model, so that it is of another size; 0: as many as the reward model.",
+    ),
     row("evaluation", "evaluation.temperature", "Temperature", num(0.0, 5.0), More, "0 is greedy."),
     row(
         "evaluation",
@@ -832,6 +840,14 @@ pub const SETTINGS: &[Setting] = &[
         int(0, 5),
         More,
         "Of imported ratings, the fold of five whose prompts are the test split; 0 is the import's own.",
+    ),
+    row(
+        "run",
+        "task.share",
+        "Share of prompts",
+        num(0.01, 1.0),
+        All,
+        "Of imported ratings: how much of what there is to train on is used.",
     ),
     row("run", "task.topics", "Topics", int(22, 60), More, "Of the built-in world; the more, the more there is to know.")
         .unit("topics"),

@@ -153,6 +153,17 @@ fn cross_validate(rows: &mut [KeptRow], fold: usize) {
     }
 }
 
+/// Keeps a share of the prompts to train on: those of the lowest hashes, so that a smaller share is part of a larger one.
+fn keep_share(rows: &mut Vec<KeptRow>, share: f64) {
+    let mut order: Vec<u64> = rows.iter().filter(|row| row.split == 0).map(|row| prompt_hash(&row.prompt)).collect();
+    order.sort_unstable();
+    order.dedup();
+    let kept = (share * order.len() as f64).ceil() as usize;
+    if let Some(&first_gone) = order.get(kept) {
+        rows.retain(|row| row.split != 0 || prompt_hash(&row.prompt) < first_gone);
+    }
+}
+
 /// Loads the imported task that `config` names, as it says. Rows without any label are left out.
 ///
 /// # Errors
@@ -170,6 +181,7 @@ pub fn task(config: &TaskConfig, read: ReadFile) -> Result<Task> {
     if config.fold > 0 {
         cross_validate(&mut all, config.fold);
     }
+    keep_share(&mut all, config.share);
     // As many copies of every row, so that each weighs the same.
     let ratings = |row: &KeptRow| shaped.iter().map(|s| scores(row, s.imported).len()).max().unwrap_or(1);
     let copies = if every_rater { all.iter().map(ratings).max().unwrap_or(1).min(MOST_COPIES) } else { 1 };
@@ -292,6 +304,17 @@ mod tests {
         tested.sort();
         tested.dedup();
         assert_eq!(tested.len(), 10);
+    }
+
+    #[test]
+    fn a_smaller_share_of_the_prompts_is_part_of_a_larger_one_and_tests_alike() {
+        let kept = kept(vec![]);
+        let of = |share| load_as(&kept, TaskConfig { share, ..Default::default() }).unwrap().splits;
+        let texts = |splits: &Splits| splits.train_questions.iter().map(|q| q.text.clone()).collect::<Vec<_>>();
+        let [all, some, one] = [1.0, 0.6, 0.01].map(of);
+        assert_eq!([all.train.len(), some.train.len(), one.train.len()], [8, 6, 2], "two rows of four, three prompts and one");
+        assert!(texts(&some).iter().all(|q| texts(&all).contains(q)) && texts(&one).iter().all(|q| texts(&some).contains(q)));
+        assert_eq!((&one.validation, &one.test), (&all.validation, &all.test));
     }
 
     #[test]
