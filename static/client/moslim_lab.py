@@ -173,6 +173,10 @@ class Run:
         """Goes on from its last checkpoint."""
         return self.lab.ask("POST", f"{self._path}/resume", {})
 
+    def fork(self, **changes):
+        """A new run that goes on from its last checkpoint with other settings of `policy` or `evaluation`; `changes` as in `Lab.start`."""
+        return self.lab.start({**self.info()["config"], "fork": self.id}, **changes)
+
     def delete(self):
         """Puts it into the trash."""
         return self.lab.ask("DELETE", self._path)

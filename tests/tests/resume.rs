@@ -1,6 +1,6 @@
 //! A run that is killed and resumed ends with the same figures as one that is left alone.
 
-use moslim_tests::{Process, long_run, metrics, text, wait_until, write_config};
+use moslim_tests::{Output, Process, long_run, metrics, text, wait_until, write_config};
 use serde_json::Value;
 use std::path::Path;
 
@@ -64,6 +64,69 @@ async fn a_killed_run_ends_like_an_undisturbed_one() {
     assert_eq!(summary["run"], "victim");
     let left: Vec<_> = std::fs::read_dir(data.join("runs").join("victim")).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("checkpoint-")), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_fork_goes_on_where_its_run_was_as_if_it_were_that_run() {
+    let config = long_run(60);
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let file = write_config(data, &config);
+    let early = train_as(data, &["--fork", "victim", "--run", "early"]);
+    assert_eq!((early.code, early.stderr.contains("fork: there is no run victim")), (Some(2), true), "{}", early.stderr);
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, "policy").await;
+
+    // Unchanged, it ends like the run itself would have.
+    let same = train_as(data, &["--fork", "victim", "--run", "same"]);
+    assert_eq!(same.code, Some(0), "{}", same.stderr);
+    assert!(same.stderr.contains(" of run victim"), "{}", same.stderr);
+    // The run itself goes on, which it would not where the fork had taken its checkpoint away.
+    let resumed = train_as(data, &["--run", "victim"]);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    let [fork, own]: [Value; 2] = [&same, &resumed].map(|output| serde_json::from_str(&output.stdout).unwrap());
+    assert_eq!(metrics(&fork), metrics(&own));
+
+    // It has finished: there is nothing to go on from any more.
+    let late = train_as(data, &["--fork", "victim", "--run", "late"]);
+    assert_eq!((late.code, late.stderr.contains("has finished")), (Some(2), true), "{}", late.stderr);
+    let names = || std::fs::read_dir(data.join("runs")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+    assert!(names().all(|name| ["victim", "same"].contains(&name.as_str()) || !has_config(&data.join("runs").join(name))));
+}
+
+#[tokio::test]
+async fn a_fork_changes_the_policys_settings_and_no_others() {
+    let mut config = long_run(60);
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let file = write_config(data, &config);
+    kill_at_checkpoint(start(data, &["--config", text(&file)]), data, "policy").await;
+    (config.policy.kl_coefficient, config.policy.iterations) = (0.77, 20);
+    let file = write_config(data, &config);
+    let fork = train_as(data, &["--fork", "victim", "--config", text(&file), "--run", "fork"]);
+    assert_eq!(fork.code, Some(0), "{}", fork.stderr);
+    let steps = |run: &str| -> Vec<(u64, f64)> {
+        let journal = std::fs::read_to_string(data.join("runs").join(run).join("events.jsonl")).unwrap();
+        let events = journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let steps = events.map(|e| e["body"]["policy"]["step"].clone()).filter(Value::is_object);
+        steps.map(|s| (s["step"].as_u64().unwrap(), s["kl_coefficient"].as_f64().unwrap())).collect()
+    };
+    let (first, own) = (steps("victim"), steps("fork"));
+    assert!(own[0].0 > 5 && own[0].0 <= first.last().unwrap().0 + 1, "it goes on from a checkpoint: {own:?} after {first:?}");
+    assert!(own.iter().all(|(_, beta)| *beta == 0.77) && own.last().unwrap().0 == 20, "{own:?}");
+    config.seed = 99;
+    let file = write_config(data, &config);
+    let other = train_as(data, &["--fork", "victim", "--config", text(&file), "--run", "other"]);
+    assert_eq!((other.code, other.stderr.contains("seed: is 99; a fork keeps")), (Some(2), true), "{}", other.stderr);
+}
+
+fn train_as(data: &Path, more: &[&str]) -> Output {
+    let mut args = vec!["train", "--json", "--data", text(data)];
+    args.extend(more);
+    Process::lab(&args).wait()
+}
+
+fn has_config(run: &Path) -> bool {
+    run.join("config.toml").exists()
 }
 
 #[test]

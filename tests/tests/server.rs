@@ -347,7 +347,29 @@ async fn a_checkpoint_is_kept_when_it_is_asked_for() {
     lab.wait_for_policy(&id, policy_steps(&events).len() + 1).await;
     assert_eq!(beginnings(&lab.events(&id).await), [0, at[0]], "it goes on from there");
     assert_eq!(kept_at(&lab.events(&id).await), at, "a wish that was heard is forgotten");
+
+    // A fork waits for its turn, with the checkpoint that it has taken over.
+    let mut fork = RunConfig { fork: Some(id.clone()), ..config.clone() };
+    fork.policy.kl_coefficient = 0.5;
+    let unknown = RunConfig { fork: Some("nothing".into()), ..config.clone() };
+    for (wrong, field) in [(unknown, "fork"), (RunConfig { seed: 99, ..fork.clone() }, "seed")] {
+        let refused = lab.post("/api/v1/runs", &json!({ "config": wrong, "queue": true })).await;
+        assert_eq!((refused.status, refused.body["problems"][0]["field"].as_str()), (422, Some(field)), "{}", refused.body);
+    }
+    let waits = lab.post("/api/v1/runs", &json!({ "config": fork, "queue": true })).await;
+    assert_eq!((waits.status, waits.body["status"].as_str()), (201, Some("queued")), "{}", waits.body);
+    let forked = waits.body["id"].as_str().unwrap().to_string();
+    let listed = lab.get("/api/v1/runs").await.body["total"].as_u64();
+    assert_eq!(listed, Some(2), "nothing is left of what was refused");
     assert_eq!(lab.post(&format!("/api/v1/runs/{id}/cancel"), &json!({})).await.status, 202);
+    let asked = std::time::Instant::now();
+    while lab.run(&forked).await.status == RunStatus::Queued {
+        assert!(asked.elapsed() < LIMIT, "its turn does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lab.wait_for_policy(&forked, 1).await;
+    assert_eq!(beginnings(&lab.events(&forked).await), at, "it goes on from where the first run was then");
+    assert_eq!(lab.post(&format!("/api/v1/runs/{forked}/cancel"), &json!({})).await.status, 202);
 }
 
 #[tokio::test]

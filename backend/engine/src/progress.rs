@@ -2,6 +2,7 @@
 
 use crate::ranks;
 use anyhow::Result;
+use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome, Stage};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -16,6 +17,14 @@ pub struct Stopped;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfit(pub String);
+
+impl Unfit {
+    /// The field and what is wrong with it.
+    pub fn problem(&self) -> Problem {
+        let (field, message) = self.0.split_once(": ").unwrap_or(("", &self.0));
+        Problem { field: field.into(), message: message.into() }
+    }
+}
 
 /// Asks a run to stop at its next step. Clones of a reference share it.
 #[derive(Debug, Default)]

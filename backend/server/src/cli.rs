@@ -280,6 +280,10 @@ pub struct TrainArgs {
     /// is given.
     #[arg(long, value_name = "ID")]
     pub from: Option<RunId>,
+    /// Go on with the policy optimisation of this run from its last checkpoint, as a new run, with its configuration unless one is given,
+    /// which may differ in policy and evaluation.
+    #[arg(long, value_name = "ID", conflicts_with = "from")]
+    pub fork: Option<RunId>,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,

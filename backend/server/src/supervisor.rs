@@ -6,7 +6,9 @@ use crate::follow::{Follower, QUEUE};
 use crate::id::{RunId, now_ms};
 use crate::launch::{self, Ending, Launch, Launcher, Life};
 use anyhow::Context;
-use moslim_engine::keep::checkpoint::WANTED;
+use moslim_engine::keep::Job;
+use moslim_engine::keep::checkpoint::{WANTED, take_over};
+use moslim_engine::progress::Unfit;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, RunInfo, RunStatus};
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + 
     Ok(tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)??)
 }
 
+/// Writes a new run down. A fork takes its checkpoint over before: where it cannot, there is no run.
+async fn write(job: Job) -> Result<(), Error> {
+    let written = tokio::task::spawn_blocking(move || take_over(&job).and_then(|()| job.write_config()));
+    written.await.map_err(anyhow::Error::from)?.map_err(|error| match error.downcast::<Unfit>() {
+        Ok(unfit) => Error::invalid(vec![unfit.problem()]),
+        Err(error) => error.into(),
+    })
+}
+
 impl Supervisor {
     /// A supervisor of the runs in a data folder.
     pub fn new(data: DataFolder, follower: Follower, launcher: Arc<dyn Launcher>) -> Self {
@@ -54,15 +65,15 @@ impl Supervisor {
     /// Starts a new run with a valid configuration, as `id`, which is fresh.
     ///
     /// # Errors
-    /// [`Error::Conflict`] while another run trains; [`Error::Internal`] when it cannot be written or started.
+    /// [`Error::Conflict`] while another run trains; [`Error::Invalid`] for a fork of what cannot be forked; [`Error::Internal`] when it cannot
+    /// be written or started.
     pub async fn start(&self, id: RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         self.check_free()?;
         if let Some(problem) = self.data.room().and_then(Room::problem) {
             return Err(Error::Conflict(problem));
         }
-        let job = self.data.job(&id, config.clone());
-        blocking(move || job.write_config()).await?;
+        write(self.data.job(&id, config.clone())).await?;
         self.launch(&id, config).await
     }
 
@@ -77,8 +88,13 @@ impl Supervisor {
         }
         let (job, file) = (self.data.job(&id, config.clone()), self.data.run(&id).join(QUEUE));
         let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
-        // Its place first: a run that is written before it would be one that waits for nothing.
-        blocking(move || write_file(&file, &place).and_then(|()| job.write_config())).await?;
+        // Its place before its configuration: a run that has none would be one that waits for nothing.
+        let (fork, own) = (job.clone(), file.clone());
+        blocking(move || Ok(write_file(&own, &place)?)).await?;
+        if let Err(error) = write(fork).await {
+            let _ = std::fs::remove_file(file);
+            return Err(error);
+        }
         self.follower.queue(&id, config);
         self.find(&id)
     }

@@ -176,6 +176,10 @@ impl RunConfig {
             return too_long;
         }
         let mut c = Checker { problems: settings::problems(self) };
+        for (field, run) in [("from", &self.from), ("fork", &self.fork)] {
+            let fits = |run: &String| run.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            c.require(run.as_ref().is_none_or(fits), field, "names a run by lower-case letters, digits and dashes");
+        }
         c.require(self.name.chars().count() <= 120, "name", "is longer than 120 characters");
         c.require(!self.name.chars().any(char::is_control), "name", "contains control characters");
         c.model("model", &self.model);

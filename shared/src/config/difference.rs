@@ -1,7 +1,9 @@
 //! What differs between two configurations.
 
-use super::run::RunConfig;
+use super::policy::PolicyOptimizer;
+use super::run::{Problem, RunConfig};
 use super::settings::brief;
+use crate::method::Method;
 use serde_json::Value;
 
 /// A field whose values differ, both as text.
@@ -33,9 +35,54 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
     }
 }
 
+/// What a fork may change besides the settings of `policy` and `evaluation`.
+const FREE: [&str; 4] = ["name", "preset", "device", "fork"];
+
+impl RunConfig {
+    /// Why this run cannot go on with the policy optimisation of one that has the configuration `source`: what was made before its
+    /// checkpoint, which is everything but `policy`, must be the same, or the policy would go on with another reward.
+    pub fn fork_problems(&self, source: &RunConfig) -> Vec<Problem> {
+        let problem = |field: &str, message: String| Problem { field: field.into(), message };
+        if source.method.kind != Method::Moslim {
+            let title = source.method.kind.title();
+            return vec![problem("fork", format!("names a run of {title}; only MOSLIM trains one policy that can go on"))];
+        }
+        let free = |path: &str| FREE.contains(&path) || path.starts_with("policy.") || path.starts_with("evaluation.");
+        let mut found: Vec<Problem> = differences(source, self)
+            .into_iter()
+            .filter(|d| !free(&d.path))
+            .map(|d| problem(&d.path, format!("is {}; a fork keeps what its run was trained with, {}", d.new, d.old)))
+            .collect();
+        let critic = |c: &RunConfig| c.policy.optimizer == PolicyOptimizer::Ppo;
+        if critic(self) != critic(source) {
+            let (new, old) = (self.policy.optimizer.title(), source.policy.optimizer.title());
+            found.push(problem("policy.optimizer", format!("is {new}; of it and {old}, which the fork goes on from, one has a critic")));
+        }
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fork_changes_the_policy_alone() {
+        let source = RunConfig::default();
+        let fields = |change: fn(&mut RunConfig)| {
+            let mut fork = RunConfig { fork: Some("a".into()), name: "b".into(), ..source.clone() };
+            change(&mut fork);
+            fork.fork_problems(&source).into_iter().map(|p| p.field).collect::<Vec<_>>()
+        };
+        assert!(fields(|c| (c.policy.kl_coefficient, c.policy.iterations, c.evaluation.questions) = (0.3, 7, 9)).is_empty());
+        assert_eq!(fields(|c| (c.seed, c.mapping.z_clip) = (9, 2.0)), ["seed", "mapping.z_clip"]);
+        assert_eq!(fields(|c| c.policy.optimizer = PolicyOptimizer::Ppo), ["policy.optimizer"]);
+        assert!(fields(|c| c.policy.optimizer = PolicyOptimizer::Grpo).is_empty());
+        assert_eq!(fields(|c| c.from = Some("z".into())), ["from"], "it would have another reference");
+        let mut other = source.clone();
+        other.method.kind = Method::Morlhf;
+        assert_eq!(source.fork_problems(&other)[0].field, "fork");
+    }
 
     #[test]
     fn differences_name_the_path() {

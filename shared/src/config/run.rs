@@ -84,6 +84,10 @@ pub struct RunConfig {
     /// Finished run whose policy this one starts from, instead of from SFT. Needs the same model and vocabulary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Run with whose policy optimisation this one goes on, from its last checkpoint, with other settings of `policy`; see
+    /// [`RunConfig::fork_problems`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fork: Option<String>,
     /// Entries of the tokenizer's vocabulary before special tokens and tags are added; at least the 256 bytes.
     pub vocabulary: usize,
     /// What the run is about. Called `world` before there were other tasks.
@@ -115,6 +119,7 @@ impl Default for RunConfig {
             device: DeviceChoice::Auto,
             method: MethodConfig::default(),
             from: None,
+            fork: None,
             vocabulary: 1_024,
             task: TaskConfig::default(),
             base: BaseConfig::default(),

@@ -1,9 +1,11 @@
 //! Checkpoints: a file per stage of a run that holds its step, its models and their optimisers, bit for bit; and the one before it, for
 //! when a disk has spoilt the newest.
 
-use super::Job;
 use super::bundle::{pack, unpack};
+use super::{Job, read_config};
+use crate::progress::Unfit;
 use anyhow::{Context, Result};
+use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::Stage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -135,6 +137,57 @@ fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Op
         Ok(Some((header, pairs)))
     };
     read().with_context(|| format!("the checkpoint {name} is damaged; remove it to begin the stage again"))
+}
+
+/// Checkpoint of policy optimisation that a fork goes on from, and the configuration that it was made with.
+const FORK: &str = "fork.bin";
+const FORKED: &str = "fork.json";
+
+/// Takes over the last checkpoint of the run that this one is a fork of; once: that run may go on, and be deleted.
+///
+/// # Errors
+/// [`Unfit`] where there is no such run, it has no checkpoint of policy optimisation, or it was trained with other settings than a fork
+/// may change; or when a file cannot be read or written.
+pub fn take_over(job: &Job) -> Result<()> {
+    let Some(source) = &job.config.fork else { return Ok(()) };
+    for taken in [FORKED, "trained.json"] {
+        if job.files.read(&job.path(taken))?.is_some() {
+            return Ok(());
+        }
+    }
+    let unfit = |what: String| Unfit(format!("fork: {what}"));
+    let of = Job { run: source.clone(), ..job.clone() };
+    let read = |file: &str| job.files.read(&of.path(file));
+    let config = read_config(read).map_err(|_| unfit(format!("there is no run {source}")))?;
+    if let Some(Problem { field, message }) = job.config.fork_problems(&config).into_iter().next() {
+        return Err(Unfit(format!("{field}: {message}")).into());
+    }
+    for name in [file(Stage::Policy), older(Stage::Policy)] {
+        let Some(bytes) = read(&name)?.filter(|bytes| unpack::<Header<serde_json::Value>>(bytes).is_ok()) else { continue };
+        job.write(FORK, &bytes)?;
+        // Last: where it is, the checkpoint is.
+        return job.write_json(FORKED, &config);
+    }
+    let why = "it is not optimising its policy yet, or has finished; the policy of a finished run is where `from` starts";
+    Err(unfit(format!("run {source} has no checkpoint to go on from: {why}")).into())
+}
+
+/// The configuration that the checkpoint of [`take_over`] was made with, where there is one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
+    let Some(bytes) = job.read(FORKED)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", job.describe(FORKED)))
+}
+
+/// The checkpoint of [`take_over`], which was made from `key`.
+///
+/// # Errors
+/// When it is damaged; [`Unfit`] when it was made from something else.
+pub fn load_fork<T: DeserializeOwned>(job: &Job, key: &str) -> Result<(Header<T>, Parts)> {
+    let other = "fork: the checkpoint was made with another reward model, or from another policy, than this run has by now";
+    load_file(job, FORK, key)?.ok_or_else(|| Unfit(other.into()).into())
 }
 
 /// Removes the checkpoints of a stage, if there are some. What they were for is kept elsewhere by now, so a failure costs a file.

@@ -64,6 +64,7 @@ pub fn answers<B: TrainBackend>(
         key: Cache::key("answers", &inputs)?,
         total,
         checkpoint_every: (total / 10).max(1),
+        forked: None,
     };
     let began = Instant::now();
     if let Some((_, rows)) = setting.cache.load_sound(&plan.key, progress)? {

@@ -41,6 +41,8 @@ pub struct Plan {
     pub key: String,
     pub total: usize,
     pub checkpoint_every: usize,
+    /// Key of the checkpoint of another run that it goes on from, where it is a fork.
+    pub forked: Option<String>,
 }
 
 impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
@@ -49,10 +51,19 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
     /// # Errors
     /// When the checkpoint is damaged; the message names it.
     pub fn begin(job: &'a Job, plan: Plan, fresh: S, progress: &mut Progress) -> Result<(Self, Option<Parts>)> {
-        let Plan { stage, part, key, total, checkpoint_every: every } = plan;
+        let Plan { stage, part, key, total, checkpoint_every: every, forked } = plan;
         let began = Instant::now();
         let mut note = |text| progress.emit(EventBody::Note { text });
-        let (from, before, state, parts) = match checkpoint::load::<S>(job, stage, &key, &mut note)? {
+        let found = match (checkpoint::load::<S>(job, stage, &key, &mut note)?, forked) {
+            (None, Some(key)) => {
+                let (header, parts) = checkpoint::load_fork::<S>(job, &key)?;
+                let source = job.config.fork.as_deref().unwrap_or_default();
+                note(format!("goes on from step {} of run {source}", header.step));
+                Some((header, parts))
+            }
+            (own, _) => own,
+        };
+        let (from, before, state, parts) = match found {
             Some((header, parts)) => (header.step, header.seconds, header.state, Some(parts)),
             None => (0, 0.0, fresh, None),
         };
@@ -176,7 +187,7 @@ mod tests {
         let job = Job::new("longer", Default::default(), Arc::new(Memory::default()));
         let stop = Stop::default();
         let mut progress = Progress { sink: &mut |_| {}, stop: &stop };
-        let plan = || Plan { stage: Stage::Policy, part: None, key: "k".into(), total: 3, checkpoint_every: 4 };
+        let plan = || Plan { stage: Stage::Policy, part: None, key: "k".into(), total: 3, checkpoint_every: 4, forked: None };
         let (mut driver, _) = Driver::begin(&job, plan(), 0u64, &mut progress).unwrap();
         let mut made = 0;
         while let Some(step) = driver.next(&mut progress, || Ok(Vec::new())).unwrap() {

@@ -27,7 +27,7 @@ mod watch;
 pub use moslim::{Actors, roll_out};
 
 use crate::data::Task;
-use crate::keep::Job;
+use crate::keep::{Job, checkpoint};
 use crate::model::TrainBackend;
 use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
@@ -73,6 +73,11 @@ fn begin<B: TrainBackend>(
     let objectives = task.objectives.clone();
     progress.emit(EventBody::Started { config: config.clone(), device: report, objectives, resumed });
     job.write_config()?;
+    if ranks::first() {
+        checkpoint::take_over(job)?;
+    }
+    // The others read it.
+    ranks::every(true);
     for (field, precision) in [("model", config.model.precision), ("reward_trunk", config.reward_trunk.precision)] {
         if !B::computes_in(device, precision) {
             let id = precision.id();

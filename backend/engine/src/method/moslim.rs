@@ -8,7 +8,7 @@ use super::optimisation::{PolicyStage, PolicyTask};
 use super::preference_sft;
 use super::setting::{Outcome, Ready, Setting, Trained, policy_of};
 use crate::evaluate::answer::Route;
-use crate::keep::Job;
+use crate::keep::{Job, checkpoint};
 use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
@@ -59,9 +59,15 @@ pub fn train<B: TrainBackend>(
         origin = format!("{origin} after {} steps of preference SFT", config.method.preference_sft);
     }
     // Prompts ask for classes, and the reward model's class distributions are mapped to what the prompt asks for.
-    let passes = config.policy.passes.map(|p| (p * 1e6 - before.work.passes()).max(1.0));
-    let iterations = config.policy.iterations;
-    let task = PolicyTask { aim: Aim::Preference, iterations, passes, part: None, start: origin };
+    let passes = |c: &PolicyConfig| c.passes.map(|p| (p * 1e6 - before.work.passes()).max(1.0));
+    let task = PolicyTask {
+        aim: Aim::Preference,
+        iterations: config.policy.iterations,
+        passes: passes(&config.policy),
+        part: None,
+        start: origin,
+        forked: checkpoint::forked(job)?.map(|source| (source.policy.clone(), passes(&source.policy))),
+    };
     let (policy, mut outcome) = optimise(job, setting, ready, start, &task, device, progress)?;
     outcome.work += before.work;
     outcome.seconds += before.seconds;

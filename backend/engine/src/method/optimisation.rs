@@ -15,7 +15,7 @@ use crate::policy::rollout::{Aim, Prompt, Rollout};
 use crate::policy::update::UpdateReport;
 use crate::progress::Progress;
 use anyhow::Result;
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{PolicyConfig, RunConfig};
 use moslim_shared::event::{EventBody, Part, PolicyStep, Stage};
 use moslim_shared::kl::AdaptiveKl;
 use moslim_shared::mapping::{Pooling, RewardStatistics};
@@ -41,6 +41,8 @@ pub struct PolicyTask {
     pub part: Option<Part>,
     /// What the policy starts from, when that is not SFT alone.
     pub start: String,
+    /// Where it goes on from the checkpoint of another run: the settings of that one, and its passes as above.
+    pub forked: Option<(PolicyConfig, Option<f64>)>,
 }
 
 /// Numbers per objective and class, bit for bit.
@@ -118,7 +120,7 @@ pub fn one_of_several(config: &RunConfig, aim: Aim, part: Part, spent: &Work) ->
         Budget::Total => (config.policy.iterations / part.count).max(1),
     };
     let passes = config.policy.passes.map(|p| own_passes(config, p * 1e6, &part, spent));
-    PolicyTask { aim, iterations, passes, part: Some(part), start: String::new() }
+    PolicyTask { aim, iterations, passes, part: Some(part), start: String::new(), forked: None }
 }
 
 /// Iterations in all, when `done` of them have cost `spent` token passes of a budget: the nearest number to it.
@@ -150,9 +152,12 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
         let weights = if let Aim::Weights(w) = &task.aim { Some(w) } else { None };
         let targets = weights.is_none().then_some(&config.targets);
         let hash = &ready.reward_model.calibration.hash;
-        let run = (total, task.passes.map(f64::to_bits), config.seed);
-        let inputs = (hash, &ready.origin, &task.start, c, targets, weights, run, &config.model);
-        let key = Cache::key("policy", &inputs)?;
+        let key_of = |c: &PolicyConfig, total: usize, passes: Option<f64>| {
+            let run = (total, passes.map(f64::to_bits), config.seed);
+            Cache::key("policy", &(hash, &ready.origin, &task.start, c, targets, weights, run, &config.model))
+        };
+        let key = key_of(c, total, task.passes)?;
+        let forked = task.forked.as_ref().map(|(c, passes)| key_of(c, c.iterations, *passes)).transpose()?;
         if task.part.is_some()
             && let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
             && let Some(outcome) = entry.extra.and_then(|e| serde_json::from_value::<Outcome>(e).ok())
@@ -161,9 +166,14 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
             from_cache(stage, task.part.as_ref(), total, began, progress, None);
             return Ok(Self::Cached(model, outcome));
         }
-        let plan = Plan { stage, part: task.part.clone(), key: key.clone(), total, checkpoint_every: c.checkpoint_every };
+        let (part, checkpoint_every) = (task.part.clone(), c.checkpoint_every);
+        let plan = Plan { stage, part, key: key.clone(), total, checkpoint_every, forked };
         let fresh = PolicyState { beta: Exact(c.kl_coefficient), ..Default::default() };
-        let (driver, parts) = Driver::begin(job, plan, fresh, progress)?;
+        let (mut driver, parts) = Driver::begin(job, plan, fresh, progress)?;
+        // A fork may have another one; one that adapts has moved.
+        if c.kl_target.is_none() {
+            driver.state.beta = Exact(c.kl_coefficient);
+        }
         let mut learner = Learner::new(start, c);
         if let Some(parts) = parts {
             learner = learner.from_parts(parts, device)?;

@@ -189,7 +189,7 @@ pub fn supervise<'a, B: TrainBackend>(
         (this, later.sum::<usize>())
     };
     let (first, later) = ahead(&Place::default(), 0.0);
-    let plan = Plan { stage, part, key, total: first + later, checkpoint_every: CHECKPOINT_EVERY };
+    let plan = Plan { stage, part, key, total: first + later, checkpoint_every: CHECKPOINT_EVERY, forked: None };
     let (mut driver, parts) = Driver::begin(job, plan, State::default(), progress)?;
     let left = |state: &State| {
         let (steps, later) = ahead(&state.place, state.trial.work.passes());

@@ -11,7 +11,8 @@ use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, Wish};
 use moslim_engine::keep::Job;
-use moslim_engine::progress::Stop;
+use moslim_engine::keep::checkpoint::take_over;
+use moslim_engine::progress::{Stop, Unfit};
 use moslim_engine::run::{RunError, train, train_as};
 use moslim_shared::config::{Problem, RunConfig, TaskKind};
 use moslim_shared::event::EventBody;
@@ -90,7 +91,7 @@ pub fn follow(world: &World, data: &DataFolder) -> Result<(), Failure> {
 fn prepare(args: &TrainArgs, data: &DataFolder, id: &RunId) -> Result<(Job, std::fs::File), Failure> {
     let stored = |id: &RunId| data.read_config(id).map_err(|e| Failure::field("run", format!("{e:#}")));
     let own = stored(id)?;
-    let origin = args.from.as_ref().map(&stored).transpose()?.flatten();
+    let origin = args.from.as_ref().or(args.fork.as_ref()).map(&stored).transpose()?.flatten();
     let config = choose(args, id, own, origin)?;
     let problems = config.problems(&data.objectives(&config.task).map_err(|p| Failure::problems(&[p]))?);
     if !problems.is_empty() {
@@ -99,17 +100,22 @@ fn prepare(args: &TrainArgs, data: &DataFolder, id: &RunId) -> Result<(Job, std:
     data.create().map_err(Failure::BadInput)?;
     let lock = data.take_run(id).map_err(Failure::BadInput)?;
     let job = data.job(id, config);
+    take_over(&job).map_err(|e| match e.downcast::<Unfit>() {
+        Ok(unfit) => Failure::problems(&[unfit.problem()]),
+        Err(error) => error.into(),
+    })?;
     job.write_config()?;
     Ok((job, lock))
 }
 
-/// The configuration of the run: what is given, else what the run has `stored`, else that of the run it starts `from`, else the
+/// The configuration of the run: what is given, else what the run has `stored`, else that of the run it starts `from` or forks, else the
 /// default preset.
 fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<RunConfig>) -> Result<RunConfig, Failure> {
     let given = match (&args.config, &args.preset, from) {
         (Some(path), ..) => Some(read("config", path)?),
         (None, Some(preset), _) => Some(preset_config(preset)?),
-        (None, None, Some(from)) if stored.is_none() => Some(from),
+        // Where it began itself is over.
+        (None, None, Some(from)) if stored.is_none() => Some(RunConfig { fork: None, ..from }),
         (None, None, _) => None,
     };
     let mut config = match (&given, &stored) {
@@ -131,6 +137,9 @@ fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<
     }
     if let Some(from) = &args.from {
         config.from = Some(from.to_string());
+    }
+    if let Some(fork) = &args.fork {
+        config.fork = Some(fork.to_string());
     }
     if let Some(stored) = stored {
         // Half a run with one configuration and half with another would have results that mean nothing. Where it is

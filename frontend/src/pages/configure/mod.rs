@@ -17,7 +17,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
-use moslim_shared::config::{Difference, Problem, TaskKind};
+use moslim_shared::config::{Difference, Problem, RunConfig, TaskKind};
 use moslim_shared::event::PresetInfo;
 use moslim_shared::listing::ListQuery;
 use moslim_shared::presets;
@@ -42,7 +42,8 @@ pub fn Configure() -> impl IntoView {
     }
     let wanted = ["preset", "task", "model"].iter().any(|name| asked(name).is_some());
     let form = Form::new(config);
-    let taken = keep::follow(form, wanted);
+    let taken = keep::follow(form, wanted || asked("like").is_some() || asked("fork").is_some());
+    let missing = like_a_run(form, asked("like"), asked("fork"));
     form.fetch_devices();
     form.follow_task();
     spawn_local(async move {
@@ -94,6 +95,7 @@ pub fn Configure() -> impl IntoView {
         <h1>"Configure a run"</h1>
         <p class="muted">"Choose a preset, change what you like, start. Nothing runs before you press Start."</p>
         {keep::draft_note(form, taken)}
+        {fork_note(form, missing)}
         <div class="grid three presets" role="group" aria-label="Presets">{cards}</div>
         <nav class="sections" aria-label="Sections of the form">
             {links}
@@ -112,6 +114,43 @@ pub fn Configure() -> impl IntoView {
             </div>
             {aside(form)}
         </div>
+    }
+    .into_any()
+}
+
+/// Fills the form with the configuration of a run: to train one `like` it, or to go on from the last checkpoint of one, `fork`. Tells what
+/// is in the way.
+fn like_a_run(form: Form, like: Option<String>, fork: Option<String>) -> RwSignal<String> {
+    let missing = RwSignal::new(String::new());
+    if let Some(id) = fork.clone().or(like) {
+        spawn_local(async move {
+            match api::run(&id).await {
+                Ok(run) => {
+                    if let Some(preset) = presets::find(&run.config.preset) {
+                        form.load(preset.config);
+                    }
+                    form.take(RunConfig { fork, ..run.config });
+                }
+                Err(failure) => drop(missing.try_set(failure.message)),
+            }
+        });
+    }
+    missing
+}
+
+/// What a fork is, and of which run; or that there is no such run.
+fn fork_note(form: Form, missing: RwSignal<String>) -> AnyView {
+    let fork = form.about(|c| c.fork.clone().unwrap_or_default());
+    let stop = move |_| form.put("fork", serde_json::Value::Null);
+    view! {
+        <p id="fork" class="card banner" role="status" class:gone=move || fork.get().is_empty()>
+            <span>
+                "Goes on from the last checkpoint of run " <code>{move || fork.get()}</code>
+                ". Policy optimisation and evaluation may change; all else stays as it was trained with."
+            </span>
+            <button id="forget-fork" class="button small" type="button" on:click=stop>"Begin anew"</button>
+        </p>
+        <p class="card banner error" role="alert" class:gone=move || missing.get().is_empty()>{move || missing.get()}</p>
     }
     .into_any()
 }

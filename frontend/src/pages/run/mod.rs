@@ -33,7 +33,8 @@ use crate::stream::{Connection, Run, Stream};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_params_map;
-use moslim_shared::event::RunStatus;
+use moslim_shared::event::{RunStatus, Stage};
+use moslim_shared::method::Method;
 
 /// Where the section links lead.
 const LINKS: [(&str, &str); 10] = [
@@ -260,6 +261,11 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
 #[component]
 fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
     let revision = run.revision(Topic::Head);
+    // A tab trains from the beginning.
+    let forkable = run.memo(|s| {
+        let over = s.info().is_none_or(|i| i.status == RunStatus::Finished);
+        !is_tab() && !over && matches!(s.checkpoint, Some((Stage::Policy, _))) && s.method() == Method::Moslim
+    });
     view! {
         <section id="facts" class="section" aria-labelledby="facts-title">
             <h2 id="facts-title">"Facts and notes"</h2>
@@ -269,6 +275,17 @@ fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
                     run.read(facts)
                 }}
             </dl>
+            <p class="actions">
+                <a id="like-it" class="button small" href=at(&format!("/configure?like={id}"))>"Configure one like it"</a>
+                <a
+                    id="fork-it"
+                    class="button small"
+                    class:gone=move || !forkable.get()
+                    href=at(&format!("/configure?fork={id}"))
+                >
+                    "Fork from its last checkpoint"
+                </a>
+            </p>
             <h3>"What you say of it"</h3>
             <Said run=run id=id kept=move || actions.look_again()/>
             <Notes run=run/>
@@ -293,6 +310,9 @@ fn facts(state: &RunState) -> impl IntoView + use<> {
         }
         if let Some(run) = &config.from {
             list.push(("Starts from the policy of", run.clone()));
+        }
+        if let Some(run) = &config.fork {
+            list.push(("Forked from", run.clone()));
         }
     }
     if let Some(device) = &state.device {
