@@ -191,8 +191,9 @@ pub struct Scored {
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GenerateEvent {
-    /// What the model reads, special tokens spelt out, and what was asked for.
-    Prompt { text: String, preference: Preference },
+    /// What the model reads, special tokens spelt out, as a whole and token by token, and what was asked for. Of a character that is
+    /// several tokens the last has all.
+    Prompt { text: String, pieces: Vec<String>, preference: Preference },
     /// What answer `answer` (counted from 0) goes on with. Where the best of several is taken nothing is known of it before its end.
     Text { answer: usize, text: String },
     /// An answer is there.

@@ -493,3 +493,39 @@ async fn what_was_configured_is_kept_and_goes_into_a_file_and_back() -> Result<(
     assert_eq!(others, Vec::<String>::new());
     browser.quit().await
 }
+
+/// From a run to one like it, and to a fork that goes on from its checkpoint with fewer iterations.
+#[tokio::test]
+async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
+    const FORK: &str = "document.querySelector('#fork')";
+    let lab = Lab::start().await;
+    let browser = lab.browser().await?;
+    let config = RunConfig { name: "First".into(), ..long_run(4_000) };
+    let id = lab.start_run(&config).await;
+    lab.wait_for_policy(&id, config.policy.checkpoint_every + 1).await;
+    assert_eq!(lab.post(&format!("/api/v1/runs/{id}/cancel"), &json!({})).await.status, 202);
+    lab.wait_for_end(&id).await;
+
+    browser.goto(&format!("{}/runs/{id}", lab.origin())).await?;
+    browser.wait("document.querySelector('#fork-it')?.classList.contains('gone') === false").await?;
+    browser.click("#like-it").await?;
+    browser.wait("document.querySelector('#field-policy-iterations')?.value === '4000'").await?;
+    assert_eq!(browser.js(&format!("{FORK}.classList.contains('gone')")).await?, true);
+
+    browser.goto(&format!("{}/configure?fork={id}", lab.origin())).await?;
+    browser.wait(&format!("{FORK}?.textContent.includes('{id}') && !{FORK}.classList.contains('gone')")).await?;
+    browser.fill("#field-seed", "77").await?;
+    browser.wait("document.querySelector('#start-run')?.disabled === false").await?;
+    browser.click("#start-run").await?;
+    browser.wait("document.querySelector('#start [role=alert]')?.textContent.includes('a fork keeps')").await?;
+    browser.fill("#field-seed", "1").await?;
+    browser.fill("#field-policy-iterations", "8").await?;
+    browser.wait("document.querySelector('#start-run')?.disabled === false").await?;
+    browser.click("#start-run").await?;
+    browser.wait("location.pathname.startsWith('/runs/')").await?;
+    browser.wait(&format!("document.querySelector('#facts')?.textContent.includes('Forked from{id}')")).await?;
+    browser.wait(&format!("{STATUS} === 'finished'")).await?;
+    let others: Vec<String> = browser.errors().await?.into_iter().filter(|e| !e.contains("422")).collect();
+    assert_eq!(others, Vec::<String>::new());
+    browser.quit().await
+}

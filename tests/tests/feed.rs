@@ -94,7 +94,7 @@ async fn figures_are_had_as_columns() -> Result<()> {
     let (first, second) = (rows[0][at("seq")?].as_u64().context("seq")?, rows[1][at("seq")?].as_u64().context("seq")?);
     let part = lab.get(&path(&format!("policy&from={first}&to={}", second - 1))).await.body;
     ensure!(part["rows"] == json!([rows[0]]), "{part}");
-    for (what, status) in [("nothing", 404), ("policy&as=xml", 400), ("policy&colour=red", 400)] {
+    for (what, status) in [("policy&as=arrow", 200), ("nothing", 404), ("policy&as=xml", 400), ("policy&colour=red", 400)] {
         ensure!(lab.get(&path(what)).await.status == status, "{what}");
     }
     Ok(())

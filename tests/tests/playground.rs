@@ -43,7 +43,8 @@ async fn a_finished_run_answers_and_scores_over_the_api() -> Result<()> {
     let run = trained(&lab).await;
     let asked = json!({ "prompt": QUESTION, "target": "helpfulness=4,verbosity=0", "n": 8, "max_new_tokens": 16, "seed": 7 });
     let events = generate(&lab, &run, asked.clone()).await;
-    let GenerateEvent::Prompt { text: read, preference } = &events[0] else { panic!("{:?} is no prompt", events[0]) };
+    let GenerateEvent::Prompt { text: read, pieces, preference } = &events[0] else { panic!("{:?} is no prompt", events[0]) };
+    assert!(pieces.concat() == *read && pieces.contains(&"<helpfulness=4>".into()), "a tag is one token: {pieces:?}");
     assert!(read.contains("<helpfulness=4>") && read.contains("tea"), "{read}");
     assert_eq!(preference.0, [Some(4), None, None, Some(0)]);
     assert!(matches!(events.last(), Some(GenerateEvent::Ended { tokens, .. }) if *tokens >= 8), "{:?}", events.last());

@@ -56,7 +56,10 @@ impl RunConfig {
         let critic = |c: &RunConfig| c.policy.optimizer == PolicyOptimizer::Ppo;
         if critic(self) != critic(source) {
             let (new, old) = (self.policy.optimizer.title(), source.policy.optimizer.title());
-            found.push(problem("policy.optimizer", format!("is {new}; of it and {old}, which the fork goes on from, one has a critic")));
+            found.push(problem(
+                "policy.optimizer",
+                format!("is {new}; of it and {old}, which the fork goes on from, one has a critic"),
+            ));
         }
         found
     }

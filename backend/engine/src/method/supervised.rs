@@ -111,8 +111,14 @@ impl SupervisedStage<'_> {
             let seconds = from_cache(stage, self.part.as_ref(), total, began, progress, Some(&|p| self.replay(&entry, p)));
             return Ok((model, seconds));
         }
-        let plan =
-            Plan { stage, part: self.part.clone(), key: self.key.clone(), total, checkpoint_every: (total / CHECKPOINTS).max(1), forked: None };
+        let plan = Plan {
+            stage,
+            part: self.part.clone(),
+            key: self.key.clone(),
+            total,
+            checkpoint_every: (total / CHECKPOINTS).max(1),
+            forked: None,
+        };
         let (mut driver, parts) = Driver::begin(self.job, plan, Reports::default(), progress)?;
         let mut trainee = Trainee::new(model, WEIGHT_DECAY, MAX_GRADIENT_NORM);
         if let Some((model, optimizer)) = parts.and_then(|p| p.into_iter().next()) {

@@ -281,7 +281,8 @@ impl Generator {
             _ => request.best_of,
         };
         ensure!(best_of == 1 || self.scorer.is_some(), "best_of: is {best_of}; the run has no reward model to choose with");
-        told(GenerateEvent::Prompt { text: self.tokenizer.spelt(&tokens)?, preference: preference.clone() });
+        let (text, pieces) = (self.tokenizer.spelt(&tokens)?, self.tokenizer.pieces(&tokens)?);
+        told(GenerateEvent::Prompt { text, pieces, preference: preference.clone() });
 
         let (temperature, top_p, seed) = (request.temperature, request.top_p, request.seed);
         let sampling = Sampling { temperature, top_p, max_new_tokens: new, seed };

@@ -217,6 +217,15 @@ impl Tokenizer {
         self.inner.decode(tokens, false).map_err(library)
     }
 
+    /// The same text, cut where a token ends. A token that ends within a character has nothing, and the one that ends it all of it.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn pieces(&self, tokens: &[u32]) -> Result<Vec<String>> {
+        let mut stream = self.inner.decode_stream(false);
+        tokens.iter().map(|&token| Ok(stream.step(token).map_err(library)?.unwrap_or_default())).collect()
+    }
+
     /// The prompt that asks a question for what `preference` says, in that manner.
     ///
     /// # Errors
@@ -475,5 +484,10 @@ mod tests {
         assert!(Tokenizer::from_json("{}", &world::objectives()).is_err());
         let tagged = tokenizer.untagged_prompt(&tokenizer.encode("Boil").unwrap());
         assert_eq!(tokenizer.spelt(&tagged).unwrap(), "<user> Boil<assistant>");
+        // A character of four bytes is several tokens, of which the last has all of it.
+        let strange = tokenizer.untagged_prompt(&tokenizer.encode("Boil \u{1F375} now").unwrap());
+        let pieces = tokenizer.pieces(&strange).unwrap();
+        assert_eq!((pieces.len(), pieces.concat()), (strange.len(), tokenizer.spelt(&strange).unwrap()));
+        assert!(pieces.contains(&"<assistant>".into()) && pieces.iter().any(String::is_empty), "{pieces:?}");
     }
 }

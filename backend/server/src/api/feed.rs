@@ -1,26 +1,26 @@
 //! The journal for other software: as server-sent events, and figures of one kind of event as columns.
 
 use crate::api::Id;
+use crate::api::columns::{Form, MOST_COLUMNS, Table};
 use crate::error::Error;
 use crate::follow::Follower;
 use crate::id::RunId;
 use crate::state::Shared;
-use crate::tasks::harmless;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event as Told, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
 use moslim_shared::event::{Event, RunStatus};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -32,8 +32,6 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Rows of a series at most; who wants more asks again, from the number after the last.
 const MOST_ROWS: usize = 20_000;
-/// Columns at most: matrices that are larger are for the events themselves.
-const MOST_COLUMNS: usize = 2_000;
 
 /// Routes of feeds.
 pub fn router() -> OpenApiRouter<Shared> {
@@ -159,14 +157,6 @@ struct Wanted {
     form: Form,
 }
 
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Form {
-    #[default]
-    Json,
-    Csv,
-}
-
 /// Puts the numbers and names of a value into columns, by their paths.
 fn flatten(path: &str, value: &Value, row: &mut Map<String, Value>) {
     let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
@@ -182,10 +172,10 @@ fn flatten(path: &str, value: &Value, row: &mut Map<String, Value>) {
 }
 
 /// The figures of one kind of event, a row for each.
-#[utoipa::path(get, path = "/api/v1/runs/{id}/series", tag = "runs", params(("id" = String, Path, description = "Which run"), Wanted), responses((status = 200, description = "The figures of one kind of event, a row for each", content((Vec<Object> = "application/json"), (String = "text/csv")))))]
+#[utoipa::path(get, path = "/api/v1/runs/{id}/series", tag = "runs", params(("id" = String, Path, description = "Which run"), Wanted), responses((status = 200, description = "The figures of one kind of event, a row for each", content((Vec<Object> = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")))))]
 async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wanted>, QueryRejection>) -> Result<Response, Error> {
     let Query(wanted) =
-        asked.map_err(|e| Error::BadRequest(format!("what, from, to and as (json, csv) are known: {}", e.body_text())))?;
+        asked.map_err(|e| Error::BadRequest(format!("what, from, to and as (json, csv, arrow) are known: {}", e.body_text())))?;
     if app.follower.known(&id).is_none() {
         return Err(Error::NotFound(format!("there is no run {id}")));
     }
@@ -218,37 +208,7 @@ async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wante
             "the run has no event of the kind \"{what:.64}\" there; its journal names those that it has"
         )));
     }
-    let (mut columns, mut known): (Vec<&String>, HashSet<&String>) = Default::default();
-    for name in rows.iter().flat_map(Map::keys) {
-        if known.insert(name) && columns.len() < MOST_COLUMNS {
-            columns.push(name);
-        }
-    }
-    let cells =
-        |row: &Map<String, Value>| columns.iter().map(|c| row.get(*c).cloned().unwrap_or(Value::Null)).collect::<Vec<_>>();
-    Ok(match wanted.form {
-        Form::Json => {
-            axum::Json(json!({ "columns": columns, "rows": rows.iter().map(cells).collect::<Vec<_>>() })).into_response()
-        }
-        Form::Csv => {
-            let mut text = columns.iter().map(|c| cell(&json!(c))).collect::<Vec<_>>().join(",") + "\n";
-            for row in &rows {
-                text += &cells(row).iter().map(cell).collect::<Vec<_>>().join(",");
-                text.push('\n');
-            }
-            ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
-        }
-    })
-}
-
-/// A cell of CSV: numbers as they are, and texts that no table calculates.
-fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => harmless(text),
-        other => other.to_string(),
-    };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    Ok(Table::of(&rows).answer(&wanted.form)?)
 }
 
 #[cfg(test)]
@@ -256,12 +216,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_nested_becomes_columns_and_what_a_table_would_calculate_a_text() {
+    fn what_is_nested_becomes_columns() {
         let mut row = Map::new();
         flatten("", &json!({"step": 3, "mean": {"kl": 0.5}, "mass": [[0.1, 0.9], [1.0]], "none": null}), &mut row);
         let names: Vec<&String> = row.keys().collect();
         assert_eq!(names, ["mass.0.0", "mass.0.1", "mass.1.0", "mean.kl", "none", "step"]);
-        let cells = [json!(-1.5), json!("-x"), json!("a,\"b\""), json!("=1+1")].map(|value| cell(&value));
-        assert_eq!(cells, ["-1.5", "'-x", "\"a,\"\"b\"\"\"", "'=1+1"]);
     }
 }

@@ -2,6 +2,7 @@
 //! found by searching for it.
 
 mod bringing;
+mod columns;
 mod document;
 mod feed;
 mod inference;

@@ -5,6 +5,7 @@ use crate::api;
 use crate::json::read;
 use crate::parts::save::save_text;
 use crate::source::is_tab;
+use js_sys::{Function, Promise, Reflect};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::config::RunConfig;
@@ -79,6 +80,15 @@ fn command(form: Form) -> String {
     })
 }
 
+/// Puts a text on the clipboard; `None` where the browser does not let a page.
+async fn copy(text: &str) -> Option<()> {
+    let navigator = Reflect::get(&window(), &"navigator".into()).ok()?;
+    let clipboard = Reflect::get(&navigator, &"clipboard".into()).ok()?;
+    let write: Function = Reflect::get(&clipboard, &"writeText".into()).ok()?.dyn_into().ok()?;
+    let written: Promise = write.call1(&clipboard, &text.into()).ok()?.dyn_into().ok()?;
+    JsFuture::from(written).await.ok().map(drop)
+}
+
 /// The configuration as a file, out and in, and the command.
 pub fn files(form: Form) -> AnyView {
     let said = RwSignal::new(String::new());
@@ -122,6 +132,14 @@ pub fn files(form: Form) -> AnyView {
             }
         });
     };
+    let copied = RwSignal::new(false);
+    let copy_it = move |_| {
+        let text = command(form);
+        spawn_local(async move {
+            let done = copy(&text).await.is_some();
+            let _ = copied.try_set(done);
+        });
+    };
     view! {
         <div class="card" id="files">
             <h2>"As a file"</h2>
@@ -134,6 +152,9 @@ pub fn files(form: Form) -> AnyView {
             <p class="hint">"The same on the command line:"</p>
             <p class="actions">
                 <code id="command" class="pre" tabindex="0">{move || command(form)}</code>
+                <button id="copy-command" class="button small" type="button" on:click=copy_it>
+                    {move || if copied.get() { "Copied" } else { "Copy" }}
+                </button>
             </p>
         </div>
     }

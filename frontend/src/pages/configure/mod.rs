@@ -257,7 +257,7 @@ fn aside(form: Form) -> AnyView {
         <aside class="aside" id="start" aria-label="Start">
             <div class="card">
                 <h2>"Start"</h2>
-                {move || form.read(|d| problem_list(&d.problems))}
+                {move || form.read(|d| problem_list("problems", &d.problems))}
                 {move || form.read(|d| d.refused.as_ref().map_or_else(|| ().into_any(), refusal))}
                 <p class="actions">
                     <button
@@ -303,7 +303,7 @@ fn reason(data: &Data) -> &'static str {
     }
 }
 
-fn problem_list(problems: &[Problem]) -> AnyView {
+fn problem_list(id: &'static str, problems: &[Problem]) -> AnyView {
     let items: Vec<AnyView> = problems
         .iter()
         .map(|p| {
@@ -313,14 +313,14 @@ fn problem_list(problems: &[Problem]) -> AnyView {
             .into_any()
         })
         .collect();
-    view! { <ul class="plain problems" id="problems" role="status">{items}</ul> }.into_any()
+    view! { <ul class="plain problems" id=id role="status">{items}</ul> }.into_any()
 }
 
 fn refusal(failure: &Failure) -> AnyView {
     view! {
         <div class="banner error" role="alert">
             <p>{failure.message.clone()}</p>
-            {problem_list(&failure.problems)}
+            {problem_list("refused", &failure.problems)}
         </div>
     }
     .into_any()

@@ -15,8 +15,8 @@ use moslim_shared::preference::Preference;
 pub struct Heard {
     /// The question as it was asked.
     pub question: String,
-    /// What the model read.
-    pub prompt: String,
+    /// What the model read, token by token.
+    pub prompt: Vec<String>,
     /// What it was asked for.
     pub preference: Preference,
     pub text: String,
@@ -32,7 +32,7 @@ impl Heard {
     /// Takes in what is told of answer `own`.
     pub fn hear(&mut self, event: GenerateEvent, own: usize) {
         match event {
-            GenerateEvent::Prompt { text, preference } => (self.prompt, self.preference) = (text, preference),
+            GenerateEvent::Prompt { pieces, preference, .. } => (self.prompt, self.preference) = (pieces, preference),
             GenerateEvent::Text { answer, text } if answer == own => self.text += &text,
             GenerateEvent::Answer { answer, text, tokens, ended, scored } if answer == own => {
                 (self.text, self.whole, self.scored) = (text, Some((tokens, ended)), scored);

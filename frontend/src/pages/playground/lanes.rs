@@ -163,11 +163,13 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                     return view! { <p class="answer">{heard.text}</p>{failed} }.into_any();
                 }
                 let prompt = heard.prompt.clone();
+                let tokens = prompt.len();
+                let token = |text: String| view! { <span>{text}</span> };
                 view! {
                     {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
                     <details class="read" class:gone=prompt.is_empty()>
-                        <summary>"The prompt as the model reads it"</summary>
-                        <pre tabindex="0">{prompt.clone()}</pre>
+                        <summary>{format!("The prompt as the model reads it, {tokens} tokens")}</summary>
+                        <pre class="tokens" tabindex="0">{prompt.iter().cloned().map(token).collect_view()}</pre>
                     </details>
                 }
                 .into_any()
