@@ -90,7 +90,7 @@ impl Supervisor {
         let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
         // Its place before its configuration: a run that has none would be one that waits for nothing.
         let (fork, own) = (job.clone(), file.clone());
-        blocking(move || Ok(write_file(&own, &place)?)).await?;
+        blocking(move || write_file(&own, &place)).await?;
         if let Err(error) = write(fork).await {
             let _ = std::fs::remove_file(file);
             return Err(error);

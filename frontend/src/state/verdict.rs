@@ -233,6 +233,7 @@ mod tests {
             chance: 0.5,
             spearman: 0.0,
             matrix: matrix.map(|r| r.to_vec()).to_vec(),
+            ..Default::default()
         };
         let control = |policy, head| EventBody::Control {
             policy,

@@ -364,7 +364,7 @@ mod tests {
         let texts: Vec<String> = plan.probes.iter().map(|p| "so ".repeat(words(p))).collect();
         let report = report(&plan, &achieved, &texts, &objectives());
         let counted = &report.heads[1].words;
-        assert_eq!(counted.iter().copied().collect::<Vec<f64>>(), (0..counted.len()).map(|c| c as f64 + 2.0).collect::<Vec<_>>());
+        assert_eq!(*counted, (0..counted.len()).map(|c| c as f64 + 2.0).collect::<Vec<_>>());
         assert_eq!(report.heads[1].words_told().unwrap(), format!("2 to {}", counted.len() + 1));
         assert!(report.heads[0].words.iter().all(|&w| w == 9.0));
     }

@@ -236,6 +236,7 @@ mod tests {
             chance: 0.5,
             spearman: 0.0,
             matrix: vec![vec![hits[n], 1.0 - hits[n]], vec![0.5, 0.5]],
+            ..Default::default()
         };
         let report = ControlReport { heads: vec![head(0), head(1)], ..Default::default() };
         let control = EventBody::Control { policy: Answerer::Policy, grader: Grader::Gold, report };
