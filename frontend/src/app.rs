@@ -15,6 +15,7 @@ use crate::pages::studies::Studies;
 use crate::pages::study::StudyPage;
 use crate::parts::theme::Theme;
 use crate::source::{at, base, is_tab, notice};
+use crate::words::{self, said, t};
 use leptos::prelude::*;
 use leptos_router::components::{A, Route, Router, Routes};
 use leptos_router::path;
@@ -26,33 +27,43 @@ pub fn App() -> impl IntoView {
     provide_context(theme);
     view! {
         <Router base=base()>
-            <a class="skip" href="#main" rel="external">"Skip to the content"</a>
+            <a class="skip" href="#main" rel="external">{t("Skip to the content")}</a>
             <header class="bar">
                 <div class="bar-inner">
                     <a class="brand" href=at("/")>
                         <img src=at("/icon.svg") alt="" width="28" height="28"/>
                         <span>"MOSLIM Lab"</span>
                     </a>
-                    <nav class="nav" aria-label="Pages">
-                        <A href=at("/") exact=true>"Home"</A>
-                        <A href=at("/learn") exact=true>"Learn"</A>
-                        <A href=at("/configure") exact=true>"Configure"</A>
-                        <A href=at("/playground") exact=true>"Playground"</A>
-                        <A href=at("/compare") exact=true>"Compare"</A>
+                    <nav class="nav" aria-label=t("Pages")>
+                        <A href=at("/") exact=true>{t("Home")}</A>
+                        <A href=at("/learn") exact=true>{t("Learn")}</A>
+                        <A href=at("/configure") exact=true>{t("Configure")}</A>
+                        <A href=at("/playground") exact=true>{t("Playground")}</A>
+                        <A href=at("/compare") exact=true>{t("Compare")}</A>
                         {(!is_tab()).then(|| view! {
-                            <A href=at("/studies") exact=true>"Studies"</A>
-                            <A href=at("/data")>"Data"</A>
-                            <A href=at("/models") exact=true>"Models"</A>
+                            <A href=at("/studies") exact=true>{t("Studies")}</A>
+                            <A href=at("/data")>{t("Data")}</A>
+                            <A href=at("/models") exact=true>{t("Models")}</A>
                         })}
                     </nav>
+                    <button
+                        id="language"
+                        class="button quiet small"
+                        type="button"
+                        lang=if words::is_chinese() { "en" } else { "zh-CN" }
+                        title=if words::is_chinese() { "Everything in English" } else { "中文：目前已译出导航与课程" }
+                        on:click=move |_| words::turn()
+                    >
+                        {if words::is_chinese() { "English" } else { "中文" }}
+                    </button>
                     <button
                         id="theme"
                         class="button quiet small"
                         type="button"
-                        title="Change the theme: auto, light, dark, high contrast"
+                        title=t("Change the theme: auto, light, dark, high contrast")
                         on:click=move |_| theme.turn()
                     >
-                        {move || format!("Theme: {}", theme.name())}
+                        {move || said("Theme: {0}", &[theme.name()])}
                     </button>
                 </div>
             </header>
@@ -79,8 +90,9 @@ pub fn App() -> impl IntoView {
             </main>
             <footer class="foot">
                 <p>
-                    "One reward model, graded classes, preferences in the prompt: MOSLIM, arXiv 2505.20336. "
-                    "Everything here is computed on this machine; nothing is fetched from elsewhere."
+                    {t("One reward model, graded classes, preferences in the prompt: MOSLIM, arXiv 2505.20336.")}
+                    " "
+                    {t("Everything here is computed on this machine; nothing is fetched from elsewhere.")}
                 </p>
                 {is_tab().then(|| view! {
                     <p>

@@ -1,7 +1,7 @@
 //! The lab's page: a client-side rendered Leptos application, in one module.
 //!
 //! Arrows: `app` knows the pages, a page knows the parts, the parts know neither; `stream` and `api` talk to the server,
-//! `state` is what the page makes of what it hears.
+//! `state` is what the page makes of what it hears, `words` says it in the reader's language.
 
 mod api;
 mod app;
@@ -11,6 +11,7 @@ mod parts;
 mod source;
 mod state;
 mod stream;
+mod words;
 
 use leptos::prelude::{document, window};
 
@@ -20,6 +21,17 @@ fn main() {
     if let Some(boot) = document().get_element_by_id("boot") {
         boot.remove();
     }
+    if words::wanted() {
+        leptos::task::spawn_local(async {
+            words::load().await;
+            mount();
+        });
+    } else {
+        mount();
+    }
+}
+
+fn mount() {
     leptos::mount::mount_to_body(app::App);
     // For the browser's tools, and for the test that says how long this may take.
     if let Some(performance) = window().performance() {

@@ -1,6 +1,7 @@
 //! What a reward model says of one answer: a column for every class of an objective.
 
 use crate::parts::format;
+use crate::words;
 use leptos::prelude::*;
 use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
@@ -36,8 +37,8 @@ pub fn class_bars(
         .collect_view();
     let named = |class: Option<usize>| class.and_then(|c| classes.get(c)).cloned();
     let said = shares.iter().enumerate().map(|(c, p)| format!("{c}: {}", format::percent(*p))).collect::<Vec<_>>().join(", ");
-    let wish = named(asked).map(|name| format!(", asked for {name}")).unwrap_or_default();
-    let graded = named(gold).map(|name| format!(", by the rules {name}")).unwrap_or_default();
+    let wish = named(asked).map(|name| words::said(", asked for {0}", &[&name])).unwrap_or_default();
+    let graded = named(gold).map(|name| words::said(", by the rules {0}", &[&name])).unwrap_or_default();
     view! {
         <div class="bar-row" class:masked=asked.is_none() role="img" aria-label=format!("{}: {said}{wish}{graded}", objective.name)>
             <span class="bar-name">{objective.name.clone()}</span>

@@ -1,6 +1,7 @@
 //! The mapping by hand: move class probabilities, ask for classes, and watch the scalar.
 
 use crate::parts::format;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::mapping::{MappingConfig, MappingFunction, RewardStatistics, map_reward};
@@ -18,6 +19,13 @@ pub const FUNCTIONS: [(MappingFunction, &str); 5] = [
     (MappingFunction::RankedProbability, "Ranked probability score"),
     (MappingFunction::Argmax, "Hit or miss"),
 ];
+
+/// What is translated where it is shown.
+#[cfg(test)]
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    let names = NAMES.iter().flat_map(|(name, classes)| classes.iter().copied().chain([*name]));
+    names.chain(FUNCTIONS.iter().map(|(_, label)| *label))
+}
 
 type Weights = [[u32; 3]; 2];
 type Asked = [Option<usize>; 2];
@@ -75,20 +83,20 @@ pub fn MappingByHand() -> impl IntoView {
     let options = FUNCTIONS
         .iter()
         .enumerate()
-        .map(|(i, (_, label))| view! { <option value=i.to_string()>{*label}</option> })
+        .map(|(i, (_, label))| view! { <option value=i.to_string()>{t(label)}</option> })
         .collect_view();
     view! {
         <section id="try" class="section" aria-labelledby="try-title">
-            <h2 id="try-title">"How class probabilities become one reward"</h2>
+            <h2 id="try-title">{t("How class probabilities become one reward")}</h2>
             <p class="muted">
-                "The reward model says how probable each class is for an answer. The tags in the prompt say which classes are wanted. "
-                "Change either: the reward follows, and no reward model has to be trained again."
+                {t("The reward model says how probable each class is for an answer. The tags in the prompt say which classes are wanted. \
+                    Change either: the reward follows, and no reward model has to be trained again.")}
             </p>
             <div class="card demo">
                 <div class="demo-inputs">
                     {objectives}
                     <label class="field">
-                        <span class="label">"What is read off the probabilities"</span>
+                        <span class="label">{t("What is read off the probabilities")}</span>
                         <select
                             id="demo-function"
                             on:change=move |ev| inputs.function.set(event_target_value(&ev).parse().unwrap_or(0))
@@ -98,10 +106,10 @@ pub fn MappingByHand() -> impl IntoView {
                     </label>
                 </div>
                 <div class="demo-result" aria-live="polite">
-                    <p class="label">"The prompt that the policy sees"</p>
+                    <p class="label">{t("The prompt that the policy sees")}</p>
                     <p class="prompt"><code>{move || prompt(&inputs.asked())}</code></p>
                     {move || outcome(&inputs.weights(), &inputs.asked(), inputs.function.get())}
-                    <p class="hint">"Example numbers, not measured: mean and deviation come from four made-up answers."</p>
+                    <p class="hint">{t("Example numbers, not measured: mean and deviation come from four made-up answers.")}</p>
                 </div>
             </div>
         </section>
@@ -111,7 +119,7 @@ pub fn MappingByHand() -> impl IntoView {
 fn prompt(asked: &Asked) -> String {
     let tags: String =
         asked.iter().zip(NAMES).filter_map(|(t, (name, _))| t.map(|t| format!("<{}={t}>", name.to_ascii_lowercase()))).collect();
-    format!("{tags} How do I keep bread fresh?")
+    format!("{tags} {}", t("How do I keep bread fresh?"))
 }
 
 /// Sliders of one objective, and the class that is asked for.
@@ -126,7 +134,7 @@ fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
             let weight = inputs.weights[index][c];
             view! {
                 <div class="slider">
-                    <label for=id.clone()>{format!("{c} {label}")}</label>
+                    <label for=id.clone()>{format!("{c} {}", t(label))}</label>
                     <input
                         type="range"
                         id=id
@@ -152,15 +160,15 @@ fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
             </button>
         }
     };
-    let mut choices = vec![choice(None, "not asked".into())];
+    let mut choices = vec![choice(None, t("not asked").into())];
     choices.extend((0..classes.len()).map(|c| choice(Some(c), c.to_string())));
     view! {
         <fieldset>
-            <legend><span class="swatch bold" style:background=Ink::Objective(index * 3).css()></span>{name}</legend>
-            <p class="label">"How probable is each class for this answer?"</p>
+            <legend><span class="swatch bold" style:background=Ink::Objective(index * 3).css()></span>{t(name)}</legend>
+            <p class="label">{t("How probable is each class for this answer?")}</p>
             {sliders}
-            <p class="label">"Which class does the prompt ask for?"</p>
-            <div class="segments" role="group" aria-label=format!("Class of {name} asked for")>{choices}</div>
+            <p class="label">{t("Which class does the prompt ask for?")}</p>
+            <div class="segments" role="group" aria-label=said("Class of {0} asked for", &[t(name)])>{choices}</div>
         </fieldset>
     }
 }
@@ -173,17 +181,16 @@ fn outcome(weights: &Weights, asked: &Asked, function: usize) -> impl IntoView +
     let mapped = map_reward(&config, &statistics, &shares, &preference);
     let lines = preference
         .asked()
-        .map(|(i, t)| {
-            let value = config.function.value(&shares[i], t);
-            let text = format!(
-                "({} − mean {}) / deviation {}",
-                format::number(value, 2),
-                format::number(statistics.mean[i][t], 2),
-                format::number(statistics.std[i][t].max(config.std_floor), 2),
+        .map(|(i, class)| {
+            let value = config.function.value(&shares[i], class);
+            let [value, mean, deviation] = [value, statistics.mean[i][class], statistics.std[i][class].max(config.std_floor)];
+            let text = said(
+                "({0} − mean {1}) / deviation {2}",
+                &[&format::number(value, 2), &format::number(mean, 2), &format::number(deviation, 2)],
             );
             view! {
                 <tr>
-                    <th scope="row"><span class="swatch" style:background=Ink::Objective(i * 3).css()></span>{NAMES[i].0}</th>
+                    <th scope="row"><span class="swatch" style:background=Ink::Objective(i * 3).css()></span>{t(NAMES[i].0)}</th>
                     <td>{text}</td>
                     <td><b>{format::signed(mapped.contributions[i], 2)}</b></td>
                 </tr>
@@ -191,17 +198,17 @@ fn outcome(weights: &Weights, asked: &Asked, function: usize) -> impl IntoView +
         })
         .collect_view();
     let note = match preference.active() {
-        0 => "Nothing is asked for: the reward is 0 whatever the answer.".to_string(),
-        1 => "One objective is asked for; the other is masked and adds nothing.".to_string(),
-        n => format!("Each z-score is divided by the {n} objectives asked for, then they are added."),
+        0 => t("Nothing is asked for: the reward is 0 whatever the answer.").to_string(),
+        1 => t("One objective is asked for; the other is masked and adds nothing.").to_string(),
+        n => said("Each z-score is divided by the {0} objectives asked for, then they are added.", &[&n.to_string()]),
     };
     view! {
         <table class="values">
-            <thead><tr><th scope="col">"Objective"</th><th scope="col">"z-score"</th><th scope="col">"adds"</th></tr></thead>
+            <thead><tr><th scope="col">{t("Objective")}</th><th scope="col">{t("z-score")}</th><th scope="col">{t("adds")}</th></tr></thead>
             <tbody>{lines}</tbody>
         </table>
         <p class="reward" id="demo-reward">
-            <span class="hint">"reward"</span>
+            <span class="hint">{t("reward")}</span>
             <b class="num">{format::signed(mapped.scalar, 2)}</b>
         </p>
         <p class="hint">{note}</p>

@@ -1,6 +1,7 @@
 //! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
 
 use crate::parts::format;
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_charts::{INKS, Ink};
 use moslim_shared::metrics::diagonal;
@@ -38,7 +39,7 @@ pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[
             <table class="matrix" data-objective=objective.id.clone() data-who=who>
                 <thead>
                     <tr>
-                        <th scope="col" class="corner">"asked ↓ achieved →"</th>
+                        <th scope="col" class="corner">{t("asked ↓ achieved →")}</th>
                         {heads}
                     </tr>
                 </thead>

@@ -1,5 +1,6 @@
 //! The colours that a reader has chosen.
 
+use crate::words::t;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
@@ -64,6 +65,11 @@ impl Theme {
 
     /// What is chosen, in a word.
     pub fn name(self) -> &'static str {
-        CHOICES[self.choice.get()]
+        match CHOICES[self.choice.get()] {
+            "auto" => t("auto"),
+            "light" => t("light"),
+            "dark" => t("dark"),
+            _ => t("contrast"),
+        }
     }
 }

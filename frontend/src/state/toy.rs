@@ -1,6 +1,7 @@
 //! A policy small enough to be seen whole: it chooses among ten written answers to one question. It is paid and trained by the functions
 //! that the trainer uses; only its size is a toy's.
 
+use crate::words::t;
 use moslim_shared::advantage::{dr_grpo, grpo, rloo};
 use moslim_shared::distribution::{entropy, softmax};
 use moslim_shared::mapping::{MappingConfig, MappingFunction, RewardStatistics, map_reward};
@@ -42,14 +43,20 @@ pub const ANSWERS: [Answer; 10] = [
     ),
 ];
 
+/// What is translated where it is shown.
+#[cfg(test)]
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    ANSWERS.iter().map(|a| a.text).chain([QUESTION])
+}
+
 /// The answer that a flawed reward model takes for the most helpful one; real help it finds only so-so.
 pub const FLATTERY: usize = 7;
 
 /// The two objectives.
 pub fn objectives() -> [Objective; 2] {
     [
-        Objective::new("helpfulness", "Helpfulness", "How much it helps.", &["no help", "some help", "full help"]),
-        Objective::new("length", "Length", "How long it is.", &["short", "medium", "long"]).lower_is_better(),
+        Objective::new("helpfulness", t("Helpfulness"), t("How much it helps."), &[t("no help"), t("some help"), t("full help")]),
+        Objective::new("length", t("Length"), t("How long it is."), &[t("short"), t("medium"), t("long")]).lower_is_better(),
     ]
 }
 

@@ -3,6 +3,7 @@
 use crate::parts::class_bars::class_bars;
 use crate::parts::format;
 use crate::state::toy::{ANSWERS, QUESTION, distributions, objectives};
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
 
@@ -42,12 +43,12 @@ pub fn Grade() -> impl IntoView {
         .collect_view();
     view! {
         <div class="card stage-card" id="grade">
-            <p class="question">{QUESTION}</p>
-            <p class="answer">{move || ANSWERS[answer()].text}</p>
+            <p class="question">{t(QUESTION)}</p>
+            <p class="answer">{move || t(ANSWERS[answer()].text)}</p>
             {rows}
             <p class="actions">
                 <button type="button" class="button primary" disabled=move || grades.get().contains(&None) on:click=move |_| told.set(true)>
-                    "What does the reward model say?"
+                    {t("What does the reward model say?")}
                 </button>
                 <button
                     type="button"
@@ -58,7 +59,7 @@ pub fn Grade() -> impl IntoView {
                         told.set(false);
                     }
                 >
-                    "Another answer"
+                    {t("Another answer")}
                 </button>
             </p>
             {move || told.get().then(|| {
@@ -68,7 +69,7 @@ pub fn Grade() -> impl IntoView {
                 let agreed = (0..2).filter(|i| grades[*i] == Some(ANSWERS[own].classes[*i])).count();
                 view! {
                     <div class="bars">{bars}</div>
-                    <p class="hint">{format!("You and the rules agree on {agreed} of 2. ◆ is your grade, ✓ that of the rules; columns are how probable a reward model finds each class.")}</p>
+                    <p class="hint">{said("You and the rules agree on {0} of 2. ◆ is your grade, ✓ that of the rules; columns are how probable a reward model finds each class.", &[&agreed.to_string()])}</p>
                 }
             })}
         </div>
@@ -144,7 +145,7 @@ pub fn Noise(seed: u64) -> impl IntoView {
             })
             .collect_view();
         view! {
-            <div class="bar-row" role="img" aria-label=format!("{name}: {} marks", marks.len())>
+            <div class="bar-row" role="img" aria-label=said("{0}: {1} marks", &[name, &marks.len().to_string()])>
                 <span class="bar-name">{name}</span>
                 <span class="columns">{columns}</span>
             </div>
@@ -153,7 +154,7 @@ pub fn Noise(seed: u64) -> impl IntoView {
     view! {
         <div class="card stage-card" id="noise">
             <label class="wish-row">
-                <span>"How much scales differ"</span>
+                <span>{t("How much scales differ")}</span>
                 <input
                     type="range" min="0" max="0.6" step="0.05"
                     prop:value=move || spread.get().to_string()
@@ -169,18 +170,18 @@ pub fn Noise(seed: u64) -> impl IntoView {
                 let [worse, better] = marks;
                 let [worse_class, better_class] = classes;
                 view! {
-                    <h3>"Scores from 1 to 10"</h3>
-                    <div class="bars">{histogram("the worse answer", worse, 1, 10, None, 3)}{histogram("the better answer", better, 1, 10, None, 0)}</div>
-                    <p>{format!("Of two raters, the one with the better answer gives more in {} of cases.", format::percent(by_score))}</p>
-                    <h3>"Described classes"</h3>
+                    <h3>{t("Scores from 1 to 10")}</h3>
+                    <div class="bars">{histogram(t("the worse answer"), worse, 1, 10, None, 3)}{histogram(t("the better answer"), better, 1, 10, None, 0)}</div>
+                    <p>{said("Of two raters, the one with the better answer gives more in {0} of cases.", &[&format::percent(by_score)])}</p>
+                    <h3>{t("Described classes")}</h3>
                     <div class="bars">
-                        {histogram("the worse answer", worse_class, 0, 2, Some(names.clone()), 3)}
-                        {histogram("the better answer", better_class, 0, 2, Some(names), 0)}
+                        {histogram(t("the worse answer"), worse_class, 0, 2, Some(names.clone()), 3)}
+                        {histogram(t("the better answer"), better_class, 0, 2, Some(names), 0)}
                     </div>
-                    <p>{format!("Here in {} (a tie counts half).", format::percent(by_class))}</p>
+                    <p>{said("Here in {0} (a tie counts half).", &[&format::percent(by_class)])}</p>
                 }
             }}
-            <p class="hint">"Simulated raters, not measured: each has a scale of its own, and one in twelve misreads a class."</p>
+            <p class="hint">{t("Simulated raters, not measured: each has a scale of its own, and one in twelve misreads a class.")}</p>
         </div>
     }
 }

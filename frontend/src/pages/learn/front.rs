@@ -1,6 +1,7 @@
 //! Station 5: what can be had together.
 
 use crate::parts::format;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::pareto::front;
 
@@ -14,6 +15,11 @@ const ANSWERS: [(&str, usize); 7] = [
     ("Bread is a fine thing, and people have baked it for thousands of years.", 0),
     ("My aunt used a blue clay box for hers, for many a year.", 1),
 ];
+
+#[cfg(test)]
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    ANSWERS.iter().map(|a| a.0)
+}
 
 /// Points of the drawing: an answer's share of the points, and how short it is, 0 at 25 words and 1 at none.
 fn points() -> Vec<Vec<f64>> {
@@ -66,7 +72,7 @@ pub fn FrontStage() -> impl IntoView {
             };
             view! {
                 <circle class=kind class:best=move || best.get() == n cx=x.to_string() cy=y.to_string() r="7">
-                    <title>{ANSWERS[n].0}</title>
+                    <title>{t(ANSWERS[n].0)}</title>
                 </circle>
             }
         })
@@ -74,15 +80,15 @@ pub fn FrontStage() -> impl IntoView {
     let count = hollow.len();
     view! {
         <div class="card stage-card" id="front-stage">
-            <svg class="front-picture" viewBox="0 0 310 260" role="img" aria-label="Answers by help and shortness, with the Pareto front">
+            <svg class="front-picture" viewBox="0 0 310 260" role="img" aria-label=t("Answers by help and shortness, with the Pareto front")>
                 <path class="ground" d="M30 26V230H290"></path>
                 <path class="front-line" d=path></path>
                 {dots}
-                <text x="160" y="252">"helps more →"</text>
-                <text x="8" y="16">"↑ shorter"</text>
+                <text x="160" y="252">{t("helps more →")}</text>
+                <text x="8" y="16">{t("↑ shorter")}</text>
             </svg>
             <label class="wish-row">
-                <span>"Weight of help"</span>
+                <span>{t("Weight of help")}</span>
                 <input
                     id="front-weight" type="range" min="0" max="1" step="0.02"
                     prop:value=move || weight.get().to_string()
@@ -90,8 +96,8 @@ pub fn FrontStage() -> impl IntoView {
                 />
                 <output>{move || format::percent(weight.get())}</output>
             </label>
-            <p aria-live="polite">"The best weighted sum: "<b id="front-best">{move || ANSWERS[best.get()].0}</b></p>
-            <p class="hint">{format!("Full dots are the front; {count} of them, marked with a ring, are never the best for any weight.")}</p>
+            <p aria-live="polite">{t("The best weighted sum:")}" "<b id="front-best">{move || t(ANSWERS[best.get()].0)}</b></p>
+            <p class="hint">{said("Full dots are the front; {0} of them, marked with a ring, are never the best for any weight.", &[&count.to_string()])}</p>
         </div>
     }
 }

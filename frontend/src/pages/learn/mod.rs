@@ -11,6 +11,7 @@ mod zoo;
 use crate::pages::carry::Example;
 use crate::parts::mapping::MappingByHand;
 use crate::source::{at, has_example};
+use crate::words::t;
 use classes::{Grade, Noise};
 use front::FrontStage;
 use leptos::prelude::*;
@@ -139,6 +140,16 @@ const STATIONS: [Text; 7] = [
     },
 ];
 
+/// Every text of the lesson that stands in a table and is translated where it is shown.
+#[cfg(test)]
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    let stations = STATIONS.iter().flat_map(|s| {
+        let question = [s.title, s.question.text, s.question.why];
+        question.into_iter().chain(s.paragraphs.iter().copied()).chain(s.question.choices.iter().copied())
+    });
+    stations.chain(zoo::texts()).chain(front::texts()).chain(crate::state::toy::texts()).chain(crate::parts::mapping::texts())
+}
+
 /// The page.
 #[component]
 pub fn Learn() -> impl IntoView {
@@ -156,20 +167,20 @@ pub fn Learn() -> impl IntoView {
     });
     view! {
         <div class="learn">
-            <h1>"How a model learns to do what its prompt asks"</h1>
+            <h1>{t("How a model learns to do what its prompt asks")}</h1>
             <p class="muted">
-                "Seven stations, about five minutes if you only read. Everything here runs in this page: nothing is fetched, and no run is needed."
+                {t("Seven stations, about five minutes if you only read. Everything here runs in this page: nothing is fetched, and no run is needed.")}
             </p>
             {move || {
                 let wishes = wishes.get();
                 let shown = (0..STATIONS.len()).filter(|n| wishes.only.is_none_or(|only| only == n + 1));
                 let links = (0..STATIONS.len())
-                    .map(|n| view! { <a href=format!("#station-{}", n + 1) rel="external">{format!("{} {}", n + 1, STATIONS[n].title)}</a> })
+                    .map(|n| view! { <a href=format!("#station-{}", n + 1) rel="external">{format!("{} {}", n + 1, t(STATIONS[n].title))}</a> })
                     .collect_view();
                 view! {
-                    <nav class="sections" aria-label="Stations" class:gone=wishes.only.is_some()>{links}</nav>
+                    <nav class="sections" aria-label=t("Stations") class:gone=wishes.only.is_some()>{links}</nav>
                     {shown.map(|n| station(n, wishes)).collect_view()}
-                    <p class="actions" class:gone=wishes.only.is_none()><a class="button" href=at("/learn")>"All stations"</a></p>
+                    <p class="actions" class:gone=wishes.only.is_none()><a class="button" href=at("/learn")>{t("All stations")}</a></p>
                 }
             }}
         </div>
@@ -187,20 +198,20 @@ fn station(n: usize, wishes: Wishes) -> impl IntoView {
         5 => view! { <Steering seed=wishes.seed/> }.into_any(),
         _ => view! { <Zoo seed=wishes.seed/> }.into_any(),
     };
-    let paragraphs = text.paragraphs.iter().map(|p| view! { <p>{*p}</p> }).collect_view();
+    let paragraphs = text.paragraphs.iter().map(|p| view! { <p>{t(p)}</p> }).collect_view();
     let more = match n {
         5 => {
             Some(view! {
                 <p class="actions">
-                    <Example label="Steer a trained policy yourself" to="/playground"/>
-                    {(!has_example()).then(|| view! { <a class="button" href=at("/playground")>"Steer a trained policy yourself"</a> })}
+                    <Example label=t("Steer a trained policy yourself") to="/playground"/>
+                    {(!has_example()).then(|| view! { <a class="button" href=at("/playground")>{t("Steer a trained policy yourself")}</a> })}
                 </p>
             }.into_any())
         }
         6 => Some(view! {
             <p class="actions">
-                <a class="button primary" href=at("/")>"Train one for real"</a>
-                <Example label="Look at one that is trained"/>
+                <a class="button primary" href=at("/")>{t("Train one for real")}</a>
+                <Example label=t("Look at one that is trained")/>
             </p>
         }.into_any()),
         _ => None,
@@ -208,7 +219,7 @@ fn station(n: usize, wishes: Wishes) -> impl IntoView {
     view! {
         <section class="station" id=format!("station-{}", n + 1) aria-labelledby=format!("station-{}-title", n + 1)>
             <div class="lesson">
-                <h2 id=format!("station-{}-title", n + 1)><span class="stage-number">{n + 1}</span>{text.title}</h2>
+                <h2 id=format!("station-{}-title", n + 1)><span class="stage-number">{n + 1}</span>{t(text.title)}</h2>
                 {paragraphs}
                 {wishes.questions.then(|| view! { <Quiz question=&text.question/> })}
                 {more}

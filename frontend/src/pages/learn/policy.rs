@@ -5,6 +5,7 @@ use crate::parts::format;
 use crate::parts::matrix::matrix;
 use crate::parts::spark::Spark;
 use crate::state::toy::{ANSWERS, Figures, Optimizer, QUESTION, Settings, Toy, every_class, objectives};
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::preference::Preference;
 use std::time::Duration;
@@ -55,10 +56,10 @@ impl Play {
         let play = self;
         view! {
             <div class="sparks two">
-                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
-                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
-                <Spark title="KL from its start" unit="nats" points=play.curve(|f| f.kl)/>
-                <Spark title="Entropy" unit="nats" points=play.curve(|f| f.entropy)/>
+                <Spark title=t("Reward") unit="" points=play.curve(|f| f.reward)/>
+                <Spark title=t("Classes met") unit=t("share") points=play.curve(|f| f.met)/>
+                <Spark title=t("KL from its start") unit=t("nats") points=play.curve(|f| f.kl)/>
+                <Spark title=t("Entropy") unit=t("nats") points=play.curve(|f| f.entropy)/>
             </div>
         }
     }
@@ -71,12 +72,12 @@ impl Play {
     pub fn buttons(self) -> impl IntoView {
         view! {
             <p class="actions">
-                <button type="button" class="button" data-toy="step" on:click=move |_| self.step()>"Step"</button>
+                <button type="button" class="button" data-toy="step" on:click=move |_| self.step()>{t("Step")}</button>
                 <button type="button" class="button primary" data-toy="play" on:click=move |_| self.playing.update(|p| *p = !*p)>
-                    {move || if self.playing.get() { "Pause" } else { "Play" }}
+                    {move || if self.playing.get() { t("Pause") } else { t("Play") }}
                 </button>
-                <button type="button" class="button quiet" on:click=move |_| self.begin(self.toy.with_untracked(|t| t.settings))>"Begin anew"</button>
-                <span class="hint num">{move || self.toy.with(|t| format!("step {}", t.history.len() - 1))}</span>
+                <button type="button" class="button quiet" on:click=move |_| self.begin(self.toy.with_untracked(|t| t.settings))>{t("Begin anew")}</button>
+                <span class="hint num">{move || self.toy.with(|toy| said("step {0}", &[&(toy.history.len() - 1).to_string()]))}</span>
             </p>
         }
     }
@@ -93,7 +94,7 @@ pub fn bars(play: Play) -> impl IntoView {
             let drawn = Memo::new(move |_| play.drawn.with(|d| d.iter().filter(|x| **x == a).count()));
             view! {
                 <tr>
-                    <th scope="row">{answer.text}</th>
+                    <th scope="row">{t(answer.text)}</th>
                     <td class="fall"><span class="fall-bar" style:width=move || format!("{:.1}%", share.get() * 100.0)></span></td>
                     <td class="num">{move || format::percent(share.get())}</td>
                     <td class="num">{move || format::signed(paid.get(), 2)}</td>
@@ -105,9 +106,9 @@ pub fn bars(play: Play) -> impl IntoView {
     view! {
         <div class="scroll" tabindex="0">
             <table class="values choices-table">
-                <caption>{QUESTION}</caption>
+                <caption>{t(QUESTION)}</caption>
                 <thead>
-                    <tr><th scope="col">"answer"</th><td></td><th scope="col">"probability"</th><th scope="col">"paid"</th><th scope="col">"drawn"</th></tr>
+                    <tr><th scope="col">{t("answer")}</th><td></td><th scope="col">{t("probability")}</th><th scope="col">{t("paid")}</th><th scope="col">{t("drawn")}</th></tr>
                 </thead>
                 <tbody>{rows}</tbody>
             </table>
@@ -154,15 +155,15 @@ pub fn Bench(seed: u64, controls: bool) -> impl IntoView {
     };
     view! {
         <div class="card stage-card" id="toy">
-            <p class="label">"Asked for: full help, short"</p>
+            <p class="label">{t("Asked for: full help, short")}</p>
             {play.buttons()}
             {bars(play)}
             {play.curves()}
             {controls.then(|| view! {
-                <div class="segments" role="group" aria-label="Optimiser">{optimizers}</div>
-                {slider("Answers a step", ["1", "16", "1"], |s| s.samples as f64, |s, v| s.samples = v as usize)}
-                {slider("Learning rate", ["0.05", "2", "0.05"], |s| s.learning_rate, |s, v| s.learning_rate = v)}
-                {slider("KL coefficient", ["0", "2", "0.05"], |s| s.beta, |s, v| s.beta = v)}
+                <div class="segments" role="group" aria-label=t("Optimiser")>{optimizers}</div>
+                {slider(t("Answers a step"), ["1", "16", "1"], |s| s.samples as f64, |s, v| s.samples = v as usize)}
+                {slider(t("Learning rate"), ["0.05", "2", "0.05"], |s| s.learning_rate, |s, v| s.learning_rate = v)}
+                {slider(t("KL coefficient"), ["0", "2", "0.05"], |s| s.beta, |s, v| s.beta = v)}
             })}
         </div>
     }
@@ -186,8 +187,8 @@ pub fn Steering(seed: u64) -> impl IntoView {
                 }}
             </div>
             <div class="sparks two">
-                <Spark title="Classes met" unit="share" points=play.curve(|f| f.met)/>
-                <Spark title="Reward" unit="" points=play.curve(|f| f.reward)/>
+                <Spark title=t("Classes met") unit=t("share") points=play.curve(|f| f.met)/>
+                <Spark title=t("Reward") unit="" points=play.curve(|f| f.reward)/>
             </div>
         </div>
     }

@@ -1,5 +1,6 @@
 //! A question that can be got wrong, and why.
 
+use crate::words::t;
 use leptos::prelude::*;
 
 /// A question.
@@ -27,19 +28,19 @@ pub fn Quiz(question: &'static Question) -> impl IntoView {
             };
             view! {
                 <button type="button" class="button small" aria-pressed=move || (chosen.get() == Some(n)).to_string() on:click=move |_| chosen.set(Some(n))>
-                    {mark}{*text}
+                    {mark}{t(text)}
                 </button>
             }
         })
         .collect_view();
     view! {
-        <div class="quiz" role="group" aria-label="Question">
-            <p class="label">{question.text}</p>
+        <div class="quiz" role="group" aria-label=t("Question")>
+            <p class="label">{t(question.text)}</p>
             <div class="choices">{choices}</div>
             <p class="hint" role="status">
                 {move || chosen.get().map(|own| {
-                    let verdict = if own == question.right { "Right. " } else { "Not quite. " };
-                    format!("{verdict}{}", question.why)
+                    let verdict = if own == question.right { t("Right.") } else { t("Not quite.") };
+                    format!("{verdict} {}", t(question.why))
                 })}
             </p>
         </div>

@@ -2,6 +2,7 @@
 
 use super::policy::{Play, bars};
 use crate::state::toy::{Settings, Toy};
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::preference::Preference;
 
@@ -40,6 +41,11 @@ const FAILURES: [Failure; 4] = [
     },
 ];
 
+#[cfg(test)]
+pub fn texts() -> impl Iterator<Item = &'static str> {
+    FAILURES.iter().flat_map(|f| [f.name, f.look, f.told])
+}
+
 #[component]
 pub fn Zoo(seed: u64) -> impl IntoView {
     let chosen = RwSignal::new(0_usize);
@@ -60,20 +66,20 @@ pub fn Zoo(seed: u64) -> impl IntoView {
                         play.begin(with(n));
                     }
                 >
-                    {failure.name}
+                    {t(failure.name)}
                 </button>
             }
         })
         .collect_view();
     view! {
         <div class="card stage-card" id="zoo">
-            <div class="segments" role="group" aria-label="Failures">{choices}</div>
-            <p>"Asked for: full help. "{move || FAILURES[chosen.get()].look}</p>
+            <div class="segments" role="group" aria-label=t("Failures")>{choices}</div>
+            <p>{t("Asked for: full help.")}" "{move || t(FAILURES[chosen.get()].look)}</p>
             {play.buttons()}
             {play.curves()}
             {bars(play)}
-            <p class="actions"><button type="button" class="button" on:click=move |_| told.set(true)>"What is wrong?"</button></p>
-            <p aria-live="polite">{move || told.get().then(|| FAILURES[chosen.get()].told)}</p>
+            <p class="actions"><button type="button" class="button" on:click=move |_| told.set(true)>{t("What is wrong?")}</button></p>
+            <p aria-live="polite">{move || told.get().then(|| t(FAILURES[chosen.get()].told))}</p>
         </div>
     }
 }
