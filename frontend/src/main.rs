@@ -22,7 +22,7 @@ fn main() {
         boot.remove();
     }
     if words::wanted() {
-        leptos::task::spawn_local(async {
+        wasm_bindgen_futures::spawn_local(async {
             words::load().await;
             mount();
         });

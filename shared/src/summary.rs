@@ -145,7 +145,9 @@ impl ControlHead {
     /// Mean words of an answer from the lowest class that was asked for to the highest, for people: what a ruler sees of the control, whoever
     /// grades.
     pub fn words_told(&self) -> Option<String> {
-        let mut asked = self.words.iter().filter(|w| **w > 0.0);
+        // Who was asked may have said nothing.
+        let rows = self.words.iter().zip(&self.matrix);
+        let mut asked = rows.filter(|(_, row)| row.iter().sum::<f64>() > 0.0).map(|(words, _)| words);
         let first = asked.next()?;
         Some(format!("{first:.0} to {:.0}", asked.next_back().unwrap_or(first)))
     }

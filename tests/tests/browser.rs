@@ -529,3 +529,29 @@ async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
     assert_eq!(others, Vec::<String>::new());
     browser.quit().await
 }
+
+/// The lesson in the second language: by the address, by the button, and kept.
+#[tokio::test]
+async fn the_lesson_is_read_in_chinese_and_back() -> Result<()> {
+    const TITLE: &str = "document.querySelector('h1')?.textContent";
+    const LANGUAGE: &str = "document.documentElement.lang";
+    let lab = Lab::start().await;
+    let browser = lab.browser().await?;
+    let lesson = format!("{}/learn", lab.origin());
+    browser.goto(&format!("{lesson}?station=4&lang=zh")).await?;
+    browser.wait(&format!("{TITLE}?.includes('提示词') && {LANGUAGE} === 'zh-CN'")).await?;
+    browser.click("[data-toy=step]").await?;
+    browser.wait("document.querySelector('#toy').textContent.includes('第 1 步')").await?;
+    // No English is left in what is read, but for names.
+    let left = "[...document.querySelectorAll('.station p, .station h2, .station label, .station button')] \
+                .map(e => e.textContent).filter(t => /[a-z]{4}/.test(t))";
+    assert_eq!(browser.js(left).await?, json!([]));
+    browser.click("#language").await?;
+    browser.wait(&format!("{TITLE} === 'How a model learns to do what its prompt asks' && location.search === '?station=4'")).await?;
+    browser.click("#language").await?;
+    browser.wait(&format!("{LANGUAGE} === 'zh-CN'")).await?;
+    browser.goto(&format!("{}/", lab.origin())).await?;
+    browser.wait("document.querySelector('nav a')?.textContent === '首页'").await?;
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}

@@ -1,5 +1,6 @@
 //! What differs between two configurations.
 
+use super::models::TaskKind;
 use super::policy::PolicyOptimizer;
 use super::run::{Problem, RunConfig};
 use super::settings::brief;
@@ -29,6 +30,11 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
                 let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 compare(&below, a.get(key).unwrap_or(&Value::Null), value, found);
             }
+            // Fields that are left out when they are nothing.
+            for (key, value) in a.iter().filter(|(key, _)| !b.contains_key(*key)) {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(&below, value, &Value::Null, found);
+            }
         }
         _ if old == new => {}
         _ => found.push(Difference { path: path.to_string(), old: brief(old), new: brief(new) }),
@@ -36,7 +42,7 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
 }
 
 /// What a fork may change besides the settings of `policy` and `evaluation`.
-const FREE: [&str; 4] = ["name", "preset", "device", "fork"];
+const FREE: [&str; 3] = ["name", "preset", "fork"];
 
 impl RunConfig {
     /// Why this run cannot go on with the policy optimisation of one that has the configuration `source`: what was made before its
@@ -47,7 +53,14 @@ impl RunConfig {
             let title = source.method.kind.title();
             return vec![problem("fork", format!("names a run of {title}; only MOSLIM trains one policy that can go on"))];
         }
-        let free = |path: &str| FREE.contains(&path) || path.starts_with("policy.") || path.starts_with("evaluation.");
+        // Preference SFT is trained with the one, and answers of an off-the-shelf model are sampled, and ratings left out, by the other.
+        let early = |path: &str| match path {
+            "policy.max_gradient_norm" => source.method.preference_sft > 0,
+            "policy.max_new_tokens" => source.task.kind != TaskKind::World || !source.base.model.is_empty(),
+            _ => false,
+        };
+        let free =
+            |path: &str| FREE.contains(&path) || path.starts_with("evaluation.") || path.starts_with("policy.") && !early(path);
         let mut found: Vec<Problem> = differences(source, self)
             .into_iter()
             .filter(|d| !free(&d.path))
@@ -82,6 +95,16 @@ mod tests {
         assert_eq!(fields(|c| c.policy.optimizer = PolicyOptimizer::Ppo), ["policy.optimizer"]);
         assert!(fields(|c| c.policy.optimizer = PolicyOptimizer::Grpo).is_empty());
         assert_eq!(fields(|c| c.from = Some("z".into())), ["from"], "it would have another reference");
+        let from = RunConfig { from: Some("z".into()), ..source.clone() };
+        assert_eq!(source.fork_problems(&from)[0].field, "from", "also where it is left out");
+        // Early stages read these of the policy's settings.
+        let mut taught = source.clone();
+        (taught.method.preference_sft, taught.base.model) = (9, "m".into());
+        let mut fork = taught.clone();
+        (fork.policy.max_gradient_norm, fork.policy.max_new_tokens) = (0.1, 3);
+        let early: Vec<String> = fork.fork_problems(&taught).into_iter().map(|p| p.field).collect();
+        assert_eq!(early, ["policy.max_gradient_norm", "policy.max_new_tokens"]);
+        assert!(fields(|c| (c.policy.max_gradient_norm, c.policy.max_new_tokens) = (0.1, 3)).is_empty());
         let mut other = source.clone();
         other.method.kind = Method::Morlhf;
         assert_eq!(source.fork_problems(&other)[0].field, "fork");

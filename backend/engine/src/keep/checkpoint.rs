@@ -139,9 +139,23 @@ fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Op
     read().with_context(|| format!("the checkpoint {name} is damaged; remove it to begin the stage again"))
 }
 
-/// Checkpoint of policy optimisation that a fork goes on from, and the configuration that it was made with.
+/// Checkpoint of policy optimisation that a fork goes on from, and what it was made with.
 const FORK: &str = "fork.bin";
 const FORKED: &str = "fork.json";
+
+/// What a checkpoint that was taken over is of.
+#[derive(Serialize, Deserialize)]
+struct Forked {
+    run: String,
+    config: RunConfig,
+}
+
+/// What this run has taken over, where it is a fork.
+fn taken(job: &Job) -> Result<Option<Forked>> {
+    let Some(bytes) = job.read(FORKED)? else { return Ok(None) };
+    let taken: Forked = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", job.describe(FORKED)))?;
+    Ok(Some(taken).filter(|taken| job.config.fork.as_ref() == Some(&taken.run)))
+}
 
 /// Takes over the last checkpoint of the run that this one is a fork of; once: that run may go on, and be deleted.
 ///
@@ -150,10 +164,8 @@ const FORKED: &str = "fork.json";
 /// may change; or when a file cannot be read or written.
 pub fn take_over(job: &Job) -> Result<()> {
     let Some(source) = &job.config.fork else { return Ok(()) };
-    for taken in [FORKED, "trained.json"] {
-        if job.files.read(&job.path(taken))?.is_some() {
-            return Ok(());
-        }
+    if taken(job)?.is_some() {
+        return Ok(());
     }
     let unfit = |what: String| Unfit(format!("fork: {what}"));
     let of = Job { run: source.clone(), ..job.clone() };
@@ -164,9 +176,9 @@ pub fn take_over(job: &Job) -> Result<()> {
     }
     for name in [file(Stage::Policy), older(Stage::Policy)] {
         let Some(bytes) = read(&name)?.filter(|bytes| unpack::<Header<serde_json::Value>>(bytes).is_ok()) else { continue };
-        job.write(FORK, &bytes)?;
+        job.files.write(&job.path(FORK), &bytes).with_context(|| format!("writing {}", job.describe(FORK)))?;
         // Last: where it is, the checkpoint is.
-        return job.write_json(FORKED, &config);
+        return job.write_json(FORKED, &Forked { run: source.clone(), config });
     }
     let why = "it is not optimising its policy yet, or has finished; the policy of a finished run is where `from` starts";
     Err(unfit(format!("run {source} has no checkpoint to go on from: {why}")).into())
@@ -177,8 +189,12 @@ pub fn take_over(job: &Job) -> Result<()> {
 /// # Errors
 /// When it cannot be read.
 pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
-    let Some(bytes) = job.read(FORKED)? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", job.describe(FORKED)))
+    Ok(taken(job)?.map(|taken| taken.config))
+}
+
+/// The policy that came of it is kept: the checkpoint of [`take_over`] goes.
+pub fn let_go(job: &Job) {
+    let _ = job.files.remove(&job.path(FORK));
 }
 
 /// The checkpoint of [`take_over`], which was made from `key`.
@@ -186,7 +202,8 @@ pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
 /// # Errors
 /// When it is damaged; [`Unfit`] when it was made from something else.
 pub fn load_fork<T: DeserializeOwned>(job: &Job, key: &str) -> Result<(Header<T>, Parts)> {
-    let other = "fork: the checkpoint was made with another reward model, or from another policy, than this run has by now";
+    let other = "fork: the checkpoint was made with another reward model, from another policy, or by another version of the lab, than \
+                 this run has by now";
     load_file(job, FORK, key)?.ok_or_else(|| Unfit(other.into()).into())
 }
 

@@ -107,6 +107,7 @@ pub fn adapted<B: TrainBackend>(job: &Job, trunk: &Transformer<B>) -> [Transform
 pub fn reward_layers(config: &RunConfig, stage: Stage) -> usize {
     match (stage, config.evaluation.held_out_layers) {
         (Stage::HeldOutRewardModel, layers) if layers > 0 => layers,
+        _ if config.base.model.is_empty() => 0,
         _ => config.base.reward_layers,
     }
 }

@@ -29,6 +29,8 @@ pub struct Driver<'a, S> {
     wanted: Wanted,
     /// Seconds that earlier processes spent.
     before: f64,
+    /// Whether this process goes on from the checkpoint of another run.
+    pub forks: bool,
     /// What the stage knows besides its weights.
     pub state: S,
 }
@@ -54,7 +56,9 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         let Plan { stage, part, key, total, checkpoint_every: every, forked } = plan;
         let began = Instant::now();
         let mut note = |text| progress.emit(EventBody::Note { text });
-        let found = match (checkpoint::load::<S>(job, stage, &key, &mut note)?, forked) {
+        let own = checkpoint::load::<S>(job, stage, &key, &mut note)?;
+        let forks = own.is_none() && forked.is_some();
+        let found = match (own, forked) {
             (None, Some(key)) => {
                 let (header, parts) = checkpoint::load_fork::<S>(job, &key)?;
                 let source = job.config.fork.as_deref().unwrap_or_default();
@@ -69,7 +73,7 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         };
         progress.emit(EventBody::StageBegan { stage, part: part.clone(), from, total });
         let (every, wanted) = (every.max(1), Wanted::none(job));
-        Ok((Self { job, stage, part, key, total, every, step: from, from, began, wanted, before, state }, parts))
+        Ok((Self { job, stage, part, key, total, every, step: from, from, began, wanted, before, forks, state }, parts))
     }
 
     /// The next step, from 0; `None` when all are done. `parts` gives the models for a checkpoint.

@@ -4,7 +4,7 @@
 use super::setting::{Outcome, Ready, Trained};
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
-use crate::keep::{Job, START, model_file};
+use crate::keep::{Job, START, checkpoint, model_file};
 use crate::model::TrainBackend;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::Progress;
@@ -56,7 +56,9 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
         policies_kept: trained.policies_kept,
     };
     // Last: where it is, everything else is.
-    job.write_json("trained.json", &kept)
+    job.write_json("trained.json", &kept)?;
+    checkpoint::let_go(job);
+    Ok(())
 }
 
 /// What this run has trained already; `None` when it has not, or from something else, or when a file of it is damaged.

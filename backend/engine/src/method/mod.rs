@@ -185,7 +185,9 @@ pub fn run<B: TrainBackend>(
         None => sft,
     };
     let (held_out, held_out_report) = held_out.unzip();
-    if let Some(smaller) = held_out_report.as_ref().filter(|_| setting.gold.is_none()) {
+    if setting.gold.is_none() {
+        let size = |stage| base::reward_layers(config, stage);
+        let smaller = held_out_report.as_ref().filter(|_| size(Stage::RewardModel) == size(Stage::HeldOutRewardModel));
         let rows = [setting.corpus.judging.len(), setting.corpus.train.len()];
         advice(&reward_report, smaller, rows).into_iter().for_each(|text| progress.emit(EventBody::Note { text }));
     }

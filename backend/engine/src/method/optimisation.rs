@@ -170,13 +170,19 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
         let plan = Plan { stage, part, key: key.clone(), total, checkpoint_every, forked };
         let fresh = PolicyState { beta: Exact(c.kl_coefficient), ..Default::default() };
         let (mut driver, parts) = Driver::begin(job, plan, fresh, progress)?;
-        // A fork may have another one; one that adapts has moved.
-        if c.kl_target.is_none() {
-            driver.state.beta = Exact(c.kl_coefficient);
-        }
         let mut learner = Learner::new(start, c);
         if let Some(parts) = parts {
             learner = learner.from_parts(parts, device)?;
+        }
+        if let Some((before, passes)) = task.forked.as_ref().filter(|_| driver.forks) {
+            // A coefficient that adapts has moved, and goes on from there unless another one is wanted.
+            if before.kl_target.is_none() || before.kl_coefficient != c.kl_coefficient {
+                driver.state.beta = Exact(c.kl_coefficient);
+            }
+            // The mean is of the last share of a run: of another one, where that ends elsewhere.
+            if (before.average, before.iterations, *passes) != (c.average, total, task.passes) {
+                learner.forget_average();
+            }
         }
         let mut iterations = Iterations { driver, job, setting, ready, task, key, began: Instant::now(), total };
         iterations.within_budget();

@@ -221,19 +221,28 @@ const FEW: usize = 50;
 
 /// What a person should know of a reward model before a policy is trained on it: which heads are too weak, and whether more labels would
 /// help. `smaller`: the report of a model that learnt from `rows[0]` rows, where this one learnt from `rows[1]`: two points of its learning
-/// curve.
-pub fn advice(report: &RewardModelReport, smaller: &RewardModelReport, rows: [usize; 2]) -> Vec<String> {
+/// curve, where the two are of one size.
+pub fn advice(report: &RewardModelReport, smaller: Option<&RewardModelReport>, rows: [usize; 2]) -> Vec<String> {
     let mut out = Vec::new();
-    for (head, less) in report.heads.iter().zip(&smaller.heads) {
-        let (id, kappa, before, n) = (&head.objective, head.qwk, less.qwk, head.n);
-        let rises = still_rises(before, kappa);
-        let curve = format!("kappa {before:.2} with {} rows, {kappa:.2} with {}", rows[0], rows[1]);
+    for (n, head) in report.heads.iter().enumerate() {
+        let (id, kappa) = (&head.objective, head.qwk);
+        let before = smaller.and_then(|report| report.heads.get(n)).map(|less| less.qwk);
+        let n = head.n;
+        let rises = before.is_some_and(|before| still_rises(before, kappa));
+        let curve = match before {
+            Some(before) => format!("kappa {before:.2} with {} rows, {kappa:.2} with {}", rows[0], rows[1]),
+            None => format!("kappa {kappa:.2}"),
+        };
         let unsure = if n < FEW { format!("; {n} test rows are few to tell") } else { String::new() };
-        let more = if rises { "more labels would help" } else { "more labels of this kind may not help" };
+        let more = match (before, rises) {
+            (None, _) => "",
+            (_, true) => ": more labels would help",
+            (_, false) => ": more labels of this kind may not help",
+        };
         if kappa < TOO_LITTLE {
-            out.push(format!("The reward model does not know {id} well enough to steer by it ({curve}): {more}{unsure}"));
+            out.push(format!("The reward model does not know {id} well enough to steer by it ({curve}){more}{unsure}"));
         } else if rises {
-            out.push(format!("The reward model still gets better at {id} ({curve}): {more}{unsure}"));
+            out.push(format!("The reward model still gets better at {id} ({curve}){more}{unsure}"));
         }
         if mostly_length(head.spearman, head.label_length_correlation) {
             out.push(format!(
@@ -259,7 +268,8 @@ mod tests {
             heads: kappas.map(|qwk| RewardHeadReport { objective: format!("o{n}"), qwk, n, ..Default::default() }).to_vec(),
             ..Default::default()
         };
-        let said = advice(&report([0.7, 0.7, 0.2, 0.2], 80), &report([0.68, 0.5, 0.1, 0.19], 80), [400, 800]);
+        let less = report([0.68, 0.5, 0.1, 0.19], 80);
+        let said = advice(&report([0.7, 0.7, 0.2, 0.2], 80), Some(&less), [400, 800]);
         assert_eq!(said.len(), 3);
         assert!(said[0].contains("still gets better") && said[0].contains("kappa 0.50 with 400 rows, 0.70 with 800"));
         assert!(said[1].contains("not know") && said[1].ends_with(": more labels would help"), "{}", said[1]);
@@ -268,8 +278,11 @@ mod tests {
         for (head, length) in counting.heads.iter_mut().zip([0.6, -0.6, 0.2, 0.5]) {
             (head.spearman, head.label_length_correlation) = (0.62, length);
         }
-        let said = advice(&counting, &report([0.7; 4], 80), [400, 800]);
+        let said = advice(&counting, Some(&report([0.7; 4], 80)), [400, 800]);
         assert!(said.len() == 2 && said[0].contains("of length 0.60") && said[1].ends_with("write shorter instead"), "{said:?}");
-        assert!(advice(&report([0.2; 4], 10), &report([0.2; 4], 10), [4, 8])[0].ends_with("10 test rows are few to tell"));
+        assert!(advice(&report([0.2; 4], 10), Some(&report([0.2; 4], 10)), [4, 8])[0].ends_with("10 test rows are few to tell"));
+        // A model of another size is no point of its curve.
+        let alone = advice(&report([0.7, 0.2, 0.7, 0.7], 80), None, [400, 800]);
+        assert_eq!(alone, ["The reward model does not know o80 well enough to steer by it (kappa 0.20)"]);
     }
 }

@@ -53,6 +53,11 @@ impl<B: TrainBackend> Learner<B> {
         });
     }
 
+    /// Forgets the weights that were counted.
+    pub fn forget_average(&mut self) {
+        self.averaged = None;
+    }
+
     /// The policy that came out: the mean of the weights that were counted, or the last.
     pub fn into_policy(self) -> Transformer<B> {
         match self.averaged {
@@ -288,6 +293,12 @@ mod tests {
             assert_eq!(parts.len(), 2);
             learner = Learner::new(policy(), &config).from_parts(parts, &Default::default()).unwrap();
         }
+        let mut other = Learner::new(policy(), &config).from_parts(learner.to_parts().unwrap(), &Default::default()).unwrap();
+        other.forget_average();
+        assert!(
+            other.to_parts().unwrap().len() == 1 && weights(&other.into_policy()) == seen[2],
+            "the last, where the mean is let go"
+        );
         let mean = weights(&learner.into_policy());
         for (i, m) in mean.iter().enumerate() {
             let want = (seen[0][i] + seen[1][i] + seen[2][i]) / 3.0;

@@ -166,8 +166,9 @@ pub struct CrossvalArgs {
     /// Seed of every random choice; overrides the file.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Shares of the prompts to train on, for a learning curve, such as 0.25,0.5,1: five reward models for each.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    /// Shares of the prompts to train on, for a learning curve, such as 0.25,0.5,1: five reward models for each [default: what the
+    /// configuration says].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub shares: Vec<f64>,
     /// Device to compute on: auto, cpu, cuda or wgpu.
     #[arg(long, default_value = "auto")]

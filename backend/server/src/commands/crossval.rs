@@ -87,7 +87,7 @@ impl Head {
 pub fn run(args: &CrossvalArgs) -> Result<(), Failure> {
     let (data, task) = opened(&args.folder, &args.task)?;
     let config = configured(args)?;
-    let shares = shares(&args.shares)?;
+    let shares = if args.shares.is_empty() { vec![config.task.share] } else { shares(&args.shares)? };
     data.create().map_err(Failure::BadInput)?;
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
@@ -137,18 +137,24 @@ fn shares(given: &[f64]) -> Result<Vec<f64>, Failure> {
 
 /// The learning curve, and what it says of more labels.
 fn curve(all: &CrossValidation) -> Vec<String> {
-    let [.., before, _] = all.curve.as_slice() else { return Vec::new() };
+    let [earlier @ .., last] = all.curve.as_slice() else { return Vec::new() };
+    if earlier.is_empty() {
+        return Vec::new();
+    }
     let shares: String = all.curve.iter().map(|point| format!("{:>8}", format!("{:.0} %", 100.0 * point.share))).collect();
     let mut out = vec![String::new(), format!("{:<24}{shares}", "kappa, prompts used")];
+    // A curve that rises does so from half to all.
+    let before = earlier.iter().rev().find(|point| 2.0 * point.share <= last.share);
     let mut rising = Vec::new();
     for (n, head) in all.objectives.iter().enumerate() {
         let kappas: String = all.curve.iter().map(|point| format!("{:>8.2}", point.kappas[n])).collect();
         out.push(format!("{:<24}{kappas}", head.id));
-        if still_rises(before.kappas[n], head.kappa) {
+        if before.is_some_and(|before| still_rises(before.kappas[n], head.kappa)) {
             rising.push(head.id.as_str());
         }
     }
     out.push(match rising.as_slice() {
+        [] if before.is_none() => "whether more labels would help, a point at half of the last share would tell".into(),
         [] => "more labels of this kind may not help: no kappa rises by 0.05 at the end of the curve".into(),
         rising => format!("more labels would help: {}", rising.join(", ")),
     });
@@ -161,7 +167,7 @@ fn configured(args: &CrossvalArgs) -> Result<RunConfig, Failure> {
         Some(path) => read("config", path)?,
         None => presets::find("ratings").map(|p| p.config).unwrap_or_default(),
     };
-    (config.task.kind, config.task.name) = (TaskKind::Ratings, args.task.clone());
+    (config.task.kind, config.task.name, config.fork) = (TaskKind::Ratings, args.task.clone(), None);
     if let Some(model) = &args.model {
         config.base.model.clone_from(model);
     }
@@ -237,6 +243,9 @@ mod tests {
         );
         assert!(told([&[0.1, 0.1], &[0.3, 0.3], &[0.3, 0.3]]).contains("may not help"));
         assert!(!table(&validated(vec![head("warmth", 0.5)], &[&[0.5]])).contains("labels would"), "one point is no curve");
+        let mut near = validated(vec![head("warmth", 0.5)], &[&[0.3], &[0.5]]);
+        near.curve[0].share = 0.9;
+        assert!(table(&near).contains("half of the last share would tell"), "{}", table(&near));
         assert_eq!(shares(&[1.0, 0.5, 1.0]).unwrap(), [0.5, 1.0]);
         assert!(shares(&[0.0]).is_err_and(|e| e.to_string().contains("allowed are numbers from 0.01 to 1")));
     }
