@@ -547,7 +547,9 @@ async fn the_lesson_is_read_in_chinese_and_back() -> Result<()> {
                 .map(e => e.textContent).filter(t => /[a-z]{4}/.test(t))";
     assert_eq!(browser.js(left).await?, json!([]));
     browser.click("#language").await?;
-    browser.wait(&format!("{TITLE} === 'How a model learns to do what its prompt asks' && location.search === '?station=4'")).await?;
+    browser
+        .wait(&format!("{TITLE} === 'How a model learns to do what its prompt asks' && location.search === '?station=4'"))
+        .await?;
     browser.click("#language").await?;
     browser.wait(&format!("{LANGUAGE} === 'zh-CN'")).await?;
     browser.goto(&format!("{}/", lab.origin())).await?;

@@ -101,11 +101,12 @@ impl Checker {
             "from",
             "is for moslim alone; the other methods start several policies, or none",
         );
-        if let Some(from) = &c.from {
-            let named = !from.is_empty()
-                && from.len() <= 64
-                && from.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            self.require(named, "from", "is not the name of a run: lower-case letters, digits and -");
+        for (field, run) in [("from", &c.from), ("fork", &c.fork)] {
+            let Some(run) = run else { continue };
+            let named = !run.is_empty()
+                && run.len() <= 64
+                && run.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            self.require(named, field, "is not the name of a run: lower-case letters, digits and -");
         }
         let policies = m.kind.policies(steered, m.weight_vectors(&c.steered(objectives), objectives.len()).len());
         self.require(
@@ -176,10 +177,6 @@ impl RunConfig {
             return too_long;
         }
         let mut c = Checker { problems: settings::problems(self) };
-        for (field, run) in [("from", &self.from), ("fork", &self.fork)] {
-            let fits = |run: &String| run.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-            c.require(run.as_ref().is_none_or(fits), field, "names a run by lower-case letters, digits and dashes");
-        }
         c.require(self.name.chars().count() <= 120, "name", "is longer than 120 characters");
         c.require(!self.name.chars().any(char::is_control), "name", "contains control characters");
         c.model("model", &self.model);
@@ -327,6 +324,7 @@ mod tests {
         check(|c| c.policy.aggregation = Aggregation::NormaliseThenSum, "policy.aggregation");
         check(|c| c.mapping.weights = vec![0.0; 4], "mapping.weights");
         check(|c| c.from = Some("../x".into()), "from");
+        check(|c| c.fork = Some("../x".into()), "fork");
         // A list that is too long is counted and not read.
         check(|c| c.targets.objectives = vec!["kindness".into(); 65], "targets.objectives");
         check(|c| c.targets.held_out = vec![c.targets.held_out[0].clone(); 33], "targets.held_out");

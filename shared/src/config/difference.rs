@@ -91,7 +91,7 @@ mod tests {
             fork.fork_problems(&source).into_iter().map(|p| p.field).collect::<Vec<_>>()
         };
         assert!(fields(|c| (c.policy.kl_coefficient, c.policy.iterations, c.evaluation.questions) = (0.3, 7, 9)).is_empty());
-        assert_eq!(fields(|c| (c.seed, c.mapping.z_clip) = (9, 2.0)), ["seed", "mapping.z_clip"]);
+        assert_eq!(fields(|c| (c.seed, c.mapping.z_clip) = (9, 2.0)), ["mapping.z_clip", "seed"]);
         assert_eq!(fields(|c| c.policy.optimizer = PolicyOptimizer::Ppo), ["policy.optimizer"]);
         assert!(fields(|c| c.policy.optimizer = PolicyOptimizer::Grpo).is_empty());
         assert_eq!(fields(|c| c.from = Some("z".into())), ["from"], "it would have another reference");
