@@ -92,9 +92,9 @@ impl Supervisor {
         let (job, file) = (self.data.job(&id, config.clone()), self.data.run(&id).join(QUEUE));
         let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
         // Its place before its configuration: a run that has none would be one that waits for nothing.
-        let (fork, own) = (job.clone(), file.clone());
+        let own = file.clone();
         blocking(move || write_file(&own, &place)).await?;
-        if let Err(error) = write(fork).await {
+        if let Err(error) = write(job).await {
             let _ = std::fs::remove_file(file);
             return Err(error);
         }

@@ -181,7 +181,10 @@ pub fn task(config: &TaskConfig, read: ReadFile) -> Result<Task> {
     if config.fold > 0 {
         cross_validate(&mut all, config.fold);
     }
-    keep_share(&mut all, config.share);
+    // All of it needs no order, which costs a hash of every prompt.
+    if config.share < 1.0 {
+        keep_share(&mut all, config.share);
+    }
     // As many copies of every row, so that each weighs the same.
     let ratings = |row: &KeptRow| shaped.iter().map(|s| scores(row, s.imported).len()).max().unwrap_or(1);
     let copies = if every_rater { all.iter().map(ratings).max().unwrap_or(1).min(MOST_COPIES) } else { 1 };
