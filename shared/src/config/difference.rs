@@ -15,11 +15,12 @@ pub struct Difference {
     pub new: String,
 }
 
-/// Every field in which `new` differs from `old`.
+/// Every field in which `new` differs from `old`, by path: the order of a JSON object's keys is a feature of the build.
 pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<Difference> {
     let mut found = Vec::new();
     let json = |config: &RunConfig| serde_json::to_value(config).unwrap_or_default();
     compare("", &json(old), &json(new), &mut found);
+    found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
 
