@@ -423,3 +423,18 @@ pub struct RunSummary {
     #[serde(default)]
     pub kl_frontier: Vec<KlPoint>,
 }
+
+impl RunSummary {
+    /// What the grades of a held-out reward model are worth, as a sentence: its own agreement with people, head by head. `None` where rules
+    /// grade.
+    pub fn judge(&self) -> Option<String> {
+        let judge = self.held_out_reward_model.as_ref().filter(|_| self.control.grader == Grader::HeldOutRewardModel)?;
+        let rows = judge.heads.iter().map(|h| h.n).max().unwrap_or(0);
+        let heads: Vec<String> = judge.heads.iter().map(|h| format!("{} {:.2}", h.objective, h.qwk)).collect();
+        Some(format!(
+            "No rules can grade these answers. A reward model does that no policy was trained on; its quadratic weighted kappa with the labels \
+             of {rows} test rows is {}.",
+            heads.join(", ")
+        ))
+    }
+}

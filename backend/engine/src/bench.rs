@@ -266,7 +266,7 @@ fn measure<B: TrainBackend>(size: &Size, precision: Precision, device: &B::Devic
     let classes = [5usize; 4];
     let trunk = products - output;
     let trunk_model = size.trained(Transformer::new(&config, size.vocabulary, 1, 2, device));
-    let reward_model = RewardModel::<B>::on_trunk(trunk_model, &classes, RewardLoss::CrossEntropy, 3);
+    let reward_model = RewardModel::<B>::on_trunk(trunk_model, &classes, &Default::default(), 3);
     let labels: Vec<Option<usize>> = vec![Some(1); classes.len()];
     let mut trainee = Some(Trainee::new(reward_model, 0.01, 1.0));
     let reward_model_step = meter.measure(tokens, backward * trunk * tokens as f64, || {
@@ -348,7 +348,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let policy = size.trained(Transformer::<B>::new(config, vocabulary, outputs, 1, device));
     let reference = policy.valid();
     let trunk = Transformer::new(config, vocabulary, 1, 2, device);
-    let model = RewardModel::<B::InnerBackend>::on_trunk(trunk, &classes, RewardLoss::CrossEntropy, 3);
+    let model = RewardModel::<B::InnerBackend>::on_trunk(trunk, &classes, &Default::default(), 3);
     let rows: Vec<Group> = corpus.train.iter().take(64).map(|r| r.group()).collect();
     let mut calibration = Calibration {
         temperatures: vec![1.0; classes.len()],

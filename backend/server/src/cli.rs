@@ -284,6 +284,10 @@ pub struct TrainArgs {
     /// which may differ in policy and evaluation.
     #[arg(long, value_name = "ID", conflicts_with = "from")]
     pub fork: Option<RunId>,
+    /// Train nothing, but measure a few steps of every stage, and say how long the run would take and how much memory. For off-the-shelf
+    /// models.
+    #[arg(long, conflicts_with_all = ["run", "fork"])]
+    pub estimate: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,

@@ -137,6 +137,9 @@ fn control(out: &mut String, summary: &RunSummary, objectives: &[Objective]) {
         out,
         "<h2>Asked and achieved</h2><p>A row is a class that was asked for; its cells are where the answers ended.</p>"
     );
+    if let Some(judge) = summary.judge() {
+        let _ = write!(out, "<p>{}</p>", text(&judge));
+    }
     let graded = &summary.control;
     for (when, report) in [("After", &graded.policy), ("Before", &graded.sft)] {
         let _ = write!(out, "<h3>{when} policy optimisation</h3><div class=\"grid\">");

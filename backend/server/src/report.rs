@@ -1,6 +1,7 @@
 //! A run's summary as a table for people.
 
 use crate::progress::duration;
+use moslim_engine::run::trial::Estimate;
 use moslim_shared::summary::{ControlSummary, FrontPoint, FrontReport, RunSummary};
 use std::fmt::Write;
 
@@ -21,6 +22,9 @@ fn write(out: &mut String, s: &RunSummary) -> std::fmt::Result {
         writeln!(out, "  {objective:<16} {n:>8} {:>9.3} {:>9.3} {:>7.3} {:>7.3}", h.accuracy, h.majority, h.qwk, h.ece)?;
     }
     control(out, &s.control)?;
+    if let Some(judge) = s.judge() {
+        writeln!(out, "  {judge}")?;
+    }
     writeln!(out, "\nPolicy optimisation")?;
     let p = &s.policy;
     writeln!(out, "  reward {:+.3} -> {:+.3}, KL {:.2} nats per answer", p.reward_first, p.reward_last, p.kl)?;
@@ -120,6 +124,22 @@ fn control(out: &mut String, c: &ControlSummary) -> std::fmt::Result {
     Ok(())
 }
 
+/// What a run would take, as text.
+pub fn estimate(estimate: &Estimate) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{:<24} {:>12} {:>10} {:>12}", "stage", "measured", "share", "will take");
+    for s in &estimate.stages {
+        let share = if s.share >= 1.0 { "all".into() } else { format!("{:.1} %", 100.0 * s.share) };
+        let _ = writeln!(out, "{:<24} {:>12} {share:>10} {:>12}", s.stage.title(), duration(s.measured), duration(s.seconds));
+    }
+    let _ = writeln!(out, "{:<24} {:>12} {:>10} {:>12}", "together", "", "", duration(estimate.seconds));
+    if estimate.peak_memory_mib > 0 {
+        let free = estimate.free_memory_mib.map_or(String::new(), |free| format!("; {free} MiB were free"));
+        let _ = writeln!(out, "memory: {} MiB at most{free}", estimate.peak_memory_mib);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +162,10 @@ mod tests {
         for part in ["Run a", "honesty", "0.875", "0.500", "gold", "0.750", "0.300", "0.250"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+        // A reward model that grades says how well it does, and not where rules grade.
+        let mut judged = RunSummary { held_out_reward_model: Some(summary.reward_model.clone()), ..summary };
+        assert!(!table(&judged).contains("No rules"));
+        judged.control.grader = Grader::HeldOutRewardModel;
+        assert!(table(&judged).contains("is honesty 0.50."), "{}", table(&judged));
     }
 }

@@ -14,7 +14,7 @@ pub mod settings;
 
 pub use difference::{Difference, differences};
 pub use models::{
-    BaseConfig, ClassWeights, DeviceChoice, FOLDS, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig,
+    BaseConfig, ClassWeights, DeviceChoice, FOLDS, HeadPooling, ModelConfig, Precision, RewardModelConfig, SupervisedConfig, TaskConfig,
     TaskKind, WishPlace,
 };
 pub use policy::{

@@ -225,6 +225,27 @@ pub enum ClassWeights {
     InverseSqrt,
 }
 
+/// What the heads of a reward model read of an answer's hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HeadPooling {
+    /// That of its last token, the end of sequence, as in the paper.
+    #[default]
+    Last,
+    /// The mean over its tokens.
+    Mean,
+    /// Both, side by side.
+    LastAndMean,
+}
+
+impl HeadPooling {
+    /// Values that a head reads, of hidden states of `d_model`.
+    pub fn width(self, d_model: usize) -> usize {
+        d_model * if self == Self::LastAndMean { 2 } else { 1 }
+    }
+}
+
 /// The reward model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
@@ -238,6 +259,8 @@ pub struct RewardModelConfig {
     pub learning_rate: f64,
     /// What its heads are trained for.
     pub loss: RewardLoss,
+    /// What they read. What is spread over an answer (how hard its words are) is in the mean; what its end decides, in the last token.
+    pub pooling: HeadPooling,
     /// Label smoothing of the cross-entropy, in [0, 0.5].
     pub label_smoothing: f64,
     pub class_weights: ClassWeights,
@@ -260,6 +283,7 @@ impl Default for RewardModelConfig {
             batch: 64,
             learning_rate: 2e-3,
             loss: RewardLoss::CrossEntropy,
+            pooling: HeadPooling::Last,
             label_smoothing: 0.0,
             class_weights: ClassWeights::Equal,
             head_weights: Vec::new(),

@@ -87,9 +87,9 @@ fn reward_model<B: TrainBackend>(
     let layers = reward_layers(c, stage);
     let trunk = ModelConfig { layers: if layers > 0 { layers } else { c.reward_trunk.layers }, ..c.reward_trunk.clone() };
     let model = if c.reward_from_sft {
-        RewardModel::<B>::on_trunk(sft.clone().first_layers(layers), &classes, r.loss, weights_seed)
+        RewardModel::<B>::on_trunk(sft.clone().first_layers(layers), &classes, r, weights_seed)
     } else {
-        RewardModel::<B>::new(&trunk, tokenizer.vocabulary(), &classes, r.loss, weights_seed, device)
+        RewardModel::<B>::new(&trunk, tokenizer.vocabulary(), &classes, r, weights_seed, device)
     };
     // Where a model grades, it learns from other rows than the one that is optimised for.
     let apart = stage == Stage::HeldOutRewardModel && !setting.corpus.judging.is_empty();

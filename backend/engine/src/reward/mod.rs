@@ -10,14 +10,15 @@ use crate::model::packed::Packed;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::module::Param;
 use burn::prelude::*;
-use moslim_shared::config::ModelConfig;
+use moslim_shared::config::{HeadPooling, ModelConfig, RewardModelConfig};
 use moslim_shared::ordinal::RewardLoss;
 
-/// A transformer trunk with a linear head per objective on the hidden state of the last real token.
+/// A transformer trunk with a linear head per objective on the hidden state of the last real token, on the mean over the answer, or on
+/// both ([`HeadPooling`]).
 #[derive(Module, Debug)]
 pub struct RewardModel<B: Backend> {
     pub trunk: Transformer<B>,
-    /// All heads side by side: `[d_model, sum of columns]`.
+    /// All heads side by side: `[d_model, sum of columns]`; with both parts `[2 d_model, sum of columns]`, the last token's first.
     heads: Param<Tensor<B, 2>>,
     /// `[sum of outputs]`
     bias: Param<Tensor<B, 1>>,
@@ -27,29 +28,32 @@ pub struct RewardModel<B: Backend> {
     classes: Vec<usize>,
     #[module(skip)]
     loss: RewardLoss,
+    #[module(skip)]
+    pooling: HeadPooling,
 }
 
 impl<B: Kernels> RewardModel<B> {
-    /// A reward model with random weights. Heads start at `N(0, 1 / (d_model + 1))`, as reward heads do in the
-    /// summarisation work (Huang et al. 2024, detail 9); biases at 0, CORAL's in falling order.
+    /// A reward model with random weights. Heads start at `N(0, 1 / (width + 1))`, as reward heads do in the
+    /// summarisation work (Huang et al. 2024, detail 9); biases at 0, CORAL's in falling order. Of `settings` only the heads' loss and pooling are read.
     pub fn new(
         config: &ModelConfig,
         vocabulary: usize,
         classes: &[usize],
-        loss: RewardLoss,
+        settings: &RewardModelConfig,
         seed: u64,
         device: &B::Device,
     ) -> Self {
-        Self::on_trunk(Transformer::new(config, vocabulary, 1, seed, device), classes, loss, seed)
+        Self::on_trunk(Transformer::new(config, vocabulary, 1, seed, device), classes, settings, seed)
     }
 
     /// Fresh heads on a trunk that is there already.
-    pub fn on_trunk(trunk: Transformer<B>, classes: &[usize], loss: RewardLoss, seed: u64) -> Self {
+    pub fn on_trunk(trunk: Transformer<B>, classes: &[usize], settings: &RewardModelConfig, seed: u64) -> Self {
         let device = &trunk.device();
-        let d_model = trunk.embedding.dims()[1];
+        let RewardModelConfig { loss, pooling, .. } = *settings;
+        let width = pooling.width(trunk.embedding.dims()[1]);
         let columns: usize = classes.iter().map(|&c| loss.columns(c)).sum();
-        let std = 1.0 / ((d_model + 1) as f64).sqrt();
-        let heads = Initialiser::new(seed ^ 0x5EED).matrix(d_model, columns, std, device);
+        let std = 1.0 / ((width + 1) as f64).sqrt();
+        let heads = Initialiser::new(seed ^ 0x5EED).matrix(width, columns, std, device);
         let bias: Vec<f32> = classes
             .iter()
             .flat_map(|&c| {
@@ -65,6 +69,7 @@ impl<B: Kernels> RewardModel<B> {
             log_variances: Param::from_tensor(Tensor::zeros([classes.len()], device)),
             classes: classes.to_vec(),
             loss,
+            pooling,
         }
     }
 
@@ -83,10 +88,15 @@ impl<B: Kernels> RewardModel<B> {
         self.classes.iter().map(|&c| self.loss.outputs(c)).collect()
     }
 
-    /// Weights and biases of all heads, as files have them: `[columns, d_model]` row after row, and `[outputs]`.
+    /// Weights and biases of all heads, as files have them: `[columns, width]` row after row, and `[outputs]`.
     pub fn head_weights(&self) -> [Vec<f32>; 2] {
         let values = |data: TensorData| data.to_vec().expect("weights are f32");
         [values(self.heads.val().transpose().into_data()), values(self.bias.val().into_data())]
+    }
+
+    /// What the heads read.
+    pub fn pooling(&self) -> HeadPooling {
+        self.pooling
     }
 
     /// What the heads are trained with.
@@ -98,9 +108,17 @@ impl<B: Kernels> RewardModel<B> {
     /// questions, answers with their end-of-sequence.
     pub fn outputs(&self, packed: &Packed) -> Tensor<B, 2> {
         let hidden = self.trunk.hidden(packed);
-        let last: Vec<u32> = packed.spans.iter().flat_map(|s| (0..s.answers.len()).map(|n| s.last(n) as u32)).collect();
         let device = hidden.device();
-        let mut out = hidden.select(0, index_tensor(&last, &device)).matmul(self.heads.val());
+        let last = |hidden: Tensor<B, 2>| {
+            let last: Vec<u32> = packed.spans.iter().flat_map(|s| (0..s.answers.len()).map(|n| s.last(n) as u32)).collect();
+            hidden.select(0, index_tensor(&last, &device))
+        };
+        let read = match self.pooling {
+            HeadPooling::Last => last(hidden),
+            HeadPooling::Mean => mean(hidden, packed),
+            HeadPooling::LastAndMean => Tensor::cat(vec![last(hidden.clone()), mean(hidden, packed)], 1),
+        };
+        let mut out = read.matmul(self.heads.val());
         if self.loss == RewardLoss::Coral {
             // Every threshold of a head reads the head's one column.
             let columns: Vec<u32> =
@@ -108,5 +126,67 @@ impl<B: Kernels> RewardModel<B> {
             out = out.select(1, index_tensor(&columns, &device));
         }
         out + self.bias.val().unsqueeze()
+    }
+}
+
+/// The mean of `hidden` (`[tokens, d_model]`) over the tokens of every answer, in order, as a product with their shares: `[answers, d_model]`. An
+/// answer without a token is read from the last of its prompt.
+fn mean<B: Backend>(hidden: Tensor<B, 2>, packed: &Packed) -> Tensor<B, 2> {
+    let ([tokens, _], device) = (hidden.dims(), hidden.device());
+    let mut shares: Vec<f32> = Vec::new();
+    for span in &packed.spans {
+        for (n, answer) in span.answers.iter().enumerate() {
+            let row = shares.len();
+            shares.resize(row + tokens, 0.0);
+            let over = if answer.is_empty() { span.last(n)..span.last(n) + 1 } else { answer.clone() };
+            shares[row + over.start..row + over.end].fill(1.0 / over.len() as f32);
+        }
+    }
+    let answers = shares.len() / tokens;
+    Tensor::<B, 2>::from_data(TensorData::new(shares, [answers, tokens]), &device).matmul(hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::packed::Group;
+    use burn::backend::Flex;
+
+    /// Of hidden states that are computed token by token elsewhere.
+    #[test]
+    fn heads_read_the_last_token_the_mean_or_both() {
+        let config = ModelConfig { layers: 1, d_model: 16, heads: 2, kv_heads: 1, d_ff: 24, context: 32, ..Default::default() };
+        let device = Default::default();
+        let trunk = Transformer::<Flex>::new(&config, 50, 1, 5, &device);
+        let groups = [
+            Group { prompt: &[3, 9], answers: vec![&[4, 16, 1], &[7, 1]] },
+            Group { prompt: &[27], answers: vec![&[], &[8]] },
+        ];
+        let packed = Packed::new(&groups);
+        let hidden: Vec<f32> = trunk.hidden(&packed).into_data().to_vec().unwrap();
+        let at = |place: usize| &hidden[place * 16..(place + 1) * 16];
+        // Two tokens of the first prompt, answers of three and two; one of the second prompt, answers of none and one.
+        let places: [&[usize]; 4] = [&[2, 3, 4], &[5, 6], &[7], &[8]];
+        for pooling in [HeadPooling::Last, HeadPooling::Mean, HeadPooling::LastAndMean] {
+            let settings = RewardModelConfig { pooling, ..Default::default() };
+            let model = RewardModel::on_trunk(trunk.clone(), &[3], &settings, 6);
+            let weights = &model.head_weights()[0];
+            let got: Vec<f32> = model.outputs(&packed).into_data().to_vec().unwrap();
+            for (n, places) in places.iter().enumerate() {
+                let last = at(places[places.len() - 1]).to_vec();
+                let mean: Vec<f32> = (0..16).map(|d| places.iter().map(|&p| at(p)[d]).sum::<f32>() / places.len() as f32).collect();
+                let read = match pooling {
+                    HeadPooling::Last => last,
+                    HeadPooling::Mean => mean,
+                    HeadPooling::LastAndMean => [last, mean].concat(),
+                };
+                for class in 0..3 {
+                    let row = &weights[class * read.len()..(class + 1) * read.len()];
+                    let expected: f32 = row.iter().zip(&read).map(|(w, x)| w * x).sum();
+                    let got = got[n * 3 + class];
+                    assert!((got - expected).abs() < 1e-4, "{pooling:?}, answer {n}, class {class}: {got}, not {expected}");
+                }
+            }
+        }
     }
 }

@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn a_row_gets_the_same_outputs_among_others_of_its_prompt() {
         let config = ModelConfig { layers: 2, d_model: 16, heads: 2, kv_heads: 1, d_ff: 24, context: 32, ..Default::default() };
-        let model = RewardModel::<Flex>::new(&config, 50, &[3, 2], RewardLoss::CrossEntropy, 5, &Default::default());
+        let model = RewardModel::<Flex>::new(&config, 50, &[3, 2], &Default::default(), 5, &Default::default());
         let row = |prompt: &[u32], answer: &[u32]| Encoded {
             tokens: [prompt, answer].concat(),
             answer: prompt.len(),

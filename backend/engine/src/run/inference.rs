@@ -129,7 +129,7 @@ impl Scorer {
 
 fn scoring<B: Kernels>(device: &B::Device, opened: &Opened, calibration: Calibration) -> Result<Box<dyn Score>> {
     let trunk = opened.trunk::<B>(device)?;
-    let models = opened.reward_models(&calibration, trunk.as_ref(), device)?;
+    let models = opened.reward_models(trunk.as_ref(), device)?;
     Ok(Box::new(FrozenRewardModel { models, calibration }))
 }
 
@@ -175,7 +175,7 @@ fn generating<B: Kernels>(device: &B::Device, opened: &Opened, route: &Route) ->
     let score = match opened.calibration()? {
         None => None,
         Some(calibration) => {
-            let models = opened.reward_models(&calibration, trunk.as_ref(), device)?;
+            let models = opened.reward_models(trunk.as_ref(), device)?;
             Some(Box::new(FrozenRewardModel { models, calibration }) as Box<dyn Score>)
         }
     };

@@ -8,6 +8,7 @@ mod inference;
 pub mod memory;
 pub mod off_the_shelf;
 mod opened;
+pub mod trial;
 
 pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, Scorer};

@@ -170,7 +170,6 @@ impl Opened {
     /// When a file is missing or damaged (named).
     pub fn reward_models<B: Kernels>(
         &self,
-        calibration: &Calibration,
         trunk: Option<&Transformer<B>>,
         device: &B::Device,
     ) -> Result<Vec<RewardModel<B>>> {
@@ -178,12 +177,15 @@ impl Opened {
         let separate = self.config.reward_model.separate;
         let sets: Vec<Vec<usize>> = if separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };
         let own = |(n, classes): (usize, &Vec<usize>)| {
-            let (loss, vocabulary) = (calibration.loss, self.tokenizer.vocabulary());
+            let c = &self.config;
             let model = match trunk {
                 Some(trunk) => {
-                    RewardModel::on_trunk(trunk.clone().first_layers(self.config.base.reward_layers), classes, loss, 0)
+                    RewardModel::on_trunk(trunk.clone().first_layers(c.base.reward_layers), classes, &c.reward_model, 0)
                 }
-                None => RewardModel::new(&self.config.reward_trunk, vocabulary, classes, loss, 0, device),
+                None => {
+                    let vocabulary = self.tokenizer.vocabulary();
+                    RewardModel::new(&c.reward_trunk, vocabulary, classes, &c.reward_model, 0, device)
+                }
             };
             self.weights("reward", n, model)
         };

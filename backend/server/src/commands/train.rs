@@ -13,7 +13,7 @@ use crate::signals::{Signals, Wish};
 use moslim_engine::keep::Job;
 use moslim_engine::keep::checkpoint::take_over;
 use moslim_engine::progress::{Stop, Unfit};
-use moslim_engine::run::{RunError, train, train_as};
+use moslim_engine::run::{RunError, train, train_as, trial};
 use moslim_shared::config::{Problem, RunConfig, TaskKind};
 use moslim_shared::event::EventBody;
 use moslim_shared::presets;
@@ -32,6 +32,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Bad input names its field; a run that fails or is stopped says what is kept of it.
 pub fn run(args: TrainArgs) -> Result<(), Failure> {
+    if args.estimate {
+        return estimate(&args);
+    }
     let world = ranks::join()?;
     if let Some(world) = world.as_ref().filter(|world| world.rank() > 0) {
         return follow(world, &DataFolder::resolve(args.folder.data));
@@ -56,6 +59,30 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
         Err(RunError::Failed(error)) => Err(fails(Failure::Failed(format!(
             "run {id} failed: {error:#}\nwhat it reached is kept; go on with: moslim-lab train --run {id}"
         )))),
+    }
+}
+
+/// Says what a run would take, and keeps nothing.
+fn estimate(args: &TrainArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let id = RunId::fresh();
+    let origin = match &args.from {
+        Some(from) => data.read_config(from).map_err(|e| Failure::field("run", format!("{e:#}")))?,
+        None => None,
+    };
+    let config = choose(args, &id, None, origin)?;
+    let job = data.job(&id, config);
+    let stop = Arc::new(Stop::default());
+    stop_on_signal(stop.clone())?;
+    let mut progress = Progress::new();
+    let result = trial::estimate(&job, &stop, &mut |body| progress.observe(body));
+    progress.clear();
+    match result {
+        Ok(estimate) if args.json => print_json(&estimate),
+        Ok(estimate) => print_line(report::estimate(&estimate).trim_end()),
+        Err(RunError::Stopped(_)) => Err(Failure::Failed("stopped".into())),
+        Err(RunError::BadInput(message)) => Err(Failure::BadInput(message)),
+        Err(RunError::Failed(error)) => Err(error.into()),
     }
 }
 

@@ -268,16 +268,7 @@ fn cross_talk(objectives: &[Objective], report: &ControlReport) -> impl IntoView
 
 /// How well the reward model grades where no rules can: its agreement with people's labels on held-out rows.
 fn judge(state: &RunState) -> Option<impl IntoView + use<>> {
-    let judge = state.summary.as_ref()?.held_out_reward_model.as_ref()?;
-    if state.grader() != Grader::HeldOutRewardModel {
-        return None;
-    }
-    let heads: Vec<String> = judge.heads.iter().map(|h| format!("{} {:.2}", h.objective, h.qwk)).collect();
-    let text = format!(
-        "No rules can grade these answers. A reward model does that no policy was trained on; its quadratic weighted kappa with the labels \
-         of test rows is {}.",
-        heads.join(", ")
-    );
+    let text = state.summary.as_ref()?.judge()?;
     Some(view! { <p class="muted" id="judge">{text}</p> })
 }
 

@@ -398,6 +398,18 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "reward-model",
+        "reward_model.pooling",
+        "Heads read",
+        Choice(&[
+            ("last", "the last token (as in the paper)"),
+            ("mean", "the mean of the answer's tokens"),
+            ("last_and_mean", "both"),
+        ]),
+        More,
+        "What is spread over an answer, such as easy words, is in the mean.",
+    ),
+    row(
+        "reward-model",
         "reward_model.label_smoothing",
         "Label smoothing",
         num(0.0, 0.5),

@@ -311,7 +311,7 @@ impl Writing<'_> {
 
     fn reward_models(&self, trunk: Option<&Transformer<Cpu>>, storage: Storage) -> Result<()> {
         let calibration = self.opened.calibration()?.context("calibration.json is missing; is the run finished?")?;
-        let models = self.opened.reward_models(&calibration, trunk, &Default::default())?;
+        let models = self.opened.reward_models(trunk, &Default::default())?;
         let many = models.len() > 1;
         for (n, model) in models.iter().enumerate() {
             let folder = self.to.join(if many { format!("reward-{}", n + 1) } else { "reward".into() });
@@ -330,6 +330,7 @@ impl Writing<'_> {
                 "gguf_file": gguf_file,
                 "layers": model.trunk.architecture().layers,
                 "loss": calibration.loss,
+                "pooling": model.pooling(),
                 "objectives": heads.iter().enumerate().map(objective).collect::<Vec<_>>(),
                 "mapping": calibration.mapping,
                 "statistics": calibration.statistics,
@@ -343,7 +344,7 @@ impl Writing<'_> {
 
     fn reward_weights(&self, folder: &Path, model: &RewardModel<Cpu>, storage: Storage) -> Result<()> {
         let [weight, bias] = model.head_weights();
-        let (d, outputs) = (model.trunk.architecture().d_model, bias.len());
+        let (d, outputs) = (model.pooling().width(model.trunk.architecture().d_model), bias.len());
         let sheets = [Sheet::of("weight", &[weight.len() / d, d], weight), Sheet::of("bias", &[outputs], bias)];
         safetensors(&folder.join("heads.safetensors"), &sheets)?;
         if self.opened.base.is_some() { self.adapter(folder, &model.trunk) } else { self.whole(folder, &model.trunk, storage) }

@@ -5,7 +5,8 @@
 needs: torch, transformers, safetensors (and peft where reward.json names a base model)
 
 The model reads the question as the chat template puts it, with no wish in it, and the answer with its end-of-sequence token. Heads
-are linear in the hidden state of the last token, after the last norm.
+are linear in the hidden state of the last token, after the last norm, in its mean over the answer's tokens, or in both side by
+side: reward.json says which.
 """
 
 import json
@@ -43,8 +44,9 @@ class RewardModel:
         """What the heads put out, one list for each objective."""
         prompt = self.tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
         answer = self.tokenizer(answer, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
-        hidden = self.model(torch.tensor([prompt + answer])).last_hidden_state[0, -1].float()
-        columns = self.weight @ hidden
+        hidden = self.model(torch.tensor([prompt + answer])).last_hidden_state[0, len(prompt) :].float()
+        parts = {"last": [hidden[-1]], "mean": [hidden.mean(0)], "last_and_mean": [hidden[-1], hidden.mean(0)]}
+        columns = self.weight @ torch.cat(parts[self.about["pooling"]])
         objectives = self.about["objectives"]
         widths = [o["outputs"] for o in objectives]
         if self.about["loss"] == "coral":  # every threshold of a head reads the head's one column
