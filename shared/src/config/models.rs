@@ -112,6 +112,9 @@ pub struct BaseConfig {
     pub reward_layers: usize,
     /// Where in a prompt a wish stands.
     pub wishes: WishPlace,
+    /// What its matrices are kept in, which are frozen. `bf16` takes half of the memory, and loses nothing of a model whose file has it; what is
+    /// computed is what `model.precision` says.
+    pub weights: Precision,
 }
 
 /// Where in a prompt of an off-the-shelf model a wish stands.
@@ -128,7 +131,15 @@ pub enum WishPlace {
 
 impl Default for BaseConfig {
     fn default() -> Self {
-        Self { model: String::new(), rank: 16, alpha: 32.0, temperature: 1.0, reward_layers: 0, wishes: WishPlace::default() }
+        Self {
+            model: String::new(),
+            rank: 16,
+            alpha: 32.0,
+            temperature: 1.0,
+            reward_layers: 0,
+            wishes: WishPlace::default(),
+            weights: Precision::F32,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
 use crate::text::ChatFormat;
 use anyhow::{Context, Result};
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{Precision, RunConfig};
 use moslim_shared::event::{EventBody, Stage};
 
 /// What the seed of the policy's adapters differs by from that of the reward model's.
@@ -69,7 +69,11 @@ impl Base {
     pub fn key(&self, job: &Job) -> Result<String> {
         let sums: Vec<&str> = self.known.files.iter().map(|f| f.sha256.as_str()).collect();
         let base = &job.config.base;
-        Cache::key("base", &(sums, base.rank, base.alpha, job.config.model.context, job.config.model.precision))
+        let inputs = (sums, base.rank, base.alpha, job.config.model.context, job.config.model.precision);
+        match base.weights {
+            Precision::F32 => Cache::key("base", &inputs),
+            other => Cache::key("base", &(inputs, other)),
+        }
     }
 
     /// The model on a device, without adapters.
@@ -92,7 +96,7 @@ impl Base {
         }
         let millions = self.known.weights as f64 / 1e6;
         progress.emit(EventBody::Note { text: format!("Reading {}, {millions:.0} million weights", self.known.name) });
-        self.files.load(wanted, job.config.model.precision, device, |_| {})
+        self.files.load(wanted, (job.config.model.precision, job.config.base.weights), device, |_| {})
     }
 }
 

@@ -135,6 +135,15 @@ impl<B: Kernels> Adapter<B> {
         adapted.enumerate().map(pair).collect()
     }
 
+    /// Gradient of its first `B`.
+    #[cfg(test)]
+    pub(super) fn first_gradient(&self, grads: &B::Gradients) -> Vec<f32>
+    where
+        B: burn::tensor::backend::AutodiffBackend,
+    {
+        self.b[0].val().grad(grads).expect("B is trained").into_data().to_vec().expect("gradients are f32")
+    }
+
     /// What it adds to the matrix itself, `[in, out]`.
     pub fn matrix(&self) -> Tensor<B, 2> {
         let rows = self.a.dims()[0];

@@ -10,6 +10,7 @@ use super::span::Span;
 use anyhow::{Result, ensure};
 use burn::module::Param;
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 use moslim_shared::config::{ModelConfig, Precision};
 use std::sync::Arc;
 
@@ -70,7 +71,8 @@ impl<B: Kernels> Transformer<B> {
         let mut init = Initialiser::new(seed);
         let back = INITIAL_STD / (2.0 * config.layers as f64).sqrt();
         let architecture = Architecture::own(config, vocabulary, outputs);
-        let drawn = Self::assemble(&architecture, config.precision, config.context, device, |part, shape| {
+        let numbers = (config.precision, Precision::F32);
+        let drawn = Self::assemble(&architecture, numbers, config.context, device, |part, shape| {
             let n = shape.iter().product();
             Ok(match part {
                 Part::Layer(_, LayerPart::AttentionOut | LayerPart::Down) => init.normal(n, back),
@@ -81,13 +83,14 @@ impl<B: Kernels> Transformer<B> {
         drawn.expect("random weights can always be had")
     }
 
-    /// A model whose weights `weights` gives, part by part: numbers of the shape it is told, row after row.
+    /// A model whose weights `weights` gives, part by part: numbers of the shape it is told, row after row. It multiplies in `precision`; its
+    /// matrices, if they are to be frozen, may be kept in bf16, as `kept` says, and are turned into f32 again piece by piece when they are used.
     ///
     /// # Errors
     /// Whatever `weights` says; when it gives another number of weights than the shape holds.
     pub fn assemble(
         architecture: &Architecture,
-        precision: Precision,
+        (precision, kept): (Precision, Precision),
         context: usize,
         device: &B::Device,
         mut weights: impl FnMut(Part, &[usize]) -> Result<Vec<f32>>,
@@ -103,23 +106,27 @@ impl<B: Kernels> Transformer<B> {
         fn param<B: Backend, const D: usize>(data: Result<TensorData>, device: &B::Device) -> Result<Param<Tensor<B, D>>> {
             Ok(Param::from_tensor(Tensor::from_data(data?, device)))
         }
-        let embedding = param(get(Part::Embedding), device)?;
+        let matrix = |data: Result<TensorData>| -> Result<Param<Tensor<B, 2>>> {
+            let values = Tensor::<B, 2>::from_data(data?, device);
+            Ok(Param::from_tensor(if kept == Precision::Bf16 { values.cast(FloatDType::BF16) } else { values }))
+        };
+        let embedding = matrix(get(Part::Embedding))?;
         let mut layers = Vec::with_capacity(a.layers);
         for l in 0..a.layers {
             let mut own = |part: LayerPart| get(Part::Layer(l, part));
             layers.push(Layer {
                 attention_norm: param(own(LayerPart::AttentionNorm), device)?,
-                qkv: param(own(LayerPart::Qkv), device)?,
+                qkv: matrix(own(LayerPart::Qkv))?,
                 qkv_bias: a.qkv_bias.then(|| param(own(LayerPart::QkvBias), device)).transpose()?,
                 query_norm: a.qk_norm.then(|| param(own(LayerPart::QueryNorm), device)).transpose()?,
                 key_norm: a.qk_norm.then(|| param(own(LayerPart::KeyNorm), device)).transpose()?,
-                attention_out: param(own(LayerPart::AttentionOut), device)?,
+                attention_out: matrix(own(LayerPart::AttentionOut))?,
                 feed_norm: param(own(LayerPart::FeedNorm), device)?,
-                gate_up: param(own(LayerPart::GateUp), device)?,
-                down: param(own(LayerPart::Down), device)?,
+                gate_up: matrix(own(LayerPart::GateUp))?,
+                down: matrix(own(LayerPart::Down))?,
             });
         }
-        let head = (!a.tied).then(|| param(get(Part::Head), device)).transpose()?;
+        let head = (!a.tied).then(|| matrix(get(Part::Head))).transpose()?;
         let norm = param(get(Part::Norm), device)?;
         let rope = Arc::new(RopeTable::new(context.min(a.context), &a.rope.frequencies(a.head_dim)));
         let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, rope };
@@ -172,7 +179,7 @@ impl<B: Kernels> Transformer<B> {
             return self;
         }
         let sum = |w: Param<Tensor<B, 2>>, adapter: &Option<Adapter<B>>| match adapter {
-            Some(adapter) => w.map(|w| w + adapter.matrix()),
+            Some(adapter) => w.map(|w| w.cast(FloatDType::F32) + adapter.matrix()),
             None => w,
         };
         let adapters = std::mem::take(&mut self.adapters);
@@ -194,7 +201,7 @@ impl<B: Kernels> Transformer<B> {
     /// The weights of a part that the model has, row after row: what [`Self::assemble`] was given.
     pub fn weights(&self, part: Part) -> Vec<f32> {
         fn values<B: Backend, const D: usize>(param: Option<&Param<Tensor<B, D>>>) -> Vec<f32> {
-            param.map_or_else(Vec::new, |p| p.val().into_data().to_vec().expect("weights are f32"))
+            param.map_or_else(Vec::new, |p| p.val().cast(FloatDType::F32).into_data().to_vec().expect("weights are f32 now"))
         }
         let Part::Layer(l, own) = part else {
             return match part {
@@ -283,7 +290,7 @@ impl<B: Kernels> Transformer<B> {
     }
 
     fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
-        let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())); // [n, d_model]
+        let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())).cast(FloatDType::F32); // [n, d_model]
         for (l, layer) in self.layers.iter().enumerate() {
             let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), self.norm_eps);
             let mixed = attention(l, self.queries_keys_values(l, layer, normed));
@@ -334,7 +341,7 @@ impl<B: Kernels> Transformer<B> {
     pub fn copy_embedding(mut self, tokens: &[u32], like: u32, seed: u64) -> Self {
         let device = self.device();
         let [vocabulary, d] = self.embedding.dims();
-        let mut values: Vec<f32> = self.embedding.val().into_data().to_vec().expect("embeddings are f32");
+        let mut values = self.weights(Part::Embedding);
         let source: Vec<f32> = values[like as usize * d..(like as usize + 1) * d].to_vec();
         let mut init = Initialiser::new(seed);
         let deviation = (values.iter().map(|v| (v * v) as f64).sum::<f64>() / values.len() as f64).sqrt();
@@ -401,6 +408,42 @@ mod tests {
         let grads = burn::optim::GradientsParams::from_grads(grads, &adapted);
         // A of every matrix, B of every part.
         assert_eq!(grads.len(), config.layers * (4 + 7));
+    }
+
+    /// A model whose matrices are kept in bf16 computes what one of the same numbers in f32 does, and so do the gradients of its adapters.
+    #[test]
+    fn weights_kept_in_half_change_nothing_but_their_rounding() {
+        type Taped = burn::backend::Autodiff<Flex>;
+        let packed = Packed::new(&[Group { prompt: &[1, 5, 9], answers: vec![&[4, 6], &[30]] }]);
+        for tied in [true, false] {
+            let own = model(tied);
+            let rounded = |part: Part| -> Vec<f32> {
+                let of = own.weights(part).into_iter();
+                if part.is_norm() { of.collect() } else { of.map(|w| burn::tensor::bf16::from_f32(w).to_f32()).collect() }
+            };
+            let [half, whole] = [Precision::Bf16, Precision::F32].map(|kept| {
+                let numbers = (Precision::F32, kept);
+                Transformer::<Taped>::assemble(&own.architecture, numbers, 64, &Default::default(), |part, _| Ok(rounded(part)))
+                    .unwrap()
+            });
+            assert_eq!(half.embedding.val().dtype(), burn::tensor::DType::BF16);
+            assert_eq!(half.weights(Part::Layer(1, LayerPart::Down)), whole.weights(Part::Layer(1, LayerPart::Down)));
+            let learn = |model: Transformer<Taped>| {
+                let adapted = model.adapted(&AdapterConfig::default(), 7);
+                let log_probs = adapted.answer_log_probs(&packed, 1.0);
+                let grads = log_probs.clone().sum().backward();
+                let b = adapted.adapters[0].down.as_ref().unwrap().first_gradient(&grads);
+                (log_probs.into_data().to_vec::<f32>().unwrap(), b)
+            };
+            let (a, b) = (learn(half.clone()), learn(whole));
+            assert!(b.1.iter().any(|g| g.abs() > 1e-3));
+            for (a, b) in a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)) {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} is not {b}");
+            }
+            // What is merged is f32 again.
+            let merged = half.adapted(&AdapterConfig::default(), 7).merged();
+            assert_eq!(merged.layers[0].down.val().dtype(), burn::tensor::DType::F32);
+        }
     }
 
     fn values<const D: usize>(t: Tensor<Flex, D>) -> Vec<f32> {

@@ -158,10 +158,8 @@ mod tests {
         let config = ModelConfig { layers: 1, d_model: 16, heads: 2, kv_heads: 1, d_ff: 24, context: 32, ..Default::default() };
         let device = Default::default();
         let trunk = Transformer::<Flex>::new(&config, 50, 1, 5, &device);
-        let groups = [
-            Group { prompt: &[3, 9], answers: vec![&[4, 16, 1], &[7, 1]] },
-            Group { prompt: &[27], answers: vec![&[], &[8]] },
-        ];
+        let groups =
+            [Group { prompt: &[3, 9], answers: vec![&[4, 16, 1], &[7, 1]] }, Group { prompt: &[27], answers: vec![&[], &[8]] }];
         let packed = Packed::new(&groups);
         let hidden: Vec<f32> = trunk.hidden(&packed).into_data().to_vec().unwrap();
         let at = |place: usize| &hidden[place * 16..(place + 1) * 16];
@@ -174,7 +172,8 @@ mod tests {
             let got: Vec<f32> = model.outputs(&packed).into_data().to_vec().unwrap();
             for (n, places) in places.iter().enumerate() {
                 let last = at(places[places.len() - 1]).to_vec();
-                let mean: Vec<f32> = (0..16).map(|d| places.iter().map(|&p| at(p)[d]).sum::<f32>() / places.len() as f32).collect();
+                let mean: Vec<f32> =
+                    (0..16).map(|d| places.iter().map(|&p| at(p)[d]).sum::<f32>() / places.len() as f32).collect();
                 let read = match pooling {
                     HeadPooling::Last => last,
                     HeadPooling::Mean => mean,

@@ -1,7 +1,7 @@
 //! Whether a run fits into this machine's memory, before anything of it is built.
 
 use moslim_shared::config::cost::memory_mib;
-use moslim_shared::config::{DeviceChoice, Problem, RunConfig};
+use moslim_shared::config::{DeviceChoice, Precision, Problem, RunConfig};
 
 /// Memory that programs can still have here, MiB: what the system has left, or this process's control group if that is less. `None` where
 /// the system does not tell.
@@ -32,9 +32,10 @@ fn kibibytes(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
-/// Memory of an off-the-shelf model's weights, which are computed with as 32-bit numbers, MiB.
-pub fn weights_mib(weights: u64) -> u64 {
-    weights.saturating_mul(4) >> 20
+/// Memory of an off-the-shelf model's weights, MiB, kept as the configuration has it.
+pub fn weights_mib(weights: u64, kept: Precision) -> u64 {
+    let bytes = if kept == Precision::Bf16 { 2 } else { 4 };
+    weights.saturating_mul(bytes) >> 20
 }
 
 /// The weights of the off-the-shelf model that a run begins with, by what the lab keeps of it; `None` where it begins with none, or with
@@ -60,7 +61,7 @@ pub fn problem(config: &RunConfig, weights: Option<u64>) -> Option<Problem> {
         None if config.base.model.is_empty() => too_large(memory_mib(config), free),
         None => None,
         Some(weights) => {
-            let needed = weights_mib(weights);
+            let needed = weights_mib(weights, config.base.weights);
             (needed > free).then(|| Problem {
                 field: "base.model".into(),
                 message: format!("has weights that need {needed} MiB of memory, and {free} MiB are free here"),

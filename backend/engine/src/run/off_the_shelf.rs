@@ -51,7 +51,7 @@ pub fn read(files: &ModelFiles, text: &str, added: bool, greedy: usize, device: 
     let eos = files.eos.as_deref().and_then(|text| tokenizer.token_to_id(text)).unwrap_or(u32::MAX);
     macro_rules! on {
         ($backend:ty, $device:expr) => {{
-            let model = files.load::<$backend>(needed, Precision::F32, $device, |_| {})?;
+            let model = files.load::<$backend>(needed, (Precision::F32, Precision::F32), $device, |_| {})?;
             let packed = Packed::new(&[Group { prompt: &tokens[..1], answers: vec![&tokens[1..]] }]);
             let hidden = model.hidden(&packed);
             let last = hidden.clone().narrow(0, tokens.len() - 1, 1);

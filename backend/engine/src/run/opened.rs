@@ -140,7 +140,7 @@ impl Opened {
     pub fn trunk<B: Kernels>(&self, device: &B::Device) -> Result<Option<Transformer<B>>> {
         let Some((_, files)) = &self.base else { return Ok(None) };
         let c = &self.config;
-        let trunk = files.load(c.model.context, c.model.precision, device, |_| {})?;
+        let trunk = files.load(c.model.context, (c.model.precision, c.base.weights), device, |_| {})?;
         Ok(Some(trunk.adapted(&AdapterConfig::of(&c.base), 0)))
     }
 
@@ -168,11 +168,7 @@ impl Opened {
     ///
     /// # Errors
     /// When a file is missing or damaged (named).
-    pub fn reward_models<B: Kernels>(
-        &self,
-        trunk: Option<&Transformer<B>>,
-        device: &B::Device,
-    ) -> Result<Vec<RewardModel<B>>> {
+    pub fn reward_models<B: Kernels>(&self, trunk: Option<&Transformer<B>>, device: &B::Device) -> Result<Vec<RewardModel<B>>> {
         let classes: Vec<usize> = self.objectives.iter().map(Objective::class_count).collect();
         let separate = self.config.reward_model.separate;
         let sets: Vec<Vec<usize>> = if separate { classes.iter().map(|&c| vec![c]).collect() } else { vec![classes] };

@@ -135,7 +135,8 @@ mod tests {
         let trial = short(&config);
         assert_eq!((trial.task.rows, trial.reward_model.steps, trial.policy.iterations), (128, 3, 2));
         assert_eq!(trial.policy.passes, None);
-        let sizes = |c: &RunConfig| (c.reward_model.batch, c.policy.prompts, c.policy.samples_per_prompt, c.policy.max_new_tokens);
+        let sizes =
+            |c: &RunConfig| (c.reward_model.batch, c.policy.prompts, c.policy.samples_per_prompt, c.policy.max_new_tokens);
         assert_eq!(sizes(&trial), sizes(&config));
         // What is shorter than a trial is not made longer.
         config.policy.iterations = 1;

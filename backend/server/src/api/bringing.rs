@@ -20,7 +20,7 @@ use moslim_import::{Import, Mapping, import, known};
 use moslim_shared::bringing::{
     ChangeRequest, ImportRequest, KnownMapping, ModelInfo, ModelList, NoiseRequest, Preview, SeenColumn, Upload,
 };
-use moslim_shared::config::Problem;
+use moslim_shared::config::{Precision, Problem};
 use moslim_shared::ratings::{RatingsTask, RowFilter, UnlikelyLabel};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -266,6 +266,6 @@ fn info(model: &KnownModel) -> ModelInfo {
         template: model.template,
         source: model.source.clone(),
         bytes: model.files.iter().map(|f| f.bytes).sum(),
-        memory_mib: weights_mib(model.weights),
+        memory_mib: weights_mib(model.weights, Precision::F32),
     }
 }

@@ -132,12 +132,14 @@ pub fn files(form: Form) -> AnyView {
             }
         });
     };
-    let copied = RwSignal::new(false);
+    // What was copied last.
+    let copied = RwSignal::new(String::new());
     let copy_it = move |_| {
         let text = command(form);
         spawn_local(async move {
-            let done = copy(&text).await.is_some();
-            let _ = copied.try_set(done);
+            if copy(&text).await.is_some() {
+                let _ = copied.try_set(text);
+            }
         });
     };
     view! {
@@ -153,7 +155,7 @@ pub fn files(form: Form) -> AnyView {
             <p class="actions">
                 <code id="command" class="pre" tabindex="0">{move || command(form)}</code>
                 <button id="copy-command" class="button small" type="button" on:click=copy_it>
-                    {move || if copied.get() { "Copied" } else { "Copy" }}
+                    {move || if copied.get() == command(form) { "Copied" } else { "Copy" }}
                 </button>
             </p>
         </div>

@@ -822,6 +822,14 @@ pub const SETTINGS: &[Setting] = &[
         "Where a prompt says what it asks for. Small models heed it most below the question.",
     ),
     row(
+        "base",
+        "base.weights",
+        "Weights are kept in",
+        Choice(&[("f32", "f32"), ("bf16", "bf16: half of the memory")]),
+        All,
+        "bf16 loses nothing where the model's file has it.",
+    ),
+    row(
         "run",
         "task.kind",
         "Task",

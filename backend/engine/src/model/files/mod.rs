@@ -120,19 +120,20 @@ impl ModelFiles {
         parts.into_iter().try_for_each(|part| self.naming.check(self.tensors.as_ref(), &self.architecture, part).map(drop))
     }
 
-    /// The model on a device, in f32. `context`: longest sequence it will read; it is at most what the model can.
+    /// The model on a device. `context`: longest sequence it will read; it is at most what the model can. `numbers`: what it multiplies in, and
+    /// what its matrices are kept in.
     ///
     /// # Errors
     /// When a tensor is missing, damaged or of another shape; the message names it.
     pub fn load<B: Kernels>(
         &self,
         context: usize,
-        precision: Precision,
+        numbers: (Precision, Precision),
         device: &B::Device,
         mut each: impl FnMut(usize),
     ) -> Result<Transformer<B>> {
         let mut done = 0;
-        Transformer::assemble(&self.architecture, precision, context, device, |part, _| {
+        Transformer::assemble(&self.architecture, numbers, context, device, |part, _| {
             let values = self.naming.read(self.tensors.as_ref(), &self.architecture, part)?;
             done += values.len();
             each(done);

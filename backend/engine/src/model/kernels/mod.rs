@@ -78,7 +78,8 @@ pub trait Kernels: Backend {
     }
 
     /// `x w`, plus `added` where that is given. `x`: `[n, inputs]`; `w`: `[inputs, outputs]`, or `[outputs, inputs]` when
-    /// `transposed`; `added`: `[n, outputs]`. Returns `[n, outputs]`. Everything that goes in and comes out is f32.
+    /// `transposed`; `added`: `[n, outputs]`. Returns `[n, outputs]`. Everything that goes in and comes out is f32, but for frozen weights
+    /// that are kept in bf16.
     fn projection(
         x: Tensor<Self, 2>,
         w: Tensor<Self, 2>,
@@ -88,7 +89,7 @@ pub trait Kernels: Backend {
     ) -> Tensor<Self, 2> {
         let w = if transposed { w.transpose() } else { w };
         let product = match precision {
-            Precision::F32 => x.matmul(w),
+            Precision::F32 => x.matmul(w.cast(FloatDType::F32)),
             // The casts are recorded, so gradients are multiplied in bf16, too, and come back as f32.
             Precision::Bf16 => x.cast(FloatDType::BF16).matmul(w.cast(FloatDType::BF16)).cast(FloatDType::F32),
         };

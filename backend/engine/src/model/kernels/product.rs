@@ -1,14 +1,28 @@
 //! Matrix products on plain slices. The tensor library clears its output and copies it once more before it multiplies;
 //! with models this small that costs as much as the other fused operations together.
+//!
+//! The right factor may be kept in bf16, which are the upper halves of f32: it is turned into f32 a block of columns at a time, so that
+//! the whole is never there twice, and the product is that of its numbers in f32.
 
 #![allow(unsafe_code)]
 
+use burn::tensor::bf16;
 use gemm::{Parallelism, gemm};
+use multiversion::multiversion;
 
-/// A view of a matrix of f32.
+/// Numbers of a right factor that are turned into f32 at a time: a megabyte, which stays in a core's cache until it is used.
+const BLOCK: usize = 1 << 18;
+
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    Whole(&'a [f32]),
+    Half(&'a [bf16]),
+}
+
+/// A view of a matrix of f32 or bf16.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
-    values: &'a [f32],
+    values: Values<'a>,
     rows: usize,
     columns: usize,
     row_stride: usize,
@@ -22,7 +36,16 @@ impl<'a> Matrix<'a> {
     /// When there are not exactly `rows * columns` values.
     pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!(values.len(), rows * columns, "a matrix of {rows} x {columns}");
-        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
+        Self { values: Values::Whole(values), rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// As [`Matrix::new`], of numbers in bf16. It can be the right factor of a product, and not the left one.
+    ///
+    /// # Panics
+    /// When there are not exactly `rows * columns` values.
+    pub fn of_halves(values: &'a [bf16], rows: usize, columns: usize) -> Self {
+        assert_eq!(values.len(), rows * columns, "a matrix of {rows} x {columns}");
+        Self { values: Values::Half(values), rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// Number of columns.
@@ -74,10 +97,56 @@ pub fn add_product(out: &mut [f32], a: Matrix, b: Matrix) {
 /// `into` must be valid for writing `a.rows * b.columns` numbers, and for reading them when `add`.
 unsafe fn multiply(into: *mut f32, a: Matrix, b: Matrix, add: bool) {
     assert_eq!(a.columns, b.rows, "inner dimensions");
-    let (m, n, k) = (a.rows, b.columns, a.columns);
-    let (beta, columns) = (1.0, n as isize);
+    let Values::Whole(left) = a.values else { panic!("the left factor is f32") };
+    let (n, k) = (b.columns, b.rows);
+    let left = (left.as_ptr(), a.row_stride, a.column_stride, a.rows);
+    match b.values {
+        // SAFETY: `Matrix` has checked that its strides stay within its slice; the caller vouches for `into`.
+        Values::Whole(right) => unsafe { write((into, n), left, (right.as_ptr(), b.row_stride, b.column_stride), (n, k), add) },
+        Values::Half(right) => {
+            let wide = (BLOCK / k.max(1)).clamp(1, n.max(1));
+            let mut block = vec![0.0; wide * k];
+            for from in (0..n).step_by(wide) {
+                let width = wide.min(n - from);
+                let strides = if b.row_stride == 1 {
+                    // A column after the other, as they lie there.
+                    widen(&right[from * k..(from + width) * k], &mut block);
+                    (1, k)
+                } else {
+                    for (row, own) in block.chunks_exact_mut(width).take(k).enumerate() {
+                        widen(&right[row * n + from..][..width], own);
+                    }
+                    (width, 1)
+                };
+                // SAFETY: the block holds `width` columns of `k` numbers with these strides, and `into` has `width` columns from `from` on.
+                unsafe { write((into.add(from), n), left, (block.as_ptr(), strides.0, strides.1), (width, k), add) }
+            }
+        }
+    }
+}
+
+/// What bf16 stand for. `into` may be longer.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn widen(halves: &[bf16], into: &mut [f32]) {
+    for (wide, half) in into.iter_mut().zip(halves) {
+        *wide = f32::from_bits(u32::from(half.to_bits()) << 16);
+    }
+}
+
+/// Writes a product of `k` columns with `n` to `into`, whose rows are `.1` numbers apart.
+///
+/// # Safety
+/// Both factors must hold what their strides (of rows, then of columns) reach, `into` what the product writes.
+unsafe fn write(
+    (into, apart): (*mut f32, usize),
+    (left, left_rows, left_columns, m): (*const f32, usize, usize, usize),
+    (right, right_rows, right_columns): (*const f32, usize, usize),
+    (n, k): (usize, usize),
+    add: bool,
+) {
+    let beta = 1.0;
     let read = if add { 1.0 } else { 0.0 };
-    // SAFETY: `Matrix` has checked that its strides stay within its slice; the caller vouches for `into`.
+    // SAFETY: as the caller vouches for.
     unsafe {
         gemm(
             m,
@@ -85,14 +154,14 @@ unsafe fn multiply(into: *mut f32, a: Matrix, b: Matrix, add: bool) {
             k,
             into,
             1,
-            columns,
+            apart as isize,
             add,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
+            left,
+            left_columns as isize,
+            left_rows as isize,
+            right,
+            right_columns as isize,
+            right_rows as isize,
             read,
             beta,
             false,
@@ -121,5 +190,29 @@ mod tests {
         add_product(&mut sum, x, y);
         assert_eq!(sum, want.iter().map(|w| w + 1.0).collect::<Vec<_>>());
         assert_eq!(product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 2)), [0.0; 4]);
+    }
+    /// Blocks of columns that do not divide the matrix, in both orientations.
+    #[test]
+    fn halves_multiply_as_the_numbers_that_they_stand_for() {
+        let (m, k, n) = (3, 700, 1000);
+        let number = |i: usize| ((i * 7919 % 2003) as f32 - 1001.0) / 512.0;
+        let a: Vec<f32> = (0..m * k).map(number).collect();
+        let halves: Vec<bf16> = (0..k * n).map(|i| bf16::from_f32(number(3 * i + 1))).collect();
+        let wide: Vec<f32> = halves.iter().map(|h| h.to_f32()).collect();
+        assert!(BLOCK / k < n && n % (BLOCK / k) != 0, "several blocks, the last one narrower");
+        let close = |got: &[f32], want: &[f32]| {
+            assert_eq!(got.len(), want.len());
+            for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                assert!((g - w).abs() < 1e-2, "{i}: {g}, not {w}");
+            }
+        };
+        let left = Matrix::new(&a, m, k);
+        close(&product(left, Matrix::of_halves(&halves, k, n)), &product(left, Matrix::new(&wide, k, n)));
+        let turned = |right: Matrix| product(left, right.transposed());
+        close(&turned(Matrix::of_halves(&halves, n, k)), &turned(Matrix::new(&wide, n, k)));
+        let mut sums = [vec![2.0; m * n], vec![2.0; m * n]];
+        add_product(&mut sums[0], left, Matrix::of_halves(&halves, k, n));
+        add_product(&mut sums[1], left, Matrix::new(&wide, k, n));
+        close(&sums[0], &sums[1]);
     }
 }

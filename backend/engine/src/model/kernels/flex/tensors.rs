@@ -2,7 +2,7 @@
 
 use super::super::product::{Matrix, add_product, product};
 use burn::prelude::*;
-use burn::tensor::{TensorMetadata, TensorPrimitive};
+use burn::tensor::{TensorMetadata, TensorPrimitive, bf16};
 use burn_flex::FlexTensor;
 
 /// A few hundred tokens of a small model's activations fit into a core's second-level cache.
@@ -15,9 +15,9 @@ pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// The tensor with its elements in order, so that [`values`] can view them.
+/// The tensor with its elements in order, so that [`values`] and [`matrix`] can view them.
 pub fn ordered(tensor: FlexTensor) -> FlexTensor {
-    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+    if tensor.layout().contiguous_offsets().is_some() { tensor } else { tensor.to_contiguous() }
 }
 
 pub fn values(tensor: &FlexTensor) -> &[f32] {
@@ -32,9 +32,13 @@ pub fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> B::FloatTe
     tensor.into_primitive().tensor()
 }
 
+/// An ordered tensor as a matrix, of f32 or of bf16.
 pub fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let [rows, columns] = tensor.shape().dims();
-    Matrix::new(values(tensor), rows, columns)
+    match tensor.as_slice::<bf16>() {
+        Some(halves) => Matrix::of_halves(halves, rows, columns),
+        None => Matrix::new(values(tensor), rows, columns),
+    }
 }
 
 /// The tensor with a buffer that holds nothing but its elements in order, so that it can be changed in place.
