@@ -288,10 +288,10 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     models(&data, &["add", text(&fixtures().join("smollm2")), "--name", "tiny"]).unwrap();
     let settings = json!({
         "task": {"kind": "style", "rows": 500},
-        "base": {"rank": 4, "reward_layers": 1},
+        "base": {"rank": 4, "reward_layers": 1, "weights": "bf16"},
         "model": {"context": 512},
         "reward_trunk": {"context": 512},
-        "reward_model": {"steps": 6, "batch": 8},
+        "reward_model": {"steps": 6, "batch": 8, "pooling": "last_and_mean"},
         "targets": {"wording": "mixed", "held_out": []},
         "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16, "learning_rate": 0.01},
         "evaluation": {"questions": 2, "joint": 2, "held_out": 0, "front": 0, "paraphrased": 2},
@@ -313,12 +313,29 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     );
 
     let mut deep = settings.clone();
-    deep["base"]["reward_layers"] = json!(3);
+    deep["evaluation"]["held_out_layers"] = json!(3);
+    deep["evaluation"]["held_out_reward_model"] = json!(true);
     let file = folder.path().join("deep.json");
     fs::write(&file, deep.to_string()).unwrap();
     let output = Process::lab(&["train", "--config", text(&file), "--model", "tiny", "--data", text(&data)]).wait();
-    let words = "base.reward_layers: is 3; tiny has 2 layers";
+    let words = "evaluation.held_out_layers: is 3; tiny has 2 layers";
     assert!(output.code == Some(2) && output.stderr.contains(words), "{}", output.stderr);
+
+    // What it would take, before anything is trained: a few steps of every stage, of which nothing is kept.
+    let output = train(&["--model", "tiny", "--estimate"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let estimate: Value = serde_json::from_str(&output.stdout).unwrap();
+    let share = |stage: &str| {
+        let stages = estimate["stages"].as_array().unwrap();
+        stages.iter().find(|s| s["stage"] == stage).unwrap_or_else(|| panic!("no {stage} in {estimate}"))["share"]
+            .as_f64()
+            .unwrap()
+    };
+    assert_eq!([share("answers"), share("reward_model"), share("policy")], [128.0 / 500.0, 0.5, 1.0]);
+    assert!(estimate["seconds"].as_f64().unwrap() > 0.0 && estimate["peak_memory_mib"].as_u64().unwrap() > 0, "{estimate}");
+    assert!(!data.join("runs").exists() || fs::read_dir(data.join("runs")).unwrap().next().is_none(), "nothing is kept");
+    let output = Process::lab(&["train", "--preset", "smoke", "--estimate", "--data", text(&data)]).wait();
+    assert!(output.code == Some(2) && output.stderr.contains("base.model: is empty; what a run takes"), "{}", output.stderr);
 
     let output = train(&["--model", "tiny", "--run", "styled"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);

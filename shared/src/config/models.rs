@@ -108,7 +108,8 @@ pub struct BaseConfig {
     pub alpha: f64,
     /// Temperature at which the answers are sampled that the reward model learns from.
     pub temperature: f64,
-    /// How many of the model's layers the reward model has, from the first on; 0 for all. Heads on a layer halfway up cost half.
+    /// How many of the model's layers the reward model has, from the first on; 0, or more than there are, for all. Heads on a layer halfway up
+    /// cost half.
     pub reward_layers: usize,
     /// Where in a prompt a wish stands.
     pub wishes: WishPlace,

@@ -86,13 +86,11 @@ impl Base {
             return Err(Unfit(format!("model.context: is {wanted}; {} reads at most {most} tokens", self.known.name)).into());
         }
         let layers = self.files.architecture.layers;
-        let (base, evaluation) = (&job.config.base, &job.config.evaluation);
-        for (field, read) in
-            [("base.reward_layers", base.reward_layers), ("evaluation.held_out_layers", evaluation.held_out_layers)]
-        {
-            if read > layers {
-                return Err(Unfit(format!("{field}: is {read}; {} has {layers} layers", self.known.name)).into());
-            }
+        // A judge of another size than was asked for would be the same size as the model that it judges.
+        let read = job.config.evaluation.held_out_layers;
+        if read > layers {
+            let message = format!("evaluation.held_out_layers: is {read}; {} has {layers} layers", self.known.name);
+            return Err(Unfit(message).into());
         }
         let millions = self.known.weights as f64 / 1e6;
         progress.emit(EventBody::Note { text: format!("Reading {}, {millions:.0} million weights", self.known.name) });
