@@ -322,6 +322,8 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     assert!(output.code == Some(2) && output.stderr.contains(words), "{}", output.stderr);
 
     // What it would take, before anything is trained: a few steps of every stage, of which nothing is kept.
+    let kept = || ["runs", "cache"].map(|f| fs::read_dir(data.join(f)).map_or(0, Iterator::count));
+    let before = kept();
     let output = train(&["--model", "tiny", "--estimate"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let estimate: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -333,7 +335,7 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     };
     assert_eq!([share("answers"), share("reward_model"), share("policy")], [128.0 / 500.0, 0.5, 1.0]);
     assert!(estimate["seconds"].as_f64().unwrap() > 0.0 && estimate["peak_memory_mib"].as_u64().unwrap() > 0, "{estimate}");
-    assert!(!data.join("runs").exists() || fs::read_dir(data.join("runs")).unwrap().next().is_none(), "nothing is kept");
+    assert_eq!(kept(), before, "nothing is kept");
     let output = Process::lab(&["train", "--preset", "smoke", "--estimate", "--data", text(&data)]).wait();
     assert!(output.code == Some(2) && output.stderr.contains("base.model: is empty; what a run takes"), "{}", output.stderr);
 
@@ -494,7 +496,8 @@ fn exports(data: &Path, folder: &Path) {
         (5, Some("cross_entropy"), Some(1))
     );
     let heads = tensors(&folder.join("whole/reward/heads.safetensors"));
-    assert_eq!(heads["weight"].0, [17, 32]);
+    assert_eq!(heads["weight"].0, [17, 64]);
+    assert_eq!(reward["pooling"], "last_and_mean");
 
     // What cannot be written is refused, and leaves nothing.
     let before = fs::read_dir(folder).unwrap().count();
