@@ -38,7 +38,7 @@ fn figures<B: TrainBackend>() -> Figures {
     };
     let device = Default::default();
     let model = Transformer::<B>::new(&config, 24, 20, 3, &device);
-    let rewards = RewardModel::<B::InnerBackend>::new(&config, 24, &[3, 2], Default::default(), 4, &device);
+    let rewards = RewardModel::<B::InnerBackend>::new(&config, 24, &[3, 2], &Default::default(), 4, &device);
     let groups = [
         Group { prompt: &[1, 2, 21], answers: vec![&[4, 5, 6, 7], &[8, 9]] },
         Group { prompt: &[3, 22], answers: vec![&[10, 11, 12]] },
