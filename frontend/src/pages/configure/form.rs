@@ -79,7 +79,11 @@ impl Data {
             None => "How long it takes is not known before a run like it is finished here.".to_string(),
         };
         let own = config.base.model.is_empty();
-        let memory = if own { format!(" It needs about {} MiB of memory.", cost::memory_mib(config)) } else { String::new() };
+        let memory = if own {
+            format!(" It needs about {} MiB of memory.", cost::memory_mib(config))
+        } else {
+            " The command below, with --estimate, measures time and memory.".to_string()
+        };
         time + &memory
     }
 
