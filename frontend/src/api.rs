@@ -5,6 +5,7 @@
 use crate::json::read;
 pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
+use crate::words::{said, t};
 use js_sys::Uint8Array;
 use moslim_shared::bringing::{ModelList, Preview, Upload};
 use moslim_shared::config::RunConfig;
@@ -61,7 +62,8 @@ pub async fn run(id: &str) -> Answer<RunInfo> {
 
 /// Says something of a run.
 pub async fn describe(run: &str, about: &About) -> Answer<()> {
-    let body = serde_json::to_string(about).map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
+    let body =
+        serde_json::to_string(about).map_err(|e| Failure::new(said("The request cannot be made ({0}).", &[&e.to_string()])))?;
     let _: IgnoredAny = ask("PUT", &format!("/api/v1/runs/{run}/about"), Some(body)).await?;
     Ok(())
 }
@@ -122,7 +124,9 @@ pub fn generate(
     let last = whole.clone();
     let line = move |line: String| {
         let event = read(&line);
-        let failed = |e| GenerateEvent::Failed { message: format!("An answer is not understood (\"{e}\").") };
+        let failed = |e: serde_json::Error| GenerateEvent::Failed {
+            message: said("An answer is not understood (\"{0}\").", &[&e.to_string()]),
+        };
         let event: GenerateEvent = event.unwrap_or_else(failed);
         last.set(last.get() || event.is_last());
         heard(event);
@@ -130,7 +134,7 @@ pub fn generate(
     let ended = move |how: Ended| {
         ended(how.and_then(|(status, text)| match status {
             200 if whole.get() => Ok(()),
-            200 => Err(Failure::new("The answer was cut off: the server has stopped.")),
+            200 => Err(Failure::new(t("The answer was cut off: the server has stopped."))),
             _ => Err(refused(status, &text)),
         }));
     };
@@ -247,7 +251,8 @@ async fn get<T: DeserializeOwned>(path: &str) -> Answer<T> {
 }
 
 async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(path: &str, body: &B) -> Answer<T> {
-    let body = serde_json::to_string(body).map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?;
+    let body =
+        serde_json::to_string(body).map_err(|e| Failure::new(said("The request cannot be made ({0}).", &[&e.to_string()])))?;
     ask("POST", path, Some(body)).await
 }
 
@@ -257,12 +262,12 @@ async fn ask<T: DeserializeOwned>(method: &'static str, path: &str, body: Option
 }
 
 fn understood<T: DeserializeOwned>(text: &str) -> Answer<T> {
-    read(text).map_err(|e| Failure::new(format!("The answer is not understood (\"{e}\"). Reload the page.")))
+    read(text).map_err(|e| Failure::new(said("The answer is not understood (\"{0}\"). Reload the page.", &[&e.to_string()])))
 }
 
 fn refused(status: u16, text: &str) -> Failure {
     match read::<ApiError>(text) {
         Ok(error) => Failure { message: error.detail, problems: error.problems },
-        Err(_) => Failure::new(format!("The server answered with status {status}.")),
+        Err(_) => Failure::new(said("The server answered with status {0}.", &[&status.to_string()])),
     }
 }

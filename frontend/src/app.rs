@@ -51,7 +51,7 @@ pub fn App() -> impl IntoView {
                         class="button quiet small"
                         type="button"
                         lang=if words::is_chinese() { "en" } else { "zh-CN" }
-                        title=if words::is_chinese() { "Everything in English" } else { "中文：目前已译出导航与课程" }
+                        title=if words::is_chinese() { "Everything in English" } else { "切换到中文" }
                         on:click=move |_| words::turn()
                     >
                         {if words::is_chinese() { "English" } else { "中文" }}
@@ -96,10 +96,10 @@ pub fn App() -> impl IntoView {
                 </p>
                 {is_tab().then(|| view! {
                     <p>
-                        {concat!("Version ", env!("CARGO_PKG_VERSION"), ", under the ")}
-                        <a href=at("/LICENSE-MIT.txt") rel="external">"MIT"</a>" or "
+                        {said("Version {0}, under the ", &[env!("CARGO_PKG_VERSION")])}
+                        <a href=at("/LICENSE-MIT.txt") rel="external">"MIT"</a>{t(" or ")}
                         <a href=at("/LICENSE-APACHE.txt") rel="external">"Apache 2.0"</a>
-                        " licence. It trains in this tab: what it learns stays in this browser, and no server is asked for anything."
+                        {t(" licence. It trains in this tab: what it learns stays in this browser, and no server is asked for anything.")}
                     </p>
                 })}
             </footer>

@@ -23,7 +23,7 @@ fn main() {
     }
     if words::wanted() {
         wasm_bindgen_futures::spawn_local(async {
-            words::load().await;
+            words::load(&source::at("/zh.json")).await;
             mount();
         });
     } else {

@@ -4,6 +4,7 @@
 
 use crate::source::{Ears, Link, source};
 use crate::state::{RunState, Topic};
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
 use std::cell::{Cell, RefCell};
@@ -26,13 +27,23 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Name for people and for tests.
+    /// Name for style and for tests; [`Self::told`] is for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
             Self::Live => "live",
             Self::Reconnecting => "reconnecting",
             Self::Ended => "run ended",
+        }
+    }
+
+    /// It in a word or two, in the reader's language.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Connecting => t("connecting"),
+            Self::Live => t("live"),
+            Self::Reconnecting => t("reconnecting"),
+            Self::Ended => t("run ended"),
         }
     }
 }

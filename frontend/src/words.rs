@@ -3,7 +3,6 @@
 //! A text that is not there stays English, so that a page can be translated after the other. The dictionary is read before the page is
 //! shown, and another choice loads the page anew: no text has to follow it.
 
-use crate::source::at;
 use leptos::prelude::{document, window};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -35,6 +34,11 @@ pub fn said(english: &'static str, values: &[&str]) -> String {
     out
 }
 
+/// A text of `moslim-shared` in the reader's language: the name of a stage, of a grader, of a setting.
+pub fn translated(english: &str) -> String {
+    WORDS.with_borrow(|words| words.get(english).copied().unwrap_or(english).to_string())
+}
+
 /// Whether the page is in Chinese.
 pub fn is_chinese() -> bool {
     WORDS.with_borrow(|words| !words.is_empty())
@@ -50,10 +54,10 @@ pub fn wanted() -> bool {
     }
 }
 
-/// Reads the dictionary; where that fails, the page is in English.
-pub async fn load() {
+/// Reads the dictionary at an address; where that fails, the page is in English.
+pub async fn load(address: &str) {
     let read = async || -> Option<HashMap<String, String>> {
-        let response: Response = JsFuture::from(window().fetch_with_str(&at("/zh.json"))).await.ok()?.dyn_into().ok()?;
+        let response: Response = JsFuture::from(window().fetch_with_str(address)).await.ok()?.dyn_into().ok()?;
         let text = JsFuture::from(response.text().ok()?).await.ok()?.as_string()?;
         serde_json::from_str(&text).ok()
     };
@@ -85,6 +89,11 @@ pub fn turn() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Setting};
+    use moslim_shared::event::Stage;
+    use moslim_shared::presets;
+    use moslim_shared::study::preset_list;
+    use moslim_shared::summary::{Grader, Wording};
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -132,12 +141,28 @@ mod tests {
         }
     }
 
+    /// What `moslim-shared` calls things, where the page shows it to people.
+    fn of_shared() -> Vec<String> {
+        let stages = Stage::ALL.map(|s| s.title().to_string());
+        let graders = [Grader::Gold, Grader::RewardModel, Grader::HeldOutRewardModel].map(|g| g.title().to_string());
+        let wordings = Wording::ALL.map(|w| w.title().to_string());
+        let depths = Depth::ALL.map(|d| d.title().to_string());
+        let sections = SECTIONS.iter().flat_map(|s| [s.title, s.intro]).map(String::from);
+        let choices = |s: &Setting| if let Kind::Choice(list) = s.kind { list.iter().map(|c| c.1).collect() } else { Vec::new() };
+        let settings = SETTINGS.iter().flat_map(|s| choices(s).into_iter().chain([s.title, s.help, s.unit])).map(String::from);
+        let presets = presets::all().into_iter().flat_map(|p| [p.title, p.description]);
+        let studies = preset_list().into_iter().map(|s| s.question);
+        let all = stages.into_iter().chain(graders).chain(wordings).chain(depths).chain(sections).chain(settings);
+        all.chain(presets).chain(studies).filter(|text| !text.is_empty()).collect()
+    }
+
     #[test]
     fn the_dictionary_has_every_text_that_is_translated_and_no_other() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut wanted = BTreeSet::new();
         in_code(&root.join("src"), &mut wanted);
         wanted.extend(crate::pages::learn::texts().map(String::from));
+        wanted.extend(of_shared());
         let words: HashMap<String, String> =
             serde_json::from_slice(&std::fs::read(root.join("../static/zh.json")).unwrap()).unwrap();
         let known: BTreeSet<String> = words.keys().cloned().collect();

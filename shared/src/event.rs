@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 use crate::mapping::RewardStatistics;
 use crate::objective::Objective;
 use crate::preference::Preference;
-use crate::summary::{Answerer, ControlReport, FrontReport, Grader, KlPoint, RewardModelReport, RunSummary};
+use crate::summary::{Answerer, ControlReport, FrontReport, FrontSeen, Grader, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
 pub use frame::{Frame, Hello};
@@ -241,6 +241,12 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         part: Option<Part>,
         point: KlPoint,
+    },
+    /// What the policy reaches over its trade-offs so far, by the reward model.
+    FrontSeen {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<Part>,
+        front: FrontSeen,
     },
     /// What the method reaches over its trade-offs.
     Front { report: FrontReport },

@@ -76,6 +76,18 @@ pub enum Budget {
     PerPolicy,
 }
 
+/// Who chooses among the answers of best-of-n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ChosenBy {
+    /// The reward model, as whoever uses best-of-n would have it.
+    #[default]
+    RewardModel,
+    /// The rules that also grade: no method can know them, and what is reached so is a ceiling.
+    Rules,
+}
+
 /// Settings of supervised training on scored answers: Rewards-in-Context, ParetoHqD, preference SFT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
@@ -128,6 +140,8 @@ pub struct MethodConfig {
     pub weights: Vec<Vec<f64>>,
     /// Answers of which best-of-n takes the best.
     pub best_of: usize,
+    /// Who takes it.
+    pub chosen_by: ChosenBy,
     /// MOSLIM: steps of supervised training on tagged prompts before policy optimisation (preference SFT). The paper claims
     /// that none are needed, which is the default.
     pub preference_sft: usize,
@@ -141,6 +155,7 @@ impl Default for MethodConfig {
             budget: Budget::Total,
             weights: Vec::new(),
             best_of: 8,
+            chosen_by: ChosenBy::RewardModel,
             preference_sft: 0,
             ric: RicConfig::default(),
         }

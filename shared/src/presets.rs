@@ -90,7 +90,15 @@ fn smoke() -> PresetInfo {
             sft: SupervisedConfig { steps: 40, batch: 32, ..Default::default() },
             reward_model: RewardModelConfig { steps: 40, batch: 32, ..Default::default() },
             policy: PolicyConfig { iterations: 16, prompts: 8, samples_per_prompt: 4, checkpoint_every: 3, ..Default::default() },
-            evaluation: EvaluationConfig { questions: 8, joint: 16, held_out: 8, front: 4, paraphrased: 8, ..Default::default() },
+            evaluation: EvaluationConfig {
+                questions: 8,
+                joint: 16,
+                held_out: 8,
+                front: 4,
+                fronts_seen: 2,
+                paraphrased: 8,
+                ..Default::default()
+            },
             ..Default::default()
         },
     )
@@ -120,6 +128,7 @@ fn quick() -> PresetInfo {
         reward_model: RewardModelConfig { steps: 900, ..Default::default() },
         mapping: ordinal(),
         policy: PolicyConfig { iterations: 120, minibatches: 2, learning_rate: 5e-4, kl_coefficient: 0.05, ..Default::default() },
+        evaluation: EvaluationConfig { fronts_seen: 6, ..Default::default() },
         ..Default::default()
     };
     named(
@@ -290,6 +299,7 @@ fn standard() -> PresetInfo {
             joint: 512,
             held_out: 128,
             front: 128,
+            fronts_seen: 9,
             paraphrased: 256,
             ..Default::default()
         },

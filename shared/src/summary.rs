@@ -294,6 +294,23 @@ pub fn expected_utility(served: &[(&[f64], &[f64])], steered: &[usize]) -> f64 {
     served.iter().map(weighted).sum::<f64>() / served.len().max(1) as f64
 }
 
+/// What a policy reaches between the objectives at a step of its optimisation, as the reward model sees answers to training questions.
+/// What is kept of the menu is chosen on other training questions than `points` are measured on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+pub struct FrontSeen {
+    /// Iterations before it; 0 is the policy that optimisation starts from.
+    pub step: usize,
+    /// Objectives of the coordinates, those that are steered.
+    pub objectives: Vec<String>,
+    /// What the prompts asked for.
+    pub asked: Vec<Preference>,
+    /// Mean utilities, `[offer][steered objective]`, from 0 (worst class) to 1 (best).
+    pub points: Vec<Vec<f64>>,
+    /// Of the points, over the worst class everywhere.
+    pub hypervolume: f64,
+}
+
 /// A point of the trade-off between reward and KL during training.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]

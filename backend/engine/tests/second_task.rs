@@ -9,8 +9,9 @@ use moslim_engine::run::train_on;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{EventBody, Outcome, Stage};
 use moslim_shared::objective::Objective;
+use moslim_shared::pareto::hypervolume;
 use moslim_shared::presets;
-use moslim_shared::summary::{Grader, RunSummary};
+use moslim_shared::summary::{FrontSeen, Grader, RunSummary};
 use std::sync::Arc;
 
 /// Polite answers say please; long ones have more words.
@@ -98,6 +99,32 @@ fn every_stage_runs_on_a_task_of_its_own() {
     assert_eq!((card.name.as_str(), card.objectives), ("colours", objectives()));
     assert_eq!(card.fingerprint, task(true).fingerprint());
     assert!(!files.list("runs/mine").unwrap().iter().any(|f| f.starts_with("checkpoint-")));
+}
+
+#[test]
+fn fronts_are_seen_on_the_way_and_change_nothing() {
+    let with = |fronts_seen: usize| {
+        let mut config = config();
+        config.evaluation.fronts_seen = fronts_seen;
+        let (summary, events, files) = run_as(config, true);
+        let seen: Vec<FrontSeen> = events
+            .into_iter()
+            .filter_map(|e| if let EventBody::FrontSeen { front, .. } = e { Some(front) } else { None })
+            .collect();
+        (summary, seen, files.read("runs/mine/policy.safetensors").unwrap().expect("a policy"))
+    };
+    let (often, seen, policy) = with(3);
+    assert_eq!(seen.iter().map(|f| f.step).collect::<Vec<_>>(), [0, 8, 16]);
+    for front in &seen {
+        assert_eq!(front.objectives, ["politeness", "length"]);
+        assert_eq!(front.asked.len(), front.points.len());
+        assert!(!front.points.is_empty() && front.points.iter().flatten().all(|u| (0.0..=1.0).contains(u)));
+        assert_eq!(front.hypervolume, hypervolume(&front.points, &[0.0; 2]));
+    }
+    assert_ne!(seen[0].points, seen[2].points, "the policy has moved");
+    let (never, none, same) = with(0);
+    assert_eq!((none.len(), policy == same), (0, true));
+    assert_eq!((often.control, often.front), (never.control, never.front));
 }
 
 #[test]

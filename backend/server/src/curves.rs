@@ -63,6 +63,13 @@ impl Curves {
                 figures.extend(point.gold_hit_rate.map(|hit| ("against KL/hit rate by the rules".to_string(), hit)));
                 self.add(Stage::Policy, part.as_ref(), point.step, time, figures);
             }
+            EventBody::FrontSeen { part, front } => {
+                let name = "front/hypervolume by the reward model";
+                // A resumed run tries that of its checkpoint again.
+                self.said.retain(|s| (s.name.as_str(), s.step) != (name, front.step));
+                let figures = [(name.to_string(), front.hypervolume)];
+                self.add(Stage::Policy, part.as_ref(), front.step, time, figures);
+            }
             EventBody::Policy { part, step, .. } => {
                 let figures = self.policy(step);
                 self.add(Stage::Policy, part.as_ref(), step.step, time, figures);

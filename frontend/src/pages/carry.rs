@@ -3,6 +3,7 @@
 use crate::api;
 use crate::parts::save::save;
 use crate::source::{example, has_example};
+use crate::words::t;
 use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -19,14 +20,14 @@ pub fn SaveRun(id: String) -> impl IntoView {
         let id = id.clone();
         spawn_local(async move {
             let saved = match api::run_file(&id).await {
-                Ok(bytes) => save(&format!("{id}.moslim-run"), &bytes).map_err(|_| "This browser saves no files.".to_string()),
+                Ok(bytes) => save(&format!("{id}.moslim-run"), &bytes).map_err(|_| t("This browser saves no files.").to_string()),
                 Err(failure) => Err(failure.message),
             };
             let _ = said.try_set(saved.err().unwrap_or_default());
         });
     };
     view! {
-        <button id="save-run" class="button" type="button" on:click=save>"Save the run as a file"</button>
+        <button id="save-run" class="button" type="button" on:click=save>{t("Save the run as a file")}</button>
         <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
     }
 }
@@ -42,7 +43,7 @@ pub fn Example(
     let said = RwSignal::new("".to_string());
     let navigate = use_navigate();
     let open = move |_| {
-        said.set("Fetching the run…".into());
+        said.set(t("Fetching the run…").into());
         let navigate = navigate.clone();
         spawn_local(async move {
             let opened = match example().await {
@@ -78,7 +79,7 @@ pub fn OpenRun() -> impl IntoView {
             input.set_value("");
             let opened = match read {
                 Ok(buffer) => api::open_run_file(Uint8Array::new(&buffer)).await.map_err(|failure| failure.message),
-                Err(_) => Err("The file cannot be read.".to_string()),
+                Err(_) => Err(t("The file cannot be read.").to_string()),
             };
             match opened {
                 Ok(id) => navigate(&format!("/runs/{id}"), Default::default()),
@@ -88,7 +89,7 @@ pub fn OpenRun() -> impl IntoView {
     };
     view! {
         <p class="actions">
-            <label class="button quiet small" for="open-run">"Open a run's file"</label>
+            <label class="button quiet small" for="open-run">{t("Open a run's file")}</label>
             <input id="open-run" class="visually-hidden" type="file" accept=".moslim-run" on:change=chosen/>
             <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
         </p>

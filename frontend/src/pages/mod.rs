@@ -1,5 +1,5 @@
 //! The pages, each with the pieces that only it has. A page imports parts and `state`, never another page; what two pages
-//! need is a part, or, where it asks for something, `carry`.
+//! need is a part, or, where it asks for something or knows a run, `carry` or `way`.
 
 pub mod carry;
 pub mod compare;
@@ -13,3 +13,4 @@ pub mod playground;
 pub mod run;
 pub mod studies;
 pub mod study;
+pub mod way;

@@ -1,5 +1,6 @@
 //! Numbers, durations and states as people read them.
 
+use crate::words::{said, t};
 use moslim_shared::config::{KlPlacement, PolicyConfig};
 use moslim_shared::event::RunStatus;
 
@@ -43,13 +44,13 @@ pub fn duration(seconds: f64) -> String {
         return "–".into();
     }
     if seconds < 10.0 {
-        return format!("{seconds:.1} s");
+        return said("{0} s", &[&format!("{seconds:.1}")]);
     }
     let whole = seconds.round() as u64;
     match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        0..60 => said("{0} s", &[&whole.to_string()]),
+        60..3600 => said("{0} min {1} s", &[&(whole / 60).to_string(), &format!("{:02}", whole % 60)]),
+        _ => said("{0} h {1} min", &[&(whole / 3600).to_string(), &format!("{:02}", whole % 3600 / 60)]),
     }
 }
 
@@ -57,14 +58,14 @@ pub fn duration(seconds: f64) -> String {
 pub fn ago(then: u64, now: f64) -> String {
     let seconds = ((now - then as f64) / 1000.0).max(0.0) as u64;
     match seconds {
-        0..60 => "just now".into(),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
+        0..60 => t("just now").into(),
+        60..3600 => said("{0} min ago", &[&(seconds / 60).to_string()]),
+        3600..86_400 => said("{0} h ago", &[&(seconds / 3600).to_string()]),
+        _ => said("{0} d ago", &[&(seconds / 86_400).to_string()]),
     }
 }
 
-/// Name of a status, for people and for style classes.
+/// Name of a status, for style classes and for tests; [`status_told`] is for people.
 pub fn status(status: RunStatus) -> &'static str {
     match status {
         RunStatus::Queued => "queued",
@@ -76,13 +77,25 @@ pub fn status(status: RunStatus) -> &'static str {
     }
 }
 
+/// A status in a word, in the reader's language.
+pub fn status_told(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Queued => t("queued"),
+        RunStatus::Running => t("running"),
+        RunStatus::Finished => t("finished"),
+        RunStatus::Cancelled => t("cancelled"),
+        RunStatus::Failed => t("failed"),
+        RunStatus::Interrupted => t("interrupted"),
+    }
+}
+
 /// Where the KL penalty is, in a sentence.
 pub fn kl_penalty(policy: &PolicyConfig) -> &'static str {
     match policy.kl_placement() {
-        KlPlacement::Reward => "Its KL penalty is subtracted from the reward.",
-        KlPlacement::Loss => "Its KL penalty is part of the loss.",
-        KlPlacement::Implicit => "It has no KL penalty: the loss itself holds the policy near what it started from.",
-        KlPlacement::None => "It has no KL penalty.",
+        KlPlacement::Reward => t("Its KL penalty is subtracted from the reward."),
+        KlPlacement::Loss => t("Its KL penalty is part of the loss."),
+        KlPlacement::Implicit => t("It has no KL penalty: the loss itself holds the policy near what it started from."),
+        KlPlacement::None => t("It has no KL penalty."),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::parts::canvas::{resized, surface};
 use crate::parts::format;
 use crate::parts::pick::Pick;
 use crate::parts::theme::Theme;
+use crate::words::{said, t};
 use leptos::html;
 use leptos::prelude::*;
 use moslim_charts::front::{self as drawing, FrontPlot};
@@ -89,8 +90,8 @@ pub fn FrontFigure(
                 {move || {
                     let options: Vec<(String, String)> = names.get().into_iter().map(|name| (name.clone(), name)).collect();
                     view! {
-                        <Pick id=format!("{id}-x") label="Across" options=options.clone() chosen=x choose=across/>
-                        <Pick id=format!("{id}-y") label="Up" options=options chosen=y choose=up/>
+                        <Pick id=format!("{id}-x") label=t("Across") options=options.clone() chosen=x choose=across/>
+                        <Pick id=format!("{id}-y") label=t("Up") options=options chosen=y choose=up/>
                     }
                 }}
             </div>
@@ -100,15 +101,14 @@ pub fn FrontFigure(
                 <canvas node_ref=canvas role="img" tabindex="0" aria-label=move || kept.with(|f| sentence(f, &x.get(), &y.get()))></canvas>
             </div>
             <div>
-                <h3>"All objectives at once"</h3>
+                <h3>{t("All objectives at once")}</h3>
                 {move || kept.with(parallel)}
-                <p class="label">"At least so much of each"</p>
+                <p class="label">{t("At least so much of each")}</p>
                 {move || names.get().into_iter().enumerate().map(|(n, name)| slider(n, name, least)).collect_view()}
                 <p class="hint" id=format!("{id}-kept")>
-                    {move || format!(
-                        "{} of {} trade-offs reach at least what the sliders say; the others leave both pictures.",
-                        kept.with(Fronts::count),
-                        fronts.with(Fronts::count),
+                    {move || said(
+                        "{0} of {1} trade-offs reach at least what the sliders say; the others leave both pictures.",
+                        &[&kept.with(Fronts::count).to_string(), &fronts.with(Fronts::count).to_string()],
                     )}
                 </p>
             </div>
@@ -171,13 +171,12 @@ fn parallel(fronts: &Fronts) -> impl IntoView + use<> {
             }
         })
         .collect_view();
-    let said = format!(
-        "{} trade-offs over {}: a line each, from 0, the worst class, to 1.",
-        fronts.count(),
-        fronts.objectives.join(", ")
+    let told = said(
+        "{0} trade-offs over {1}: a line each, from 0, the worst class, to 1.",
+        &[&fronts.count().to_string(), &fronts.objectives.join(", ")],
     );
     view! {
-        <svg class="parallel" viewBox=format!("0 0 {WIDE} {TALL}") role="img" aria-label=said>{lines}{frames}</svg>
+        <svg class="parallel" viewBox=format!("0 0 {WIDE} {TALL}") role="img" aria-label=told>{lines}{frames}</svg>
     }
 }
 
@@ -226,18 +225,19 @@ fn legend(fronts: &Fronts) -> impl IntoView + use<> {
 fn sentence(fronts: &Fronts, x: &str, y: &str) -> String {
     let plot = plot(fronts, x, y);
     let groups = fronts.groups.iter().zip(&plot.groups).map(|(group, points)| {
-        format!("{}: {} of {} points are not dominated", group.name, drawing::front(points).len(), points.len())
+        let (front, all) = (drawing::front(points).len().to_string(), points.len().to_string());
+        said("{0}: {1} of {2} points are not dominated", &[&group.name, &front, &all])
     });
-    format!("{x} across, {y} up. {}.", groups.collect::<Vec<_>>().join("; "))
+    said("{0} across, {1} up. {2}.", &[x, y, &groups.collect::<Vec<_>>().join("; ")])
 }
 
 /// Where the hypervolume begins, and what it says.
 pub fn reference(fronts: &Fronts) -> impl IntoView + use<> {
     let place: Vec<String> =
         fronts.objectives.iter().zip(&fronts.reference).map(|(name, value)| format!("{name} {value}")).collect();
-    let text = format!(
-        "The hypervolume in the table is the volume between the reference point ({}) and everything that a run's points dominate, in all objectives at once and not only in these two: the larger it is, the more of what can be asked for is delivered.",
-        place.join(", ")
+    let text = said(
+        "The hypervolume in the table is the volume between the reference point ({0}) and everything that a run's points dominate, in all objectives at once and not only in these two: the larger it is, the more of what can be asked for is delivered.",
+        &[&place.join(", ")],
     );
     view! { <p class="hint">{text}</p> }
 }

@@ -1,7 +1,7 @@
 //! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
 
 use crate::parts::format;
-use crate::words::t;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::{INKS, Ink};
 use moslim_shared::metrics::diagonal;
@@ -53,8 +53,11 @@ fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) 
     let share = (value.clamp(0.0, 1.0)) * HEAT;
     let color = format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", index % INKS);
     let text = if nothing { "·".to_string() } else { format!("{:.0}", value * 100.0) };
-    let spoken =
-        if nothing { "no answer".to_string() } else { format!("asked {asked}, achieved {achieved}: {}", format::percent(value)) };
+    let spoken = if nothing {
+        t("no answer").to_string()
+    } else {
+        said("asked {0}, achieved {1}: {2}", &[&asked.to_string(), &achieved.to_string(), &format::percent(value)])
+    };
     view! {
         <td
             class:diagonal={asked == achieved}
@@ -82,8 +85,8 @@ pub fn mini(index: usize, name: &str, classes: &[String], values: Option<&Vec<Ve
                     let heat = value.unwrap_or(0.0) * HEAT;
                     let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.0}%, var(--surface))", index % INKS);
                     let title = match value {
-                        Some(v) => format!("asked {}, got {}: {}", classes[asked], classes[got], format::percent(v)),
-                        None => format!("asked {}: no answer yet", classes[asked]),
+                        Some(v) => said("asked {0}, got {1}: {2}", &[&classes[asked], &classes[got], &format::percent(v)]),
+                        None => said("asked {0}: no answer yet", &[&classes[asked]]),
                     };
                     let text = value.map(|v| format!("{:.0}", v * 100.0)).unwrap_or_default();
                     view! { <td class:diagonal={asked == got} style:background=color title=title>{text}</td> }
@@ -98,7 +101,7 @@ pub fn mini(index: usize, name: &str, classes: &[String], values: Option<&Vec<Ve
             <caption>
                 <span class="swatch bold" style:background=Ink::Objective(index).css()></span>
                 <b>{name.to_string()}</b>
-                <span class="hint">{hit.map(|h| format!("{} as asked, chance {chance}", format::percent(h)))}</span>
+                <span class="hint">{hit.map(|h| said("{0} as asked, chance {1}", &[&format::percent(h), &chance]))}</span>
             </caption>
             <tbody>{rows}</tbody>
         </table>

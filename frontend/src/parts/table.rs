@@ -1,5 +1,6 @@
 //! Plain tables of figures.
 
+use crate::words::t;
 use leptos::prelude::*;
 
 /// A table whose rows begin with their name. One with the class `wide` scrolls by itself where the page is too narrow for it.
@@ -38,5 +39,5 @@ fn row(cells: Vec<String>) -> impl IntoView {
 
 /// Heads of a table that compares the SFT policy with the method.
 pub fn before_after(first: &str) -> Vec<String> {
-    vec![first.to_string(), "before".to_string(), "after".to_string()]
+    vec![first.to_string(), t("before").to_string(), t("after").to_string()]
 }

@@ -2,6 +2,7 @@
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
 use crate::json::read;
+use crate::words::{said, t};
 use gloo_net::http::{Method, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
@@ -69,7 +70,7 @@ impl Source for Server {
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
             let Some(text) = event.data().as_string() else { return };
             let frame = read::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
-                message: format!("A message was not understood (\"{error}\"). Reload the page."),
+                message: said("A message was not understood (\"{0}\"). Reload the page.", &[&error.to_string()]),
             });
             (heard.frame)(frame);
         });
@@ -87,7 +88,7 @@ const BYTES: &str = "application/octet-stream";
 
 /// Nothing came back, whatever the browser says of it.
 fn silent<E>(_: E) -> Failure {
-    Failure::new("The server did not answer. Is moslim-lab still running?")
+    Failure::new(t("The server did not answer. Is moslim-lab still running?"))
 }
 
 /// Sends a request: with a body of a kind, where there is one, until the signal says that nobody wants it any more.
@@ -102,14 +103,14 @@ async fn send(
         Some((kind, body)) => request.header("Content-Type", kind).body(body),
         None => request.build(),
     };
-    request.map_err(|e| Failure::new(format!("The request cannot be made ({e}).")))?.send().await.map_err(silent)
+    request.map_err(|e| Failure::new(said("The request cannot be made ({0}).", &[&e.to_string()])))?.send().await.map_err(silent)
 }
 
 /// A file that lies beside the page.
 pub async fn file(path: &str) -> Result<Uint8Array, Failure> {
     let response = send(Method::GET, path, None, None).await?;
     if !response.ok() {
-        return Err(Failure::new(format!("{path} cannot be had: status {}.", response.status())));
+        return Err(Failure::new(said("{0} cannot be had: status {1}.", &[path, &response.status().to_string()])));
     }
     Ok(Uint8Array::from(response.binary().await.map_err(silent)?.as_slice()))
 }

@@ -2,6 +2,7 @@
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at, notice};
 use crate::json::read;
+use crate::words::{said, t};
 use js_sys::{Array, Function, Promise, Uint8Array};
 use leptos::prelude::Set;
 use moslim_shared::event::{Frame, RunStatus};
@@ -60,7 +61,7 @@ impl Tab {
         options.set_type(WorkerType::Module);
         options.set_name("desk");
         match Worker::new_with_options(&at("/tab/worker.js"), &options) {
-            Err(_) => inner.fail("This browser cannot start a Web Worker, which the engine needs."),
+            Err(_) => inner.fail(t("This browser cannot start a Web Worker, which the engine needs.")),
             Ok(worker) => {
                 let hearing = inner.clone();
                 let heard = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
@@ -71,15 +72,17 @@ impl Tab {
                     match read(&text) {
                         Ok(told) => hearing.hear(told, bytes),
                         Err(error) => {
-                            hearing.fail(&format!("The engine's message was not understood (\"{error}\"). Reload the page."))
+                            let error = error.to_string();
+                            hearing.fail(&said("The engine's message was not understood (\"{0}\"). Reload the page.", &[&error]))
                         }
                     }
                 });
                 let breaking = inner.clone();
                 let broken = Closure::<dyn FnMut(Event)>::new(move |event: Event| {
                     let why = js_sys::Reflect::get(&event, &"message".into()).ok().and_then(|m| m.as_string());
-                    let why = why.unwrap_or_else(|| "it could not be loaded".into());
-                    breaking.fail(&format!("The engine of this tab has ended ({why}). Reload the page; what was kept is kept."));
+                    let why = why.unwrap_or_else(|| t("it could not be loaded").into());
+                    breaking
+                        .fail(&said("The engine of this tab has ended ({0}). Reload the page; what was kept is kept.", &[&why]));
                 });
                 worker.set_onmessage(Some(heard.as_ref().unchecked_ref()));
                 worker.set_onerror(Some(broken.as_ref().unchecked_ref()));

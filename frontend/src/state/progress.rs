@@ -1,5 +1,6 @@
 //! How far the stages of a run are.
 
+use crate::words::t;
 use moslim_shared::event::Part;
 use std::collections::VecDeque;
 
@@ -17,13 +18,23 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Name for people and for tests.
+    /// Name for style and for tests; [`Self::told`] is for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Cached => "cached",
             Self::Done => "done",
+        }
+    }
+
+    /// It in a word, in the reader's language.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Waiting => t("waiting"),
+            Self::Running => t("running"),
+            Self::Cached => t("cached"),
+            Self::Done => t("done"),
         }
     }
 }

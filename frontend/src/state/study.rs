@@ -1,5 +1,6 @@
 //! How a study stands.
 
+use crate::words::t;
 use moslim_shared::study::{StudyResults, StudyRunStatus, StudyState};
 
 /// What is known of one study.
@@ -53,7 +54,7 @@ pub fn standing(state: &StudyState) -> &'static str {
 
 /// Name of a setting: its label on every axis.
 pub fn setting(labels: &[String]) -> String {
-    if labels.is_empty() { "base".into() } else { labels.join(" · ") }
+    if labels.is_empty() { t("base").into() } else { labels.join(" · ") }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::progress::Phase;
 use super::reading::{MATRIX_WINDOW, matrix_of};
 use super::run::RunState;
+use crate::words::{said, t};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::metrics::diagonal;
 use moslim_shared::objective::Objective;
@@ -36,15 +37,15 @@ impl RunState {
             return text;
         }
         match self.active() {
-            Stage::Answers => "The model answers questions; from its own answers it will learn what its tags mean.".into(),
-            Stage::Sft => "It learns the language. No preference is involved yet.".into(),
+            Stage::Answers => t("The model answers questions; from its own answers it will learn what its tags mean.").into(),
+            Stage::Sft => t("It learns the language. No preference is involved yet.").into(),
             Stage::HeldOutRewardModel | Stage::RewardModel => self.grading(),
             Stage::Calibration => {
-                "The reward model's probabilities are being calibrated, and its rewards put on one scale.".into()
+                t("The reward model's probabilities are being calibrated, and its rewards put on one scale.").into()
             }
-            Stage::PreferenceSft => "It learns from labelled answers what its tags mean.".into(),
+            Stage::PreferenceSft => t("It learns from labelled answers what its tags mean.").into(),
             Stage::Policy => self.learning(),
-            Stage::Evaluation => "It answers held-out questions, to be graded by who had no part in its training.".into(),
+            Stage::Evaluation => t("It answers held-out questions, to be graded by who had no part in its training.").into(),
         }
     }
 
@@ -57,42 +58,44 @@ impl RunState {
         let (Some(worst), Some(best)) =
             (known.iter().min_by(|a, b| a.1.total_cmp(&b.1)), known.iter().max_by(|a, b| a.1.total_cmp(&b.1)))
         else {
-            return "The reward model learns to grade answers.".into();
+            return t("The reward model learns to grade answers.").into();
         };
-        format!(
-            "The reward model learns to grade: its agreement with the labels is {:.2} for {} and {:.2} for {} (1 is perfect, 0 is chance).",
-            best.1,
-            best.0.name.to_lowercase(),
-            worst.1,
-            worst.0.name.to_lowercase()
+        said(
+            "The reward model learns to grade: its agreement with the labels is {0} for {1} and {2} for {3} (1 is perfect, 0 is chance).",
+            &[&format!("{:.2}", best.1), &best.0.name.to_lowercase(), &format!("{:.2}", worst.1), &worst.0.name.to_lowercase()],
         )
     }
 
     fn learning(&self) -> String {
         let Some(step) = self.policy().last().map(|p| p.step).filter(|_| self.asks()) else {
-            return format!("{} trains its policies.", self.method().title());
+            return said("{0} trains its policies.", &[self.method().title()]);
         };
         let hits: Vec<(usize, f64)> =
             (0..self.objectives.len()).filter_map(|i| Some((i, diagonal(&self.rollout_matrix_at(i, step)?)?))).collect();
         let text = self.best_and_worst(&hits);
-        if text.is_empty() { "It answers, and is paid for what was asked of it.".into() } else { format!("So far: {text}") }
+        if text.is_empty() {
+            t("It answers, and is paid for what was asked of it.").into()
+        } else {
+            said("So far: {0}", &[&text])
+        }
     }
 
     fn best_and_worst(&self, hits: &[(usize, f64)]) -> String {
         let by = |a: &&(usize, f64), b: &&(usize, f64)| a.1.total_cmp(&b.1);
         let (Some(best), Some(worst)) = (hits.iter().max_by(by), hits.iter().min_by(by)) else { return String::new() };
-        let said = |(i, share): (usize, f64)| {
+        let told = |(i, share): (usize, f64)| {
             let o = &self.objectives[i];
-            let chance = 10.0 / o.class_count() as f64;
-            (o.name.to_lowercase(), format!("{:.0} times of 10 (by chance {chance:.0})", share * 10.0))
+            let (obeys, chance) = (share * 10.0, 10.0 / o.class_count() as f64);
+            let often = said("{0} times of 10 (by chance {1})", &[&format!("{obeys:.0}"), &format!("{chance:.0}")]);
+            (o.name.to_lowercase(), often)
         };
-        let (name, often) = said(*best);
-        let first = format!("asked for {name} it obeys {often}");
+        let (name, often) = told(*best);
+        let first = said("asked for {0} it obeys {1}", &[&name, &often]);
         if best.0 == worst.0 {
-            return format!("{first}.");
+            return said("{0}.", &[&first]);
         }
-        let (name, often) = said(*worst);
-        format!("{first}; hardest is {name}, {often}.")
+        let (name, often) = told(*worst);
+        said("{0}; hardest is {1}, {2}.", &[&first, &name, &often])
     }
 
     /// What the evaluation found.
@@ -111,10 +114,11 @@ impl RunState {
             let objective = &self.objectives[place(&head.objective)?];
             let was = before
                 .and_then(|b| b.heads.iter().find(|h| h.objective == head.objective)?.matrix.get(class)?.get(class).copied());
-            let was = was.map(|w| format!(" (was {:.0} %)", w * 100.0)).unwrap_or_default();
-            Some(format!(" \"{}\" is met {:.0} % of the time{was}.", objective.classes.get(class)?, share * 100.0))
+            let was = was.map(|w| said(" (was {0} %)", &[&format!("{:.0}", w * 100.0)])).unwrap_or_default();
+            let (class, met) = (objective.classes.get(class)?, format!("{:.0}", share * 100.0));
+            Some(said(" \"{0}\" is met {1} % of the time{2}.", &[class, &met, &was]))
         });
-        Some(format!("On questions it never saw: {text}{}", weakest.unwrap_or_default()))
+        Some(said("On questions it never saw: {0}{1}", &[&text, &weakest.unwrap_or_default()]))
     }
 
     /// What looks wrong, in words for people who have not seen it before.
@@ -124,31 +128,31 @@ impl RunState {
         let recent = &steps[steps.len().saturating_sub(MATRIX_WINDOW)..];
         let mut alerts = Vec::new();
         if !(last.reward.is_finite() && last.kl.is_finite() && last.gradient_norm.is_finite()) {
-            alerts.push("A value is no number any more: the policy has broken. A lower learning rate helps.".to_string());
+            alerts.push(t("A value is no number any more: the policy has broken. A lower learning rate helps.").to_string());
         }
         let of = |f: fn(&PolicyStep) -> f64| mean(&recent.iter().map(f).filter(|v| v.is_finite()).collect::<Vec<_>>());
         let kl = of(|p| p.kl);
         if kl > FAR {
-            alerts.push(format!(
-                "It has moved {kl:.0} nats away from what it started from: it may have forgotten how to speak. A larger KL coefficient or a \
-                 lower learning rate holds it."
+            alerts.push(said(
+                "It has moved {0} nats away from what it started from: it may have forgotten how to speak. A larger KL coefficient or a \
+                 lower learning rate holds it.",
+                &[&format!("{kl:.0}")],
             ));
         }
         let alike = of(|p| p.zero_std_groups);
         if recent.len() == MATRIX_WINDOW && alike > ALIKE {
-            alerts.push(format!(
-                "In {:.0} % of the groups all answers have the same reward: nothing is learnt from them. A higher temperature or more samples help.",
-                alike * 100.0
+            alerts.push(said(
+                "In {0} % of the groups all answers have the same reward: nothing is learnt from them. A higher temperature or more samples help.",
+                &[&format!("{:.0}", alike * 100.0)],
             ));
         }
         if recent.len() == MATRIX_WINDOW && self.asks() {
             for (i, objective) in self.objectives.iter().enumerate() {
                 if let Some((class, share)) = self.collapsed(recent, i) {
                     let name = objective.classes.get(class).cloned().unwrap_or_default();
-                    alerts.push(format!(
-                        "{}: whatever is asked, {:.0} % of the answers are \"{name}\". It no longer reads this tag.",
-                        objective.name,
-                        share * 100.0
+                    alerts.push(said(
+                        "{0}: whatever is asked, {1} % of the answers are \"{2}\". It no longer reads this tag.",
+                        &[&objective.name, &format!("{:.0}", share * 100.0), &name],
                     ));
                 }
             }
@@ -183,10 +187,9 @@ impl RunState {
             .max_by(|a, b| other(a).partial_cmp(&other(b)).unwrap_or(std::cmp::Ordering::Equal))?;
         let fall = other(best)? - other(last)?;
         (fall > FALL && last.proxy_hit_rate > best.proxy_hit_rate).then(|| {
-            format!(
-                "Since step {} its own reward model likes it better, and who grades it from outside {:.0} points less: it exploits the reward model.",
-                best.step,
-                fall * 100.0
+            said(
+                "Since step {0} its own reward model likes it better, and who grades it from outside {1} points less: it exploits the reward model.",
+                &[&best.step.to_string(), &format!("{:.0}", fall * 100.0)],
             )
         })
     }

@@ -1,11 +1,11 @@
 //! Rules between the fields of a configuration. What one field may be by itself is in the table of settings.
 
-use super::models::{ClassWeights, ModelConfig};
+use super::models::{ClassWeights, ModelConfig, TaskKind};
 use super::policy::{Aggregation, PolicyOptimizer};
 use super::run::{Problem, RunConfig};
 use super::settings;
 use crate::mapping::Pooling;
-use crate::method::Method;
+use crate::method::{ChosenBy, Method};
 use crate::objective::{Objective, index_of};
 use crate::ordinal::RewardLoss;
 
@@ -96,6 +96,11 @@ impl Checker {
             let good = weights.iter().all(|w| w.is_finite() && *w >= 0.0) && (sum - 1.0).abs() < 1e-6;
             self.require(good, &field, format!("must not be negative and sum to 1; the sum is {sum}"));
         }
+        self.require(
+            m.kind != Method::BestOfN || m.chosen_by == ChosenBy::RewardModel || c.task.kind != TaskKind::Ratings,
+            "method.chosen_by",
+            "is rules; a task of people's ratings has none, so that only the reward model can choose",
+        );
         self.require(
             m.kind == Method::Moslim || c.from.is_none(),
             "from",

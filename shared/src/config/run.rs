@@ -31,6 +31,8 @@ pub struct EvaluationConfig {
     pub temperature: f64,
     /// Questions per point of the Pareto front; 0 leaves the front out.
     pub front: usize,
+    /// How often, while a policy is optimised, its front is tried as the reward model sees it; 0: never. It counts in no budget.
+    pub fronts_seen: usize,
     /// Prompts with several tags that are asked again in other words, in another order and without tags.
     pub paraphrased: usize,
     /// Trains a second reward model of another seed, which grades rollouts beside the first and the gold rules while a policy
@@ -60,6 +62,7 @@ impl Default for EvaluationConfig {
             held_out: 64,
             temperature: 1.0,
             front: 64,
+            fronts_seen: 0,
             paraphrased: 128,
             held_out_reward_model: false,
             held_out_layers: 0,

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 9] = [
+pub const PROGRAMME: [&str; 10] = [
     "methods-tuning",
     "methods",
+    "ceiling",
     "optimisers-tuning",
     "optimisers",
     "stages",

@@ -4,12 +4,12 @@ use super::plan::{Axis, StudyConfig, Variant};
 use super::state::StudyPreset;
 use super::tries::taken;
 use crate::config::{PolicyConfig, PolicyOptimizer, RunConfig};
-use crate::method::{Budget, Method};
+use crate::method::{Budget, ChosenBy, Method};
 use crate::presets;
 use serde_json::{Value, json};
 
 /// Ids of the shipped studies.
-pub const PRESETS: [&str; 6] = ["methods", "optimisers", "mappings", "reward-size", "stages", "labels"];
+pub const PRESETS: [&str; 7] = ["methods", "ceiling", "optimisers", "mappings", "reward-size", "stages", "labels"];
 
 /// A shipped study over `base`, if `id` is one of [`PRESETS`]. Every run gets the same budget: that of `base`, or what its iterations
 /// cost.
@@ -30,6 +30,23 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
                         variants: budgets.map(|(label, b)| variant(label, "method.budget", json!(b))).to_vec(),
                     },
                 ],
+            )
+        }
+        "ceiling" => {
+            let choosing = |label: &str, best_of: usize, by: ChosenBy| {
+                let set = [("kind", json!(Method::BestOfN)), ("best_of", json!(best_of)), ("chosen_by", json!(by))];
+                let set = set.map(|(field, value)| (format!("method.{field}"), value)).into();
+                Variant { label: label.into(), set }
+            };
+            let variants = [
+                choosing("best of 8, by the reward model", 8, ChosenBy::RewardModel),
+                choosing("best of 64, by the reward model", 64, ChosenBy::RewardModel),
+                choosing("best of 8, by the rules", 8, ChosenBy::Rules),
+                choosing("best of 64, by the rules", 64, ChosenBy::Rules),
+            ];
+            (
+                "How far could choosing among answers of SFT get, by the reward model and by the rules themselves?",
+                vec![Axis { name: "choice".into(), variants: variants.to_vec() }],
             )
         }
         "optimisers" => {

@@ -1,5 +1,6 @@
 //! How a method answers: which of its policies, and what stands in the prompt.
 
+use crate::data::Gold;
 use crate::model::generate::{Answer, Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::mixture::mixture;
@@ -55,7 +56,7 @@ pub enum Route {
         #[serde(default)]
         mixed: bool,
     },
-    /// Of this many answers of the first policy the one that the reward model likes best.
+    /// Of this many answers of the first policy the one that the reward model likes best, or the rules where they choose.
     BestOf(usize),
 }
 
@@ -157,6 +158,8 @@ pub struct Answering<'a, B: Kernels> {
     pub trade_offs: &'a [Vec<f64>],
     /// Positions of the steered objectives: those that mixed policies are for, in order.
     pub steered: &'a [usize],
+    /// Rules that choose among several answers instead of the reward model.
+    pub rules: Option<&'a dyn Gold>,
 }
 
 impl<B: Kernels> Answering<'_, B> {
@@ -202,7 +205,7 @@ impl<B: Kernels> Answering<'_, B> {
             let samples = if let Self { route: Route::BestOf(samples), .. } = self { *samples } else { 1 };
             let answers = generate(&policy, &inputs, samples, self.tokenizer.eos, sampling);
             let chosen: Vec<Answer> =
-                if samples == 1 { answers } else { self.best(&mine.iter().map(|&i| &asks[i]).collect::<Vec<_>>(), answers) };
+                if samples == 1 { answers } else { self.best(&mine.iter().map(|&i| &asks[i]).collect::<Vec<_>>(), answers)? };
             for (i, answer) in mine.into_iter().zip(chosen) {
                 out[i] = answer;
             }
@@ -211,10 +214,13 @@ impl<B: Kernels> Answering<'_, B> {
     }
 
     /// Of each ask's answers, neighbours in `answers`, the one with the highest reward; the first on a tie.
-    fn best(&self, asks: &[&(usize, Ask)], answers: Vec<Answer>) -> Vec<Answer> {
+    fn best(&self, asks: &[&(usize, Ask)], answers: Vec<Answer>) -> Result<Vec<Answer>> {
         let samples = answers.len() / asks.len();
         let pairs: Vec<(usize, &Answer)> = answers.iter().enumerate().map(|(n, a)| (asks[n / samples].0, a)).collect();
-        let distributions = self.classified(&pairs);
+        let distributions = match self.rules {
+            Some(rules) => self.certain(rules, &pairs)?,
+            None => self.classified(&pairs),
+        };
         let c = &self.reward_model.calibration;
         let higher: Vec<bool> = self.objectives.iter().map(|o| o.higher_is_better).collect();
         let reward = |n: usize| {
@@ -225,13 +231,22 @@ impl<B: Kernels> Answering<'_, B> {
             }
             .scalar
         };
-        (0..asks.len())
-            .map(|a| {
-                let all = a * samples..(a + 1) * samples;
-                let best = all.clone().fold(all.start, |best, n| if reward(n) > reward(best) { n } else { best });
-                answers[best].clone()
-            })
-            .collect()
+        let best = |a: usize| {
+            let all = a * samples..(a + 1) * samples;
+            let best = all.clone().fold(all.start, |best, n| if reward(n) > reward(best) { n } else { best });
+            answers[best].clone()
+        };
+        Ok((0..asks.len()).map(best).collect())
+    }
+
+    /// What rules say about (question, answer) pairs, as distributions of which each has all of its mass on one class.
+    fn certain(&self, rules: &dyn Gold, pairs: &[(usize, &Answer)]) -> Result<Vec<Vec<Vec<f64>>>> {
+        let one = |(q, answer): &(usize, &Answer)| {
+            let classes = rules.grade(&self.questions[*q].text, &self.tokenizer.decode(&answer.tokens)?).classes;
+            let heads = self.objectives.iter().zip(classes);
+            Ok(heads.map(|(o, class)| (0..o.class_count()).map(|c| f64::from(u8::from(c == class))).collect()).collect())
+        };
+        pairs.iter().map(one).collect()
     }
 
     /// What the reward model says about (question, answer) pairs, `[pair][objective][class]`.

@@ -11,12 +11,14 @@ use crate::model::kernels::Kernels;
 use anyhow::Result;
 use moslim_shared::distribution::expected_class;
 use moslim_shared::objective::Objective;
-use moslim_shared::pareto::widest;
+use moslim_shared::pareto::{hypervolume, widest};
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{MenuReport, Work};
+use moslim_shared::summary::{FrontSeen, MenuReport, Work};
 
 /// Answers with which a menu is tried, whatever its length.
 const SAMPLES: usize = 5_184;
+/// Answers with which it is tried, and what is kept of it measured, while a policy is optimised.
+const SAMPLES_ON_THE_WAY: usize = 518;
 /// Most combinations.
 const CANDIDATES: usize = 256;
 
@@ -42,7 +44,38 @@ pub fn offers(route: &Route, trade_offs: usize, objectives: &[Objective], steere
 
 /// Training questions on which each of `offers` is tried.
 pub fn questions_each(offers: usize, samples: usize) -> usize {
-    (SAMPLES / samples / offers.max(1)).max(1)
+    questions_of(SAMPLES, offers, samples)
+}
+
+/// Questions for each of `offers` when there are `answers` in all, and `samples` of them for every one that is given.
+fn questions_of(answers: usize, offers: usize, samples: usize) -> usize {
+    (answers / samples / offers.max(1)).max(1)
+}
+
+/// What a policy reaches now, as the reward model sees answers to training questions: a menu is tried on some of them, and what is kept
+/// of it measured on others, so that what was lucky when it was chosen does not count. `trade_offs`: most offers that are kept; `step`:
+/// iterations before.
+///
+/// # Errors
+/// When the tokenizer fails, or `each` stops it.
+pub fn front_seen<B: Kernels>(
+    x: &Answering<B>,
+    trade_offs: usize,
+    step: usize,
+    sampling: &Sampling,
+    mut each: impl FnMut() -> Result<()>,
+) -> Result<FrontSeen> {
+    let all = offers(x.route, trade_offs, x.objectives, x.steered);
+    let n = questions_of(SAMPLES_ON_THE_WAY, all.len(), 1);
+    let menu = Menu::on(x, all, (n, 0), sampling, |_| each())?;
+    let kept: Vec<Ask> = menu.widest(x.steered, trade_offs).into_iter().map(|offer| menu.offers[offer].clone()).collect();
+    let asked = kept.iter().map(|ask| ask.preference.clone()).collect();
+    let n = questions_of(SAMPLES_ON_THE_WAY, kept.len(), 1);
+    let measured = Menu::on(x, kept, (n, 1), sampling, |_| each())?;
+    let points = measured.points(x.steered);
+    let hypervolume = hypervolume(&points, &vec![0.0; x.steered.len()]);
+    let objectives = x.steered.iter().map(|&i| x.objectives[i].id.clone()).collect();
+    Ok(FrontSeen { step, objectives, asked, points, hypervolume })
 }
 
 impl Menu {
@@ -55,11 +88,25 @@ impl Menu {
         x: &Answering<B>,
         offers: Vec<Ask>,
         sampling: &Sampling,
+        each: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Self> {
+        let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
+        let n = questions_each(offers.len(), samples);
+        Self::on(x, offers, (n, 0), sampling, each)
+    }
+
+    /// As [`Menu::tried`], on `n` questions that lie evenly among all, each `after` places behind the first of its own.
+    fn on<B: Kernels>(
+        x: &Answering<B>,
+        offers: Vec<Ask>,
+        (n, after): (usize, usize),
+        sampling: &Sampling,
         mut each: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
         let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
-        let n = questions_each(offers.len(), samples).min(x.questions.len());
-        let chosen: Vec<usize> = (0..n).map(|q| q * (x.questions.len() / n.max(1))).collect();
+        let n = n.min(x.questions.len());
+        let apart = x.questions.len() / n.max(1);
+        let chosen: Vec<usize> = (0..n).map(|q| (q * apart + after) % x.questions.len()).collect();
         let mut report = MenuReport { offers: offers.len(), questions: n, work: Work::default() };
         let mut reached: Vec<Vec<f64>> = Vec::with_capacity(offers.len());
         for offer in &offers {
@@ -96,8 +143,12 @@ impl Menu {
 
     /// At most `count` offers that together reach the largest hypervolume over the `steered` objectives, greedily.
     pub fn widest(&self, steered: &[usize], count: usize) -> Vec<usize> {
-        let points: Vec<Vec<f64>> = self.reached.iter().map(|row| steered.iter().map(|&i| row[i]).collect()).collect();
-        widest(&points, &vec![0.0; steered.len()], count)
+        widest(&self.points(steered), &vec![0.0; steered.len()], count)
+    }
+
+    /// Mean utilities, `[offer][steered objective]`.
+    fn points(&self, steered: &[usize]) -> Vec<Vec<f64>> {
+        self.reached.iter().map(|row| steered.iter().map(|&i| row[i]).collect()).collect()
     }
 
     /// Of the offers at `among` the one with the highest weighted utility; the first on a tie.

@@ -5,10 +5,11 @@ use crate::evaluate::answer::{Answering, Route};
 use crate::evaluate::control::{Examination, examine, likelihood, wordings};
 use crate::evaluate::front::front;
 use crate::evaluate::grader::{Combinations, Grading};
-use crate::evaluate::menu::{Menu, offers, questions_each};
+use crate::evaluate::menu::{Menu, front_seen, offers, questions_each};
 use crate::evaluate::plan::Plan;
 use crate::model::TrainBackend;
 use crate::model::generate::Sampling;
+use crate::model::kernels::Kernels;
 use crate::model::transformer::Transformer;
 use crate::policy::targets::pair_positions;
 use crate::progress::Progress;
@@ -16,7 +17,7 @@ use crate::reward::frozen::FrozenRewardModel;
 use anyhow::{Context, Result};
 use moslim_shared::config::{EvaluationSplit, RunConfig};
 use moslim_shared::event::{EventBody, Stage};
-use moslim_shared::summary::{Answerer, ControlSummary, FrontReport, Grader};
+use moslim_shared::summary::{Answerer, ControlSummary, FrontReport, FrontSeen, Grader};
 use web_time::Instant;
 
 /// What a method offers, tried on training questions; `each` is told how many answers are done, and may stop it.
@@ -30,7 +31,19 @@ pub fn menu<B: TrainBackend>(
     config: &RunConfig,
     each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Menu> {
-    let x = Answering {
+    let x = on_training_questions(setting, reward_model, (policies, route), config);
+    let offers = offers(route, setting.trade_offs.len(), &setting.objectives, &setting.steered);
+    Menu::tried(&x, offers, &menu_sampling(config), each)
+}
+
+/// Policies that answer training questions.
+fn on_training_questions<'a, B: Kernels>(
+    setting: &'a Setting,
+    reward_model: &'a FrozenRewardModel<B>,
+    (policies, route): (&'a [Transformer<B>], &'a Route),
+    config: &RunConfig,
+) -> Answering<'a, B> {
+    Answering {
         policies,
         route,
         reward_model,
@@ -39,15 +52,34 @@ pub fn menu<B: TrainBackend>(
         objectives: &setting.objectives,
         trade_offs: &setting.trade_offs,
         steered: &setting.steered,
-    };
-    let sampling = Sampling {
+        rules: setting.choosing(config),
+    }
+}
+
+/// How a menu is tried: always with the same random numbers.
+fn menu_sampling(config: &RunConfig) -> Sampling {
+    Sampling {
         temperature: config.evaluation.temperature,
         top_p: 1.0,
         max_new_tokens: config.policy.max_new_tokens,
         seed: config.seed ^ 0xBE4A,
-    };
-    let offers = offers(route, setting.trade_offs.len(), &setting.objectives, &setting.steered);
-    Menu::tried(&x, offers, &sampling, each)
+    }
+}
+
+/// What a policy that reads what is asked for in its prompt reaches now, after `step` iterations, as the reward model sees it.
+///
+/// # Errors
+/// When it is stopped, or the tokenizer fails.
+pub fn front_on_the_way<B: TrainBackend>(
+    setting: &Setting,
+    ready: &Ready<B>,
+    policy: &Transformer<B::InnerBackend>,
+    step: usize,
+    config: &RunConfig,
+    progress: &Progress,
+) -> Result<FrontSeen> {
+    let x = on_training_questions(setting, &ready.reward_model, (std::slice::from_ref(policy), &Route::Tags), config);
+    front_seen(&x, setting.trade_offs.len(), step, &menu_sampling(config), || progress.check())
 }
 
 /// Which of several policies, or mixtures of them, answers what: the route by what each does on training questions.
@@ -131,6 +163,7 @@ pub fn evaluate<B: TrainBackend>(
         objectives: &setting.objectives,
         trade_offs: &setting.trade_offs,
         steered: &setting.steered,
+        rules: setting.choosing(config),
     };
     let mut sft: Option<Examination> = None;
     for (turn, (policy, who)) in [(Answerer::Sft, baseline), (Answerer::Policy, method)].into_iter().enumerate() {

@@ -104,6 +104,7 @@ pub fn optimise<B: TrainBackend>(
     while let Some(step) = stage.next(&learner, progress)? {
         let rng = &mut stream(config.seed, Stage::Policy, step);
         let (policy, beta) = (learner.policy.model.valid(), stage.kl_coefficient());
+        stage.see_front(step, &policy, progress)?;
         let statistics = stage.statistics();
         let actors = Actors {
             policy: &policy,

@@ -2,6 +2,7 @@
 //! reports. The loop itself is in `moslim.rs`.
 
 use super::driver::{Driver, Plan, from_cache};
+use super::evaluation::front_on_the_way;
 use super::setting::{Outcome, Ready, Setting};
 use super::watch::{describe, kl_point, show};
 use crate::keep::Job;
@@ -15,6 +16,7 @@ use crate::policy::rollout::{Aim, Prompt, Rollout};
 use crate::policy::update::UpdateReport;
 use crate::progress::Progress;
 use anyhow::Result;
+use burn::module::AutodiffModule;
 use moslim_shared::config::{PolicyConfig, RunConfig};
 use moslim_shared::event::{EventBody, Part, PolicyStep, Stage};
 use moslim_shared::kl::AdaptiveKl;
@@ -129,6 +131,12 @@ fn iterations_within(budget: f64, spent: f64, done: usize) -> usize {
     done + ((budget - spent) / each.max(1.0)).round().max(0.0) as usize
 }
 
+/// Whether a front is tried after `step` of `total` iterations: at the first and the last, and at `count` evenly spaced ones in all.
+fn is_seen(step: usize, total: usize, count: usize) -> bool {
+    let place = |step: usize| step * count.saturating_sub(1) / total.max(1);
+    count > 0 && (step == 0 || step == total || place(step) > place(step - 1))
+}
+
 impl<'a, B: TrainBackend> PolicyStage<'a, B> {
     /// Begins from `start`, or goes on from a checkpoint.
     ///
@@ -214,6 +222,21 @@ impl<B: TrainBackend> Iterations<'_, B> {
             let total = iterations_within(budget, self.driver.state.work.passes(), done);
             self.total = self.driver.set_left(total - done);
         }
+    }
+
+    /// Tries the front of the policy that `step` iterations have made, when it is time to: at the beginning, at the end, and at even
+    /// distances between. Nothing of the training depends on it.
+    ///
+    /// # Errors
+    /// When the run was asked to stop.
+    pub fn see_front(&self, step: usize, policy: &Transformer<B::InnerBackend>, progress: &mut Progress) -> Result<()> {
+        let config = &self.job.config;
+        let seen = config.evaluation.fronts_seen;
+        if self.task.aim == Aim::Preference && is_seen(step, self.total, seen) {
+            let front = front_on_the_way(self.setting, self.ready, policy, step, config, progress)?;
+            progress.emit(EventBody::FrontSeen { part: self.task.part.clone(), front });
+        }
+        Ok(())
     }
 
     /// The KL coefficient of this iteration.
@@ -313,6 +336,7 @@ impl<B: TrainBackend> Iterations<'_, B> {
         let seconds = self.driver.seconds();
         let outcome = Outcome { summary, seconds, work: state.work, kl_frontier: state.kl_frontier };
         let model = learner.into_policy();
+        self.see_front(self.total, &model.valid(), progress)?;
         if self.task.part.is_some() {
             let entry = Entry { seconds, extra: Some(serde_json::to_value(&outcome)?), ..Default::default() };
             self.setting.cache.save(&self.key, &entry, &to_safetensors::<B, _>(&model)?)?;
@@ -333,6 +357,14 @@ mod tests {
         assert_eq!(iterations_within(1000.0, 600.0, 4), 7);
         assert_eq!((iterations_within(1000.0, 940.0, 10), iterations_within(1000.0, 960.0, 10)), (11, 10));
         assert_eq!(iterations_within(1000.0, 1200.0, 3), 3);
+    }
+
+    #[test]
+    fn fronts_are_tried_at_even_distances_the_first_and_the_last_included() {
+        let seen = |total, count| (0..=total).filter(|&step| is_seen(step, total, count)).collect::<Vec<_>>();
+        assert_eq!(seen(10, 3), [0, 5, 10]);
+        assert_eq!(seen(7, 4), [0, 3, 5, 7]);
+        assert_eq!((seen(10, 1), seen(10, 0), seen(2, 9)), (vec![0, 10], vec![], vec![0, 1, 2]));
     }
 
     #[test]

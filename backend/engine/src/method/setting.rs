@@ -15,7 +15,7 @@ use crate::text::Tokenizer;
 use crate::text::corpus::Corpus;
 use anyhow::{Context, Result};
 use moslim_shared::config::{RunConfig, TaskKind};
-use moslim_shared::method::Method;
+use moslim_shared::method::{ChosenBy, Method};
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{KlPoint, PolicySummary, Work};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,12 @@ impl Setting {
         let trade_offs = config.method.weight_vectors(&steered, objectives.len());
         let cache = Cache::new(job.files.clone());
         Ok(Self { task: card, objectives, steered, gold, tokenizer, corpus, cache, trade_offs, left_out })
+    }
+
+    /// The rules, where they choose among the answers of best-of-n.
+    pub fn choosing(&self, config: &RunConfig) -> Option<&dyn Gold> {
+        let method = &config.method;
+        self.gold.as_deref().filter(|_| method.kind == Method::BestOfN && method.chosen_by == ChosenBy::Rules)
     }
 
     /// Which objectives are better when higher.

@@ -3,6 +3,7 @@
 use super::reading::{groups, named};
 use crate::parts::front::{Fronts, Group};
 use crate::state::RunState;
+use crate::words::said;
 use moslim_shared::objective::index_of;
 
 /// Groups of trade-offs; of several seeds, `together`, what all, half and any of them reach.
@@ -24,7 +25,7 @@ pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
             seeds => {
                 let half = seeds.div_ceil(2);
                 for by in if half > 1 && half < seeds { vec![seeds, half, 1] } else { vec![seeds, 1] } {
-                    let name = format!("{title}, reached by {by} of {seeds} seeds");
+                    let name = said("{0}, reached by {1} of {2} seeds", &[&title, &by.to_string(), &seeds.to_string()]);
                     drawn.push(Group { name, runs: known.clone(), by, again: by < seeds });
                 }
             }

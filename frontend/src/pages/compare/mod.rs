@@ -6,6 +6,7 @@ mod fronts;
 mod reading;
 
 use crate::api;
+use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::address;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::format;
@@ -15,6 +16,7 @@ use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::state::RunState;
 use crate::stream::{Connection, Run, Stream};
+use crate::words::t;
 use fronts::fronts;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -22,28 +24,39 @@ use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, SHARE};
 use moslim_shared::event::RunInfo;
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
-use reading::{Figure, best, difference, differing, figures, grouped, said};
+use reading::{Figure, best, difference, differing, figures, grouped, named, said};
 
 /// Runs that are compared at most.
 pub const MOST: usize = 8;
 
 /// What a newcomer is shown.
-const TOUR: [Stop; 5] = [
-    (
-        ".chosen",
-        "Choose the runs here, or tick them in the list of runs. Several seeds of one setting become a median and a range.",
-    ),
-    (
-        "#better-title",
-        "Who obeys better, objective by objective. The best of a row is bold; a difference of a few points can be chance, which more seeds would tell.",
-    ),
-    ("#apart-title", "Where the second run gives a class more often than the first, and where less."),
-    (
-        "#fronts-title",
-        "What each can deliver of two objectives at once, and of all. Sliders leave only those trade-offs that reach what you need.",
-    ),
-    ("#settings-title", "What was set differently. If this lists more than what you meant to compare, the comparison says less."),
-];
+fn tour() -> [Stop; 5] {
+    [
+        (
+            ".chosen",
+            t(
+                "Choose the runs here, or tick them in the list of runs. Several seeds of one setting become a median and a range.",
+            ),
+        ),
+        (
+            "#better-title",
+            t(
+                "Who obeys better, objective by objective. The best of a row is bold; a difference of a few points can be chance, which more seeds would tell.",
+            ),
+        ),
+        ("#apart-title", t("Where the second run gives a class more often than the first, and where less.")),
+        (
+            "#fronts-title",
+            t(
+                "What each can deliver of two objectives at once, and of all. Sliders leave only those trade-offs that reach what you need.",
+            ),
+        ),
+        (
+            "#settings-title",
+            t("What was set differently. If this lists more than what you meant to compare, the comparison says less."),
+        ),
+    ]
+}
 
 /// A run that is compared, as it is told live.
 #[derive(Clone, Copy)]
@@ -99,32 +112,32 @@ pub fn Compare() -> impl IntoView {
     };
     view! {
         <div class="section-head">
-            <h1>"Compare runs"</h1>
-            <Tour stops=&TOUR/>
+            <h1>{t("Compare runs")}</h1>
+            <Tour stops=tour()/>
         </div>
-        <p class="muted">"What differs between them, which obeys better and where, and how they came to that."</p>
+        <p class="muted">{t("What differs between them, which obeys better and where, and how they came to that.")}</p>
         <div class="card chosen">
-            <ul class="plain chips" aria-label="Runs that are compared">
+            <ul class="plain chips" aria-label=t("Runs that are compared")>
                 {move || {
                     entries.get().into_iter().enumerate().map(|(n, entry)| chosen(n, entry, remove)).collect_view()
                 }}
             </ul>
             <div class="adder">
-                <label for="add-run">"Add a run"</label>
+                <label for="add-run">{t("Add a run")}</label>
                 <select id="add-run" on:change=move |ev| {
                     let id = event_target_value(&ev);
                     if !id.is_empty() {
                         add(id);
                     }
                 }>
-                    <option value="">"Choose…"</option>
+                    <option value="">{t("Choose…")}</option>
                     {move || known.get().into_iter().map(|run| view! {
-                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title, format::status(run.status), run.id)}</option>
+                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title, format::status_told(run.status), run.id)}</option>
                     }).collect_view()}
                 </select>
                 <label class="check">
                     <input type="checkbox" prop:checked=move || together.get() on:change=move |ev| together.set(event_target_checked(&ev))/>
-                    "Seeds of the same settings as one: median and range"
+                    {t("Seeds of the same settings as one: median and range")}
                 </label>
                 <a
                     class="button quiet small"
@@ -134,16 +147,17 @@ pub fn Compare() -> impl IntoView {
                         at(&format!("/playground?in={}", ids.join(",")))
                     }
                 >
-                    "Ask them the same"
+                    {t("Ask them the same")}
                 </a>
             </div>
         </div>
         <Show
             when=move || entries.with(|all| all.len() > 1)
-            fallback=|| view! { <p class="card empty">"Two runs or more are needed: tick them in the list of runs, or add them here."</p> }
+            fallback=|| view! { <p class="card empty">{t("Two runs or more are needed: tick them in the list of runs, or add them here.")}</p> }
         >
             <Results entries=entries/>
             <TradeOffs entries=entries together=together/>
+            <OnTheWay entries=entries/>
             <Curves entries=entries together=together/>
             <Settings entries=entries/>
         </Show>
@@ -154,13 +168,13 @@ fn chosen(n: usize, entry: Entry, remove: impl Fn(String) + Copy + Send + 'stati
     let id = entry.id.get_value();
     let (own, link) = (id.clone(), at(&format!("/runs/{id}")));
     let name = entry.run.memo(|s| s.info().map(RunInfo::title));
-    let status = entry.run.memo(|s| s.error.clone().or_else(|| s.info().map(|i| format::status(i.status).to_string())));
+    let status = entry.run.memo(|s| s.error.clone().or_else(|| s.info().map(|i| format::status_told(i.status).to_string())));
     view! {
         <li class="chip">
             <span class="glyph" style:color=Ink::Objective(n).css()>{Ink::Objective(n).glyph()}</span>
             <a href=link>{move || name.get().unwrap_or_else(|| id.clone())}</a>
             <span class="hint">{move || status.get()}</span>
-            <button type="button" class="remove" aria-label="Leave it out" on:click=move |_| remove(own.clone())>"×"</button>
+            <button type="button" class="remove" aria-label=t("Leave it out") on:click=move |_| remove(own.clone())>"×"</button>
         </li>
     }
 }
@@ -184,19 +198,19 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
     let apart = of_all(entries, difference);
     view! {
         <section class="section" aria-labelledby="better-title">
-            <h2 id="better-title">"Which obeys better, and where?"</h2>
+            <h2 id="better-title">{t("Which obeys better, and where?")}</h2>
             <p class="muted" id="compare-verdict">{move || verdict.get()}</p>
-            <div class="card scroll" tabindex="0" role="region" aria-label="Figures of the runs">
+            <div class="card scroll" tabindex="0" role="region" aria-label=t("Figures of the runs")>
                 {move || table("", &names.get(), &rows.get())}
             </div>
         </section>
         <section class="section" aria-labelledby="apart-title">
-            <h2 id="apart-title">"Second less first: asked × achieved"</h2>
-            <p class="muted">"Where the second run gives a class more often than the first, and where less: shares, second less first. A better policy gains on the diagonal."</p>
+            <h2 id="apart-title">{t("Second less first: asked × achieved")}</h2>
+            <p class="muted">{t("Where the second run gives a class more often than the first, and where less: shares, second less first. A better policy gains on the diagonal.")}</p>
             <div class="grid two">
                 {move || {
                     apart.get().into_iter().map(|(name, classes, values)| view! {
-                        <article class="card"><h3>{name}</h3>{between("asked ↓ achieved →", &classes, &values)}</article>
+                        <article class="card"><h3>{name}</h3>{between(t("asked ↓ achieved →"), &classes, &values)}</article>
                     }).collect_view()
                 }}
             </div>
@@ -216,9 +230,9 @@ fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl In
             aria-labelledby="fronts-title"
             class:gone=move || found.with(|f| f.groups.is_empty())
         >
-            <h2 id="fronts-title">"Trade-offs"</h2>
+            <h2 id="fronts-title">{t("Trade-offs")}</h2>
             <p class="muted">
-                "Every point is what a run delivers for one trade-off that it offers: mean utility on held-out questions, 0 the worst class of an objective and 1 the best. Of seeds together, the edge of what all of them, half of them and any of them reach."
+                {t("Every point is what a run delivers for one trade-off that it offers: mean utility on held-out questions, 0 the worst class of an objective and 1 the best. Of seeds together, the edge of what all of them, half of them and any of them reach.")}
             </p>
             <FrontFigure
                 id="fronts"
@@ -231,20 +245,34 @@ fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl In
     }
 }
 
+/// How their fronts grew.
+#[component]
+fn OnTheWay(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
+    let share = RwSignal::new(1.0);
+    let with_names = |runs: &[&RunState]| -> Vec<String> { (0..runs.len()).map(|n| named(runs, &[n])).collect() };
+    let fronts = of_all(entries, move |runs| fronts_at(&pairs(with_names(runs), runs), share.get()));
+    let plot = of_all(entries, move |runs| growth(&pairs(with_names(runs), runs)));
+    view! { <Way share=share fronts=fronts plot=plot/> }
+}
+
+fn pairs<'a>(names: Vec<String>, runs: &[&'a RunState]) -> Vec<(String, &'a RunState)> {
+    names.into_iter().zip(runs.iter().copied()).collect()
+}
+
 #[component]
 fn Settings(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
     let settings = of_all(entries, differing);
     let names = of_all(entries, titles);
     view! {
         <section class="section" aria-labelledby="settings-title">
-            <h2 id="settings-title">"Settings that differ"</h2>
-            <div class="card scroll" tabindex="0" role="region" aria-label="Settings that differ">
+            <h2 id="settings-title">{t("Settings that differ")}</h2>
+            <div class="card scroll" tabindex="0" role="region" aria-label=t("Settings that differ")>
                 {move || {
                     let rows = settings.get();
                     if rows.is_empty() {
-                        view! { <p class="empty">"They have the same settings."</p> }.into_any()
+                        view! { <p class="empty">{t("They have the same settings.")}</p> }.into_any()
                     } else {
-                        table("setting", &names.get(), &rows).into_any()
+                        table(t("setting"), &names.get(), &rows).into_any()
                     }
                 }}
             </div>
@@ -301,37 +329,38 @@ fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoV
         let known: Vec<f64> = p.on_target.iter().copied().filter(|v| v.is_finite()).collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     };
+    let empty = t("None of these runs has begun to optimise a policy.");
     view! {
         <section class="section" aria-labelledby="curves-title">
-            <h2 id="curves-title">"How they came to that"</h2>
+            <h2 id="curves-title">{t("How they came to that")}</h2>
             <div class="grid two">
                 <Chart
                     id="chart-obedience"
-                    title="How likely is the class asked for?"
-                    hint="Mean over the objectives, as the run's own reward model sees it."
-                    empty="None of these runs has begun to optimise a policy."
+                    title=t("How likely is the class asked for?")
+                    hint=t("Mean over the objectives, as the run's own reward model sees it.")
+                    empty=empty
                     plot=plot(SHARE, obedience)
                 />
                 <Chart
                     id="chart-reward"
-                    title="Reward as optimised"
-                    hint="Of different mappings or reward models these are different units."
-                    empty="None of these runs has begun to optimise a policy."
-                    plot=plot("reward", |p| Some(p.reward))
+                    title=t("Reward as optimised")
+                    hint=t("Of different mappings or reward models these are different units.")
+                    empty=empty
+                    plot=plot(t("reward"), |p| Some(p.reward))
                 />
                 <Chart
                     id="chart-kl"
-                    title="How far from its start?"
-                    hint="KL divergence, nats per answer."
-                    empty="None of these runs has begun to optimise a policy."
-                    plot=plot("nats per answer", |p| Some(p.kl))
+                    title=t("How far from its start?")
+                    hint=t("KL divergence, nats per answer.")
+                    empty=empty
+                    plot=plot(t("nats per answer"), |p| Some(p.kl))
                 />
                 <Chart
                     id="chart-entropy"
-                    title="Does it still try different things?"
-                    hint="Mean entropy of the next token, nats."
-                    empty="None of these runs has begun to optimise a policy."
-                    plot=plot("nats per token", |p| Some(p.entropy))
+                    title=t("Does it still try different things?")
+                    hint=t("Mean entropy of the next token, nats.")
+                    empty=empty
+                    plot=plot(t("nats per token"), |p| Some(p.entropy))
                 />
             </div>
         </section>

@@ -2,6 +2,7 @@
 
 use crate::parts::format;
 use crate::state::RunState;
+use crate::words::{self, t};
 use moslim_charts::{Ink, LinePlot, Plot, Series};
 use moslim_shared::config::{RunConfig, differences};
 use moslim_shared::event::{PolicyStep, RunInfo};
@@ -37,29 +38,30 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     let mut add = |name: String, of: &dyn Fn(&RunState) -> Option<f64>| row(name, format::percent, of);
     for id in objectives(runs) {
         let name = runs.iter().find_map(|r| r.objectives.iter().find(|o| o.id == id)).map_or(id.clone(), |o| o.name.clone());
-        add(format!("{name}, as asked"), &|run| run.measured()?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
+        let title = words::said("{0}, as asked", &[&name]);
+        add(title, &|run| run.measured()?.heads.iter().find(|h| h.objective == id).map(|h| h.hit_rate));
     }
     let figure = |of: fn(&ControlReport) -> f64| move |run: &RunState| run.measured().map(of);
-    add("All objectives, mean".into(), &figure(ControlReport::mean_hit_rate));
-    add("Every objective of a prompt met".into(), &figure(|r| r.joint_hit_rate));
-    add("Combinations never trained on".into(), &figure(|r| r.held_out_hit_rate));
-    add("Nearer to the wish than SFT".into(), &figure(|r| r.win_rate));
-    add("Answers without a double".into(), &figure(|r| r.diversity.unique));
-    add("Fluent".into(), &figure(|r| r.fluency));
+    add(t("All objectives, mean").into(), &figure(ControlReport::mean_hit_rate));
+    add(t("Every objective of a prompt met").into(), &figure(|r| r.joint_hit_rate));
+    add(t("Combinations never trained on").into(), &figure(|r| r.held_out_hit_rate));
+    add(t("Nearer to the wish than SFT").into(), &figure(|r| r.win_rate));
+    add(t("Answers without a double").into(), &figure(|r| r.diversity.unique));
+    add(t("Fluent").into(), &figure(|r| r.fluency));
     let number = |value: f64| format::number(value, 3);
     // Of other objectives, or another number of them, these are other units.
     let first = runs.iter().find_map(|run| run.trade_offs());
     let same = |front: &FrontReport| first.is_some_and(|first| first.objectives == front.objectives);
-    row("Hypervolume above the worst class of everything".into(), number, &|run| {
+    row(t("Hypervolume above the worst class of everything").into(), number, &|run| {
         run.trade_offs().filter(|front| same(front)).map(|front| front.hypervolume)
     });
-    row("Expected utility over the trade-offs".into(), number, &|run| {
+    row(t("Expected utility over the trade-offs").into(), number, &|run| {
         run.trade_offs().filter(|front| same(front))?.expected_utility
     });
     let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
     if seconds.iter().any(|s| s.is_finite()) {
         rows.push(Figure {
-            name: "Time, stages from the cache left out".into(),
+            name: t("Time, stages from the cache left out").into(),
             cells: seconds.iter().map(|s| format::duration(*s)).collect(),
             values: Vec::new(),
         });
@@ -82,20 +84,20 @@ fn objectives(runs: &[&RunState]) -> Vec<String> {
 pub fn said(runs: &[&RunState]) -> String {
     let [first, second, ..] = runs else { return String::new() };
     let (Some(a), Some(b)) = (first.measured(), second.measured()) else {
-        return "One of the first two has no evaluation yet: it comes at the end of a run.".into();
+        return t("One of the first two has no evaluation yet: it comes at the end of a run.").into();
     };
     let name = |run: &RunState| run.info().map(RunInfo::title).unwrap_or_default();
     let mut names = [name(first), name(second)];
     if names[0] == names[1] {
-        names = ["The first".into(), "The second".into()];
+        names = [t("The first").into(), t("The second").into()];
     }
     let (ma, mb) = (a.mean_hit_rate(), b.mean_hit_rate());
     let (winner, high, low) =
         if mb > ma { (1, format::percent(mb), format::percent(ma)) } else { (0, format::percent(ma), format::percent(mb)) };
     let whole = if high == low {
-        format!("On the whole they obey alike: {high}.")
+        words::said("On the whole they obey alike: {0}.", &[&high])
     } else {
-        format!("{} obeys better on the whole: {high} against {low}.", names[winner])
+        words::said("{0} obeys better on the whole: {1} against {2}.", &[&names[winner], &high, &low])
     };
     let gaps = a.heads.iter().filter_map(|h| {
         let other = b.heads.iter().find(|o| o.objective == h.objective)?;
@@ -104,7 +106,11 @@ pub fn said(runs: &[&RunState]) -> String {
     });
     let widest = gaps.filter(|(_, gap)| *gap != 0.0).max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
     let where_ = widest.map(|(label, gap)| {
-        format!(" They differ most in {label}, where {} is {:.0} points ahead.", names[usize::from(gap > 0.0)], gap.abs() * 100.0)
+        let points = format!("{:.0}", gap.abs() * 100.0);
+        words::said(
+            " They differ most in {0}, where {1} is {2} points ahead.",
+            &[&label, &names[usize::from(gap > 0.0)], &points],
+        )
     });
     whole + &where_.unwrap_or_default()
 }
@@ -157,10 +163,10 @@ pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&P
         }
         let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).collect();
         let [low, middle, high] = envelope(&curves);
-        let label = format!("{}, median of {} seeds", named(runs, &members), members.len());
+        let label = words::said("{0}, median of {1} seeds", &[&named(runs, &members), &members.len().to_string()]);
         series.push(Series { label, ink, bold: true, points: middle });
-        series.push(Series { label: "lowest".into(), ink, bold: false, points: low });
-        series.push(Series { label: "highest".into(), ink, bold: false, points: high });
+        series.push(Series { label: t("lowest").into(), ink, bold: false, points: low });
+        series.push(Series { label: t("highest").into(), ink, bold: false, points: high });
     }
     Plot::Lines(LinePlot::over_steps(series, unit))
 }

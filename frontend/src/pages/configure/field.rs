@@ -2,6 +2,7 @@
 
 use crate::pages::configure::fields::{allowed, element_id, remark};
 use crate::pages::configure::form::Form;
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::config::settings::{Kind, Setting};
 
@@ -50,7 +51,7 @@ pub fn field(form: Form, field: &'static Setting) -> AnyView {
                 .into_iter()
                 .map(|(value, label)| {
                     let own = value.clone();
-                    view! { <option value=value prop:selected=move || form.shown(field) == own>{label}</option> }.into_any()
+                    view! { <option value=value prop:selected=move || form.shown(field) == own>{t(label)}</option> }.into_any()
                 })
                 .collect();
             view! {
@@ -63,9 +64,9 @@ pub fn field(form: Form, field: &'static Setting) -> AnyView {
     };
     view! {
         <div class="field" class:invalid=move || !message.with(String::is_empty) class:unused=move || faded.get() class:gone=move || !shown.get()>
-            <label for=id>{field.title}</label>
+            <label for=id>{t(field.title)}</label>
             {input}
-            <p class="hint" id=note>{field.help}" "<span class="allowed">{allowed}</span>" "<b>{move || more.get()}</b></p>
+            <p class="hint" id=note>{t(field.help)}" "<span class="allowed">{allowed}</span>" "<b>{move || more.get()}</b></p>
             <p class="problem" role="status">{move || message.get()}</p>
         </div>
     }

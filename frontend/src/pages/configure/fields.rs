@@ -1,6 +1,7 @@
 //! Where a setting is on the page, and what there is to say of it beside its row in the table.
 
 use crate::parts::format::kl_penalty;
+use crate::words::{said, t};
 use moslim_shared::config::RunConfig;
 use moslim_shared::config::settings::Setting;
 
@@ -13,7 +14,7 @@ pub fn element_id(path: &str) -> String {
 /// What there is to add to the help of a setting, as the configuration stands.
 pub fn remark(setting: &Setting, config: &RunConfig) -> String {
     match setting.unused_by(config) {
-        Some(who) => format!("Not used by {who}."),
+        Some(who) => said("Not used by {0}.", &[who]),
         None if setting.path == "policy.optimizer" => kl_penalty(&config.policy).to_string(),
         None => String::new(),
     }
@@ -28,9 +29,9 @@ pub fn allowed(setting: &Setting) -> String {
         _ => String::new(),
     };
     match (range.is_empty(), setting.unit.is_empty()) {
-        (false, false) => format!("{range} {}", setting.unit),
+        (false, false) => format!("{range} {}", t(setting.unit)),
         (false, true) => range,
-        (true, _) => setting.unit.to_string(),
+        (true, _) => t(setting.unit).to_string(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::api::{self, DeviceInfo, Failure};
 use crate::parts::format;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::config::cost;
@@ -52,7 +53,7 @@ impl Data {
             // The task that is named is not there.
             (Some(_), Some(Err(failure))) => self.problems.extend(failure.problems.clone()),
             (None, _) => {
-                self.problems.push(Problem { field: String::new(), message: "the configuration cannot be read".into() });
+                self.problems.push(Problem { field: String::new(), message: t("the configuration cannot be read").into() });
             }
             _ => {}
         }
@@ -75,14 +76,14 @@ impl Data {
         let steered = config.steered(self.objectives()).len();
         let known = self.finished.iter().filter_map(|run| Some((&run.config, &run.summary.as_ref()?.seconds)));
         let time = match cost::seconds(config, steered, known) {
-            Some(seconds) => format!("About {}, judging by the runs that are finished here.", format::duration(seconds)),
-            None => "How long it takes is not known before a run like it is finished here.".to_string(),
+            Some(seconds) => said("About {0}, judging by the runs that are finished here.", &[&format::duration(seconds)]),
+            None => t("How long it takes is not known before a run like it is finished here.").to_string(),
         };
         let own = config.base.model.is_empty();
         let memory = if own {
-            format!(" It needs about {} MiB of memory.", cost::memory_mib(config))
+            said(" It needs about {0} MiB of memory.", &[&cost::memory_mib(config).to_string()])
         } else {
-            " The command below, with --estimate, measures time and memory.".to_string()
+            t(" The command below, with --estimate, measures time and memory.").to_string()
         };
         time + &memory
     }

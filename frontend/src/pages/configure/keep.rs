@@ -5,6 +5,7 @@ use crate::api;
 use crate::json::read;
 use crate::parts::save::save_text;
 use crate::source::is_tab;
+use crate::words::{self, t};
 use js_sys::{Function, Promise, Reflect};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -64,8 +65,8 @@ pub fn draft_note(form: Form, taken: RwSignal<bool>) -> AnyView {
     };
     view! {
         <p id="draft" class="card banner" role="status" class:gone=move || !taken.get()>
-            <span>"What you changed when you were last here is filled in again."</span>
-            <button id="forget-draft" class="button small" type="button" on:click=forget>"Begin anew"</button>
+            <span>{t("What you changed when you were last here is filled in again.")}</span>
+            <button id="forget-draft" class="button small" type="button" on:click=forget>{t("Begin anew")}</button>
         </p>
     }
     .into_any()
@@ -102,7 +103,7 @@ pub fn files(form: Form) -> AnyView {
             };
             match text.map(|text| save_text(name, &text)) {
                 Ok(Ok(())) => failed(String::new()),
-                Ok(Err(_)) => failed("This browser saves no files.".into()),
+                Ok(Err(_)) => failed(t("This browser saves no files.").into()),
                 Err(message) => failed(message),
             }
         });
@@ -114,10 +115,10 @@ pub fn files(form: Form) -> AnyView {
             let text = JsFuture::from(file.text()).await.ok().and_then(|text| text.as_string());
             // The same file can be chosen again.
             input.set_value("");
-            let Some(text) = text else { return failed("The file cannot be read.".into()) };
+            let Some(text) = text else { return failed(t("The file cannot be read.").into()) };
             let read = match (text.trim_start().starts_with('{'), is_tab()) {
-                (true, _) => read(&text).map_err(|e| format!("This is no configuration: {e}")),
-                (false, true) => Err("A tab reads configurations as JSON.".to_string()),
+                (true, _) => read(&text).map_err(|e| words::said("This is no configuration: {0}", &[&e.to_string()])),
+                (false, true) => Err(t("A tab reads configurations as JSON.").to_string()),
                 (false, false) => match api::of_toml(&text).await {
                     Ok(value) => RunConfig::deserialize(&value).map_err(|e| e.to_string()),
                     Err(failure) => Err(failure.message),
@@ -144,18 +145,18 @@ pub fn files(form: Form) -> AnyView {
     };
     view! {
         <div class="card" id="files">
-            <h2>"As a file"</h2>
+            <h2>{t("As a file")}</h2>
             <p class="actions">
-                <button id="save-config" class="button small" type="button" on:click=save>"Save"</button>
-                <label class="button small" for="open-config">"Open"</label>
+                <button id="save-config" class="button small" type="button" on:click=save>{t("Save")}</button>
+                <label class="button small" for="open-config">{t("Open")}</label>
                 <input id="open-config" class="visually-hidden" type="file" accept=".toml,.json" on:change=chosen/>
             </p>
             <p class="problem" role="alert">{move || said.get()}</p>
-            <p class="hint">"The same on the command line:"</p>
+            <p class="hint">{t("The same on the command line:")}</p>
             <p class="actions">
                 <code id="command" class="pre" tabindex="0">{move || command(form)}</code>
                 <button id="copy-command" class="button small" type="button" on:click=copy_it>
-                    {move || if copied.get() == command(form) { "Copied" } else { "Copy" }}
+                    {move || if copied.get() == command(form) { t("Copied") } else { t("Copy") }}
                 </button>
             </p>
         </div>

@@ -13,6 +13,7 @@ use crate::pages::configure::field::field;
 use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
 use crate::source::is_tab;
+use crate::words::{t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
@@ -71,7 +72,7 @@ pub fn Configure() -> impl IntoView {
         let shown: Vec<Memo<bool>> = own.clone().map(|f| form.shows(f)).collect();
         let editor = s.id == "targets";
         let any = Memo::new(move |_| editor || shown.iter().any(|s| s.get()));
-        let link = view! { <a href=format!("#section-{}", s.id) rel="external" class:gone=move || !any.get()>{s.title}</a> };
+        let link = view! { <a href=format!("#section-{}", s.id) rel="external" class:gone=move || !any.get()>{t(s.title)}</a> };
         links.push(link.into_any());
         sections.push(section(s, any, own.map(|f| field(form, f)).collect(), extra));
     }
@@ -85,26 +86,26 @@ pub fn Configure() -> impl IntoView {
                     aria-pressed=move || (form.depth.get() == depth).to_string()
                     on:click=move |_| form.depth.set(depth)
                 >
-                    {depth.title()}
+                    {t(depth.title())}
                 </button>
             }
             .into_any()
         })
         .collect();
     view! {
-        <h1>"Configure a run"</h1>
-        <p class="muted">"Choose a preset, change what you like, start. Nothing runs before you press Start."</p>
+        <h1>{t("Configure a run")}</h1>
+        <p class="muted">{t("Choose a preset, change what you like, start. Nothing runs before you press Start.")}</p>
         {keep::draft_note(form, taken)}
         {fork_note(form, missing)}
-        <div class="grid three presets" role="group" aria-label="Presets">{cards}</div>
-        <nav class="sections" aria-label="Sections of the form">
+        <div class="grid three presets" role="group" aria-label=t("Presets")>{cards}</div>
+        <nav class="sections" aria-label=t("Sections of the form")>
             {links}
-            <a href="#start" rel="external">"Start"</a>
+            <a href="#start" rel="external">{t("Start")}</a>
         </nav>
         <p class="depths">
-            <span id="depth-label">"Settings shown: "</span>
+            <span id="depth-label">{t("Settings shown: ")}</span>
             <span class="segments" role="group" aria-labelledby="depth-label">{depths}</span>
-            <span class="hint">" What differs from the preset is always shown."</span>
+            <span class="hint">{t(" What differs from the preset is always shown.")}</span>
         </p>
         <div class="configure">
             <div class="form">
@@ -145,10 +146,10 @@ fn fork_note(form: Form, missing: RwSignal<String>) -> AnyView {
     view! {
         <p id="fork" class="card banner" role="status" class:gone=move || fork.get().is_empty()>
             <span>
-                "Goes on from the last checkpoint of run " <code>{move || fork.get()}</code>
-                ". Policy optimisation and evaluation may change; all else stays as it was trained with."
+                {t("Goes on from the last checkpoint of run ")} <code>{move || fork.get()}</code>
+                {t(". Policy optimisation and evaluation may change; all else stays as it was trained with.")}
             </span>
-            <button id="forget-fork" class="button small" type="button" on:click=stop>"Begin anew"</button>
+            <button id="forget-fork" class="button small" type="button" on:click=stop>{t("Begin anew")}</button>
         </p>
         <p class="card banner error" role="alert" class:gone=move || missing.get().is_empty()>{move || missing.get()}</p>
     }
@@ -166,8 +167,8 @@ fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
             aria-pressed=move || form.read(|d| d.base.preset == id).to_string()
             on:click=move |_| form.load(config.clone())
         >
-            <b>{preset.title}</b>
-            <span class="muted">{preset.description}</span>
+            <b>{translated(&preset.title)}</b>
+            <span class="muted">{translated(&preset.description)}</span>
         </button>
     }
     .into_any()
@@ -175,9 +176,9 @@ fn preset_card(form: Form, preset: PresetInfo) -> AnyView {
 
 fn section(s: &'static Section, shown: Memo<bool>, fields: Vec<AnyView>, extra: AnyView) -> AnyView {
     view! {
-        <section class="card form-section" class:gone=move || !shown.get() id=format!("section-{}", s.id) aria-label=s.title>
-            <h2>{s.title}</h2>
-            <p class="hint">{s.intro}</p>
+        <section class="card form-section" class:gone=move || !shown.get() id=format!("section-{}", s.id) aria-label=t(s.title)>
+            <h2>{t(s.title)}</h2>
+            <p class="hint">{t(s.intro)}</p>
             <div class="fields">{fields}</div>
             {extra}
         </section>
@@ -192,9 +193,9 @@ fn device_notes(form: Form) -> AnyView {
                 form.read(|d| d.devices.clone())
                     .into_iter()
                     .map(|d| {
-                        let state = if d.chosen { "would be chosen" } else if d.available { "available" } else { "not available" };
+                        let state = if d.chosen { t("would be chosen") } else if d.available { t("available") } else { t("not available") };
                         view! {
-                            <li class="hint"><b>{d.device}</b>" "{d.name}": "{state}". "{d.reason}</li>
+                            <li class="hint"><b>{d.device}</b>" "{d.name}{t(": ")}{state}{t(". ")}{d.reason}</li>
                         }
                         .into_any()
                     })
@@ -223,7 +224,7 @@ fn task_banner(form: Form) -> AnyView {
             view! {
                 <div class="card banner error" role="alert">
                     <p>{message}</p>
-                    <button class="button" type="button" on:click=move |_| form.fetch_task()>"Try again"</button>
+                    <button class="button" type="button" on:click=move |_| form.fetch_task()>{t("Try again")}</button>
                 </div>
             }
             .into_any()
@@ -254,9 +255,9 @@ fn aside(form: Form) -> AnyView {
         });
     };
     view! {
-        <aside class="aside" id="start" aria-label="Start">
+        <aside class="aside" id="start" aria-label=t("Start")>
             <div class="card">
-                <h2>"Start"</h2>
+                <h2>{t("Start")}</h2>
                 {move || form.read(|d| problem_list("problems", &d.problems))}
                 {move || form.read(|d| d.refused.as_ref().map_or_else(|| ().into_any(), refusal))}
                 <p class="actions">
@@ -267,22 +268,22 @@ fn aside(form: Form) -> AnyView {
                         disabled=move || blocked.get() || form.starting.get()
                         on:click=start
                     >
-                        {move || if form.starting.get() { "Starting…".to_string() } else { "Start the run".to_string() }}
+                        {move || if form.starting.get() { t("Starting…").to_string() } else { t("Start the run").to_string() }}
                     </button>
                 </p>
                 <p class="hint" role="status">{move || form.read(reason).to_string()}</p>
                 <p class="hint num" id="estimate">{move || form.read(Data::estimate)}</p>
             </div>
             <div class="card">
-                <h2>"Changed against the preset"</h2>
+                <h2>{t("Changed against the preset")}</h2>
                 <ul class="plain changes" id="changes">
                     {move || form.read(Data::changes).into_iter().map(change).collect::<Vec<_>>().into_any()}
                 </ul>
-                <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>"Nothing yet."</p>
+                <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>{t("Nothing yet.")}</p>
             </div>
             {keep::files(form)}
             <details class="card">
-                <summary>"The configuration (JSON)"</summary>
+                <summary>{t("The configuration (JSON)")}</summary>
                 <pre id="config-json" tabindex="0">
                     {move || form.read(|d| d.parsed.as_ref().map(|c| serde_json::to_string_pretty(&serde_json::json!(c)).unwrap_or_default()).unwrap_or_default())}
                 </pre>
@@ -295,11 +296,11 @@ fn aside(form: Form) -> AnyView {
 /// Whether a run can be started, and why not.
 fn reason(data: &Data) -> &'static str {
     if !data.problems.is_empty() {
-        "Start is off until the problems above are solved."
+        t("Start is off until the problems above are solved.")
     } else if !matches!(data.task, Some(Ok(_))) {
-        "The objectives are still loading; the server checks the settings in any case."
+        t("The objectives are still loading; the server checks the settings in any case.")
     } else {
-        "The settings are valid."
+        t("The settings are valid.")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Editors of what prompts may ask for: objectives, and pairs of targets kept out of training.
 
 use crate::pages::configure::form::Form;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::config::Target;
@@ -28,9 +29,9 @@ pub fn objectives(form: Form) -> AnyView {
     let known = form.known();
     let message = form.message(OBJECTIVES);
     view! {
-        <section class="card form-section" id="field-targets-objectives" aria-label="Objectives">
-            <h2>"Objectives"</h2>
-            <p class="hint">"What prompts may ask for. The reward model grades all of them in any case."</p>
+        <section class="card form-section" id="field-targets-objectives" aria-label=t("Objectives")>
+            <h2>{t("Objectives")}</h2>
+            <p class="hint">{t("What prompts may ask for. The reward model grades all of them in any case.")}</p>
             <div class="fields">
                 {move || {
                     let _ = known.get();
@@ -104,8 +105,8 @@ pub fn held_out(form: Form) -> AnyView {
     });
     view! {
         <div class="field wide" id="field-targets-held_out">
-            <p class="label">"Pairs kept out of training"</p>
-            <p class="hint">"Never asked for together while training; evaluation measures them apart, to see whether control carries over."</p>
+            <p class="label">{t("Pairs kept out of training")}</p>
+            <p class="hint">{t("Never asked for together while training; evaluation measures them apart, to see whether control carries over.")}</p>
             <p class="chips">
                 {move || {
                     let _ = named.get();
@@ -113,11 +114,11 @@ pub fn held_out(form: Form) -> AnyView {
                     list.iter().enumerate().map(|(n, pair)| chip(form, n, pair)).collect::<Vec<_>>().into_any()
                 }}
             </p>
-            <p class="hint" class:gone=move || !named.with(String::is_empty)>"None: every combination is trained."</p>
+            <p class="hint" class:gone=move || !named.with(String::is_empty)>{t("None: every combination is trained.")}</p>
             <div class="adder">
-                {picker(form, "First target", left)}
-                <span>"with"</span>
-                {picker(form, "Second target", right)}
+                {picker(form, t("First target"), left)}
+                <span>{t("with")}</span>
+                {picker(form, t("Second target"), right)}
                 <button
                     type="button"
                     id="add-held-out"
@@ -132,7 +133,7 @@ pub fn held_out(form: Form) -> AnyView {
                         }
                     }
                 >
-                    "Add"
+                    {t("Add")}
                 </button>
             </div>
             <p class="problem" role="status">{move || message.get()}</p>
@@ -142,12 +143,13 @@ pub fn held_out(form: Form) -> AnyView {
 }
 
 fn name(pair: &[Target; 2]) -> String {
-    format!("{}={} with {}={}", pair[0].objective, pair[0].class, pair[1].objective, pair[1].class)
+    let [a, b] = pair;
+    said("{0}={1} with {2}={3}", &[&a.objective, &a.class.to_string(), &b.objective, &b.class.to_string()])
 }
 
 fn chip(form: Form, index: usize, pair: &[Target; 2]) -> AnyView {
     let text = name(pair);
-    let label = format!("Remove {text}");
+    let label = said("Remove {0}", &[&text]);
     view! {
         <span class="chip">
             <code>{text}</code>

@@ -1,6 +1,7 @@
 //! How often each class was given: one bar for each objective.
 
 use crate::parts::format;
+use crate::words;
 use leptos::prelude::*;
 use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
@@ -39,7 +40,7 @@ pub fn balance(objectives: &[Objective], labels: &[LabelCounts]) -> AnyView {
         let said: Vec<String> = objective.classes.iter().zip(&counts.classes).map(|(name, n)| format!("{name}: {n}")).collect();
         let missing = match counts.missing {
             0 => String::new(),
-            n => format!(", without a label: {n}"),
+            n => words::said(", without a label: {0}", &[&n.to_string()]),
         };
         let said = format!("{}{missing}", said.join(", "));
         let label = format!("{}: {said}", objective.name);

@@ -3,6 +3,7 @@
 use super::rows::folded;
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::listing::{ListQuery, RunRow};
@@ -36,19 +37,19 @@ pub fn Doubts(task: String) -> impl IntoView {
     };
     view! {
         <p class="muted">
-            "A reward model that has learned from many rows doubts single ones. It need not be right: but where its probability of a label is lowest, mistakes of raters and of files are found first."
+            {t("A reward model that has learned from many rows doubts single ones. It need not be right: but where its probability of a label is lowest, mistakes of raters and of files are found first.")}
         </p>
         <Show
             when=move || !runs.with(Vec::is_empty)
-            fallback=|| view! { <p class="card empty" role="status">"It needs a finished run on this task. Train one, and come back."</p> }
+            fallback=|| view! { <p class="card empty" role="status">{t("It needs a finished run on this task. Train one, and come back.")}</p> }
         >
             <p class="actions">
-                <label for="doubting-run">"Reward model of"</label>
+                <label for="doubting-run">{t("Reward model of")}</label>
                 <select id="doubting-run" on:change=move |ev| run.set(event_target_value(&ev))>
                     {move || runs.with(|r| r.iter().map(|r| view! { <option value=r.id.clone()>{r.title.clone()}</option> }).collect_view())}
                 </select>
                 <button id="doubt" class="button" type="button" disabled=move || asked.get() on:click=ask.clone()>
-                    {move || if asked.get() { "Grading every row…" } else { "Find labels that it doubts" }}
+                    {move || if asked.get() { t("Grading every row…") } else { t("Find labels that it doubts") }}
                 </button>
             </p>
         </Show>
@@ -63,18 +64,20 @@ pub fn Doubts(task: String) -> impl IntoView {
 }
 
 fn doubt(label: &UnlikelyLabel) -> AnyView {
-    let said = format!(
-        "row {}, {}: {} is {}, which the reward model gives {}; it expects class {}",
-        label.row,
-        label.split,
-        label.objective,
-        label.name,
-        format::percent(label.probability),
-        format::number(label.expected, 1)
+    let text = said(
+        "row {0}, {1}: {2} is {3}, which the reward model gives {4}; it expects class {5}",
+        &[
+            &label.row.to_string(),
+            &label.split,
+            &label.objective,
+            &label.name,
+            &format::percent(label.probability),
+            &format::number(label.expected, 1),
+        ],
     );
     view! {
         <li class="card rated-row">
-            <p><b>{said}</b></p>
+            <p><b>{text}</b></p>
             <div class="asked-text">{folded(&label.prompt)}</div>
             <div class="answer-text">{folded(&label.response)}</div>
         </li>

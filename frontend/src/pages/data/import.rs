@@ -5,6 +5,7 @@ use super::rows::listed;
 use crate::api::{self, Failure};
 use crate::parts::format;
 use crate::parts::table::Table;
+use crate::words::{said, t};
 use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -41,7 +42,7 @@ pub fn ImportForm() -> impl IntoView {
         let Some(input) = event.target().and_then(|t| t.dyn_into::<HtmlInputElement>().ok()) else { return };
         let Some(file) = input.files().and_then(|files| files.get(0)) else { return };
         let called = file.name();
-        busy.set("Sending the file…");
+        busy.set(t("Sending the file…"));
         refused.set(None);
         preview.set(None);
         upload.set(None);
@@ -51,7 +52,7 @@ pub fn ImportForm() -> impl IntoView {
             input.set_value("");
             let answer = match read {
                 Ok(buffer) => api::upload(&called, Uint8Array::new(&buffer)).await,
-                Err(_) => Err(Failure::new("The file cannot be read.")),
+                Err(_) => Err(Failure::new(t("The file cannot be read."))),
             };
             let _ = busy.try_set("");
             match answer {
@@ -73,7 +74,7 @@ pub fn ImportForm() -> impl IntoView {
         })
     };
     let try_it = move |_| {
-        busy.set("Reading the first records…");
+        busy.set(t("Reading the first records…"));
         refused.set(None);
         spawn_local(async move {
             let answer = api::preview(&request()).await;
@@ -89,7 +90,7 @@ pub fn ImportForm() -> impl IntoView {
     };
     let navigate = use_navigate();
     let make = move |_| {
-        busy.set("Importing…");
+        busy.set(t("Importing…"));
         refused.set(None);
         let navigate = navigate.clone();
         spawn_local(async move {
@@ -103,12 +104,12 @@ pub fn ImportForm() -> impl IntoView {
     };
     view! {
         <section id="import" class="section" aria-labelledby="import-title">
-            <h2 id="import-title">"Bring your own ratings"</h2>
+            <h2 id="import-title">{t("Bring your own ratings")}</h2>
             <p class="muted">
-                "One row, or one record, for each rated answer: JSON Lines, JSON, CSV, TSV or Parquet, plain or compressed (gzip, zstd), up to 256 MiB. The file goes to this lab and nowhere else."
+                {t("One row, or one record, for each rated answer: JSON Lines, JSON, CSV, TSV or Parquet, plain or compressed (gzip, zstd), up to 256 MiB. The file goes to this lab and nowhere else.")}
             </p>
             <p class="actions">
-                <label class="button primary" for="ratings-file">"Choose a file"</label>
+                <label class="button primary" for="ratings-file">{t("Choose a file")}</label>
                 <input
                     id="ratings-file"
                     class="visually-hidden"
@@ -123,11 +124,11 @@ pub fn ImportForm() -> impl IntoView {
                 let make = make.clone();
                 upload.with(|u| u.as_ref().map(|u| view! {
                     <div class="card form-section">
-                        <h3>{format!("What is in {}", u.name)}</h3>
+                        <h3>{said("What is in {0}", &[&u.name])}</h3>
                         {columns(u)}
                         <div class="fields">
                             <div class="field">
-                                <label for="task-name">"Name of the task"</label>
+                                <label for="task-name">{t("Name of the task")}</label>
                                 <input
                                     id="task-name"
                                     type="text"
@@ -138,12 +139,12 @@ pub fn ImportForm() -> impl IntoView {
                                 />
                             </div>
                             <div class="field">
-                                <label for="known-mapping">"Begin with the mapping of"</label>
+                                <label for="known-mapping">{t("Begin with the mapping of")}</label>
                                 {known(u, mapping)}
                             </div>
                         </div>
                         <div class="field wide">
-                            <label for="mapping">"Mapping: which column is what"</label>
+                            <label for="mapping">{t("Mapping: which column is what")}</label>
                             <textarea
                                 id="mapping"
                                 class="code"
@@ -152,18 +153,18 @@ pub fn ImportForm() -> impl IntoView {
                                 prop:value=move || mapping.get()
                                 on:input=move |ev| mapping.set(event_target_value(&ev))
                             ></textarea>
-                            <p class="hint">"Lines that begin with # are not read. Paths lead into records: scores.helpful, choices[0].text, raters.*.score."</p>
+                            <p class="hint">{t("Lines that begin with # are not read. Paths lead into records: scores.helpful, choices[0].text, raters.*.score.")}</p>
                         </div>
                         <p class="actions">
                             <button id="try-import" class="button" type="button" disabled=move || !busy.with(|b| b.is_empty()) on:click=try_it>
-                                "Try it on the first hundred records"
+                                {t("Try it on the first hundred records")}
                             </button>
                             <button id="do-import" class="button primary" type="button" disabled=move || !busy.with(|b| b.is_empty()) on:click=make>
-                                "Import the file"
+                                {t("Import the file")}
                             </button>
                             <label class="check">
                                 <input type="checkbox" id="replace-task" on:change=move |ev| replace.set(event_target_checked(&ev))/>
-                                "Replace a task of this name"
+                                {t("Replace a task of this name")}
                             </label>
                         </p>
                     </div>
@@ -179,8 +180,8 @@ fn columns(upload: &Upload) -> AnyView {
         let values = c.values.as_ref().map(|v| v.join(", ")).unwrap_or_default();
         vec![c.path.clone(), c.kind.clone(), c.example.clone(), values]
     });
-    let heads = ["column", "kind", "for example", "values"].map(String::from).to_vec();
-    view! { <Table class="values wide columns-seen" caption="Columns, or paths into the records" heads=heads rows=rows.collect()/> }
+    let heads = [t("column"), t("kind"), t("for example"), t("values")].map(String::from).to_vec();
+    view! { <Table class="values wide columns-seen" caption=t("Columns, or paths into the records") heads=heads rows=rows.collect()/> }
     .into_any()
 }
 
@@ -195,7 +196,7 @@ fn known(upload: &Upload, mapping: RwSignal<String>) -> AnyView {
     };
     view! {
         <select id="known-mapping" on:change=choose>
-            <option value="">"this file, guessed from its columns"</option>
+            <option value="">{t("this file, guessed from its columns")}</option>
             {options}
         </select>
     }
@@ -206,17 +207,18 @@ fn known(upload: &Upload, mapping: RwSignal<String>) -> AnyView {
 fn previewed(seen: &Preview) -> AnyView {
     let report = &seen.task.report;
     let objectives: Vec<_> = seen.task.shaped().unwrap_or_default().into_iter().map(|s| s.objective).collect();
-    let said = format!(
-        "{} records read, {} answers to {} questions{}",
-        report.records,
-        report.rows,
-        report.prompts,
-        if report.duplicates > 0 { format!(", {} duplicates left out", format::count(report.duplicates)) } else { String::new() }
+    let duplicates = match report.duplicates {
+        0 => String::new(),
+        n => said(", {0} duplicates left out", &[&format::count(n)]),
+    };
+    let read = said(
+        "{0} records read, {1} answers to {2} questions{3}",
+        &[&report.records.to_string(), &report.rows.to_string(), &report.prompts.to_string(), &duplicates],
     );
     view! {
         <section id="preview" class="section" aria-labelledby="preview-title">
-            <h3 id="preview-title">"The first records, as they would be"</h3>
-            <p>{said}</p>
+            <h3 id="preview-title">{t("The first records, as they would be")}</h3>
+            <p>{read}</p>
             {dropped(&report.dropped)}
             {balance(&objectives, &report.labels)}
             {listed(&seen.rows[..seen.rows.len().min(SHOWN)], &seen.task)}
@@ -230,7 +232,7 @@ pub fn dropped(all: &[Dropped]) -> impl IntoView + use<> {
     let rows = all.iter().map(|d| {
         view! {
             <li>
-                <b>{format!("{} left out: {}", d.count, d.reason)}</b>
+                <b>{said("{0} left out: {1}", &[&d.count.to_string(), &d.reason])}</b>
                 <span class="hint">{d.examples.first().cloned().unwrap_or_default()}</span>
             </li>
         }

@@ -13,6 +13,7 @@ pub use task::TaskPage;
 use crate::api::{self, Failure};
 use crate::parts::format;
 use crate::source::at;
+use crate::words::t;
 use import::ImportForm;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -28,12 +29,12 @@ pub fn Data() -> impl IntoView {
     load(tasks);
     view! {
         <div class="data-page">
-            <h1>"Data"</h1>
+            <h1>{t("Data")}</h1>
             <p class="muted">
-                "MOSLIM learns from graded labels: answers that people have placed in classes, one objective at a time. The built-in world needs none of this. Here are the ratings that you brought, as tasks that every method, study and page works on."
+                {t("MOSLIM learns from graded labels: answers that people have placed in classes, one objective at a time. The built-in world needs none of this. Here are the ratings that you brought, as tasks that every method, study and page works on.")}
             </p>
             <section id="tasks" class="section" aria-labelledby="tasks-title">
-                <h2 id="tasks-title">"Imported tasks"</h2>
+                <h2 id="tasks-title">{t("Imported tasks")}</h2>
                 {move || tasks.with(|known| list(known, tasks))}
             </section>
             <ImportForm/>
@@ -50,16 +51,16 @@ fn load(tasks: RwSignal<Known>) {
 
 fn list(known: &Known, tasks: RwSignal<Known>) -> AnyView {
     match known {
-        None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
+        None => view! { <p class="card empty" role="status">{t("Loading the list…")}</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.message.clone()}</p>
-                <button class="button" type="button" on:click=move |_| load(tasks)>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| load(tasks)>{t("Try again")}</button>
             </div>
         }
         .into_any(),
         Some(Ok(known)) if known.is_empty() => view! {
-            <p class="card empty" role="status">"None yet. Choose a file below, or use moslim-lab import on the command line, which also fetches public data sets."</p>
+            <p class="card empty" role="status">{t("None yet. Choose a file below, or use moslim-lab import on the command line, which also fetches public data sets.")}</p>
         }
         .into_any(),
         Some(Ok(known)) => view! { <ul class="runs">{known.iter().map(row).collect_view()}</ul> }.into_any(),
@@ -72,9 +73,9 @@ fn row(task: &RatingsTask) -> AnyView {
         <li>
             <a class="run task" href=at(&format!("/data/{}", task.name)) data-task=task.name.clone()>
                 <span class="run-name"><b>{task.name.clone()}</b><span class="hint">{task.title.clone()}</span></span>
-                <span class="run-figure"><span class="hint">"answers"</span>{format::count(task.report.rows)}</span>
-                <span class="run-figure"><span class="hint">"questions"</span>{format::count(task.report.prompts)}</span>
-                <span class="run-figure wide"><span class="hint">"objectives"</span>{objectives.join(", ")}</span>
+                <span class="run-figure"><span class="hint">{t("answers")}</span>{format::count(task.report.rows)}</span>
+                <span class="run-figure"><span class="hint">{t("questions")}</span>{format::count(task.report.prompts)}</span>
+                <span class="run-figure wide"><span class="hint">{t("objectives")}</span>{objectives.join(", ")}</span>
             </a>
         </li>
     }

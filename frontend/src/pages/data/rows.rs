@@ -1,5 +1,6 @@
 //! Rows of a task as people read them: question, answer, and what each rater said.
 
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::ratings::{RatingsTask, ShownLabel, ShownRow};
 
@@ -38,7 +39,7 @@ fn row(row: &ShownRow, task: &RatingsTask) -> AnyView {
     let labels = row.labels.iter().map(|l| label(l, task)).collect_view();
     view! {
         <li class="card rated-row" data-row=row.row.to_string()>
-            <p class="hint">{format!("row {}, {}", row.row, row.split)}</p>
+            <p class="hint">{said("row {0}, {1}", &[&row.row.to_string(), &row.split])}</p>
             <div class="asked-text">{folded(&row.prompt)}</div>
             <div class="answer-text">{folded(&row.response)}</div>
             <p class="labels">{labels}</p>
@@ -48,15 +49,16 @@ fn row(row: &ShownRow, task: &RatingsTask) -> AnyView {
 }
 
 fn label(label: &ShownLabel, task: &RatingsTask) -> AnyView {
-    let class = label.name.clone().unwrap_or_else(|| "no label".into());
+    let class = label.name.clone().unwrap_or_else(|| t("no label").into());
     let scores: Vec<String> = label.ratings.iter().map(|r| voted(&label.objective, r.score, task)).collect();
     let differ = label.ratings.windows(2).any(|w| w[0].score.total_cmp(&w[1].score).is_ne());
     let place = |r: &moslim_shared::ratings::ShownRating| {
-        let rater = if r.rater.is_empty() { "a rater" } else { &r.rater };
-        format!("{rater}: {} ({}, record {})", voted(&label.objective, r.score, task), r.file, r.record)
+        let rater = if r.rater.is_empty() { t("a rater") } else { &r.rater };
+        let vote = voted(&label.objective, r.score, task);
+        said("{0}: {1} ({2}, record {3})", &[rater, &vote, &r.file, &r.record.to_string()])
     };
     let title = label.ratings.iter().map(place).collect::<Vec<_>>().join("\n");
-    let votes = (scores.len() > 1).then(|| view! { <small>{format!(" from {}", scores.join(", "))}</small> });
+    let votes = (scores.len() > 1).then(|| view! { <small>{said(" from {0}", &[&scores.join(", ")])}</small> });
     view! {
         <span class="label-chip" class:masked=label.class.is_none() class:differ=differ title=title>
             {format!("{}: ", label.objective)}<b>{class}</b>{votes}

@@ -11,6 +11,7 @@ use crate::pages::home::moving::MovingPicture;
 use crate::pages::home::runs::Runs;
 use crate::parts::mapping::MappingByHand;
 use crate::source::{at, is_tab};
+use crate::words::{said, t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
@@ -18,29 +19,33 @@ use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 
 /// The stages in a few words: name, what happens, what it needs and gives.
-const STEPS: [(&str, &str, &str); 5] = [
-    ("SFT", "A tiny policy learns to answer questions. It is told nothing about preferences.", "questions → answers"),
-    (
-        "Reward model",
-        "One model with one head per objective learns to grade answers into ordered classes.",
-        "answer → class probabilities",
-    ),
-    (
-        "Calibration",
-        "Its confidence is made honest, and the mean and spread of its grades are frozen.",
-        "temperatures, statistics",
-    ),
-    (
-        "Policy optimisation",
-        "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO, or another optimiser, does the rest.",
-        "tags + grades → reward",
-    ),
-    (
-        "Evaluation",
-        "Held-out questions, every class asked for: does the answer have the class that was asked for?",
-        "asked × achieved",
-    ),
-];
+fn stages() -> [(&'static str, &'static str, &'static str); 5] {
+    [
+        ("SFT", t("A tiny policy learns to answer questions. It is told nothing about preferences."), t("questions → answers")),
+        (
+            t("Reward model"),
+            t("One model with one head per objective learns to grade answers into ordered classes."),
+            t("answer → class probabilities"),
+        ),
+        (
+            t("Calibration"),
+            t("Its confidence is made honest, and the mean and spread of its grades are frozen."),
+            t("temperatures, statistics"),
+        ),
+        (
+            t("Policy optimisation"),
+            t(
+                "Prompts carry tags such as <verbosity=0>. Grades and tags map to one reward; RLOO, or another optimiser, does the rest.",
+            ),
+            t("tags + grades → reward"),
+        ),
+        (
+            t("Evaluation"),
+            t("Held-out questions, every class asked for: does the answer have the class that was asked for?"),
+            t("asked × achieved"),
+        ),
+    ]
+}
 
 /// The preset of the demo: what trains in a tab has one thread.
 fn demo_preset() -> &'static str {
@@ -75,16 +80,16 @@ pub fn Home() -> impl IntoView {
             }
         });
     };
-    let steps = STEPS
-        .iter()
+    let steps = stages()
+        .into_iter()
         .enumerate()
         .map(|(i, (name, text, flow))| {
             view! {
                 <li class="step">
                     <span class="stage-number">{(i + 1).to_string()}</span>
-                    <h3>{*name}</h3>
-                    <p>{*text}</p>
-                    <p class="flow">{*flow}</p>
+                    <h3>{name}</h3>
+                    <p>{text}</p>
+                    <p class="flow">{flow}</p>
                 </li>
             }
         })
@@ -93,10 +98,10 @@ pub fn Home() -> impl IntoView {
     view! {
         <div class="first">
         <section class="hero" aria-labelledby="hero-title">
-            <h1 id="hero-title">"Teach a language model to obey preference tags, and watch it learn."</h1>
+            <h1 id="hero-title">{t("Teach a language model to obey preference tags, and watch it learn.")}</h1>
             <p class="lead">
-                "One reward model grades answers per objective; the prompt says which grades are wanted; one policy learns to deliver them. "
-                "It all happens on this machine, live, in minutes."
+                {t("One reward model grades answers per objective; the prompt says which grades are wanted; one policy learns to deliver them. \
+                    It all happens on this machine, live, in minutes.")}
             </p>
             <p class="actions">
                 <button
@@ -106,20 +111,20 @@ pub fn Home() -> impl IntoView {
                     disabled=move || starting.get()
                     on:click=start
                 >
-                    {move || if starting.get() { "Starting…" } else { "Start the demo" }}
+                    {move || if starting.get() { t("Starting…") } else { t("Start the demo") }}
                 </button>
-                <Example label="Look at one that is trained"/>
-                <a class="button" href=at("/learn")>"Learn how it works"</a>
-                <a class="button" href=at("/configure")>"Configure a run"</a>
+                <Example label=t("Look at one that is trained")/>
+                <a class="button" href=at("/learn")>{t("Learn how it works")}</a>
+                <a class="button" href=at("/configure")>{t("Configure a run")}</a>
             </p>
             <p class="hint" id="demo-preset">
                 {move || {
                     let preset = presets::find(&wished.get()).or_else(|| presets::find(demo_preset()));
-                    preset.map(|p| format!("Preset {}: {}", p.id, p.description)).unwrap_or_default()
+                    preset.map(|p| said("Preset {0}: {1}", &[&p.id, &translated(&p.description)])).unwrap_or_default()
                 }}
             </p>
             <p class="note" class:gone=move || presets::find(&wished.get()).is_some()>
-                {move || format!("There is no preset called \"{}\"; the button starts {}.", wished.get(), demo_preset())}
+                {move || said("There is no preset called \"{0}\"; the button starts {1}.", &[&wished.get(), demo_preset()])}
             </p>
             <div class="card banner error" role="alert" class:gone=move || failure.with(String::is_empty)>
                 <p>{move || failure.get()}</p>
@@ -128,7 +133,7 @@ pub fn Home() -> impl IntoView {
         <MovingPicture/>
         </div>
         <section class="section" aria-labelledby="idea-title">
-            <h2 id="idea-title">"Five stages"</h2>
+            <h2 id="idea-title">{t("Five stages")}</h2>
             <ol class="steps">{steps}</ol>
         </section>
         <MappingByHand/>

@@ -5,6 +5,7 @@ use crate::json::read;
 use crate::parts::every::every;
 use crate::parts::matrix::mini;
 use crate::parts::theme::still;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::moving::{Frame, Moving};
 use std::time::Duration;
@@ -39,26 +40,30 @@ pub fn MovingPicture() -> impl IntoView {
             m.objectives.iter().enumerate().map(one).collect_view()
         })
     };
-    let answer = move || moving.with_value(|m| m.frames.get(at.get()).map(|frame| said(m, frame)));
+    let answer = move || moving.with_value(|m| m.frames.get(at.get()).map(|frame| brief(m, frame)));
     let step = move || {
         moving.with_value(|m| {
             let step = m.frames.get(at.get()).map_or(0, |f| f.step);
             let end = m.frames.last().map_or(0, |f| f.step);
-            if step == end { "measured on held-out questions".to_string() } else { format!("step {step} of {end}") }
+            if step == end {
+                t("measured on held-out questions").to_string()
+            } else {
+                said("step {0} of {1}", &[&step.to_string(), &end.to_string()])
+            }
         })
     };
     view! {
         <section class="card moving" aria-labelledby="moving-title">
-            <h2 id="moving-title">"A run, recorded"</h2>
+            <h2 id="moving-title">{t("A run, recorded")}</h2>
             <p class="hint">
-                "Rows are what prompts ask for, columns what the answers are, in percent. Obedience is a full diagonal."
+                {t("Rows are what prompts ask for, columns what the answers are, in percent. Obedience is a full diagonal.")}
             </p>
             <div class="minis">{matrices}</div>
             <div class="said">{answer}</div>
             <div class="scrub">
                 <input
                     type="range"
-                    aria-label="Step of the recorded run"
+                    aria-label=t("Step of the recorded run")
                     aria-valuetext=step
                     min="0"
                     max=last.to_string()
@@ -72,7 +77,7 @@ pub fn MovingPicture() -> impl IntoView {
                 />
                 <span class="hint num">{step}</span>
                 <button type="button" class="button quiet small" id="moving-play" on:click=move |_| playing.update(|p| *p = !*p)>
-                    {move || if playing.get() { "Pause" } else { "Play" }}
+                    {move || if playing.get() { t("Pause") } else { t("Play") }}
                 </button>
             </div>
         </section>
@@ -80,16 +85,16 @@ pub fn MovingPicture() -> impl IntoView {
 }
 
 /// What was asked, wished for and answered.
-fn said(moving: &Moving, frame: &Frame) -> impl IntoView + use<> {
+fn brief(moving: &Moving, frame: &Frame) -> impl IntoView + use<> {
     let wishes = frame
         .wishes
         .iter()
         .filter_map(|&(i, asked, got)| {
             let (name, classes) = moving.objectives.get(i)?;
             let (wish, result, met) = (classes.get(asked)?, classes.get(got)?, asked == got);
-            let result = if met { String::new() } else { format!(", got {result}") };
+            let result = if met { String::new() } else { said(", got {0}", &[result]) };
             let (class, mark) = if met { ("good", "✓ ") } else { ("off", "✗ ") };
-            Some(view! { <li class=class>{format!("{mark}{name}: {wish}{result}")}</li> })
+            Some(view! { <li class=class>{format!("{mark}{name}{}{wish}{result}", t(": "))}</li> })
         })
         .collect_view();
     view! {

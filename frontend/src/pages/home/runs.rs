@@ -5,6 +5,7 @@ use crate::pages::carry::OpenRun;
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::source::at;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::listing::{Filter, HELP, ListQuery, MOST_ROWS, RunRow, RunsPage};
@@ -129,12 +130,12 @@ pub fn Runs() -> impl IntoView {
     every(REFRESH, move || list.load());
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
-            <h2 id="runs-title">"Runs"</h2>
+            <h2 id="runs-title">{t("Runs")}</h2>
             <div
                 class="field filter"
                 class:gone=move || wanted.with(String::is_empty) && known.with(|k| !matches!(k, Some(Ok(page)) if page.total > 1))
             >
-                <label for="filter">"Filter"</label>
+                <label for="filter">{t("Filter")}</label>
                 <input
                     id="filter"
                     type="text"
@@ -160,21 +161,21 @@ pub fn Runs() -> impl IntoView {
                     }
                 >
                     {move || match ticked.with(Vec::len) {
-                        1 => "Compare it with others".to_string(),
-                        n => format!("Compare these {n}"),
+                        1 => t("Compare it with others").to_string(),
+                        n => said("Compare these {0}", &[&n.to_string()]),
                     }}
                 </a>
                 <button
                     id="archive"
                     class="button quiet"
                     type="button"
-                    title="Leave them out of the list; the filter is:archived shows them"
+                    title=t("Leave them out of the list; the filter is:archived shows them")
                     on:click=move |_| {
                         let back = ticked.with_untracked(|all| all.iter().all(|run| run.about.archived));
                         list.change(if back { Change::Restored } else { Change::Archived }, ticked.get_untracked());
                     }
                 >
-                    {move || if ticked.with(|all| all.iter().all(|run| run.about.archived)) { "Put back" } else { "Archive" }}
+                    {move || if ticked.with(|all| all.iter().all(|run| run.about.archived)) { t("Put back") } else { t("Archive") }}
                 </button>
                 <button
                     id="delete"
@@ -182,24 +183,24 @@ pub fn Runs() -> impl IntoView {
                     type="button"
                     on:click=move |_| list.change(Change::Deleted, ticked.get_untracked())
                 >
-                    "Delete"
+                    {t("Delete")}
                 </button>
             </p>
             <div role="status">
                 {move || list.done.get().map(|Done { what, runs }| {
                     let verb = match what {
-                        Change::Archived => "Archived",
-                        Change::Restored => "Put back",
-                        Change::Deleted => "Deleted",
+                        Change::Archived => t("Archived"),
+                        Change::Restored => t("Put back"),
+                        Change::Deleted => t("Deleted"),
                     };
                     let which = match runs.as_slice() {
                         [one] => one.title.clone(),
-                        many => format!("{} runs", many.len()),
+                        many => said("{0} runs", &[&many.len().to_string()]),
                     };
                     view! {
                         <p class="card banner">
-                            <span>{format!("{verb}: {which}.")}</span>
-                            <button id="undo" class="button small" type="button" on:click=move |_| list.undo()>"Undo"</button>
+                            <span>{said("{0}: {1}.", &[verb, &which])}</span>
+                            <button id="undo" class="button small" type="button" on:click=move |_| list.undo()>{t("Undo")}</button>
                         </p>
                     }
                 })}
@@ -212,20 +213,20 @@ pub fn Runs() -> impl IntoView {
 
 fn rows(list: List) -> AnyView {
     match list.known.get() {
-        None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
+        None => view! { <p class="card empty" role="status">{t("Loading the list…")}</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.message}</p>
-                <button class="button" type="button" on:click=move |_| list.load()>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| list.load()>{t("Try again")}</button>
             </div>
         }
         .into_any(),
         Some(Ok(page)) if page.rows.is_empty() && list.wanted.with(String::is_empty) => view! {
-            <p class="card empty" role="status">"No run yet. Start the demo above: it appears here, and stays when the page is closed."</p>
+            <p class="card empty" role="status">{t("No run yet. Start the demo above: it appears here, and stays when the page is closed.")}</p>
         }
         .into_any(),
         Some(Ok(page)) if page.rows.is_empty() => {
-            view! { <p class="card empty" role="status">"No run is like that."</p> }.into_any()
+            view! { <p class="card empty" role="status">{t("No run is like that.")}</p> }.into_any()
         }
         Some(Ok(page)) => {
             let (shown, total) = (page.rows.len(), page.total);
@@ -234,7 +235,7 @@ fn rows(list: List) -> AnyView {
                 let all = shown >= MOST_ROWS;
                 view! {
                     <p class="hint">
-                        {format!("The newest {shown} of {total}. ")}
+                        {said("The newest {0} of {1}. ", &[&shown.to_string(), &total.to_string()])}
                         <button
                             id="more-runs"
                             class="button quiet small"
@@ -245,9 +246,9 @@ fn rows(list: List) -> AnyView {
                                 list.load();
                             }
                         >
-                            "Show more"
+                            {t("Show more")}
                         </button>
-                        {all.then_some("A filter finds the others.")}
+                        {all.then(|| t("A filter finds the others."))}
                     </p>
                 }
             });
@@ -265,7 +266,7 @@ fn row(run: RunRow, ticked: RwSignal<Vec<RunRow>>) -> impl IntoView {
         <li class="run-row">
             <input
                 type="checkbox"
-                aria-label=format!("Choose {}", run.title)
+                aria-label=said("Choose {0}", &[&run.title])
                 prop:checked=move || ticked.with(|all| all.iter().any(|other| other.id == own))
                 on:change=move |ev| ticked.update(|all| {
                     all.retain(|other| other.id != taken.id);
@@ -276,10 +277,10 @@ fn row(run: RunRow, ticked: RwSignal<Vec<RunRow>>) -> impl IntoView {
             />
             <a class="run" href=at(&format!("/runs/{}", run.id)) data-run=run.id.clone()>
                 <span class="run-name"><b>{run.title.clone()}</b><span class="hint">{run.preset.clone()}" "{tags}</span></span>
-                <span class=format!("status {status}")>{status}</span>
-                <span class="run-figure"><span class="hint">"seed"</span>{run.seed.to_string()}</span>
-                <span class="run-figure"><span class="hint">"mean hit rate"</span>{hits}</span>
-                <span class="run-figure"><span class="hint">"started"</span>{format::ago(run.created, js_sys::Date::now())}</span>
+                <span class=format!("status {status}")>{format::status_told(run.status)}</span>
+                <span class="run-figure"><span class="hint">{t("seed")}</span>{run.seed.to_string()}</span>
+                <span class="run-figure"><span class="hint">{t("mean hit rate")}</span>{hits}</span>
+                <span class="run-figure"><span class="hint">{t("started")}</span>{format::ago(run.created, js_sys::Date::now())}</span>
             </a>
         </li>
     }

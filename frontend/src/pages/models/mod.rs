@@ -3,6 +3,7 @@
 use crate::api::{self, Failure};
 use crate::parts::format;
 use crate::source::at;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::bringing::{ModelInfo, ModelList};
@@ -16,17 +17,17 @@ pub fn Models() -> impl IntoView {
     load(models);
     view! {
         <div class="models-page">
-            <h1>"Models"</h1>
+            <h1>{t("Models")}</h1>
             <p class="muted">
-                "Besides its own small models the lab steers models as people have them on their disks: Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as a Hugging Face folder or a GGUF file. Policy, reference and reward model share one copy of the weights; what is trained are adapters beside them."
+                {t("Besides its own small models the lab steers models as people have them on their disks: Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as a Hugging Face folder or a GGUF file. Policy, reference and reward model share one copy of the weights; what is trained are adapters beside them.")}
             </p>
             <section id="models" class="section" aria-labelledby="models-title">
-                <h2 id="models-title">"On this machine"</h2>
+                <h2 id="models-title">{t("On this machine")}</h2>
                 {move || models.with(|known| list(known, models))}
             </section>
             <section class="section" aria-labelledby="add-title">
-                <h2 id="add-title">"Add one"</h2>
-                <p class="muted">"On the command line of the machine that the lab runs on, where the files are, or from where they are fetched:"</p>
+                <h2 id="add-title">{t("Add one")}</h2>
+                <p class="muted">{t("On the command line of the machine that the lab runs on, where the files are, or from where they are fetched:")}</p>
                 <pre class="card code" tabindex="0">"moslim-lab models add ~/models/SmolLM2-135M-Instruct\nmoslim-lab models add SmolLM2-135M-Instruct.Q4_1.gguf\nmoslim-lab models add OWNER/NAME"</pre>
             </section>
         </div>
@@ -42,22 +43,22 @@ fn load(models: RwSignal<Known>) {
 
 fn list(known: &Known, models: RwSignal<Known>) -> AnyView {
     match known {
-        None => view! { <p class="card empty" role="status">"Loading the list…"</p> }.into_any(),
+        None => view! { <p class="card empty" role="status">{t("Loading the list…")}</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.message.clone()}</p>
-                <button class="button" type="button" on:click=move |_| load(models)>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| load(models)>{t("Try again")}</button>
             </div>
         }
         .into_any(),
         Some(Ok(known)) if known.models.is_empty() => {
-            view! { <p class="card empty" role="status">"None was added yet. The built-in world needs none."</p> }.into_any()
+            view! { <p class="card empty" role="status">{t("None was added yet. The built-in world needs none.")}</p> }.into_any()
         }
         Some(Ok(known)) => {
             let free = known.free_mib;
-            let said = free.map(|free| format!("{} of memory are free here.", size(free << 20)));
+            let memory = free.map(|free| said("{0} of memory are free here.", &[&size(free << 20)]));
             let rows = known.models.iter().map(|m| row(m, free)).collect_view();
-            view! { <p class="hint">{said}</p><ul class="runs">{rows}</ul> }.into_any()
+            view! { <p class="hint">{memory}</p><ul class="runs">{rows}</ul> }.into_any()
         }
     }
 }
@@ -74,35 +75,37 @@ fn size(bytes: u64) -> String {
 /// Weights in words.
 fn weights(n: u64) -> String {
     match n as f64 {
-        n if n >= 1e9 => format!("{} billion", format::number(n / 1e9, 1)),
-        n if n >= 1e6 => format!("{} million", format::number(n / 1e6, 0)),
-        n => format!("{} thousand", format::number(n / 1e3, 0)),
+        n if n >= 1e9 => said("{0} billion", &[&format::number(n / 1e9, 1)]),
+        n if n >= 1e6 => said("{0} million", &[&format::number(n / 1e6, 0)]),
+        n => said("{0} thousand", &[&format::number(n / 1e3, 0)]),
     }
 }
 
 fn row(model: &ModelInfo, free: Option<u64>) -> AnyView {
     let fits = free.is_none_or(|free| model.memory_mib <= free);
     let stored = model.storages.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let shape = format!(
-        "{}, {} layers of {}, vocabulary {}, context {}, {}",
-        model.family,
-        model.layers,
-        model.d_model,
-        format::count(model.vocabulary as u64),
-        format::count(model.context as u64),
-        if model.template { "with a chat template" } else { "without a chat template" }
+    let shape = said(
+        "{0}, {1} layers of {2}, vocabulary {3}, context {4}, {5}",
+        &[
+            &model.family,
+            &model.layers.to_string(),
+            &model.d_model.to_string(),
+            &format::count(model.vocabulary as u64),
+            &format::count(model.context as u64),
+            if model.template { t("with a chat template") } else { t("without a chat template") },
+        ],
     );
     let train = at(&format!("/configure?preset=offtheshelf&model={}", model.name));
     view! {
         <li class="run model" data-model=model.name.clone()>
             <span class="run-name"><b>{model.name.clone()}</b><span class="hint">{shape}</span></span>
-            <span class="run-figure"><span class="hint">"weights"</span>{weights(model.weights)}</span>
-            <span class="run-figure"><span class="hint">"on disk"</span>{format!("{} ({stored})", size(model.bytes))}</span>
+            <span class="run-figure"><span class="hint">{t("weights")}</span>{weights(model.weights)}</span>
+            <span class="run-figure"><span class="hint">{t("on disk")}</span>{format!("{} ({stored})", size(model.bytes))}</span>
             <span class="run-figure">
-                <span class="hint">"memory at least"</span>
-                <span class:bad=!fits>{format!("{}{}", size(model.memory_mib << 20), if fits { "" } else { ": does not fit" })}</span>
+                <span class="hint">{t("memory at least")}</span>
+                <span class:bad=!fits>{format!("{}{}", size(model.memory_mib << 20), if fits { "" } else { t(": does not fit") })}</span>
             </span>
-            <a class="button" href=train>"Steer it"</a>
+            <a class="button" href=train>{t("Steer it")}</a>
         </li>
     }
     .into_any()

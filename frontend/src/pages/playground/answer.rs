@@ -2,6 +2,7 @@
 
 use crate::parts::class_bars::class_bars;
 use crate::parts::format;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::INKS;
 use moslim_shared::distribution::argmax;
@@ -55,16 +56,17 @@ impl Heard {
 pub fn shown(heard: &Heard, objectives: &[Objective], busy: bool) -> impl IntoView + use<> {
     let empty = match (heard.text.is_empty(), busy) {
         (true, true) => "…",
-        (true, false) if heard.whole.is_some() => "(empty answer)",
+        (true, false) if heard.whole.is_some() => t("(empty answer)"),
         _ => "",
     };
     let caret = busy && heard.whole.is_none();
     let facts = heard.whole.map(|(tokens, ended)| {
-        let end = if ended { "" } else { ", cut off at the limit" };
+        let end = if ended { "" } else { t(", cut off at the limit") };
         let pace = heard.pace.filter(|(_, seconds)| *seconds > 0.0);
         let pace =
-            pace.map(|(all, seconds)| format!(", {} in {}", format::count(all as u64) + " sampled", format::duration(seconds)));
-        view! { <p class="hint num">{format!("{tokens} tokens{end}{}", pace.unwrap_or_default())}</p> }
+            pace.map(|(all, seconds)| said(", {0} sampled in {1}", &[&format::count(all as u64), &format::duration(seconds)]));
+        let told = said("{0} tokens{1}{2}", &[&tokens.to_string(), end, &pace.unwrap_or_default()]);
+        view! { <p class="hint num">{told}</p> }
     });
     let failed = heard.failed.clone().map(|message| view! { <p class="problem" role="alert">{message}</p> });
     let graded = heard.scored.as_ref().map(|scored| graded(heard, scored, objectives));
@@ -93,9 +95,9 @@ fn graded(heard: &Heard, scored: &Scored, objectives: &[Objective]) -> impl Into
         <div class="bars">{bars}</div>
         <p class="hint">
             {if scored.gold.is_some() {
-                "Columns: the reward model's probabilities. ◆ asked for, ✓ what the rules say."
+                t("Columns: the reward model's probabilities. ◆ asked for, ✓ what the rules say.")
             } else {
-                "Columns: the reward model's probabilities. ◆ asked for."
+                t("Columns: the reward model's probabilities. ◆ asked for.")
             }}
         </p>
         {reward}
@@ -107,8 +109,8 @@ fn verdict(objective: &Objective, asked: usize, got: usize) -> Option<impl IntoV
     let name = |c: usize| objective.classes.get(c).cloned();
     let (wish, result) = (name(asked)?, name(got)?);
     let (class, text) = match asked == got {
-        true => ("good", format!("✓ {}: {wish}, as asked", objective.name)),
-        false => ("off", format!("✗ {}: asked {wish}, got {result}", objective.name)),
+        true => ("good", said("✓ {0}: {1}, as asked", &[&objective.name, &wish])),
+        false => ("off", said("✗ {0}: asked {1}, got {2}", &[&objective.name, &wish, &result])),
     };
     Some(view! { <li class=class>{text}</li> })
 }
@@ -162,10 +164,10 @@ fn waterfall(reward: &MappedReward, objectives: &[Objective], preference: &Prefe
     let total = fall.bar(fall.total, "var(--chart-strong)");
     view! {
         <table class="waterfall">
-            <caption class="hint">"How the reward adds up: each bar begins where the one above it ends"</caption>
+            <caption class="hint">{t("How the reward adds up: each bar begins where the one above it ends")}</caption>
             <tbody>
                 {rows}
-                <tr class="total"><th scope="row">"Reward"</th>{total}<td class="num">{format::signed(reward.scalar, 2)}</td></tr>
+                <tr class="total"><th scope="row">{t("Reward")}</th>{total}<td class="num">{format::signed(reward.scalar, 2)}</td></tr>
             </tbody>
         </table>
     }

@@ -1,5 +1,6 @@
 //! Who answers in a column: a run's policy, or the one that it started from, at once or as the best of several.
 
+use crate::words::t;
 use moslim_shared::inference::Source;
 use std::fmt;
 use std::str::FromStr;
@@ -29,10 +30,10 @@ impl Column {
     /// Who answers, as one of [`HOW`].
     pub fn how(&self) -> &'static str {
         match (self.source, self.best_of > 1) {
-            (Source::Policy, false) => HOW[0].0,
-            (Source::Start, false) => HOW[1].0,
-            (Source::Policy, true) => HOW[2].0,
-            (Source::Start, true) => HOW[3].0,
+            (Source::Policy, false) => HOW[0],
+            (Source::Start, false) => HOW[1],
+            (Source::Policy, true) => HOW[2],
+            (Source::Start, true) => HOW[3],
         }
     }
 
@@ -44,13 +45,18 @@ impl Column {
     }
 }
 
-/// What can answer, and what it is called.
-pub const HOW: [(&str, &str); 4] = [
-    ("policy", "the trained policy"),
-    ("start", "what it started from (SFT)"),
-    ("policy-best", "trained policy, best of 8"),
-    ("start-best", "SFT, best of 8"),
-];
+/// What can answer.
+pub const HOW: [&str; 4] = ["policy", "start", "policy-best", "start-best"];
+
+/// What one of [`HOW`] is called.
+pub fn called(how: &str) -> &'static str {
+    match how {
+        "start" => t("what it started from (SFT)"),
+        "policy-best" => t("trained policy, best of 8"),
+        "start-best" => t("SFT, best of 8"),
+        _ => t("the trained policy"),
+    }
+}
 
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

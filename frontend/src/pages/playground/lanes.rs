@@ -2,11 +2,12 @@
 
 use super::answer::{Heard, shown};
 use super::blind::Blind;
-use super::column::{Column, HOW};
+use super::column::{Column, HOW, called};
 use super::{Bench, MOST_COLUMNS};
 use crate::api;
 use crate::parts::format;
 use crate::source::Link;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::inference::GenerateRequest;
 use std::collections::HashMap;
@@ -72,7 +73,7 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
         runs.into_iter().map(|run| (run.id.clone(), run.title)).collect::<HashMap<_, _>>()
     });
     view! {
-        <section class="lanes" aria-label="Answers">
+        <section class="lanes" aria-label=t("Answers")>
             <For each=order key=|lane| lane.key let:lane>
                 <LaneView bench=bench lane=lane names=names/>
             </For>
@@ -88,7 +89,7 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
                     }
                 }
             >
-                "Add a column"
+                {t("Add a column")}
             </button>
         </section>
     }
@@ -100,7 +101,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
     let blind = Memo::new(move |_| bench.blind.with(|blind| blind.hides()));
     let letter = move || {
         let shown = bench.blind.with(|blind| blind.order(bench.lanes.get()));
-        if shown.first().is_some_and(|first| first.key == lane.key) { "Answer A" } else { "Answer B" }
+        if shown.first().is_some_and(|first| first.key == lane.key) { t("Answer A") } else { t("Answer B") }
     };
     let select =
         |id: String, label: &'static str, options: Vec<(String, String)>, chosen: Memo<String>, choose: Box<dyn Fn(String)>| {
@@ -120,7 +121,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
             names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})"))).collect();
         all.sort_by(|a, b| b.0.cmp(&a.0));
         if !all.iter().any(|(id, _)| run.with(|run| run == id)) {
-            all.push((run.get(), format!("{} (not here)", run.get())));
+            all.push((run.get(), said("{0} (not here)", &[&run.get()])));
         }
         all
     };
@@ -128,19 +129,19 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
     view! {
         <article class="card lane" id=own data-column=move || lane.column.with(Column::to_string) data-busy=move || lane.busy.get().to_string()>
             <header class:gone=move || blind.get()>
-                {move || select(run_id.clone(), "Run", runs(), run, Box::new(move |run| lane.column.update(|c| c.run = run)))}
+                {move || select(run_id.clone(), t("Run"), runs(), run, Box::new(move |run| lane.column.update(|c| c.run = run)))}
                 <div class="lane-how">
                     {select(
                         how_id,
-                        "Which model of it",
-                        HOW.iter().map(|(value, text)| (value.to_string(), text.to_string())).collect(),
+                        t("Which model of it"),
+                        HOW.iter().map(|how| (how.to_string(), called(how).to_string())).collect(),
                         how,
                         Box::new(move |how| lane.column.update(|c| *c = c.with_how(&how))),
                     )}
                     <button
                         type="button"
                         class="button quiet small"
-                        aria-label="Remove this column"
+                        aria-label=t("Remove this column")
                         disabled=move || bench.lanes.with(Vec::len) < 2
                         on:click=move |_| {
                             lane.stop();
@@ -156,7 +157,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                 let (heard, busy) = (lane.heard.get(), lane.busy.get());
                 let asked_nothing = heard == Heard::default() && !busy;
                 if asked_nothing {
-                    return view! { <p class="empty">"Nothing asked yet."</p> }.into_any();
+                    return view! { <p class="empty">{t("Nothing asked yet.")}</p> }.into_any();
                 }
                 if blind.get() {
                     let failed = heard.failed.map(|message| view! { <p class="problem" role="alert">{message}</p> });
@@ -168,7 +169,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                 view! {
                     {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
                     <details class="read" class:gone=prompt.is_empty()>
-                        <summary>{format!("The prompt as the model reads it, {tokens} tokens")}</summary>
+                        <summary>{said("The prompt as the model reads it, {0} tokens", &[&tokens.to_string()])}</summary>
                         <pre class="tokens" tabindex="0">{prompt.iter().cloned().map(token).collect_view()}</pre>
                     </details>
                 }
@@ -184,9 +185,8 @@ fn running(bench: Bench, lane: Lane) -> Option<String> {
     let busy = bench.lanes.with(|lanes| lanes.iter().filter(|l| l.busy.get() && l.key < lane.key).count());
     let waits = lane.busy.get() && lane.heard.with(|h| h.prompt.is_empty());
     waits.then(|| match busy {
-        0 => "Loading the model…".to_string(),
-        n => {
-            format!("Waits for {}.", if n == 1 { "the column before".to_string() } else { format::count(n as u64) + " columns" })
-        }
+        0 => t("Loading the model…").to_string(),
+        1 => t("Waits for the column before.").to_string(),
+        n => said("Waits for {0} columns.", &[&format::count(n as u64)]),
     })
 }

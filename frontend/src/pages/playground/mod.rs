@@ -15,6 +15,7 @@ use crate::api;
 use crate::parts::address;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
+use crate::words::{said, t};
 use blind::Blind;
 use column::Column;
 use lanes::{Lane, Lanes};
@@ -93,7 +94,8 @@ impl Bench {
     fn ask(self) {
         let request = self.request();
         let problems = request.problems();
-        self.failed.set(problems.iter().map(|p| format!("{} {}.", name_of(&p.field), p.message)).collect::<Vec<_>>().join(" "));
+        self.failed
+            .set(problems.iter().map(|p| said("{0} {1}.", &[name_of(&p.field), &p.message])).collect::<Vec<_>>().join(" "));
         if problems.is_empty() {
             self.blind.update(|blind| blind.shuffle());
             self.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.ask(request.clone())));
@@ -129,28 +131,34 @@ impl Bench {
 /// A field of a request, for people.
 fn name_of(field: &str) -> &'static str {
     match field {
-        "prompt" => "The question",
-        "temperature" => "The temperature",
-        "max_new_tokens" => "The longest answer",
-        "n" | "best_of" => "The number of answers",
-        _ => "The request",
+        "prompt" => t("The question"),
+        "temperature" => t("The temperature"),
+        "max_new_tokens" => t("The longest answer"),
+        "n" | "best_of" => t("The number of answers"),
+        _ => t("The request"),
     }
 }
 
 /// What a newcomer is shown.
-const TOUR: [Stop; 5] = [
-    ("#question", "Any question; those below are of the kind that the policy was trained on."),
-    (
-        ".wish",
-        "What you want of the answer, objective by objective, or \"not asked\". The prompt that results stands below, word for word.",
-    ),
-    (
-        ".lanes",
-        "Every column gets the same prompt: a run, what it was before training, the best of several tries. Under each answer: what was asked, what it got, and what that is worth.",
-    ),
-    ("#sweep-title", "One wish from its lowest class to its highest, all else equal: does the answer follow?"),
-    ("#votes-title", "Names hidden, say which answer is better. Your votes can be saved as ratings and trained on."),
-];
+fn tour() -> [Stop; 5] {
+    [
+        ("#question", t("Any question; those below are of the kind that the policy was trained on.")),
+        (
+            ".wish",
+            t(
+                "What you want of the answer, objective by objective, or \"not asked\". The prompt that results stands below, word for word.",
+            ),
+        ),
+        (
+            ".lanes",
+            t(
+                "Every column gets the same prompt: a run, what it was before training, the best of several tries. Under each answer: what was asked, what it got, and what that is worth.",
+            ),
+        ),
+        ("#sweep-title", t("One wish from its lowest class to its highest, all else equal: does the answer follow?")),
+        ("#votes-title", t("Names hidden, say which answer is better. Your votes can be saved as ratings and trained on.")),
+    ]
+}
 
 /// The page. What is in its address fills it; nothing is asked before somebody says so.
 #[component]
@@ -235,14 +243,14 @@ pub fn Playground() -> impl IntoView {
     view! {
         <div class="playground">
             <div class="section-head">
-                <h1>"Playground"</h1>
-                <Show when=move || bench.runs.with(|r| r.as_ref().is_some_and(|r| !r.is_empty()))><Tour stops=&TOUR/></Show>
+                <h1>{t("Playground")}</h1>
+                <Show when=move || bench.runs.with(|r| r.as_ref().is_some_and(|r| !r.is_empty()))><Tour stops=tour()/></Show>
             </div>
             <p class="muted">
-                "Ask a question, say what you want of the answer, and see whether you get it. Every column gets the same question and the same seed."
+                {t("Ask a question, say what you want of the answer, and see whether you get it. Every column gets the same question and the same seed.")}
             </p>
             {move || match bench.runs.get() {
-                None => view! { <p class="card empty" role="status">"Looking for finished runs…"</p> }.into_any(),
+                None => view! { <p class="card empty" role="status">{t("Looking for finished runs…")}</p> }.into_any(),
                 Some(runs) if runs.is_empty() => nothing(bench).into_any(),
                 Some(_) => bench_view(bench).into_any(),
             }}
@@ -254,7 +262,7 @@ fn nothing(bench: Bench) -> impl IntoView {
     view! {
         <div class="card empty">
             <p>{move || bench.failed.get()}</p>
-            <p>"No run is finished yet. "<a href=at("/")>"Start the demo"</a>": a minute or two later its policy answers here."</p>
+            <p>{t("No run is finished yet. ")}<a href=at("/")>{t("Start the demo")}</a>{t(": a minute or two later its policy answers here.")}</p>
         </div>
     }
 }
@@ -269,7 +277,7 @@ fn bench_view(bench: Bench) -> impl IntoView {
             }
         >
             <div class="field">
-                <label for="question">"Question"</label>
+                <label for="question">{t("Question")}</label>
                 <textarea
                     id="question"
                     rows="2"
@@ -282,7 +290,7 @@ fn bench_view(bench: Bench) -> impl IntoView {
                         }
                     }
                 ></textarea>
-                <p class="chips" aria-label="Questions to try">
+                <p class="chips" aria-label=t("Questions to try")>
                     {move || {
                         let examples = bench.task.with(|t| t.as_ref().map(|t| t.examples.clone()).unwrap_or_default());
                         examples.into_iter().map(|text| example(bench, text)).collect_view()
@@ -291,18 +299,18 @@ fn bench_view(bench: Bench) -> impl IntoView {
             </div>
             <Wish bench=bench/>
             <div class="bench-foot">
-                {number("temperature", "Temperature", "0.1", move || bench.temperature.get().to_string(), move |v| bench.temperature.set(v))}
-                {number("seed", "Seed", "1", move || bench.seed.get().to_string(), move |v: u64| bench.seed.set(v))}
-                {number("longest", "Most tokens", "1", move || bench.longest.get().to_string(), move |v: usize| bench.longest.set(v))}
+                {number("temperature", t("Temperature"), "0.1", move || bench.temperature.get().to_string(), move |v| bench.temperature.set(v))}
+                {number("seed", t("Seed"), "1", move || bench.seed.get().to_string(), move |v: u64| bench.seed.set(v))}
+                {number("longest", t("Most tokens"), "1", move || bench.longest.get().to_string(), move |v: usize| bench.longest.set(v))}
                 <div class="actions">
                     <button
                         type="button"
                         class="button quiet"
                         on:click=move |_| bench.objectives.with_untracked(|o| bench.wish.set(Preference::none(o.len())))
                     >
-                        "Ask for nothing"
+                        {t("Ask for nothing")}
                     </button>
-                    {["Ask for the best", "Ask for the worst"].into_iter().enumerate().map(|(n, text)| view! {
+                    {[t("Ask for the best"), t("Ask for the worst")].into_iter().enumerate().map(|(n, text)| view! {
                         <button
                             type="button"
                             class="button quiet"
@@ -311,7 +319,7 @@ fn bench_view(bench: Bench) -> impl IntoView {
                             {text}
                         </button>
                     }).collect_view()}
-                    <button id="ask" type="submit" class="button primary">"Ask"</button>
+                    <button id="ask" type="submit" class="button primary">{t("Ask")}</button>
                     <button
                         id="stop"
                         type="button"
@@ -319,7 +327,7 @@ fn bench_view(bench: Bench) -> impl IntoView {
                         disabled=move || !bench.is_busy()
                         on:click=move |_| bench.stop()
                     >
-                        "Stop"
+                        {t("Stop")}
                     </button>
                 </div>
             </div>

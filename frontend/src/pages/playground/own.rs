@@ -3,6 +3,7 @@
 use super::Bench;
 use super::answer::{Heard, shown};
 use crate::api;
+use crate::words::t;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use moslim_shared::inference::{Pair, ScoreRequest};
@@ -33,19 +34,19 @@ pub fn Own(bench: Bench) -> impl IntoView {
     };
     view! {
         <section class="card own" aria-labelledby="own-title">
-            <h2 id="own-title">"What would yours be worth?"</h2>
+            <h2 id="own-title">{t("What would yours be worth?")}</h2>
             <p class="muted">
-                "Write an answer to the question yourself. The first column's reward model grades it, and the reward says how well it does what the sliders ask."
+                {t("Write an answer to the question yourself. The first column's reward model grades it, and the reward says how well it does what the sliders ask.")}
             </p>
             <textarea
                 id="own-answer"
                 rows="2"
-                aria-label="Your answer"
+                aria-label=t("Your answer")
                 prop:value=move || text.get()
                 on:input=move |ev| text.set(event_target_value(&ev))
             ></textarea>
             <p class="actions">
-                <button id="score-own" type="button" class="button" disabled=move || busy.get() on:click=score>"Score it"</button>
+                <button id="score-own" type="button" class="button" disabled=move || busy.get() on:click=score>{t("Score it")}</button>
             </p>
             {move || heard.get().map(|heard| bench.objectives.with(|o| shown(&heard, o, false)))}
         </section>

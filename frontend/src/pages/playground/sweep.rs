@@ -6,6 +6,7 @@ use crate::api;
 use crate::parts::format;
 use crate::parts::save::save_text;
 use crate::source::Link;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::{INKS, ramp};
 use moslim_shared::inference::GenerateRequest;
@@ -75,13 +76,13 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
         <section class="card sweep" aria-labelledby="sweep-title">
             <div class="section-head">
                 <div>
-                    <h2 id="sweep-title">"Turn one slider all the way"</h2>
+                    <h2 id="sweep-title">{t("Turn one slider all the way")}</h2>
                     <p class="muted">
-                        "The first column answers the question at every class of one objective, the other sliders as they are. Each cell is an answer; its colour is the class it has."
+                        {t("The first column answers the question at every class of one objective, the other sliders as they are. Each cell is an answer; its colour is the class it has.")}
                     </p>
                 </div>
                 <div class="actions">
-                    <select id="sweep-objective" aria-label="Objective" on:change=move |ev| {
+                    <select id="sweep-objective" aria-label=t("Objective") on:change=move |ev| {
                         chosen.set(event_target_value(&ev).parse().unwrap_or(0));
                     }>
                         {move || bench.objectives.get().into_iter().enumerate().map(|(i, o)| view! {
@@ -95,7 +96,7 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
                         disabled=move || grid.with(|g| g.as_ref().is_some_and(|g| g.busy))
                         on:click=start
                     >
-                        "Sweep"
+                        {t("Sweep")}
                     </button>
                     <button
                         type="button"
@@ -106,7 +107,7 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
                             rest(grid);
                         }
                     >
-                        "Stop"
+                        {t("Stop")}
                     </button>
                 </div>
             </div>
@@ -118,7 +119,7 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
                 Some(view! { <div class="opened" aria-live="polite">{shown(heard, &grid.objectives, false)}</div> })
             }}
             <div class="actions" class:gone=move || grid.with(|g| g.as_ref().is_none_or(|g| g.busy))>
-                <button type="button" class="button small" on:click=move |_| save(bench, grid)>"Save as JSON"</button>
+                <button type="button" class="button small" on:click=move |_| save(bench, grid)>{t("Save as JSON")}</button>
             </div>
         </section>
     }
@@ -184,14 +185,14 @@ fn table(grid: &Grid, opened: RwSignal<Option<(usize, usize)>>) -> impl IntoView
             view! { <tr><th scope="row">{asked}</th>{cells}</tr> }
         })
         .collect_view();
-    let heads = (1..=ANSWERS).map(|n| view! { <th scope="col">{format!("answer {n}")}</th> }).collect_view();
-    let hits = grid
-        .hits()
-        .map(|share| format!("Of these answers {} have the class asked for. Select a cell to read one.", format::percent(share)));
+    let heads = (1..=ANSWERS).map(|n| view! { <th scope="col">{said("answer {0}", &[&n.to_string()])}</th> }).collect_view();
+    let hits = grid.hits().map(|share| {
+        said("Of these answers {0} have the class asked for. Select a cell to read one.", &[&format::percent(share)])
+    });
     view! {
-        <div class="scroll" tabindex="0" role="region" aria-label="Answers at every class">
+        <div class="scroll" tabindex="0" role="region" aria-label=t("Answers at every class")>
             <table class="matrix" id="sweep-grid">
-                <thead><tr><th scope="col" class="corner">{format!("{name} asked for")}</th>{heads}</tr></thead>
+                <thead><tr><th scope="col" class="corner">{said("{0} asked for", &[&name])}</th>{heads}</tr></thead>
                 <tbody>{rows}</tbody>
             </table>
         </div>
@@ -212,7 +213,7 @@ fn cell(
         let share = ramp(c, classes.len()) * 55.0;
         format!("color-mix(in srgb, var(--obj-{}) {share:.0}%, var(--surface))", objective % INKS)
     });
-    let text = label.clone().unwrap_or_else(|| if heard.failed.is_some() { "failed".into() } else { "…".into() });
+    let text = label.clone().unwrap_or_else(|| if heard.failed.is_some() { t("failed").into() } else { "…".into() });
     view! {
         <td class:diagonal={got == Some(at.0)} style:background=heat.unwrap_or_default()>
             <button
@@ -250,6 +251,6 @@ fn save(bench: Bench, grid: RwSignal<Option<Grid>>) {
         "column": grid.who, "question": grid.request.prompt, "objective": objective.id, "answers": rows,
     });
     if save_text("sweep.json", &format!("{document:#}\n")).is_err() {
-        bench.failed.set("This browser saves no files.".into());
+        bench.failed.set(t("This browser saves no files.").into());
     }
 }

@@ -5,6 +5,7 @@ use super::blind::Blind;
 use super::lanes::Lane;
 use crate::json::read;
 use crate::parts::save::save_text;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::vote::{MAPPING, Side, Vote};
 
@@ -29,7 +30,7 @@ pub fn Votes(bench: Bench) -> impl IntoView {
         let text = serde_json::to_string(&all).unwrap_or_default();
         let done = storage().is_some_and(|s| s.set_item(KEPT, &text).is_ok());
         if !done {
-            bench.failed.set("This browser keeps no votes; save them before you leave the page.".into());
+            bench.failed.set(t("This browser keeps no votes; save them before you leave the page.").into());
         }
         votes.set(all);
     };
@@ -64,17 +65,17 @@ pub fn Votes(bench: Bench) -> impl IntoView {
         let lines: Vec<String> = votes.with_untracked(|all| all.iter().filter_map(|v| serde_json::to_string(v).ok()).collect());
         let saved = save_text("votes.jsonl", &(lines.join("\n") + "\n")).and_then(|()| save_text("votes.toml", MAPPING));
         if saved.is_err() {
-            bench.failed.set("This browser saves no files.".into());
+            bench.failed.set(t("This browser saves no files.").into());
         }
     };
     view! {
         <section class="card votes" aria-labelledby="votes-title">
             <div class="section-head">
                 <div>
-                    <h2 id="votes-title">"Which answer is better?"</h2>
+                    <h2 id="votes-title">{t("Which answer is better?")}</h2>
                     <p class="muted">
-                        "Hide the names, ask, and vote between the first two columns. Votes are ratings: save them, and import them as a task with "
-                        <code>"moslim-lab import votes.jsonl --mapping votes.toml"</code>"."
+                        {t("Hide the names, ask, and vote between the first two columns. Votes are ratings: save them, and import them as a task with ")}
+                        <code>"moslim-lab import votes.jsonl --mapping votes.toml"</code>{t(".")}
                     </p>
                 </div>
                 <button
@@ -93,15 +94,20 @@ pub fn Votes(bench: Bench) -> impl IntoView {
                         }
                     })
                 >
-                    {move || if bench.blind.with(Blind::is_on) { "Show the names" } else { "Hide the names" }}
+                    {move || if bench.blind.with(Blind::is_on) { t("Show the names") } else { t("Hide the names") }}
                 </button>
             </div>
             <div class="actions" class:gone=move || !bench.blind.with(Blind::is_on)>
                 <div class="field small">
-                    <label for="rater">"Your name, if you like"</label>
+                    <label for="rater">{t("Your name, if you like")}</label>
                     <input id="rater" type="text" prop:value=move || rater.get() on:input=move |ev| rater.set(event_target_value(&ev))/>
                 </div>
-                {[("vote-a", "A is better", Some(Side::A)), ("vote-b", "B is better", Some(Side::B)), ("vote-neither", "Neither", None)]
+                // The space makes it another text than the answer of the quiz.
+                {[
+                    ("vote-a", t("A is better"), Some(Side::A)),
+                    ("vote-b", t("B is better"), Some(Side::B)),
+                    ("vote-neither", t("Neither ").trim_end(), None),
+                ]
                     .into_iter()
                     .map(|(id, text, side)| view! {
                         <button
@@ -116,22 +122,22 @@ pub fn Votes(bench: Bench) -> impl IntoView {
                     })
                     .collect_view()}
             </div>
-            <p class="hint" role="status">{move || said(&votes.get(), bench.blind.get())}</p>
+            <p class="hint" role="status">{move || standing(&votes.get(), bench.blind.get())}</p>
             <div class="actions" class:gone=move || votes.with(Vec::is_empty)>
-                <button type="button" class="button small" on:click=save>"Save the votes"</button>
-                <button type="button" class="button small danger" on:click=move |_| keep(Vec::new())>"Forget them"</button>
+                <button type="button" class="button small" on:click=save>{t("Save the votes")}</button>
+                <button type="button" class="button small danger" on:click=move |_| keep(Vec::new())>{t("Forget them")}</button>
             </div>
         </section>
     }
 }
 
-fn said(votes: &[Vote], blind: Blind) -> String {
+fn standing(votes: &[Vote], blind: Blind) -> String {
     let count = match votes.len() {
         0 => String::new(),
-        1 => "1 vote is kept in this browser. ".into(),
-        n => format!("{n} votes are kept in this browser. "),
+        1 => t("1 vote is kept in this browser. ").into(),
+        n => said("{0} votes are kept in this browser. ", &[&n.to_string()]),
     };
     let last = votes.last().filter(|_| matches!(blind, Blind::Told { .. }));
-    let told = last.map(|v| format!("A was {}, B was {}. Ask again for the next vote.", v.run_a, v.run_b));
+    let told = last.map(|v| said("A was {0}, B was {1}. Ask again for the next vote.", &[&v.run_a, &v.run_b]));
     count + &told.unwrap_or_default()
 }

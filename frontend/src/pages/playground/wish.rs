@@ -1,6 +1,7 @@
 //! What is asked for: a slider for every objective.
 
 use super::Bench;
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::objective::Objective;
@@ -11,7 +12,7 @@ use moslim_shared::preference::Preference;
 pub fn Wish(bench: Bench) -> impl IntoView {
     view! {
         <fieldset class="wish">
-            <legend class="label">"What the prompt asks for"</legend>
+            <legend class="label">{t("What the prompt asks for")}</legend>
             {move || {
                 let objectives = bench.objectives.get();
                 objectives.into_iter().enumerate().map(|(i, o)| slider(bench, i, o)).collect_view()
@@ -27,7 +28,7 @@ fn slider(bench: Bench, i: usize, objective: Objective) -> impl IntoView {
     let chosen = Memo::new(move |_| bench.wish.with(|wish| wish.0.get(i).copied().flatten()));
     let said = {
         let classes = classes.clone();
-        move || chosen.get().and_then(|c| classes.get(c).cloned()).unwrap_or_else(|| "not asked for".into())
+        move || chosen.get().and_then(|c| classes.get(c).cloned()).unwrap_or_else(|| t("not asked for").into())
     };
     let (text, title) = (said.clone(), said.clone());
     let count = classes.len();

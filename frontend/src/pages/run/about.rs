@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::stream::Run;
+use crate::words::t;
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -32,13 +33,13 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
         if !wrong.is_empty() {
             return answer.set(wrong.join(" "));
         }
-        answer.set("Keeping it…".into());
+        answer.set(t("Keeping it…").into());
         spawn_local(async move {
             let said = match api::describe(&id, &about).await {
                 Ok(()) => {
                     let _ = written.try_set(false);
                     kept();
-                    "Kept.".to_string()
+                    t("Kept.").to_string()
                 }
                 Err(failure) => failure.message,
             };
@@ -54,19 +55,19 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
     view! {
         <form class="card form" id="about" on:submit=keep class:gone=move || known.with(Option::is_none)>
             <div class="field wide">
-                <label for="about-name">"Name"</label>
+                <label for="about-name">{t("Name")}</label>
                 <input id="about-name" type="text" autocomplete="off" prop:value=move || name.get() on:input=change(name)/>
             </div>
             <div class="field wide">
-                <label for="about-tags">"Tags, with commas between"</label>
+                <label for="about-tags">{t("Tags, with commas between")}</label>
                 <input id="about-tags" type="text" autocomplete="off" prop:value=move || tags.get() on:input=change(tags)/>
             </div>
             <div class="field wide">
-                <label for="about-note">"Note"</label>
+                <label for="about-note">{t("Note")}</label>
                 <textarea id="about-note" rows="3" prop:value=move || note.get() on:input=change(note)></textarea>
             </div>
             <p class="actions">
-                <button class="button" type="submit">"Keep"</button>
+                <button class="button" type="submit">{t("Keep")}</button>
                 <span class="note" role="status">{move || answer.get()}</span>
             </p>
         </form>

@@ -9,6 +9,7 @@ use crate::parts::matrix::mini;
 use crate::parts::spark::Spark;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::distribution::argmax;
 use moslim_shared::event::{PolicyStep, RunStatus, Sample, Stage};
@@ -31,7 +32,7 @@ pub fn Cockpit(run: Run) -> impl IntoView {
     let place: Place = RwSignal::new(None);
     let linked = expect_context::<Linked>();
     view! {
-        <section id="cockpit" class="cockpit" aria-label="The run at a glance">
+        <section id="cockpit" class="cockpit" aria-label=t("The run at a glance")>
             <p id="verdict" class="verdict" aria-live="polite">{move || verdict.get()}</p>
             <div role="alert">
                 <ul class="plain alerts">
@@ -45,7 +46,7 @@ pub fn Cockpit(run: Run) -> impl IntoView {
             </div>
             <Sparks run=run/>
             <label class="smooth hint">
-                "Smoothing"
+                {t("Smoothing")}
                 <input
                     type="range"
                     min="0"
@@ -89,14 +90,14 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
             playing.set(true);
         }
     };
-    let said = move || {
+    let told = move || {
         let _ = revision.get();
         run.read(|s| source(s, place.get()))
     };
     view! {
         <section class="card asked" aria-labelledby="asked-title">
-            <h2 id="asked-title">"Asked × achieved"</h2>
-            <p class="hint">{said}</p>
+            <h2 id="asked-title">{t("Asked × achieved")}</h2>
+            <p class="hint">{told}</p>
             <div class="minis">
                 {move || {
                     let _ = revision.get();
@@ -118,7 +119,7 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
             <div class="scrub" class:gone=move || { steps.get().1 == 0 }>
                 <input
                     type="range"
-                    aria-label="Step of policy optimisation"
+                    aria-label=t("Step of policy optimisation")
                     min=move || steps.get().0.to_string()
                     max=move || steps.get().1.to_string()
                     prop:value=move || place.get().unwrap_or(steps.get().1).to_string()
@@ -129,7 +130,7 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
                     }
                 />
                 <button type="button" class="button quiet small" id="play" on:click=play>
-                    {move || if playing.get() { "Pause" } else { "Play" }}
+                    {move || if playing.get() { t("Pause") } else { t("Play") }}
                 </button>
                 <button
                     type="button"
@@ -140,7 +141,7 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
                         place.set(None);
                     }
                 >
-                    "Newest"
+                    {t("Newest")}
                 </button>
             </div>
         </section>
@@ -150,14 +151,16 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
 /// What is shown, and who graded it.
 fn source(state: &RunState, place: Option<usize>) -> String {
     if let Some(step) = place {
-        return format!("Replay: answers up to step {step}, graded by the reward model.");
+        return said("Replay: answers up to step {0}, graded by the reward model.", &[&step.to_string()]);
     }
     if state.measured().is_some() {
-        return format!("Measured on held-out questions, graded by the {}.", state.grader().title());
+        return said("Measured on held-out questions, graded by the {0}.", &[t(state.grader().title())]);
     }
     match state.policy().last() {
-        Some(step) if state.asks() => format!("Its answers up to step {}, graded by the reward model.", step.step),
-        _ => "Rows are what prompts ask for, columns what answers are. Both fill when policy optimisation begins; obedience is a full diagonal.".into(),
+        Some(step) if state.asks() => said("Its answers up to step {0}, graded by the reward model.", &[&step.step.to_string()]),
+        _ => t("Rows are what prompts ask for, columns what answers are. Both fill when policy optimisation begins; \
+                obedience is a full diagonal.")
+        .into(),
     }
 }
 
@@ -188,9 +191,9 @@ fn now(run: Run) -> impl IntoView {
         Stage::RewardModel | Stage::HeldOutRewardModel => view! {
             <Chart
                 id="chart-now"
-                title="Do its grades agree with the labels?"
-                hint="Agreement of the reward model with people's grades on rows it never saw: 1 is perfect, 0 is chance."
-                empty="Fills with the reward model's first check."
+                title=t("Do its grades agree with the labels?")
+                hint=t("Agreement of the reward model with people's grades on rows it never saw: 1 is perfect, 0 is chance.")
+                empty=t("Fills with the reward model's first check.")
                 plot=run.on(Topic::Validation, validation)
             />
         }
@@ -198,23 +201,23 @@ fn now(run: Run) -> impl IntoView {
         Stage::Policy if run.read(RunState::asks) => view! {
             <Chart
                 id="chart-now"
-                title="How likely is the class asked for?"
-                hint="What the reward model gives to the class that the prompt asks for. Faint: every step; full: the average."
-                empty="Fills with the first step of policy optimisation."
+                title=t("How likely is the class asked for?")
+                hint=t("What the reward model gives to the class that the prompt asks for. Faint: every step; full: the average.")
+                empty=t("Fills with the first step of policy optimisation.")
                 plot=run.on(Topic::Policy, on_target)
             />
         }
         .into_any(),
         other => {
             let stage = if other == Stage::Evaluation { Stage::Sft } else { other };
-            let title = format!("{}: does the loss fall?", stage.title());
+            let title = said("{0}: does the loss fall?", &[t(stage.title())]);
             view! {
                 <Chart
                     id="chart-now"
                     title=title
-                    hint="How badly the model predicts the next token of its training texts. Lower is better."
-                    empty="Fills with the first steps."
-                    plot=run.on(Topic::Loss, move |s| loss(s, stage, "Loss"))
+                    hint=t("How badly the model predicts the next token of its training texts. Lower is better.")
+                    empty=t("Fills with the first steps.")
+                    plot=run.on(Topic::Loss, move |s| loss(s, stage, t("Loss")))
                 />
             }
             .into_any()
@@ -229,7 +232,7 @@ fn Newest(run: Run, place: Place) -> impl IntoView {
     let revision = run.revision(Topic::Samples);
     view! {
         <section class="card newest" tabindex="0" aria-labelledby="newest-title">
-            <h2 id="newest-title">{move || if place.get().is_some() { "Answers then" } else { "Newest answers" }}</h2>
+            <h2 id="newest-title">{move || if place.get().is_some() { t("Answers then") } else { t("Newest answers") }}</h2>
             {move || {
                 let _ = revision.get();
                 let at = place.get();
@@ -246,12 +249,12 @@ fn answers(state: &RunState, place: Option<usize>) -> AnyView {
     };
     match chosen {
         None if state.optimises() => {
-            view! { <p class="empty">"Answers appear with the first step of policy optimisation."</p> }.into_any()
+            view! { <p class="empty">{t("Answers appear with the first step of policy optimisation.")}</p> }.into_any()
         }
-        None => view! { <p class="empty">"This method shows no answers while it trains."</p> }.into_any(),
+        None => view! { <p class="empty">{t("This method shows no answers while it trains.")}</p> }.into_any(),
         Some((step, samples)) => {
             let cards = samples.iter().take(ANSWERS).map(|sample| answer(sample, &state.objectives)).collect_view();
-            view! { <p class="hint num">{format!("step {step}")}</p>{cards} }.into_any()
+            view! { <p class="hint num">{said("step {0}", &[&step.to_string()])}</p>{cards} }.into_any()
         }
     }
 }
@@ -264,10 +267,10 @@ fn answer(sample: &Sample, objectives: &[Objective]) -> impl IntoView + use<> {
             let (objective, shares) = (objectives.get(i)?, sample.distributions.get(i)?);
             let (wish, got) = (objective.classes.get(asked)?, argmax(shares));
             let met = got == asked;
-            let result = objective.classes.get(got).filter(|_| !met).map(|name| format!(", got {name}")).unwrap_or_default();
+            let result = objective.classes.get(got).filter(|_| !met).map(|name| said(", got {0}", &[name])).unwrap_or_default();
             Some(view! {
                 <li class=if met { "good" } else { "off" }>
-                    {if met { "✓ " } else { "✗ " }}{objective.name.clone()}": "{wish.clone()}{result}
+                    {if met { "✓ " } else { "✗ " }}{objective.name.clone()}{t(": ")}{wish.clone()}{result}
                 </li>
             })
         })
@@ -276,8 +279,8 @@ fn answer(sample: &Sample, objectives: &[Objective]) -> impl IntoView + use<> {
         <article class="brief">
             <p class="question">{sample.question.clone()}</p>
             <ul class="plain verdicts">{wishes}</ul>
-            <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
-            <p class="hint num">{format!("reward {}", format::signed(sample.reward, 2))}</p>
+            <p class="answer">{if sample.answer.is_empty() { t("(empty answer)").to_string() } else { sample.answer.clone() }}</p>
+            <p class="hint num">{said("reward {0}", &[&format::signed(sample.reward, 2)])}</p>
         </article>
     }
 }
@@ -291,11 +294,11 @@ fn Sparks(run: Run) -> impl IntoView {
     };
     view! {
         <div class="sparks" class:gone=move || !any.get()>
-            <Spark title="Reward" unit="" points=curve(|p| p.reward)/>
-            <Spark title="KL from its start" unit="nats per answer" points=curve(|p| p.kl)/>
-            <Spark title="Entropy" unit="nats per token" points=curve(|p| p.entropy)/>
-            <Spark title="Length" unit="tokens" points=curve(|p| p.length)/>
-            <Spark title="Groups all alike" unit="share" points=curve(|p| p.zero_std_groups)/>
+            <Spark title=t("Reward") unit="" points=curve(|p| p.reward)/>
+            <Spark title=t("KL from its start") unit=t("nats per answer") points=curve(|p| p.kl)/>
+            <Spark title=t("Entropy") unit=t("nats per token") points=curve(|p| p.entropy)/>
+            <Spark title=t("Length") unit=t("tokens") points=curve(|p| p.length)/>
+            <Spark title=t("Groups all alike") unit=t("share") points=curve(|p| p.zero_std_groups)/>
         </div>
     }
 }
@@ -315,9 +318,9 @@ pub fn Age(run: Run) -> impl IntoView {
     view! {
         <span id="age" class="pill" class:late=move || { age.get() >= 30.0 } class:gone=move || !going.get()>
             {move || match age.get() {
-                age if age < 3.0 => "just heard from it".to_string(),
-                age if age < 30.0 => format!("heard {} ago", format::duration(age)),
-                age => format!("nothing heard for {}: stalled?", format::duration(age)),
+                age if age < 3.0 => t("just heard from it").to_string(),
+                age if age < 30.0 => said("heard {0} ago", &[&format::duration(age)]),
+                age => said("nothing heard for {0}: stalled?", &[&format::duration(age)]),
             }}
         </span>
     }

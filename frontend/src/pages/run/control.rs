@@ -5,6 +5,7 @@ use crate::parts::matrix::{between, matrix};
 use crate::parts::table::{Table, before_after};
 use crate::state::{MATRIX_WINDOW, RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t, translated};
 use leptos::prelude::*;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{Answerer, ControlHead, ControlReport, Grader, PartReport};
@@ -19,17 +20,17 @@ pub fn Control(run: Run) -> impl IntoView {
         <section id="control" class="section" aria-labelledby="control-title">
             <div class="section-head">
                 <div>
-                    <h2 id="control-title">"Does it do what the tags ask?"</h2>
+                    <h2 id="control-title">{t("Does it do what the tags ask?")}</h2>
                     <p class="muted">
-                        "Each row is a class that the prompt asked for, each column what the answers were. "
-                        "A policy that obeys fills the diagonal; one that ignores its tags has equal rows."
+                        {t("Each row is a class that the prompt asked for, each column what the answers were. \
+                            A policy that obeys fills the diagonal; one that ignores its tags has equal rows.")}
                     </p>
                     {move || {
                         let _ = revision.get();
                         run.read(judge)
                     }}
                 </div>
-                <div class="segments" role="group" aria-label="Grader" class:gone=move || !final_ones.get()>
+                <div class="segments" role="group" aria-label=t("Grader") class:gone=move || !final_ones.get()>
                     <button
                         type="button"
                         id="grader-gold"
@@ -39,8 +40,8 @@ pub fn Control(run: Run) -> impl IntoView {
                         {move || {
                             let _ = revision.get();
                             run.read(|s| match s.grader() {
-                                Grader::HeldOutRewardModel => "Held-out reward model",
-                                _ => "Gold grader",
+                                Grader::HeldOutRewardModel => t("Held-out reward model"),
+                                _ => t("Gold grader"),
                             })
                         }}
                     </button>
@@ -50,7 +51,7 @@ pub fn Control(run: Run) -> impl IntoView {
                         aria-pressed=move || (!gold.get()).to_string()
                         on:click=move |_| gold.set(false)
                     >
-                        "Reward model"
+                        {t("Reward model")}
                     </button>
                 </div>
             </div>
@@ -67,7 +68,7 @@ fn panels(state: &RunState, grader: Grader) -> AnyView {
     if nothing || state.objectives.is_empty() {
         return view! {
             <p class="card empty">
-                "The matrices fill when policy optimisation begins, and are measured on held-out questions at the end."
+                {t("The matrices fill when policy optimisation begins, and are measured on held-out questions at the end.")}
             </p>
         }
         .into_any();
@@ -93,24 +94,30 @@ fn panels(state: &RunState, grader: Grader) -> AnyView {
 
 fn card(state: &RunState, objective: &Objective, index: usize, grader: Grader) -> impl IntoView + use<> {
     let (before, after) = (head(state, objective, Answerer::Sft, grader), head(state, objective, Answerer::Policy, grader));
-    let source = format!("held-out questions, graded by the {}", grader.title());
+    let source = said("held-out questions, graded by the {0}", &[t(grader.title())]);
     let left = match before {
-        Some(h) => side("Before: SFT only".into(), source.clone(), matrix(objective, index, "sft", &h.matrix)),
-        None => side("Before: SFT only".into(), "measured at the end of the run".into(), placeholder("not measured yet")),
+        Some(h) => side(t("Before: SFT only").into(), source.clone(), matrix(objective, index, "sft", &h.matrix)),
+        None => {
+            side(t("Before: SFT only").into(), t("measured at the end of the run").into(), placeholder(t("not measured yet")))
+        }
     };
     // Only where prompts ask for classes do rollouts say whether they got them.
     let rollouts = if state.asks() { state.rollout_matrix(index) } else { None };
     let right = match (after, rollouts) {
-        (Some(h), _) => {
-            side(format!("After: with {}", state.method().title()), source.clone(), matrix(objective, index, "policy", &h.matrix))
-        }
+        (Some(h), _) => side(
+            said("After: with {0}", &[state.method().title()]),
+            source.clone(),
+            matrix(objective, index, "policy", &h.matrix),
+        ),
         (None, Some(live)) => side(
-            "Now, while it learns".into(),
-            format!("on rollouts, graded by the reward model, last {MATRIX_WINDOW} steps"),
+            t("Now, while it learns").into(),
+            said("on rollouts, graded by the reward model, last {0} steps", &[&MATRIX_WINDOW.to_string()]),
             matrix(objective, index, "rollouts", &live),
         ),
-        (None, None) if state.asks() => side("Now, while it learns".into(), "on rollouts".into(), placeholder("no rollout yet")),
-        (None, None) => side("After".into(), "measured at the end of the run".into(), placeholder("not measured yet")),
+        (None, None) if state.asks() => {
+            side(t("Now, while it learns").into(), t("on rollouts").into(), placeholder(t("no rollout yet")))
+        }
+        (None, None) => side(t("After").into(), t("measured at the end of the run").into(), placeholder(t("not measured yet"))),
     };
     view! {
         <article class="card" data-control=objective.id.clone()>
@@ -152,10 +159,10 @@ fn figures(before: Option<&ControlHead>, after: Option<&ControlHead>) -> Option<
         (old, new)
     };
     let rows = [
-        ("hit_rate", "Exact hits", show(|h| format::percent(h.hit_rate))),
-        ("within_one", "At most one class away", show(|h| format::percent(h.within_one))),
-        ("spearman", "Rank correlation (Spearman)", show(|h| format::number(h.spearman, 2))),
-        ("words", "Words, lowest to highest class", show(|h| h.words_told().unwrap_or_else(|| "–".into()))),
+        ("hit_rate", t("Exact hits"), show(|h| format::percent(h.hit_rate))),
+        ("within_one", t("At most one class away"), show(|h| format::percent(h.within_one))),
+        ("spearman", t("Rank correlation (Spearman)"), show(|h| format::number(h.spearman, 2))),
+        ("words", t("Words, lowest to highest class"), show(|h| h.words_told().unwrap_or_else(|| "–".into()))),
     ];
     let rows = rows
         .into_iter()
@@ -172,9 +179,9 @@ fn figures(before: Option<&ControlHead>, after: Option<&ControlHead>) -> Option<
     Some(view! {
         <table class="values">
             <caption>
-                {format!("{} answers graded; blind guessing hits {}", format::count(any.n as u64), format::percent(any.chance))}
+                {said("{0} answers graded; blind guessing hits {1}", &[&format::count(any.n as u64), &format::percent(any.chance)])}
             </caption>
-            <thead><tr><th scope="col">"Control"</th><th scope="col">"before"</th><th scope="col">"after"</th></tr></thead>
+            <thead><tr><th scope="col">{t("Control")}</th><th scope="col">{t("before")}</th><th scope="col">{t("after")}</th></tr></thead>
             <tbody>{rows}</tbody>
         </table>
     })
@@ -185,32 +192,35 @@ fn together(before: &ControlReport, after: &ControlReport) -> impl IntoView + us
     let share = |list: &[f64], n: usize| list.get(n).map_or("–".to_string(), |h| format::percent(*h));
     let mut rows: Vec<Vec<String>> = (0..after.hit_rate_by_active.len())
         .map(|n| {
-            let tags = if n == 0 { "1 tag".to_string() } else { format!("{} tags", n + 1) };
+            let tags = if n == 0 { t("1 tag").to_string() } else { said("{0} tags", &[&(n + 1).to_string()]) };
             vec![tags, share(&before.hit_rate_by_active, n), share(&after.hit_rate_by_active, n)]
         })
         .collect();
     let mut add = |name: &str, of: fn(&ControlReport) -> f64| {
         rows.push(vec![name.to_string(), format::percent(of(before)), format::percent(of(after))]);
     };
-    add("Answers without a double", |r| r.diversity.unique);
-    add("Distinct pairs of words", |r| r.diversity.distinct_2);
-    add("Answers without a word", |r| r.empty);
+    add(t("Answers without a double"), |r| r.diversity.unique);
+    add(t("Distinct pairs of words"), |r| r.diversity.distinct_2);
+    add(t("Answers without a word"), |r| r.empty);
     if let (Some(before), Some(after)) = (before.likelihood, after.likelihood) {
-        let nats = |l: f64| format!("{l:.2} nats");
-        rows.push(vec!["Log-likelihood of a token under the SFT policy".to_string(), nats(before), nats(after)]);
+        let nats = |l: f64| said("{0} nats", &[&format!("{l:.2}")]);
+        rows.push(vec![t("Log-likelihood of a token under the SFT policy").to_string(), nats(before), nats(after)]);
     }
     // The SFT policy is asked without tags, so there is nothing to word.
-    let ways = after.wordings.iter().map(|w| vec![w.wording.title().to_string(), format::percent(w.hit_rate)]).collect();
+    let ways = after.wordings.iter().map(|w| vec![translated(w.wording.title()), format::percent(w.hit_rate)]).collect();
     let asked = after.wordings.first().map_or(0, |w| w.n);
-    let caption = "Share of the tags that are met, by their number; and how varied the answers are";
+    let caption = t("Share of the tags that are met, by their number; and how varied the answers are");
     view! {
         <article class="card" id="together">
-            <h3>"Several tags at once"</h3>
+            <h3>{t("Several tags at once")}</h3>
             <Table class="values" caption=caption heads=before_after("") rows=rows/>
             <p class="hint">{wins(after)}</p>
             {(asked > 0).then(|| {
-                let caption = format!("Share of the tags that are met on the same {asked} prompts with several, by how they are asked");
-                view! { <Table class="values" caption=caption heads=vec!["asked".into(), "met".into()] rows=ways/> }
+                let caption = said(
+                    "Share of the tags that are met on the same {0} prompts with several, by how they are asked",
+                    &[&asked.to_string()],
+                );
+                view! { <Table class="values" caption=caption heads=vec![t("asked").into(), t("met").into()] rows=ways/> }
             })}
         </article>
     }
@@ -218,7 +228,8 @@ fn together(before: &ControlReport, after: &ControlReport) -> impl IntoView + us
 
 /// The figures on parts of the questions that differ in what training knew of them; nothing where they are of one piece.
 fn parts(report: &ControlReport) -> Option<impl IntoView + use<>> {
-    let heads = ["", "prompts", "exact hits", "all tags met", "about the question", "fluent"].map(String::from).to_vec();
+    let heads = ["", t("prompts"), t("exact hits"), t("all tags met"), t("about the question"), t("fluent")];
+    let heads = heads.map(String::from).to_vec();
     let row = |p: &PartReport| {
         let f = &p.figures;
         let shares = [f.hit_rate, f.joint_hit_rate, f.on_topic, f.fluency].map(format::percent);
@@ -228,12 +239,12 @@ fn parts(report: &ControlReport) -> Option<impl IntoView + use<>> {
     (!rows.is_empty()).then(|| {
         view! {
             <article class="card" id="parts">
-                <h3>"What training knew of the questions"</h3>
+                <h3>{t("What training knew of the questions")}</h3>
                 <p class="hint">
-                    "New topics: SFT has read about them, no reward model and no policy optimisation has. New wordings: questions put in "
-                    "ways that no training knew."
+                    {t("New topics: SFT has read about them, no reward model and no policy optimisation has. New wordings: questions put in \
+                        ways that no training knew.")}
                 </p>
-                <Table class="values" caption="The policy's answers, by part of the questions" heads=heads rows=rows/>
+                <Table class="values" caption=t("The policy's answers, by part of the questions") heads=heads rows=rows/>
             </article>
         }
     })
@@ -245,10 +256,10 @@ fn wins(report: &ControlReport) -> String {
     if report.win_rate_interval == [0.0, 1.0] || report.win_rate_interval == [0.0, 0.0] {
         return String::new();
     }
-    format!(
-        "With several tags, its answer is nearer to what is asked for than that of the SFT policy in {} of cases \
-         (95 % interval {low} to {high}; a tie counts half).",
-        format::percent(report.win_rate)
+    said(
+        "With several tags, its answer is nearer to what is asked for than that of the SFT policy in {0} of cases \
+         (95 % interval {1} to {2}; a tie counts half).",
+        &[&format::percent(report.win_rate), &low, &high],
     )
 }
 
@@ -256,12 +267,12 @@ fn cross_talk(objectives: &[Objective], report: &ControlReport) -> impl IntoView
     let names: Vec<String> = objectives.iter().map(|o| o.name.clone()).collect();
     view! {
         <article class="card" id="cross-talk">
-            <h3>"Cross-talk"</h3>
+            <h3>{t("Cross-talk")}</h3>
             <p class="hint">
-                "How many classes the answer moves in each column when the class asked for in the row rises by one. "
-                "Perfect control has 1 on the diagonal; anything beside it is a side effect."
+                {t("How many classes the answer moves in each column when the class asked for in the row rises by one. \
+                    Perfect control has 1 on the diagonal; anything beside it is a side effect.")}
             </p>
-            {between("asked ↓ moves →", &names, &report.cross_talk)}
+            {between(t("asked ↓ moves →"), &names, &report.cross_talk)}
         </article>
     }
 }

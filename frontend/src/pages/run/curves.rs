@@ -5,6 +5,7 @@ use crate::parts::class_bars::class_bars;
 use crate::parts::pick::Pick;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::{BandPlot, Ink, LinePlot, Plot, SHARE, Series};
 use moslim_shared::event::{PolicyStep, Stage};
@@ -15,27 +16,27 @@ use moslim_shared::objective::Objective;
 pub fn Training(run: Run) -> impl IntoView {
     view! {
         <section id="training" class="section" aria-labelledby="training-title">
-            <h2 id="training-title">"Supervised stages"</h2>
+            <h2 id="training-title">{t("Supervised stages")}</h2>
             <div class="grid three">
                 <Chart
                     id="chart-sft"
-                    title="Does the policy learn the language?"
-                    hint="Loss of supervised fine-tuning, nats per token. Lower is better; no preference is involved yet."
-                    empty="Fills while SFT runs. A stage taken from the cache has no curve."
-                    plot=run.on(Topic::Loss, |s| loss(s, Stage::Sft, "SFT loss"))
+                    title=t("Does the policy learn the language?")
+                    hint=t("Loss of supervised fine-tuning, nats per token. Lower is better; no preference is involved yet.")
+                    empty=t("Fills while SFT runs. A stage taken from the cache has no curve.")
+                    plot=run.on(Topic::Loss, |s| loss(s, Stage::Sft, t("SFT loss")))
                 />
                 <Chart
                     id="chart-reward"
-                    title="Does the reward model learn to grade?"
-                    hint="Loss of the reward model, summed over its heads. Lower is better."
-                    empty="Fills while the reward model trains. A stage taken from the cache has no curve."
-                    plot=run.on(Topic::Loss, |s| loss(s, Stage::RewardModel, "Reward model loss"))
+                    title=t("Does the reward model learn to grade?")
+                    hint=t("Loss of the reward model, summed over its heads. Lower is better.")
+                    empty=t("Fills while the reward model trains. A stage taken from the cache has no curve.")
+                    plot=run.on(Topic::Loss, |s| loss(s, Stage::RewardModel, t("Reward model loss")))
                 />
                 <Chart
                     id="chart-qwk"
-                    title="Do its grades agree with the labels?"
-                    hint="Quadratic weighted kappa on validation rows: 1 is perfect agreement, 0 is chance, near misses count in part."
-                    empty="Fills with the reward model's first validation."
+                    title=t("Do its grades agree with the labels?")
+                    hint=t("Quadratic weighted kappa on validation rows: 1 is perfect agreement, 0 is chance, near misses count in part.")
+                    empty=t("Fills with the reward model's first validation.")
                     plot=run.on(Topic::Validation, validation)
                 />
             </div>
@@ -44,26 +45,31 @@ pub fn Training(run: Run) -> impl IntoView {
 }
 
 /// Ways to look at the mass of classes.
-const WAYS: [(&str, &str); 3] =
-    [("stacked", "Share of each class over time"), ("least", "This class or more, over time"), ("ends", "First against newest")];
+fn ways() -> [(&'static str, &'static str); 3] {
+    [
+        ("stacked", t("Share of each class over time")),
+        ("least", t("This class or more, over time")),
+        ("ends", t("First against newest")),
+    ]
+}
 
 /// One band of class mass per objective.
 #[component]
 pub fn Distributions(run: Run) -> impl IntoView {
     let known = run.memo(|s| (s.optimises(), s.objectives.clone()));
-    let way = RwSignal::new(WAYS[0].0.to_string());
+    let way = RwSignal::new(ways()[0].0.to_string());
     view! {
         <section id="classes" class="section" aria-labelledby="classes-title">
-            <h2 id="classes-title">"Where does the mass of each objective go?"</h2>
+            <h2 id="classes-title">{t("Where does the mass of each objective go?")}</h2>
             <p class="muted">
-                "Mean class probabilities over all answers of an iteration, lowest class at the bottom. "
-                "When every class is asked for equally often and obeyed, the bands become equally high."
+                {t("Mean class probabilities over all answers of an iteration, lowest class at the bottom. \
+                    When every class is asked for equally often and obeyed, the bands become equally high.")}
             </p>
             <div class="fields">
                 <Pick
                     id="classes-way"
-                    label="Shown as"
-                    options=WAYS.map(|(value, text)| (value.to_string(), text.to_string())).to_vec()
+                    label=t("Shown as")
+                    options=ways().map(|(value, text)| (value.to_string(), text.to_string())).to_vec()
                     chosen=way
                     choose=Callback::new(move |new| way.set(new))
                 />
@@ -72,9 +78,9 @@ pub fn Distributions(run: Run) -> impl IntoView {
                 {move || {
                     let (optimises, objectives) = known.get();
                     if !optimises {
-                        view! { <p class="card empty">"This method has no iterations to look at."</p> }.into_any()
+                        view! { <p class="card empty">{t("This method has no iterations to look at.")}</p> }.into_any()
                     } else if objectives.is_empty() {
-                        view! { <p class="card empty">"The objectives appear when the run starts."</p> }.into_any()
+                        view! { <p class="card empty">{t("The objectives appear when the run starts.")}</p> }.into_any()
                     } else {
                         objectives.into_iter().enumerate().map(|(i, o)| distribution(run, way, i, o)).collect_view().into_any()
                     }
@@ -86,7 +92,7 @@ pub fn Distributions(run: Run) -> impl IntoView {
 
 fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Objective) -> impl IntoView {
     let classes: Vec<String> = objective.classes.iter().enumerate().map(|(c, label)| format!("{c} {label}")).collect();
-    let (id, empty) = (format!("chart-classes-{}", objective.id), "Fills with the first iteration of policy optimisation.");
+    let (id, empty) = (format!("chart-classes-{}", objective.id), t("Fills with the first iteration of policy optimisation."));
     let first_now = run.on(Topic::Policy, move |s| ends(s, index));
     // A chart is made anew for another kind of picture only.
     move || {
@@ -101,7 +107,7 @@ fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Object
                             let row = |(step, shares): (f64, Vec<f64>)| {
                                 view! {
                                     <div>
-                                        <p class="hint">{format!("step {step}")}</p>
+                                        <p class="hint">{said("step {0}", &[&step.to_string()])}</p>
                                         {class_bars(&objective, index, &shares, None, None)}
                                     </div>
                                 }
@@ -114,12 +120,14 @@ fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Object
             }
             way => {
                 let (title, hint, plot) = if way == "least" {
-                    let hint = "A line for every class but the lowest: the share of this class and all above. Where lines meet, a class is not used.";
+                    let hint = t(
+                        "A line for every class but the lowest: the share of this class and all above. Where lines meet, a class is not used.",
+                    );
                     let plot = run.on(Topic::Policy, move |s| at_least(s, index, &classes));
-                    (format!("{name}: so much of it, or more"), hint, plot)
+                    (said("{0}: so much of it, or more", &[name]), hint, plot)
                 } else {
                     let plot = run.on(Topic::Policy, move |s| band(s, index, &classes));
-                    (format!("{name}: share of each class"), "One shade per class, pale is low.", plot)
+                    (said("{0}: share of each class", &[name]), t("One shade per class, pale is low."), plot)
                 };
                 view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }.into_any()
             }
@@ -144,7 +152,7 @@ pub fn loss(state: &RunState, stage: Stage, label: &str) -> Plot {
     });
     Plot::Lines(LinePlot {
         series: series.collect(),
-        unit: if stage == Stage::Sft { "nats per token" } else { "loss" },
+        unit: if stage == Stage::Sft { t("nats per token") } else { t("loss") },
         ..Default::default()
     })
 }
@@ -154,7 +162,7 @@ pub fn validation(state: &RunState) -> Plot {
     let points = |i: usize| state.validation.get(&(Stage::RewardModel, i)).cloned().unwrap_or_default();
     let objectives = state.objectives.iter().enumerate();
     let series = objectives.map(|(i, o)| line(&o.name, Ink::Objective(i), false, points(i))).collect();
-    Plot::Lines(LinePlot::over_steps(series, "kappa"))
+    Plot::Lines(LinePlot::over_steps(series, t("kappa")))
 }
 
 /// Lines over policy steps; `value` gives the value of line number n.
@@ -176,7 +184,7 @@ fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {
 
 /// The share of every class and those above it, but for the lowest, which is all.
 fn at_least(state: &RunState, objective: usize, classes: &[String]) -> Plot {
-    let head = |c: usize| (format!("{} or more", classes[c]), Ink::Objective(c - 1), false);
+    let head = |c: usize| (said("{0} or more", &[&classes[c]]), Ink::Objective(c - 1), false);
     lines(state, SHARE, (1..classes.len()).map(head).collect(), &|p, n| {
         Some(p.distributions.get(objective)?.get(n + 1..)?.iter().sum())
     })

@@ -5,6 +5,7 @@ use crate::parts::chart::Chart;
 use crate::parts::format::kl_penalty;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::{Ink, LinePlot, Over, Plot, SHARE};
 use moslim_shared::config::KlPlacement;
@@ -16,7 +17,9 @@ use moslim_shared::summary::KlPoint;
 const HELD_OUT_INK: usize = 5;
 
 /// What a chart of policy steps says before the first one.
-const EMPTY: &str = "Fills with the first iteration of policy optimisation.";
+fn empty() -> &'static str {
+    t("Fills with the first iteration of policy optimisation.")
+}
 
 /// An approximate KL that rounding alone can make.
 const NOTHING: f64 = 1e-9;
@@ -37,48 +40,48 @@ pub fn Learning(run: Run) -> impl IntoView {
     };
     view! {
         <section id="learning" class="section" aria-labelledby="learning-title">
-            <h2 id="learning-title">"Policy optimisation"</h2>
+            <h2 id="learning-title">{t("Policy optimisation")}</h2>
             <p class="muted" id="approach">{move || what.get()}</p>
             <div class="grid two">
                 <Show when=is(RunState::optimises)><Essentials run=run/></Show>
                 <Show when=is(|s| !s.loss_curves(tagged(s)).is_empty())>
                     <Chart
                         id="chart-policy-loss"
-                        title="Does it learn to read its prompts?"
-                        hint="Loss on prompts that say what their answer has achieved, nats per token. Lower is better."
-                        plot=run.on(Topic::Loss, |s| loss(s, tagged(s), "Loss"))
+                        title=t("Does it learn to read its prompts?")
+                        hint=t("Loss on prompts that say what their answer has achieved, nats per token. Lower is better.")
+                        plot=run.on(Topic::Loss, |s| loss(s, tagged(s), t("Loss")))
                     />
                 </Show>
                 <Show when=is(|s| !s.frontier.is_empty())>
                     <Chart
                         id="chart-frontier"
-                        title="Is the reward model being exploited?"
-                        hint="Share of the classes asked for that are met, over the KL from the SFT model, nats per answer. When the reward \
-                              model's dots rise while the others fall, the policy is exploiting the reward model."
+                        title=t("Is the reward model being exploited?")
+                        hint=t("Share of the classes asked for that are met, over the KL from the SFT model, nats per answer. When the reward \
+                                model's dots rise while the others fall, the policy is exploiting the reward model.")
                         plot=run.on(Topic::Policy, exploited)
                     />
                 </Show>
                 <Show when=is(|s| s.policy().iter().any(|p| p.approx_kl > NOTHING))>
                     <Chart
                         id="chart-update"
-                        title="How large are its steps?"
-                        hint="Approximate KL from the policy that sampled, nats, and the share of clipped ratios."
+                        title=t("How large are its steps?")
+                        hint=t("Approximate KL from the policy that sampled, nats, and the share of clipped ratios.")
                         plot=run.on(Topic::Policy, update)
                     />
                 </Show>
                 <Show when=is(|s| s.policy().iter().any(|p| p.value_loss.is_some()))>
                     <Chart
                         id="chart-critic"
-                        title="Does the critic foresee the reward?"
-                        hint="Value loss, and explained variance of the returns: 1 is perfect, 0 is no better than their mean."
+                        title=t("Does the critic foresee the reward?")
+                        hint=t("Value loss, and explained variance of the returns: 1 is perfect, 0 is no better than their mean.")
                         plot=run.on(Topic::Policy, critic)
                     />
                 </Show>
                 <Show when=is(|s| s.policy().iter().any(|p| p.preference_accuracy.is_some()))>
                     <Chart
                         id="chart-pairs"
-                        title="Does it prefer what scores higher?"
-                        hint="Preference accuracy: share of pairs that the policy, against the SFT model, orders like their scores."
+                        title=t("Does it prefer what scores higher?")
+                        hint=t("Preference accuracy: share of pairs that the policy, against the SFT model, orders like their scores.")
                         plot=run.on(Topic::Policy, pairs)
                     />
                 </Show>
@@ -93,30 +96,30 @@ fn Essentials(run: Run) -> impl IntoView {
     view! {
         <Chart
             id="chart-learning"
-            title="Is it learning?"
-            hint="Bold: the scalar that is optimised. Thin: the score before KL, and what each objective adds when it is asked for."
-            empty=EMPTY
+            title=t("Is it learning?")
+            hint=t("Bold: the scalar that is optimised. Thin: the score before KL, and what each objective adds when it is asked for.")
+            empty=empty()
             plot=run.on(Topic::Policy, learning)
         />
         <Chart
             id="chart-kl"
-            title="How far has it moved from the SFT model?"
-            hint="KL divergence in nats per answer, and what it costs where it is subtracted from the reward (β·KL)."
-            empty=EMPTY
+            title=t("How far has it moved from the SFT model?")
+            hint=t("KL divergence in nats per answer, and what it costs where it is subtracted from the reward (β·KL).")
+            empty=empty()
             plot=run.on(Topic::Policy, divergence)
         />
         <Chart
             id="chart-target"
-            title="How likely is the class asked for?"
-            hint="Probability that the reward model gives to the class asked for, mean over the answers that ask."
-            empty="Fills with the first iteration whose prompts carry tags."
+            title=t("How likely is the class asked for?")
+            hint=t("Probability that the reward model gives to the class asked for, mean over the answers that ask.")
+            empty=t("Fills with the first iteration whose prompts carry tags.")
             plot=run.on(Topic::Policy, on_target)
         />
         <Chart
             id="chart-entropy"
-            title="Does it still try different things?"
-            hint="Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only."
-            empty=EMPTY
+            title=t("Does it still try different things?")
+            hint=t("Mean entropy of the next token, nats. A fall to zero means that the policy says one thing only.")
+            empty=empty()
             plot=run.on(Topic::Policy, entropy)
         />
     }
@@ -128,21 +131,18 @@ fn approach(state: &RunState) -> String {
     let (method, optimizer) = (config.method.kind, config.policy.optimizer);
     let title = method.title();
     match method {
-        Method::TaggedSft | Method::BestOfN => format!("{title} trains no policy: the SFT policy answers."),
+        Method::TaggedSft | Method::BestOfN => said("{0} trains no policy: the SFT policy answers.", &[title]),
         Method::Ric | Method::RicClass => {
-            format!("{title}: supervised training on prompts that say what their answer has achieved. No reward is optimised.")
+            said("{0}: supervised training on prompts that say what their answer has achieved. No reward is optimised.", &[title])
         }
         Method::ParetoHqd => {
-            format!("{title}: for every trade-off, supervised training on answers near the front in its direction.")
+            said("{0}: for every trade-off, supervised training on answers near the front in its direction.", &[title])
         }
-        Method::Moslim => format!("{title} with {}. {}", optimizer.title(), kl_penalty(&config.policy)),
-        Method::Morlhf | Method::RewardedSoups => {
-            format!(
-                "{title} with {}. {} Several policies are trained in turn; the curves are those of the last one that began.",
-                optimizer.title(),
-                kl_penalty(&config.policy)
-            )
-        }
+        Method::Moslim => said("{0} with {1}. {2}", &[title, optimizer.title(), kl_penalty(&config.policy)]),
+        Method::Morlhf | Method::RewardedSoups => said(
+            "{0} with {1}. {2} Several policies are trained in turn; the curves are those of the last one that began.",
+            &[title, optimizer.title(), kl_penalty(&config.policy)],
+        ),
     }
 }
 
@@ -161,12 +161,12 @@ fn learning(state: &RunState) -> Plot {
     let pays = pays(state);
     let mut heads = Vec::new();
     if pays {
-        heads.push(("Reward as optimised".to_string(), Ink::Strong, true));
+        heads.push((t("Reward as optimised").to_string(), Ink::Strong, true));
     }
-    heads.push(("Score before KL".to_string(), if pays { Ink::Accent } else { Ink::Strong }, !pays));
+    heads.push((t("Score before KL").to_string(), if pays { Ink::Accent } else { Ink::Strong }, !pays));
     let first = heads.len();
     heads.extend(per_objective(state));
-    lines(state, "reward", heads, &|p, n| match n {
+    lines(state, t("reward"), heads, &|p, n| match n {
         0 if pays => Some(p.reward),
         n if n < first => Some(p.score),
         n => p.contributions.get(n - first).copied(),
@@ -174,11 +174,11 @@ fn learning(state: &RunState) -> Plot {
 }
 
 fn divergence(state: &RunState) -> Plot {
-    let mut heads = vec![("KL, nats per answer".to_string(), Ink::Strong, true)];
+    let mut heads = vec![(t("KL, nats per answer").to_string(), Ink::Strong, true)];
     if pays(state) {
-        heads.push(("β·KL, its cost".to_string(), Ink::Accent, false));
+        heads.push((t("β·KL, its cost").to_string(), Ink::Accent, false));
     }
-    lines(state, "nats per answer", heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
+    lines(state, t("nats per answer"), heads, &|p, n| Some(if n == 0 { p.kl } else { p.score - p.reward }))
 }
 
 /// Probability of the class asked for, per objective.
@@ -187,29 +187,29 @@ pub fn on_target(state: &RunState) -> Plot {
 }
 
 fn entropy(state: &RunState) -> Plot {
-    lines(state, "nats per token", vec![("Token entropy, nats".into(), Ink::Strong, true)], &|p, _| Some(p.entropy))
+    lines(state, t("nats per token"), vec![(t("Token entropy, nats").into(), Ink::Strong, true)], &|p, _| Some(p.entropy))
 }
 
 fn update(state: &RunState) -> Plot {
-    let heads = vec![("Approximate KL".into(), Ink::Strong, true), ("Clip fraction".into(), Ink::Accent, false)];
-    lines(state, "nats, and a share", heads, &|p, n| Some(if n == 0 { p.approx_kl } else { p.clip_fraction }))
+    let heads = vec![(t("Approximate KL").into(), Ink::Strong, true), (t("Clip fraction").into(), Ink::Accent, false)];
+    lines(state, t("nats, and a share"), heads, &|p, n| Some(if n == 0 { p.approx_kl } else { p.clip_fraction }))
 }
 
 fn critic(state: &RunState) -> Plot {
-    let heads = vec![("Explained variance".into(), Ink::Strong, true), ("Value loss".into(), Ink::Accent, false)];
+    let heads = vec![(t("Explained variance").into(), Ink::Strong, true), (t("Value loss").into(), Ink::Accent, false)];
     lines(state, "", heads, &|p, n| if n == 0 { p.explained_variance } else { p.value_loss })
 }
 
 fn pairs(state: &RunState) -> Plot {
-    lines(state, SHARE, vec![("Preference accuracy".into(), Ink::Strong, true)], &|p, _| p.preference_accuracy)
+    lines(state, SHARE, vec![(t("Preference accuracy").into(), Ink::Strong, true)], &|p, _| p.preference_accuracy)
 }
 
 fn exploited(state: &RunState) -> Plot {
     let points = |of: &dyn Fn(&KlPoint) -> Option<f64>| state.frontier.iter().filter_map(|p| Some((p.kl, of(p)?))).collect();
     let series = vec![
-        line("As the reward model sees it", Ink::Accent, false, points(&|p| Some(p.proxy_hit_rate))),
-        line("As a held-out reward model sees it", Ink::Objective(HELD_OUT_INK), false, points(&|p| p.held_out_hit_rate)),
-        line("By the gold grader", Ink::Strong, true, points(&|p| p.gold_hit_rate)),
+        line(t("As the reward model sees it"), Ink::Accent, false, points(&|p| Some(p.proxy_hit_rate))),
+        line(t("As a held-out reward model sees it"), Ink::Objective(HELD_OUT_INK), false, points(&|p| p.held_out_hit_rate)),
+        line(t("By the gold grader"), Ink::Strong, true, points(&|p| p.gold_hit_rate)),
     ];
     let series = series.into_iter().filter(|s| !s.points.is_empty()).collect();
     Plot::Lines(LinePlot { series, range: Some((0.0, 1.0)), zero: true, percent: true, over: Over::Kl, unit: SHARE })

@@ -24,12 +24,14 @@ use crate::pages::run::report::{RewardModel, Summary};
 use crate::pages::run::sample::Samples;
 use crate::pages::run::stage::Stages;
 use crate::pages::run::what_if::OtherMappings;
+use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::chart::Linked;
 use crate::parts::format;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_params_map;
@@ -37,48 +39,62 @@ use moslim_shared::event::{RunStatus, Stage};
 use moslim_shared::method::Method;
 
 /// Where the section links lead.
-const LINKS: [(&str, &str); 10] = [
-    ("#cockpit", "At a glance"),
-    ("#learning", "Learning"),
-    ("#control", "Control"),
-    ("#samples", "Answers"),
-    ("#classes", "Classes"),
-    ("#what-if", "What if"),
-    ("#training", "Supervised"),
-    ("#reward-model", "Reward model"),
-    ("#summary", "Result"),
-    ("#facts", "Facts and notes"),
-];
+fn links() -> [(&'static str, &'static str); 10] {
+    [
+        ("#cockpit", t("At a glance")),
+        ("#learning", t("Learning")),
+        ("#control", t("Control")),
+        ("#samples", t("Answers")),
+        ("#classes", t("Classes")),
+        ("#what-if", t("What if")),
+        ("#training", t("Supervised")),
+        ("#reward-model", t("Reward model")),
+        ("#summary", t("Result")),
+        ("#facts", t("Facts and notes")),
+    ]
+}
 
 /// What a newcomer is shown.
-const TOUR: [Stop; 8] = [
-    ("#verdict", "What the run has come to so far, in one sentence. Everything below is where that comes from."),
-    (
-        "#stages",
-        "A run goes through stages: the model learns the language, a reward model learns to grade, and the policy is optimised on its grades. At the end all is measured on questions that training never saw.",
-    ),
-    (
-        "#asked-title",
-        "A row is a class that the prompt asks for, a column what the answers were. A policy that obeys fills the diagonal; before training the rows are equal. Drag the slider below to see how it came about.",
-    ),
-    ("#newest-title", "What it writes, and what was asked. Numbers can flatter: read some answers."),
-    (
-        "#learning",
-        "Is it learning, and at what price? Reward should rise; KL says how far the policy has left its start; a falling entropy says that it repeats itself.",
-    ),
-    (
-        "#samples",
-        "One answer in full: the reward model's class probabilities, and how they become the one scalar that is optimised.",
-    ),
-    (
-        "#what-if",
-        "The same answers under other mappings. Another one would have paid for other things, without a new reward model.",
-    ),
-    (
-        "#summary",
-        "What it came to, on held-out questions, before and after; and files to keep. When the run is finished, \"Ask it\" leads to the playground.",
-    ),
-];
+fn tour() -> [Stop; 8] {
+    [
+        ("#verdict", t("What the run has come to so far, in one sentence. Everything below is where that comes from.")),
+        (
+            "#stages",
+            t(
+                "A run goes through stages: the model learns the language, a reward model learns to grade, and the policy is optimised on its grades. At the end all is measured on questions that training never saw.",
+            ),
+        ),
+        (
+            "#asked-title",
+            t(
+                "A row is a class that the prompt asks for, a column what the answers were. A policy that obeys fills the diagonal; before training the rows are equal. Drag the slider below to see how it came about.",
+            ),
+        ),
+        ("#newest-title", t("What it writes, and what was asked. Numbers can flatter: read some answers.")),
+        (
+            "#learning",
+            t(
+                "Is it learning, and at what price? Reward should rise; KL says how far the policy has left its start; a falling entropy says that it repeats itself.",
+            ),
+        ),
+        (
+            "#samples",
+            t(
+                "One answer in full: the reward model's class probabilities, and how they become the one scalar that is optimised.",
+            ),
+        ),
+        (
+            "#what-if",
+            t("The same answers under other mappings. Another one would have paid for other things, without a new reward model."),
+        ),
+        (
+            "#summary",
+            t(
+                "What it came to, on held-out questions, before and after; and files to keep. When the run is finished, \"Ask it\" leads to the playground.",
+            ),
+        ),
+    ]
+}
 
 /// Most notes on the page.
 const NOTES: usize = 5;
@@ -148,19 +164,20 @@ fn Live(id: String) -> impl IntoView {
     let actions =
         Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(String::new()) };
     // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
-    let links = LINKS.into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
+    let links = links().into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
     let (own, named) = (id.clone(), id.clone());
     view! {
         <div class="live" data-run=own>
             <Header run=run id=id connection=connection actions=actions/>
             <Banner run=run actions=actions/>
-            <section id="stages" aria-label="Stages">
+            <section id="stages" aria-label=t("Stages")>
                 <Stages run=run/>
             </section>
             <Cockpit run=run/>
-            <nav class="sections" aria-label="Sections of the run">{links}</nav>
+            <nav class="sections" aria-label=t("Sections of the run")>{links}</nav>
             <Learning run=run/>
             <Control run=run/>
+            <OnTheWay run=run/>
             <Samples run=run/>
             <Distributions run=run/>
             <OtherMappings run=run/>
@@ -170,6 +187,16 @@ fn Live(id: String) -> impl IntoView {
             <Facts run=run id=named actions=actions/>
         </div>
     }
+}
+
+/// How its front grew.
+#[component]
+fn OnTheWay(run: Run) -> impl IntoView {
+    let share = RwSignal::new(1.0);
+    let named = |state: &RunState| state.info().map(|i| i.title()).unwrap_or_default();
+    let fronts = run.on(Topic::Policy, move |s| fronts_at(&[(named(s), s)], share.get()));
+    let plot = run.on(Topic::Policy, move |s| growth(&[(named(s), s)]));
+    view! { <Way share=share fronts=fronts plot=plot/> }
 }
 
 /// Name, status, connection, facts, and what can be done.
@@ -182,7 +209,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
     let fallback = id.clone();
     let name = run.memo(move |s| match s.info() {
         Some(info) => info.title(),
-        None => format!("Run {fallback}"),
+        None => said("Run {0}", &[&fallback]),
     });
     view! {
         <header class="run-head">
@@ -194,7 +221,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                         class=move || format!("status {}", named("unknown"))
                         data-status=move || named("unknown")
                     >
-                        {move || named("waiting for the server")}
+                        {move || status.get().map_or(t("waiting for the server"), format::status_told)}
                     </span>
                     <span
                         id="connection"
@@ -202,14 +229,14 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                         role="status"
                         data-connection=move || connection.get().name()
                     >
-                        {move || connection.get().name()}
+                        {move || connection.get().told()}
                     </span>
                     <Age run=run/>
                     <code class="hint">{id}</code>
                 </p>
             </div>
             <div class="actions">
-                <Tour stops=&TOUR/>
+                <Tour stops=tour()/>
                 <button
                     id="cancel"
                     type="button"
@@ -218,7 +245,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     disabled=move || actions.busy.get()
                     on:click=move |_| actions.ask("cancel")
                 >
-                    "Cancel"
+                    {t("Cancel")}
                 </button>
                 // A run in a tab is kept with the tab.
                 {(!is_tab()).then(|| view! {
@@ -228,10 +255,10 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                         class="button"
                         class:gone=move || status.get() != Some(RunStatus::Running)
                         disabled=move || actions.busy.get()
-                        title="Keeps what was learnt so far after the step it is in; after a crash the run goes on from there"
+                        title=t("Keeps what was learnt so far after the step it is in; after a crash the run goes on from there")
                         on:click=move |_| actions.ask("checkpoint")
                     >
-                        "Checkpoint"
+                        {t("Checkpoint")}
                     </button>
                 })}
                 <button
@@ -242,7 +269,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     disabled=move || actions.busy.get()
                     on:click=move |_| actions.ask("resume")
                 >
-                    "Resume"
+                    {t("Resume")}
                 </button>
                 <a
                     id="ask-it"
@@ -250,7 +277,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                     class:gone=move || status.get() != Some(RunStatus::Finished)
                     href=ask_it
                 >
-                    "Ask it"
+                    {t("Ask it")}
                 </a>
             </div>
         </header>
@@ -268,7 +295,7 @@ fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
     });
     view! {
         <section id="facts" class="section" aria-labelledby="facts-title">
-            <h2 id="facts-title">"Facts and notes"</h2>
+            <h2 id="facts-title">{t("Facts and notes")}</h2>
             <dl class="card facts">
                 {move || {
                     let _ = revision.get();
@@ -276,17 +303,17 @@ fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
                 }}
             </dl>
             <p class="actions">
-                <a id="like-it" class="button small" href=at(&format!("/configure?like={id}"))>"Configure one like it"</a>
+                <a id="like-it" class="button small" href=at(&format!("/configure?like={id}"))>{t("Configure one like it")}</a>
                 <a
                     id="fork-it"
                     class="button small"
                     class:gone=move || !forkable.get()
                     href=at(&format!("/configure?fork={id}"))
                 >
-                    "Fork from its last checkpoint"
+                    {t("Fork from its last checkpoint")}
                 </a>
             </p>
-            <h3>"What you say of it"</h3>
+            <h3>{t("What you say of it")}</h3>
             <Said run=run id=id kept=move || actions.look_again()/>
             <Notes run=run/>
         </section>
@@ -300,33 +327,33 @@ fn resumable(status: RunStatus) -> bool {
 fn facts(state: &RunState) -> impl IntoView + use<> {
     let mut list: Vec<(&'static str, String)> = Vec::new();
     if let Some(info) = state.info() {
-        list.push(("Preset", info.preset.clone()));
-        list.push(("Seed", info.seed.to_string()));
+        list.push((t("Preset"), info.preset.clone()));
+        list.push((t("Seed"), info.seed.to_string()));
     }
     if let Some(config) = &state.config {
-        list.push(("Method", config.method.kind.title().to_string()));
+        list.push((t("Method"), config.method.kind.title().to_string()));
         if state.optimises() {
-            list.push(("Optimiser", config.policy.optimizer.title().to_string()));
+            list.push((t("Optimiser"), config.policy.optimizer.title().to_string()));
         }
         if let Some(run) = &config.from {
-            list.push(("Starts from the policy of", run.clone()));
+            list.push((t("Starts from the policy of"), run.clone()));
         }
         if let Some(run) = &config.fork {
-            list.push(("Forked from", run.clone()));
+            list.push((t("Forked from"), run.clone()));
         }
     }
     if let Some(device) = &state.device {
-        list.push(("Device", format!("{} ({})", device.device, device.name)));
-        list.push(("Why this device", device.reason.clone()));
+        list.push((t("Device"), format!("{} ({})", device.device, device.name)));
+        list.push((t("Why this device"), device.reason.clone()));
     }
     if let Some(model) = &state.model {
         let (policy, reward) = (format::count(model.policy_parameters), format::count(model.reward_parameters));
-        list.push(("Parameters", format!("{policy} policy, {reward} reward model")));
+        list.push((t("Parameters"), said("{0} policy, {1} reward model", &[&policy, &reward])));
         let [train, validation, test] = model.rows.map(|r| format::count(r as u64));
-        list.push(("Rows", format!("{train} train, {validation} validation, {test} test")));
+        list.push((t("Rows"), said("{0} train, {1} validation, {2} test", &[&train, &validation, &test])));
     }
     if let Some((stage, step)) = state.checkpoint {
-        list.push(("Last checkpoint", format!("{} at step {step}", stage.title())));
+        list.push((t("Last checkpoint"), said("{0} at step {1}", &[t(stage.title()), &step.to_string()])));
     }
     list.into_iter().map(|(k, v)| view! { <div><dt>{k}</dt><dd>{v}</dd></div> }).collect_view()
 }
@@ -347,7 +374,7 @@ fn Banner(run: Run, actions: Actions) -> impl IntoView {
                         disabled=move || actions.busy.get()
                         on:click=move |_| actions.ask("resume")
                     >
-                        "Resume from the last checkpoint"
+                        {t("Resume from the last checkpoint")}
                     </button>
                 </div>
             })}
@@ -364,13 +391,13 @@ fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
         return Some(("error", error.clone(), false));
     }
     let info = state.info()?;
-    let said = state.ended.as_ref().map_or(info.message.as_str(), |e| e.1.as_str());
-    let why = if said.is_empty() { "No reason was given.".to_string() } else { said.to_string() };
+    let told = state.ended.as_ref().map_or(info.message.as_str(), |e| e.1.as_str());
+    let why = if told.is_empty() { t("No reason was given.") } else { told };
     match info.status {
-        RunStatus::Failed => Some(("error", format!("The run failed. {why}"), true)),
-        RunStatus::Interrupted => Some(("warning", format!("The run was interrupted. {why}"), true)),
-        RunStatus::Cancelled => Some(("warning", "The run was cancelled. It keeps what it has learnt.".into(), true)),
-        RunStatus::Queued => Some(("warning", format!("The run waits for its turn. {}", info.message), false)),
+        RunStatus::Failed => Some(("error", said("The run failed. {0}", &[why]), true)),
+        RunStatus::Interrupted => Some(("warning", said("The run was interrupted. {0}", &[why]), true)),
+        RunStatus::Cancelled => Some(("warning", t("The run was cancelled. It keeps what it has learnt.").into(), true)),
+        RunStatus::Queued => Some(("warning", said("The run waits for its turn. {0}", &[&info.message]), false)),
         RunStatus::Running | RunStatus::Finished => None,
     }
 }
@@ -380,7 +407,7 @@ fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
 fn Notes(run: Run) -> impl IntoView {
     let notes = run.memo(|s| s.notes.iter().rev().take(NOTES).cloned().collect::<Vec<_>>());
     view! {
-        <ul class="plain notes" aria-label="Notes of the run">
+        <ul class="plain notes" aria-label=t("Notes of the run")>
             {move || notes.get().into_iter().map(|n| view! { <li class="hint">{n}</li> }).collect_view()}
         </ul>
     }

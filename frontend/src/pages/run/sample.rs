@@ -4,6 +4,7 @@ use crate::parts::class_bars::class_bars;
 use crate::parts::format;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::config::{KlPlacement, PolicyOptimizer};
@@ -25,9 +26,9 @@ pub fn Samples(run: Run) -> impl IntoView {
         <section id="samples" class="section" aria-labelledby="samples-title">
             <div class="section-head">
                 <div>
-                    <h2 id="samples-title">"What does it write?"</h2>
+                    <h2 id="samples-title">{t("What does it write?")}</h2>
                     <p class="muted">
-                        "Fresh answers of the latest iteration. Bars are the reward model's class probabilities; the class asked for is marked ◆."
+                        {t("Fresh answers of the latest iteration. Bars are the reward model's class probabilities; the class asked for is marked ◆.")}
                     </p>
                 </div>
                 <button
@@ -37,7 +38,7 @@ pub fn Samples(run: Run) -> impl IntoView {
                     aria-pressed=move || held.get().is_some().to_string()
                     on:click=move |_| held.set(if held.get_untracked().is_some() { None } else { Some(revision.get_untracked()) })
                 >
-                    {move || if held.get().is_some() { "Follow the newest" } else { "Hold these" }}
+                    {move || if held.get().is_some() { t("Follow the newest") } else { t("Hold these") }}
                 </button>
             </div>
             {move || {
@@ -51,9 +52,9 @@ pub fn Samples(run: Run) -> impl IntoView {
 fn cards(state: &RunState) -> AnyView {
     let Some((step, samples)) = &state.samples else {
         let text = if state.optimises() {
-            "Answers appear here with the first iteration of policy optimisation."
+            t("Answers appear here with the first iteration of policy optimisation.")
         } else {
-            "This method shows no answers while it trains."
+            t("This method shows no answers while it trains.")
         };
         return view! { <p class="card empty">{text}</p> }.into_any();
     };
@@ -90,11 +91,11 @@ fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) 
     view! {
         <article class="card sample">
             <header>
-                <span class="hint num">{format!("step {step}")}</span>
+                <span class="hint num">{said("step {0}", &[&step.to_string()])}</span>
                 <span class="chips">{chips}</span>
             </header>
             <p class="question">{sample.question.clone()}</p>
-            <p class="answer">{if sample.answer.is_empty() { "(empty answer)".to_string() } else { sample.answer.clone() }}</p>
+            <p class="answer">{if sample.answer.is_empty() { t("(empty answer)").to_string() } else { sample.answer.clone() }}</p>
             <div class="bars">{bars}</div>
             <p class="arithmetic num">{arithmetic(sample, objectives, update)}</p>
         </article>
@@ -112,18 +113,18 @@ fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, placement, 
         .filter(|(i, (_, c))| counts(*i, **c))
         .map(|(_, (o, c))| format!("{} {}", o.name, format::signed(*c, 2)))
         .collect();
-    let mut text = if parts.is_empty() { "nothing asked".to_string() } else { parts.join("  ") };
+    let mut text = if parts.is_empty() { t("nothing asked").to_string() } else { parts.join("  ") };
     if sample.penalty != 0.0 {
-        text += &format!("  cut off {}", format::signed(sample.penalty, 2));
+        text += &said("  cut off {0}", &[&format::signed(sample.penalty, 2)]);
     }
     let (score, kl) = (format::signed(sample.score, 2), format::number(sample.kl, 2));
-    text += &format!("  =  score {score}.  ");
+    text += &said("  =  score {0}.  ", &[&score]);
     text += &match placement {
         KlPlacement::Reward => {
             let beta = beta.map_or("β".to_string(), |b| format!("{b}"));
-            format!("Score − {beta} × KL {kl}  =  reward {}.  ", format::signed(sample.reward, 2))
+            said("Score − {0} × KL {1}  =  reward {2}.  ", &[&beta, &kl, &format::signed(sample.reward, 2)])
         }
-        _ => format!("KL {kl}, not part of the reward.  "),
+        _ => said("KL {0}, not part of the reward.  ", &[&kl]),
     };
     text + &verdict(sample.advantage, optimizer)
 }
@@ -132,17 +133,17 @@ fn arithmetic(sample: &Sample, objectives: &[Objective], (optimizer, placement, 
 fn verdict(advantage: f64, optimizer: PolicyOptimizer) -> String {
     let title = optimizer.title();
     if optimizer.kl_placement() != KlPlacement::Implicit {
-        return format!("{title} advantage {}.", format::signed(advantage, 2));
+        return said("{0} advantage {1}.", &[title, &format::signed(advantage, 2)]);
     }
     // Of all answers to a prompt the best and the worst make a pair.
     let role = if advantage > 0.0 {
-        "the preferred answer of its pair"
+        t("the preferred answer of its pair")
     } else if advantage < 0.0 {
-        "the rejected answer of its pair"
+        t("the rejected answer of its pair")
     } else {
-        "in no pair"
+        t("in no pair")
     };
-    format!("{title}: {role}.")
+    said("{0}: {1}.", &[title, role])
 }
 
 #[cfg(test)]

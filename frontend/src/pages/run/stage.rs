@@ -4,6 +4,7 @@ use crate::parts::format;
 use crate::state::progress::{Phase, StageState};
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::event::{Part, Stage};
 use moslim_shared::method::Method;
@@ -13,7 +14,7 @@ use moslim_shared::method::Method;
 pub fn Stages(run: Run) -> impl IntoView {
     let revision = run.revision(Topic::Head);
     view! {
-        <ol class="stages" aria-label="Stages of the run">
+        <ol class="stages" aria-label=t("Stages of the run")>
             {move || {
                 let _ = revision.get();
                 run.read(|s| s.stage_list().into_iter().enumerate().map(|(n, stage)| card(s, n + 1, stage)).collect_view())
@@ -31,19 +32,19 @@ fn card(run: &RunState, place: usize, stage: Stage) -> impl IntoView + use<> {
         Phase::Cached | Phase::Done => (1, 1),
     };
     let idle = stage == Stage::Policy && matches!(run.method(), Method::TaggedSft | Method::BestOfN);
-    let progress = if idle { "nothing to train with this method".to_string() } else { progress(state) };
+    let progress = if idle { t("nothing to train with this method").to_string() } else { progress(state) };
     let part = state.part.as_ref().map(|p| part(stage, p)).unwrap_or_default();
     view! {
         <li class="stage" data-stage=id data-state=state.phase.name()>
             <div class="stage-top">
                 <span class="stage-number">{place.to_string()}</span>
-                <b>{stage.title()}</b>
-                <span class="stage-state" title=state.phase.name()>{if state.phase == Phase::Done { "✓" } else { state.phase.name() }}</span>
+                <b>{t(stage.title())}</b>
+                <span class="stage-state" title=state.phase.told()>{if state.phase == Phase::Done { "✓" } else { state.phase.told() }}</span>
             </div>
             <progress
                 max=total.to_string()
                 value=step.to_string()
-                aria-label=format!("{}: {progress}", stage.title())
+                aria-label=format!("{}{}{progress}", t(stage.title()), t(": "))
             ></progress>
             <p class="hint num" class:gone=part.is_empty()>{part.clone()}</p>
             <p class="hint num">{progress.clone()}</p>
@@ -53,21 +54,21 @@ fn card(run: &RunState, place: usize, stage: Stage) -> impl IntoView + use<> {
 
 fn progress(state: &StageState) -> String {
     match state.phase {
-        Phase::Waiting => "waits for the stage before".to_string(),
+        Phase::Waiting => t("waits for the stage before").to_string(),
         Phase::Running if state.total > 1 => {
-            let left = state.remaining().map(|s| format!(", about {} left", format::duration(s))).unwrap_or_default();
-            format!("{} of {}{left}", format::count(state.step as u64), format::count(state.total as u64))
+            let left = state.remaining().map(|s| said(", about {0} left", &[&format::duration(s)])).unwrap_or_default();
+            said("{0} of {1}{2}", &[&format::count(state.step as u64), &format::count(state.total as u64), &left])
         }
-        Phase::Running => "computing".to_string(),
-        Phase::Cached => "same settings as before: taken from the cache".to_string(),
-        Phase::Done => format!("took {}", format::duration(state.seconds.unwrap_or(0.0))),
+        Phase::Running => t("computing").to_string(),
+        Phase::Cached => t("same settings as before: taken from the cache").to_string(),
+        Phase::Done => said("took {0}", &[&format::duration(state.seconds.unwrap_or(0.0))]),
     }
 }
 
 /// Which of several models a stage is at.
 fn part(stage: Stage, part: &Part) -> String {
-    let what = if stage == Stage::Policy { "policy" } else { "model" };
-    format!("{what} {} of {}: {}", part.index, part.count, part.name)
+    let what = if stage == Stage::Policy { t("policy") } else { t("model") };
+    said("{0} {1} of {2}: {3}", &[what, &part.index.to_string(), &part.count.to_string(), &part.name])
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::parts::format;
 use crate::parts::table::Table;
 use crate::state::RunState;
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::objective::index_of;
 use moslim_shared::pareto;
@@ -15,22 +16,22 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
     let chosen = report.chosen.as_ref().map(|chosen| {
         view! {
             <p class="hint">
-                "Below, every trade-off gets the best of the whole menu: the offer whose answers to training questions had the highest "
-                "weighted utility, as the reward model sees them."
+                {t("Below, every trade-off gets the best of the whole menu: the offer whose answers to training questions had the highest \
+                    weighted utility, as the reward model sees them.")}
             </p>
-            {points(state, report, &chosen.points, "One row for every trade-off, with the best offer for it")}
+            {points(state, report, &chosen.points, t("One row for every trade-off, with the best offer for it"))}
             <p class="hint">{served(chosen)}</p>
         }
     });
     Some(view! {
         <div class="card" id="trade-offs">
-            <h3>"Trade-offs"</h3>
+            <h3>{t("Trade-offs")}</h3>
             <p class="hint">
-                "Mean utility of each objective, from 0 (worst class) to 1 (best), as the grader sees answers to held-out questions. "
-                "Weights are in the order of the columns."
+                {t("Mean utility of each objective, from 0 (worst class) to 1 (best), as the grader sees answers to held-out questions. \
+                    Weights are in the order of the columns.")}
             </p>
             <p class="hint">{menu(report)}</p>
-            {points(state, report, &report.points, "One row for every offer that is kept")}
+            {points(state, report, &report.points, t("One row for every offer that is kept"))}
             <p class="hint">{volume(report)}</p>
             {chosen}
         </div>
@@ -41,13 +42,13 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
 fn points(state: &RunState, report: &FrontReport, list: &[FrontPoint], caption: &'static str) -> impl IntoView + use<> {
     let mut heads = Vec::new();
     if weighed(list) {
-        heads.push("Weights".to_string());
+        heads.push(t("Weights").to_string());
     }
     if list.iter().any(|p| p.asked.is_some()) {
-        heads.push("Asked for".to_string());
+        heads.push(t("Asked for").to_string());
     }
     heads.extend(report.objectives.iter().map(|id| name(state, id)));
-    heads.extend(["Fluent".to_string(), "On the front".to_string()]);
+    heads.extend([t("Fluent").to_string(), t("On the front").to_string()]);
     let rows = rows(state, report, list);
     view! { <Table class="values wide" caption=caption heads=heads rows=rows/> }
 }
@@ -75,7 +76,7 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
             }
             row.extend(point.utility.iter().map(|u| format::number(*u, 2)));
             row.push(format::percent(point.fluency));
-            row.push(if best.contains(&n) { "yes" } else { "dominated" }.to_string());
+            row.push(if best.contains(&n) { t("yes") } else { t("dominated") }.to_string());
             row
         })
         .collect()
@@ -90,40 +91,43 @@ fn weighed(list: &[FrontPoint]) -> bool {
 fn classes(state: &RunState, asked: &Preference) -> String {
     let named = asked.asked().filter_map(|(i, c)| state.objectives.get(i)?.classes.get(c).cloned());
     let text = named.collect::<Vec<_>>().join(", ");
-    if text.is_empty() { "nothing".into() } else { text }
+    if text.is_empty() { t("nothing").into() } else { text }
 }
 
 fn volume(report: &FrontReport) -> String {
     let reference: Vec<String> = report.reference.iter().map(|r| format::number(*r, 0)).collect();
     let utility = report.expected_utility.map_or(String::new(), |u| {
-        format!(" Expected utility {}: the mean over the trade-offs of the weighted utility.", format::number(u, 3))
+        said(" Expected utility {0}: the mean over the trade-offs of the weighted utility.", &[&format::number(u, 3)])
     });
-    format!(
-        "Hypervolume {} (95 % interval {} to {}): what the points dominate above the reference point ({}), \
-         the worst class of every objective.{utility}",
-        format::number(report.hypervolume, 3),
-        format::number(report.interval[0], 3),
-        format::number(report.interval[1], 3),
-        reference.join(", "),
+    said(
+        "Hypervolume {0} (95 % interval {1} to {2}): what the points dominate above the reference point ({3}), \
+         the worst class of every objective.{4}",
+        &[
+            &format::number(report.hypervolume, 3),
+            &format::number(report.interval[0], 3),
+            &format::number(report.interval[1], 3),
+            &reference.join(", "),
+            &utility,
+        ],
     )
 }
 
 /// Where the points come from.
 fn menu(report: &FrontReport) -> String {
     match &report.menu {
-        Some(menu) => format!(
-            "Of {} offers, each tried on {} training questions with the reward model, those that together reach furthest; every \
+        Some(menu) => said(
+            "Of {0} offers, each tried on {1} training questions with the reward model, those that together reach furthest; every \
              trade-off is served by the best of them.",
-            menu.offers, menu.questions
+            &[&menu.offers.to_string(), &menu.questions.to_string()],
         ),
-        None => "What was asked for is what a fixed map makes of each trade-off's weights.".into(),
+        None => t("What was asked for is what a fixed map makes of each trade-off's weights.").into(),
     }
 }
 
 /// What the best offers reach.
 fn served(chosen: &ChosenFront) -> String {
     let [utility, volume] = [chosen.expected_utility, chosen.hypervolume].map(|x| format::number(x, 3));
-    format!("Expected utility {utility}, hypervolume {volume}.")
+    said("Expected utility {0}, hypervolume {1}.", &[&utility, &volume])
 }
 
 #[cfg(test)]

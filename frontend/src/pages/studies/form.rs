@@ -2,6 +2,7 @@
 
 use crate::api::{self, Failure};
 use crate::parts::pick::Pick;
+use crate::words::{said, t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
@@ -38,8 +39,10 @@ pub fn StudyForm() -> impl IntoView {
     load(offered, preset);
     let problem = Memo::new(move |_| seeds.with(|text| read_seeds(text).err().unwrap_or_default()));
     let blocked = move || starting.get() || !problem.with(String::is_empty) || preset.with(String::is_empty);
-    let bases: Vec<(String, String)> =
-        presets::all().into_iter().map(|p| (p.id, format!("{}: {}", p.title, p.description))).collect();
+    let bases: Vec<(String, String)> = presets::all()
+        .into_iter()
+        .map(|p| (p.id, format!("{}{}{}", translated(&p.title), t(": "), translated(&p.description))))
+        .collect();
     let navigate = use_navigate();
     let start = move |_| {
         let Ok(seeds) = seeds.with_untracked(|text| read_seeds(text)) else { return };
@@ -68,24 +71,24 @@ pub fn StudyForm() -> impl IntoView {
     };
     view! {
         <section class="section" aria-labelledby="new-title">
-            <h2 id="new-title">"A new study"</h2>
-            <div class="grid three presets" role="group" aria-label="What is studied">
+            <h2 id="new-title">{t("A new study")}</h2>
+            <div class="grid three presets" role="group" aria-label=t("What is studied")>
                 {move || offered.with(|known| offer(known, offered, preset))}
             </div>
             <div class="card form-section study-form">
                 <div class="fields">
-                    <Pick id="study-base" label="Preset of the runs" options=bases chosen=base choose=move |id| base.set(id)/>
+                    <Pick id="study-base" label=t("Preset of the runs") options=bases chosen=base choose=move |id| base.set(id)/>
                     <Show when=move || hosts.with(|h| h.contains(&Host::Slurm))>
                         <Pick
                             id="study-host"
-                            label="Trained on"
-                            options=vec![(HERE.into(), "the server's machine".into()), (SLURM.into(), "the cluster, as a job array".into())]
+                            label=t("Trained on")
+                            options=vec![(HERE.into(), t("the server's machine").into()), (SLURM.into(), t("the cluster, as a job array").into())]
                             chosen=host
                             choose=move |id| host.set(id)
                         />
                     </Show>
                     <div class="field" class:invalid=move || !problem.with(String::is_empty)>
-                        <label for="study-seeds">"Seeds"</label>
+                        <label for="study-seeds">{t("Seeds")}</label>
                         <input
                             type="text"
                             id="study-seeds"
@@ -96,7 +99,7 @@ pub fn StudyForm() -> impl IntoView {
                             value=SEEDS
                             on:input=move |ev| seeds.set(event_target_value(&ev))
                         />
-                        <p class="hint" id="study-seeds-note">"Every setting is trained once with each. Three show whether a difference can be luck."</p>
+                        <p class="hint" id="study-seeds-note">{t("Every setting is trained once with each. Three show whether a difference can be luck.")}</p>
                         <p class="problem" role="status">{move || problem.get()}</p>
                     </div>
                 </div>
@@ -108,7 +111,7 @@ pub fn StudyForm() -> impl IntoView {
                         disabled=blocked
                         on:click=start
                     >
-                        "Start the study"
+                        {t("Start the study")}
                     </button>
                 </p>
                 <Show when=move || !refused.with(String::is_empty)>
@@ -131,11 +134,11 @@ fn load(offered: RwSignal<Offer>, preset: RwSignal<String>) {
 /// What can be studied, as cards.
 fn offer(known: &Offer, offered: RwSignal<Offer>, chosen: RwSignal<String>) -> AnyView {
     match known {
-        None => view! { <p class="hint" role="status">"Loading what can be studied…"</p> }.into_any(),
+        None => view! { <p class="hint" role="status">{t("Loading what can be studied…")}</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.message.clone()}</p>
-                <button class="button" type="button" on:click=move |_| load(offered, chosen)>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| load(offered, chosen)>{t("Try again")}</button>
             </div>
         }
         .into_any(),
@@ -155,7 +158,7 @@ fn card(preset: &StudyPreset, chosen: RwSignal<String>) -> impl IntoView + use<>
             on:click=move |_| chosen.set(id.clone())
         >
             <b>{preset.id.clone()}</b>
-            <span class="muted">{preset.question.clone()}</span>
+            <span class="muted">{translated(&preset.question)}</span>
         </button>
     }
 }
@@ -169,14 +172,14 @@ fn read_seeds(text: &str) -> Result<Vec<u64>, String> {
     for word in text.split([',', ' ']).filter(|word| !word.is_empty()) {
         let seed = word.parse::<u64>().ok().filter(|seed| *seed <= LARGEST_SEED);
         let Some(seed) = seed else {
-            return Err(format!("\"{word}\" is no seed; seeds are whole numbers from 0 to 2^53, such as {SEEDS}"));
+            return Err(said("\"{0}\" is no seed; seeds are whole numbers from 0 to 2^53, such as {1}", &[word, SEEDS]));
         };
         if seeds.contains(&seed) {
-            return Err(format!("{seed} is named twice; a second run with it would be the same"));
+            return Err(said("{0} is named twice; a second run with it would be the same", &[&seed.to_string()]));
         }
         seeds.push(seed);
     }
-    if seeds.is_empty() { Err(format!("name at least one seed, such as {SEEDS}")) } else { Ok(seeds) }
+    if seeds.is_empty() { Err(said("name at least one seed, such as {0}", &[SEEDS])) } else { Ok(seeds) }
 }
 
 /// A failure in one text.

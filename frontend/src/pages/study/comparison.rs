@@ -3,6 +3,7 @@
 use crate::parts::format;
 use crate::source::at;
 use crate::state::study::setting;
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::study::{Spread, StudyGroup, StudyResults};
 
@@ -27,11 +28,11 @@ pub fn comparison(id: &str, results: &StudyResults) -> impl IntoView + use<> {
     let heads = results.metrics.iter().map(|title| view! { <th scope="col">{title.clone()}</th> }).collect_view();
     let best = best(results);
     let rows = results.groups.iter().map(|group| row(group, &best)).collect_view();
-    let mut files = vec![("results.csv", "Figures of every run (CSV)"), ("results.json", "Everything (JSON)")];
+    let mut files = vec![("results.csv", t("Figures of every run (CSV)")), ("results.json", t("Everything (JSON)"))];
     if has_front(results) {
-        files.push(("front.svg", "Trade-offs (SVG)"));
+        files.push(("front.svg", t("Trade-offs (SVG)")));
     }
-    files.push(("figures.svg", "Figures (SVG)"));
+    files.push(("figures.svg", t("Figures (SVG)")));
     let files = files
         .into_iter()
         .map(|(name, text)| {
@@ -60,7 +61,7 @@ pub fn comparison(id: &str, results: &StudyResults) -> impl IntoView + use<> {
 
 fn row(group: &StudyGroup, best: &[Option<f64>]) -> impl IntoView + use<> {
     let seeds: Vec<String> = group.seeds.iter().map(u64::to_string).collect();
-    let noun = if seeds.len() == 1 { "seed" } else { "seeds" };
+    let noun = if seeds.len() == 1 { t("seed") } else { t("seeds") };
     let cells = group.metrics.iter().zip(best).map(|(spread, best)| cell(*spread, *best)).collect_view();
     view! {
         <tr>

@@ -4,6 +4,7 @@ use crate::pages::study::comparison::has_front;
 use crate::pages::study::handle::Study;
 use crate::parts::front::{FrontFigure, Fronts, Group, reference};
 use crate::state::study::setting;
+use crate::words::t;
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::query_signal_with_options;
@@ -25,9 +26,9 @@ pub fn Front(study: Study) -> impl IntoView {
     let shown = study.found(has_front);
     view! {
         <section id="front" class="section" aria-labelledby="front-title" class:gone=move || !shown.get()>
-            <h2 id="front-title">"Trade-offs"</h2>
+            <h2 id="front-title">{t("Trade-offs")}</h2>
             <p class="muted">
-                "Every point is what one setting delivers when one trade-off is asked for (or one weight vector trained): the mean utility on held-out questions, averaged over the seeds. 0 is the worst class of an objective and 1 the best. Pale points are dominated: another one of the same setting is at least as good on both axes."
+                {t("Every point is what one setting delivers when one trade-off is asked for (or one weight vector trained): the mean utility on held-out questions, averaged over the seeds. 0 is the worst class of an objective and 1 the best. Pale points are dominated: another one of the same setting is at least as good on both axes.")}
             </p>
             <FrontFigure
                 id="front"

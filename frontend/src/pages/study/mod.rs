@@ -14,6 +14,7 @@ use crate::parts::every::every;
 use crate::parts::format;
 use crate::source::at;
 use crate::state::study::{setting, standing};
+use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
 use moslim_shared::study::{StudyRunState, StudyRunStatus, StudyState};
@@ -59,12 +60,12 @@ fn Head(study: Study, state: Memo<Option<StudyState>>) -> impl IntoView {
     move || match state.get() {
         Some(state) => head(study, &state).into_any(),
         None if failure.with(String::is_empty) => {
-            view! { <p class="card empty" role="status">"Loading the study…"</p> }.into_any()
+            view! { <p class="card empty" role="status">{t("Loading the study…")}</p> }.into_any()
         }
         None => view! {
             <div class="card banner error" role="alert">
                 <p>{failure.get()}</p>
-                <button class="button" type="button" on:click=move |_| study.load()>"Try again"</button>
+                <button class="button" type="button" on:click=move |_| study.load()>{t("Try again")}</button>
             </div>
         }
         .into_any(),
@@ -74,9 +75,9 @@ fn Head(study: Study, state: Memo<Option<StudyState>>) -> impl IntoView {
 fn head(study: Study, state: &StudyState) -> impl IntoView + use<> {
     let word = standing(state);
     let button = match word {
-        "running" => Some(action(study, "cancel", "Cancel", "button danger")),
+        "running" => Some(action(study, "cancel", t("Cancel"), "button danger")),
         "finished" => None,
-        _ => Some(action(study, "resume", "Resume", "button primary")),
+        _ => Some(action(study, "resume", t("Resume"), "button primary")),
     };
     let done = state.count(StudyRunStatus::Finished);
     view! {
@@ -85,13 +86,13 @@ fn head(study: Study, state: &StudyState) -> impl IntoView + use<> {
                 <h1 id="study-name">{state.name.clone()}</h1>
                 <p class="muted">{state.question.clone()}</p>
                 <p class="chips">
-                    <span id="study-status" class=format!("status {word}") data-status=word>{word}</span>
+                    <span id="study-status" class=format!("status {word}") data-status=word>{told(word)}</span>
                     <code class="hint">{state.id.clone()}</code>
                 </p>
             </div>
             <div class="actions">{beside(state)}{button}</div>
             <div class="study-progress">
-                <progress max=state.runs.len().max(1).to_string() value=done.to_string() aria-label="Finished runs"></progress>
+                <progress max=state.runs.len().max(1).to_string() value=done.to_string() aria-label=t("Finished runs")></progress>
                 <p class="hint num" id="study-progress">{progress(state)}</p>
             </div>
         </header>
@@ -103,7 +104,7 @@ fn beside(state: &StudyState) -> Option<impl IntoView + use<>> {
     let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
     let ids: Vec<&str> = finished.take(MOST).map(|r| r.run.as_str()).collect();
     let link = at(&format!("/compare?runs={}", ids.join(",")));
-    (ids.len() > 1).then(|| view! { <a class="button" id="study-compare" href=link>"Compare its runs"</a> })
+    (ids.len() > 1).then(|| view! { <a class="button" id="study-compare" href=link>{t("Compare its runs")}</a> })
 }
 
 fn action(study: Study, name: &'static str, text: &'static str, class: &'static str) -> impl IntoView + use<> {
@@ -142,22 +143,22 @@ fn Results(study: Study) -> impl IntoView {
     let missing = study.memo(|d| d.missing.clone());
     view! {
         <section id="results" class="section" aria-labelledby="results-title">
-            <h2 id="results-title">"Comparison"</h2>
+            <h2 id="results-title">{t("Comparison")}</h2>
             <p class="muted">
-                "One row for every setting: the mean over its seeds, and below it its 95 % interval, by bootstrap over seeds and topics. The best mean of a column is bold where more is better. Where intervals overlap, the difference may be luck."
+                {t("One row for every setting: the mean over its seeds, and below it its 95 % interval, by bootstrap over seeds and topics. The best mean of a column is bold where more is better. Where intervals overlap, the difference may be luck.")}
             </p>
             {move || match results.get() {
                 Some(results) => comparison(&id.get(), &results).into_any(),
                 None if missing.with(String::is_empty) => view! {
                     <p class="card empty">
-                        "The comparison appears when the first run is finished. With every further seed a mean gets its range."
+                        {t("The comparison appears when the first run is finished. With every further seed a mean gets its range.")}
                     </p>
                 }
                 .into_any(),
                 None => view! {
                     <div class="card banner error" role="alert">
                         <p>{missing.get()}</p>
-                        <button class="button" type="button" on:click=move |_| study.fetch()>"Try again"</button>
+                        <button class="button" type="button" on:click=move |_| study.fetch()>{t("Try again")}</button>
                     </div>
                 }
                 .into_any(),
@@ -170,15 +171,15 @@ fn runs(state: &StudyState) -> impl IntoView + use<> {
     let rows = state.runs.iter().map(run).collect_view();
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
-            <h2 id="runs-title">"Runs"</h2>
+            <h2 id="runs-title">{t("Runs")}</h2>
             <div class="card scroll study-runs" tabindex="0" role="region" aria-labelledby="runs-title">
                 <table class="values">
                     <thead>
                         <tr>
-                            <th scope="col">"Setting"</th>
-                            <th scope="col">"Seed"</th>
-                            <th scope="col">"Status"</th>
-                            <th scope="col" class="text">"Run"</th>
+                            <th scope="col">{t("Setting")}</th>
+                            <th scope="col">{t("Seed")}</th>
+                            <th scope="col">{t("Status")}</th>
+                            <th scope="col" class="text">{t("Run")}</th>
                         </tr>
                     </thead>
                     <tbody>{rows}</tbody>
@@ -200,23 +201,37 @@ fn run(run: &StudyRunState) -> impl IntoView + use<> {
         <tr data-run=run.run.clone()>
             <th scope="row">{setting(&run.labels)}</th>
             <td>{run.seed.to_string()}</td>
-            <td><span class=format!("status {status}")>{status}</span></td>
+            <td><span class=format!("status {status}")>{told(status)}</span></td>
             <td class="text"><code>{run.run.clone()}</code><span class="hint">{run.message.clone()}</span></td>
         </tr>
     }
 }
 
+/// How a study stands, or a run of one, in the reader's language.
+pub fn told(word: &'static str) -> &'static str {
+    match word {
+        "waiting" => t("waiting"),
+        "running" => t("running"),
+        "finished" => t("finished"),
+        "stopped" => t("stopped"),
+        "failed" => t("failed"),
+        other => other,
+    }
+}
+
 /// How far a study is, in one line.
 fn progress(state: &StudyState) -> String {
-    let mut text = format!("{} of {} runs finished", state.count(StudyRunStatus::Finished), state.runs.len());
-    for (status, word) in [(StudyRunStatus::Running, "running"), (StudyRunStatus::Failed, "failed")] {
-        let count = state.count(status);
-        if count > 0 {
-            text += &format!(", {count} {word}");
-        }
+    let count = |status| state.count(status).to_string();
+    let all = state.runs.len().to_string();
+    let mut text = said("{0} of {1} runs finished", &[&count(StudyRunStatus::Finished), &all]);
+    if state.count(StudyRunStatus::Running) > 0 {
+        text += &said(", {0} running", &[&count(StudyRunStatus::Running)]);
+    }
+    if state.count(StudyRunStatus::Failed) > 0 {
+        text += &said(", {0} failed", &[&count(StudyRunStatus::Failed)]);
     }
     if let (true, Some(seconds)) = (state.active, state.seconds_left) {
-        text += &format!(", about {} left", format::duration(seconds));
+        text += &said(", about {0} left", &[&format::duration(seconds)]);
     }
     text
 }

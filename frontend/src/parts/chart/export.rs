@@ -1,8 +1,9 @@
 //! A chart as a file: a drawing with axes, legend and caption, or its data.
 
 use super::Shown;
-use super::reading::{names, rows, said, value};
+use super::reading::{self, names, rows, said, value};
 use crate::parts::save::{save, save_text};
+use crate::words::t;
 use js_sys::Uint8Array;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -46,13 +47,13 @@ pub(super) fn Save(shown: Shown, title: String, id: String) -> impl IntoView {
                             let drawing = svg(&title, &caption, &plot, &view);
                             spawn_local(async move {
                                 if save_png(&file, &drawing).await.is_err() {
-                                    let _ = said.try_set("This browser makes no PNG of it; save the SVG.".into());
+                                    let _ = said.try_set(t("This browser makes no PNG of it; save the SVG.").into());
                                 }
                             });
                             Ok(())
                         }
                     };
-                    said.set(if done.is_err() { "This browser saves no files.".into() } else { String::new() });
+                    said.set(if done.is_err() { t("This browser saves no files.").into() } else { String::new() });
                 }
             >
                 {kind}
@@ -62,7 +63,7 @@ pub(super) fn Save(shown: Shown, title: String, id: String) -> impl IntoView {
     let buttons = ["SVG", "PNG", "CSV", "JSON"].map(button);
     view! {
         <button class="link" type="button" aria-expanded=move || open.get().to_string() on:click=move |_| open.update(|o| *o = !*o)>
-            "Save"
+            {t("Save")}
         </button>
         <span class="kinds" class:gone=move || !open.get()>{buttons.into_iter().collect_view()}</span>
         <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
@@ -184,7 +185,9 @@ fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
             Plot::Bands(p) => (palette.class(p.objective, n, p.classes.len()), "■"),
         };
         let entry = format!("{name} {}", said(plot, last));
-        let wide = 22.0 + 6.6 * entry.chars().count() as f64;
+        // A Chinese character is about twice as wide as a letter.
+        let chinese = entry.chars().filter(|c| *c >= '\u{2e80}').count();
+        let wide = 22.0 + 6.6 * entry.chars().count() as f64 + 6.0 * chinese as f64;
         if x + wide > f64::from(width) && x > 12.0 {
             (x, y) = (12.0, y + 18.0);
         }
@@ -196,7 +199,7 @@ fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
         );
         x += wide;
     }
-    let (unit, x_title) = if let Plot::Lines(p) = plot { (p.unit, p.x_title()) } else { ("share of answers", "step") };
+    let (unit, x_title) = (reading::unit(plot), reading::x_title(plot));
     let _ = writeln!(text, "<text x=\"12\" y=\"{}\" font-size=\"11\" fill=\"#555\">{}</text>", ABOVE - 2, escaped(unit));
     // The axes are a drawing within this one.
     let inner = inner.trim_start().trim_start_matches("<?xml version=\"1.0\" encoding=\"UTF-8\"?>").trim_start();

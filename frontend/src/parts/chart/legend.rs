@@ -2,6 +2,7 @@
 
 use super::reading::{names, said, value};
 use super::{Shown, class_color, place_name};
+use crate::words::t;
 use leptos::prelude::*;
 use moslim_charts::{Ink, Plot};
 
@@ -71,7 +72,7 @@ fn button(shown: Shown, (n, name, (color, ink)): (usize, String, (String, Option
             class:off=move || hidden.get()
             disabled=!lines
             aria-pressed=move || (!hidden.get()).to_string()
-            title=if lines { "Click to hide, with Shift to show it alone" } else { "" }
+            title=if lines { t("Click to hide, with Shift to show it alone") } else { "" }
             on:click=move |ev| toggle(ev.shift_key())
         >
             {mark}

@@ -11,6 +11,7 @@ mod table;
 use crate::parts::canvas::{resized, seen, surface};
 use crate::parts::format;
 use crate::parts::theme::Theme;
+use crate::words::{said, t};
 use export::Save;
 use legend::Legend;
 use leptos::ev::{KeyboardEvent, PointerEvent, WheelEvent};
@@ -220,8 +221,8 @@ pub fn Chart(
     });
     let has_data = Memo::new(move |_| plot.with(|plot| !plot.is_empty()));
     let (heading, own) = (title.clone(), id.clone());
-    let unit = Memo::new(move |_| plot.with(|plot| if let Plot::Lines(p) = plot { p.unit } else { "share of answers" }));
-    let x_title = Memo::new(move |_| plot.with(|plot| if let Plot::Lines(p) = plot { p.x_title() } else { "step" }));
+    let unit = Memo::new(move |_| plot.with(reading::unit));
+    let x_title = Memo::new(move |_| plot.with(reading::x_title));
     let offset = |ev: &PointerEvent| f64::from(ev.offset_x());
     let moved = move |ev: PointerEvent| {
         shown.look(offset(&ev));
@@ -268,7 +269,7 @@ pub fn Chart(
                     role="img"
                     tabindex="0"
                     aria-label=move || plot.with(|plot| sentence(&heading, plot))
-                    aria-description="Arrow keys look at a step, plus and minus zoom, 0 shows everything, t opens the table, l and s change axis and smoothing."
+                    aria-description=t("Arrow keys look at a step, plus and minus zoom, 0 shows everything, t opens the table, l and s change axis and smoothing.")
                     class:gone=move || !has_data.get()
                     on:pointermove=moved
                     on:pointerleave=move |_| shown.linked.at.set(None)
@@ -293,7 +294,7 @@ pub fn Chart(
                     aria-pressed=move || shown.table.get().to_string()
                     on:click=move |_| shown.table.update(|t| *t = !*t)
                 >
-                    {move || if shown.table.get() { "Hide the table" } else { "Table" }}
+                    {move || if shown.table.get() { t("Hide the table") } else { t("Table") }}
                 </button>
                 <button
                     class="link"
@@ -301,7 +302,7 @@ pub fn Chart(
                     class:gone=move || shown.window.with(Option::is_none)
                     on:click=move |_| shown.window.set(None)
                 >
-                    "Show everything"
+                    {t("Show everything")}
                 </button>
                 <Save shown=shown title=title id=id/>
             </p>
@@ -331,6 +332,6 @@ pub fn class_color(objective: usize, class: usize, classes: usize) -> String {
 fn place_name(plot: &Plot, x: f64) -> String {
     match plot {
         Plot::Lines(p) if p.over == moslim_charts::Over::Kl => format!("KL {}", format::number(x, 2)),
-        _ => format!("step {x:.0}"),
+        _ => said("step {0}", &[&format!("{x:.0}")]),
     }
 }

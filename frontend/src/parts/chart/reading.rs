@@ -2,6 +2,7 @@
 
 use super::place_name;
 use crate::parts::format;
+use crate::words::{self, t};
 use moslim_charts::view::nearest;
 use moslim_charts::{Over, Plot};
 
@@ -45,6 +46,22 @@ pub fn value(plot: &Plot, n: usize, x: Option<f64>) -> Option<f64> {
     }
 }
 
+/// The unit of y in the reader's language.
+pub fn unit(plot: &Plot) -> &'static str {
+    match plot {
+        Plot::Lines(p) => t(p.unit),
+        Plot::Bands(_) => t("share of answers"),
+    }
+}
+
+/// Title of the x axis in the reader's language.
+pub fn x_title(plot: &Plot) -> &'static str {
+    match plot {
+        Plot::Lines(p) if p.over == Over::Kl => t("KL, nats per answer"),
+        _ => t("step"),
+    }
+}
+
 /// A value for people.
 pub fn said(plot: &Plot, value: f64) -> String {
     match plot {
@@ -55,13 +72,13 @@ pub fn said(plot: &Plot, value: f64) -> String {
 
 /// The chart in one sentence.
 pub fn sentence(title: &str, plot: &Plot) -> String {
-    let Some(&last) = places(plot).last() else { return format!("{title} No data yet.") };
+    let Some(&last) = places(plot).last() else { return words::said("{0} No data yet.", &[title]) };
     let values: Vec<String> = names(plot)
         .into_iter()
         .enumerate()
         .filter_map(|(n, name)| Some(format!("{name} {}", said(plot, value(plot, n, None)?))))
         .collect();
-    format!("{title} At {}: {}.", place_name(plot, last), values.join(", "))
+    words::said("{0} At {1}: {2}.", &[title, &place_name(plot, last), &values.join(", ")])
 }
 
 /// Every row of data: a place, and the value of every line or class there, `None` where there is none.

@@ -1,7 +1,8 @@
 //! The table behind a chart: all of its data.
 
 use super::Shown;
-use super::reading::{names, rows};
+use super::reading::{names, rows, x_title};
+use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Plot;
 
@@ -12,7 +13,7 @@ const MOST_ROWS: usize = 1_000;
 #[component]
 pub(super) fn Table(shown: Shown) -> impl IntoView {
     view! {
-        <div class="scroll data" tabindex="0" role="region" aria-label="Data of the chart">
+        <div class="scroll data" tabindex="0" role="region" aria-label=t("Data of the chart")>
             {move || {
                 let window = shown.window.get();
                 shown.plot.with(|plot| table(plot, window))
@@ -27,7 +28,7 @@ fn table(plot: &Plot, window: Option<(f64, f64)>) -> impl IntoView + use<> {
         all.retain(|(x, _)| (from..=to).contains(x));
     }
     let count = all.len();
-    let x = if let Plot::Lines(p) = plot { p.x_title() } else { "step" };
+    let x = x_title(plot);
     let heads = names(plot).into_iter().map(|name| view! { <th scope="col">{name}</th> }).collect_view();
     let body = all
         .into_iter()
@@ -37,7 +38,8 @@ fn table(plot: &Plot, window: Option<(f64, f64)>) -> impl IntoView + use<> {
             view! { <tr><th scope="row">{x.to_string()}</th>{cells}</tr> }
         })
         .collect_view();
-    let more = (count > MOST_ROWS).then(|| format!("The first {MOST_ROWS} of {count} rows; save as CSV for all."));
+    let more = (count > MOST_ROWS)
+        .then(|| said("The first {0} of {1} rows; save as CSV for all.", &[&MOST_ROWS.to_string(), &count.to_string()]));
     view! {
         <table class="values">
             <caption>{more}</caption>

@@ -202,6 +202,15 @@ pub const SETTINGS: &[Setting] = &[
     .methods(&[BestOfN]),
     row(
         "method",
+        "method.chosen_by",
+        "Chosen by",
+        Choice(&[("reward_model", "the reward model"), ("rules", "the rules that grade: a ceiling")]),
+        Basic,
+        "No method can know the rules; what they choose is the most that choosing can reach.",
+    )
+    .methods(&[BestOfN]),
+    row(
+        "method",
         "method.weights",
         "Trade-offs",
         WeightVectors,
@@ -747,6 +756,14 @@ pub const SETTINGS: &[Setting] = &[
         int(0, 10_000),
         More,
         "For the Pareto front; 0 leaves it out.",
+    ),
+    row(
+        "evaluation",
+        "evaluation.fronts_seen",
+        "Fronts on the way",
+        int(0, 100),
+        More,
+        "How often a policy's front is tried while it is optimised, by the reward model, in about a thousand answers each time; 0: never.",
     ),
     row(
         "evaluation",
