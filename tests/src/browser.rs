@@ -23,6 +23,15 @@ const FLAGS: [&str; 9] = [
     "--force-prefers-reduced-motion",
 ];
 
+/// What a page takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Seconds of its main thread.
+    pub busy: f64,
+    /// Bytes that its scripts keep.
+    pub heap: f64,
+}
+
 /// A browser with a profile of its own. It is killed when this is dropped.
 pub struct Browser {
     driver: Option<WebDriver>,
@@ -209,6 +218,19 @@ impl Browser {
         meanwhile.await?;
         driver.close_window().await?;
         Ok(driver.switch_to_window(own).await?)
+    }
+
+    /// What the page has taken so far.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn usage(&self) -> Result<Usage> {
+        let devtools = self.driver()?.cdp();
+        devtools.send_raw("Performance.enable", json!({})).await?;
+        let answer = devtools.send_raw("Performance.getMetrics", json!({})).await?;
+        let all = answer["metrics"].as_array().context("no metrics")?;
+        let of = |name: &str| all.iter().find(|m| m["name"] == name).and_then(|m| m["value"].as_f64()).context("a metric");
+        Ok(Usage { busy: of("TaskDuration")?, heap: of("JSHeapUsedSize")? })
     }
 
     /// Errors on the console since the last call: exceptions, refused contents, failed requests.

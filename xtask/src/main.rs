@@ -1,9 +1,10 @@
 //! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
-//!     cargo lab test [--gpu] [--cluster] [--mpi] [--model] [-- FILTER]  run every test, the browser ones included
+//!     cargo lab test [--gpu] [--cluster] [--mpi] [--ray] [--model] [-- FILTER]  run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
+//!     cargo lab bench --frames                                  measure how smoothly pages move
 //!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
@@ -67,11 +68,12 @@ struct Options {
     cluster: bool,
     model: bool,
     mpi: bool,
+    ray: bool,
     rest: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Result<Options> {
-    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, mpi: false, rest: Vec::new() };
+    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, mpi: false, ray: false, rest: Vec::new() };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -80,6 +82,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<Options> {
             "--cluster" => out.cluster = true,
             "--model" => out.model = true,
             "--mpi" => out.mpi = true,
+            "--ray" => out.ray = true,
             "--" => out.rest.extend(args.by_ref()),
             other => match other.strip_prefix("--backends=") {
                 Some(list) => out.backends = Some(list.to_string()),
@@ -162,6 +165,13 @@ fn test(options: Options) -> Result<()> {
             test_cluster(&binary, &site, "ranks_train_one_run")?;
         }
     }
+    if options.ray
+        && let Some(program) = system::ray(&page::target_folder().join("ray"))
+    {
+        let mut command = system_tests(&binary, &site);
+        command.args(["--test", "ray", "--", "--ignored", "--nocapture"]).env("MOSLIM_RAY", program);
+        run(command)?;
+    }
     if options.model
         && let Some(model) = system::smollm2(&page::target_folder().join("models"))
     {
@@ -196,14 +206,14 @@ fn soak(rest: &[String]) -> Result<()> {
     run(command)
 }
 
-/// Measures how fast a browser's tab trains, beside the native program.
-fn bench_tab() -> Result<()> {
+/// Measures in a browser: how fast a `tab` trains, beside the native program, or how many `frames` pages draw.
+fn bench_page(what: &str) -> Result<()> {
     system::browser()?;
     let site = page::target_folder().join("site");
     site::build(&site, None)?;
     let binary = build_server(&[])?;
     let mut command = system_tests(&binary, &site);
-    command.args(["--test", "tab", "--", "--ignored", "--nocapture"]);
+    command.args(["--test", what, "--", "--ignored", "--nocapture"]);
     run(command)
 }
 
@@ -224,7 +234,10 @@ fn pictures(rest: &[String]) -> Result<()> {
 /// Measures how fast this machine trains.
 fn bench(options: Options) -> Result<()> {
     if options.rest.iter().any(|arg| arg == "--tab") {
-        return bench_tab();
+        return bench_page("tab");
+    }
+    if options.rest.iter().any(|arg| arg == "--frames") {
+        return bench_page("frames");
     }
     if options.cluster {
         if !system::slurm() {
@@ -275,12 +288,16 @@ fn main() -> Result<()> {
                 "cargo lab test --mpi                                      the same, and runs that several processes train over MPI"
             );
             println!(
+                "cargo lab test --ray                                      the same, and studies on a Ray cluster of this machine"
+            );
+            println!(
                 "cargo lab test --model                                    the same, and a real model, which is fetched with pip"
             );
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!(
                 "cargo lab bench --tab                                     measure how fast a browser's tab does, beside it"
             );
+            println!("cargo lab bench --frames                                  measure how smoothly pages move");
             println!(
                 "cargo lab bench --cluster                                 measure 100 runs on a Slurm cluster of this machine"
             );

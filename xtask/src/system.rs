@@ -153,6 +153,33 @@ pub fn smollm2(folder: &Path) -> Option<PathBuf> {
     None
 }
 
+/// The Python package that starts a Ray cluster.
+const RAY: &str = "ray[default]==2.60.0";
+
+/// Ray's program, in a virtual environment in `folder` that is made unless it is there; where it cannot be had, that is said.
+pub fn ray(folder: &Path) -> Option<PathBuf> {
+    let program = folder.join("bin").join("ray");
+    let fetch = || {
+        eprintln!("Fetching {RAY} (380 MB unpacked) with pip ...");
+        let succeeds = |command: &mut Command| command.status().is_ok_and(|s| s.success());
+        succeeds(Command::new("python3").args(["-m", "venv"]).arg(folder))
+            && succeeds(Command::new(folder.join("bin").join("pip")).args([
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                RAY,
+            ]))
+            && program.is_file()
+    };
+    if program.is_file() || fetch() {
+        return Some(program);
+    }
+    eprintln!(
+        "\n*** STUDIES ON RAY ARE NOT TESTED: {RAY} cannot be fetched; it needs python3 with venv, and the package index. ***\n"
+    );
+    None
+}
+
 /// Becomes `command`, so that Ctrl-C and signals reach it.
 pub fn replace_process(mut command: Command) -> Result<()> {
     #[cfg(unix)]

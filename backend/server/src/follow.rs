@@ -12,7 +12,7 @@ pub use run::QUEUE;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
-use crate::launch::{Launcher, Life, slurm};
+use crate::launch::{Launcher, Life, is_elsewhere};
 use anyhow::{Context, Result};
 use lines::{next_line, read_piece};
 use moslim_engine::keep::journal::{self, now_ms};
@@ -136,8 +136,8 @@ impl Follower {
     pub fn training(&self) -> Option<RunInfo> {
         let running: Vec<RunInfo> =
             self.lock().values().filter(|f| f.info.status == RunStatus::Running).map(|f| f.info.clone()).collect();
-        let is_elsewhere = |run: &RunInfo| run.id.parse().is_ok_and(|id: RunId| slurm::is_task(&self.data.run(&id)));
-        running.into_iter().find(|run| !is_elsewhere(run))
+        let other = |run: &RunInfo| run.id.parse().is_ok_and(|id: RunId| is_elsewhere(&self.data.run(&id)));
+        running.into_iter().find(|run| !other(run))
     }
 
     /// A process is about to be started for a run: it counts as running from now on.

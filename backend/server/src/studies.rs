@@ -165,6 +165,11 @@ impl Studies {
     /// # Errors
     /// [`Error::Conflict`] while a study or a run trains.
     async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor, on: Host) -> Result<(), Error> {
+        if on == Host::Ray {
+            return Err(Error::Conflict(
+                "studies are sent to a Ray cluster by the command line: moslim-lab study --on ray".into(),
+            ));
+        }
         if on == Host::Slurm {
             return match self.cluster {
                 Some(_) => Ok(()),

@@ -195,7 +195,7 @@ impl Study {
             state = self.fresh_state(&plan);
         }
         state.active = true;
-        state.on = if launcher.queue().is_some() { Host::Slurm } else { Host::Here };
+        state.on = launcher.host();
         let elsewhere = self.read_results(ELSEWHERE)?.unwrap_or_default();
         let mut known = Known { axes: (elsewhere.objectives, elsewhere.reference), ..Default::default() };
         for run in &mut state.runs {
@@ -238,7 +238,7 @@ impl Study {
         let jobs = match jobs {
             // The cluster decides how many, by its own rules.
             _ if queued => plan.len(),
-            jobs => jobs.unwrap_or_else(|| cores.min(fitting(plan))),
+            jobs => jobs.or(launcher.at_a_time()).unwrap_or_else(|| cores.min(fitting(plan))),
         };
         let jobs = jobs.clamp(1, plan.len().max(1));
         let threads = (!queued).then_some((cores / jobs).max(1));
@@ -415,7 +415,7 @@ impl Study {
         let folder = self.data.run(&id);
         // What it said earlier does not count.
         let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
-        if launcher.poll(&folder) != Life::Running {
+        if let Life::Gone(_) = launcher.poll(&folder) {
             self.data.job(&id, run.config.clone()).write_config()?;
             launcher.start(&worker(&self.data, &id, threads))?;
         }

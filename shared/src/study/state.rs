@@ -23,6 +23,8 @@ pub enum Host {
     Here,
     /// On the cluster that Slurm manages, as a job array.
     Slurm,
+    /// On a Ray cluster, a job each.
+    Ray,
 }
 
 /// State of a run of a study.

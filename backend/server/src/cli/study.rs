@@ -4,16 +4,18 @@ use super::FolderArgs;
 use crate::failure::Failure;
 use crate::id::RunId;
 use crate::json::{JsonError, read_toml};
+use crate::launch::ray::RayProfile;
 use crate::launch::slurm::Profile;
-use crate::launch::{Launcher, Local, Slurm};
+use crate::launch::{Launcher, Local, Ray, Slurm};
 use clap::{ArgGroup, Args, ValueEnum};
 use moslim_shared::config::Problem;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").args(["preset", "config", "study"]).required(true)))]
 pub struct StudyArgs {
-    /// A shipped study: methods, optimisers, mappings, reward-size, stages, labels.
+    /// A shipped study: methods, ceiling, optimisers, mappings, reward-size, stages, labels.
     #[arg(long)]
     pub preset: Option<String>,
     /// A study of your own: a JSON file with name, base, axes and seeds.
@@ -72,7 +74,7 @@ pub struct CompareArgs {
 /// Where runs are trained.
 #[derive(Debug, Args)]
 pub struct HostArgs {
-    /// here, or slurm: as a job array of the cluster that this machine can submit to.
+    /// here; slurm: as a job array of the cluster that this machine can submit to; or ray: as jobs of a Ray cluster.
     #[arg(long, default_value = "here", value_name = "WHERE")]
     pub on: HostArg,
     /// How the cluster wants its jobs: a TOML file with partition, time, memory, cores, modules and more.
@@ -84,6 +86,7 @@ pub struct HostArgs {
 pub enum HostArg {
     Here,
     Slurm,
+    Ray,
 }
 
 impl HostArgs {
@@ -93,28 +96,41 @@ impl HostArgs {
     /// A profile that cannot be used names its field; a cluster that does not answer.
     pub fn launcher(&self) -> Result<Box<dyn Launcher>, Failure> {
         match (self.on, &self.profile) {
-            (HostArg::Here, Some(_)) => Err(Failure::field("profile", "is for a cluster; say --on slurm as well")),
+            (HostArg::Here, Some(_)) => Err(Failure::field("profile", "is for a cluster; say --on slurm or --on ray as well")),
             (HostArg::Here, None) => Ok(Box::new(Local::new()?)),
             (HostArg::Slurm, file) => {
                 let profile = file.as_deref().map(profile).transpose()?.unwrap_or_default();
                 Ok(Box::new(Slurm::new(profile).map_err(|e| Failure::field("on", format!("{e:#}")))?))
             }
+            (HostArg::Ray, file) => {
+                let profile = file.as_deref().map(ray_profile).transpose()?.unwrap_or_default();
+                Ok(Box::new(Ray::new(profile).map_err(|e| Failure::field("on", format!("{e:#}")))?))
+            }
         }
     }
 }
 
-/// Reads a cluster's profile.
+/// Reads a Slurm cluster's profile.
 ///
 /// # Errors
 /// Names the field.
 pub fn profile(file: &Path) -> Result<Profile, Failure> {
+    read(file, Profile::problems)
+}
+
+/// Reads a Ray cluster's profile.
+fn ray_profile(file: &Path) -> Result<RayProfile, Failure> {
+    read(file, RayProfile::problems)
+}
+
+fn read<T: DeserializeOwned>(file: &Path, problems: impl Fn(&T) -> Vec<Problem>) -> Result<T, Failure> {
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|e| Failure::field("profile", format!("{shown} cannot be read: {e}")))?;
-    let profile: Profile = read_toml(&bytes).map_err(|error| match error {
+    let profile: T = read_toml(&bytes).map_err(|error| match error {
         JsonError::Syntax(message) => Failure::field("profile", format!("{shown}: {message}")),
         JsonError::Field(p) => Failure::field("profile", format!("{shown}: {}: {}", p.field, p.message)),
     })?;
-    let problems = profile.problems().into_iter();
+    let problems = problems(&profile).into_iter();
     let problems: Vec<_> = problems.map(|p| Problem { field: format!("profile: {shown}: {}", p.field), ..p }).collect();
     if problems.is_empty() { Ok(profile) } else { Err(Failure::problems(&problems)) }
 }

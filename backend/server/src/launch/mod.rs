@@ -7,12 +7,16 @@ pub mod limits;
 mod local;
 pub mod process;
 pub mod ranks;
+pub mod ray;
 pub mod slurm;
 
 pub use local::{LOG, Local};
+pub use ray::Ray;
 pub use slurm::Slurm;
 
-use std::ffi::OsString;
+use anyhow::Context;
+use moslim_shared::study::Host;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// A process to be started.
@@ -52,9 +56,23 @@ pub enum Life {
 /// # Errors
 /// When it cannot be told.
 pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::Result<bool> {
-    let on_a_cluster = slurm::stop(folder, ending)?;
+    let on_a_cluster = slurm::stop(folder, ending)? | ray::stop(folder)?;
     // A process that trains on another machine is told by the cluster alone; one that follows a study is here.
     Ok(launcher.stop(folder, ending)? || on_a_cluster)
+}
+
+/// Whether a run trains on a cluster, and not on this machine.
+pub fn is_elsewhere(run: &Path) -> bool {
+    slurm::is_task(run) || ray::is_task(run)
+}
+
+/// Words of a shell, each in quotes.
+fn quoted(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<String> {
+    let quote = |word: &OsStr| {
+        let text = word.to_str().with_context(|| format!("{} is not UTF-8", word.display()))?;
+        Ok(format!("'{}'", text.replace('\'', r"'\''")))
+    };
+    Ok(words.into_iter().map(|w| quote(w.as_ref())).collect::<anyhow::Result<Vec<_>>>()?.join(" "))
 }
 
 /// A way to run processes: on this machine, or on a cluster.
@@ -65,7 +83,17 @@ pub trait Launcher: Send + Sync {
     /// When it cannot be started.
     fn start(&self, launch: &Launch) -> anyhow::Result<()>;
 
-    /// The cluster, where this is one: it has a queue of its own, and wants everything at once.
+    /// Where its processes are.
+    fn host(&self) -> Host {
+        Host::Here
+    }
+
+    /// How many of a study's processes it takes at a time, where that is not for this machine to say.
+    fn at_a_time(&self) -> Option<usize> {
+        None
+    }
+
+    /// The cluster, where this is one that wants a study as a whole: it has a queue of its own, and wants everything at once.
     fn queue(&self) -> Option<&Slurm> {
         None
     }

@@ -4,10 +4,11 @@
 //! its jobs are found again by their name, `STUDY.N`. So whoever follows a study may end, be killed, and come back: nothing is lost and
 //! nothing is submitted twice. The data folder has to be one that all nodes see.
 
-use super::{Ending, Launch, Launcher, Life, process};
+use super::{Ending, Launch, Launcher, Life, process, quoted};
 use anyhow::{Context, Result, bail};
 use moslim_engine::keep::write_atomically;
 use moslim_shared::config::Problem;
+use moslim_shared::study::Host;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -161,15 +162,6 @@ struct Snapshot {
 pub struct Slurm {
     profile: Profile,
     snapshot: Mutex<Snapshot>,
-}
-
-/// Words of a shell, each in quotes.
-fn quoted(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
-    let quote = |word: &OsStr| {
-        let text = word.to_str().with_context(|| format!("{} is not UTF-8", word.display()))?;
-        Ok(format!("'{}'", text.replace('\'', r"'\''")))
-    };
-    Ok(words.into_iter().map(|w| quote(w.as_ref())).collect::<Result<Vec<_>>>()?.join(" "))
 }
 
 /// Runs a command of Slurm's.
@@ -445,6 +437,10 @@ exit "$code"
 impl Launcher for Slurm {
     fn start(&self, launch: &Launch) -> Result<()> {
         self.submit(&launch.folder, &[], std::slice::from_ref(launch))
+    }
+
+    fn host(&self) -> Host {
+        Host::Slurm
     }
 
     fn queue(&self) -> Option<&Slurm> {
