@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const PORT: u16 = 18265;
+const PORT: u16 = 8267;
 
 /// A cluster of one node with two cores, whose daemons end with it.
 struct Ray {
@@ -31,7 +31,7 @@ impl Ray {
             "--dashboard-host=127.0.0.1",
             &port,
             "--num-cpus=2",
-            "--port=16379",
+            "--port=6399",
         ]);
         own
     }
