@@ -532,7 +532,7 @@ async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
 
 /// The lesson in the second language: by the address, by the button, and kept.
 #[tokio::test]
-async fn the_lesson_is_read_in_chinese_and_back() -> Result<()> {
+async fn every_page_is_read_in_chinese_and_back() -> Result<()> {
     const TITLE: &str = "document.querySelector('h1')?.textContent";
     const LANGUAGE: &str = "document.documentElement.lang";
     let lab = Lab::start().await;
@@ -552,8 +552,31 @@ async fn the_lesson_is_read_in_chinese_and_back() -> Result<()> {
         .await?;
     browser.click("#language").await?;
     browser.wait(&format!("{LANGUAGE} === 'zh-CN'")).await?;
-    browser.goto(&format!("{}/", lab.origin())).await?;
-    browser.wait("document.querySelector('nav a')?.textContent === '首页'").await?;
+    // The choice is kept, and every page has its headings, labels and buttons in Chinese; what is English there comes from data.
+    let run = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&run).await;
+    let pages = [
+        "/".to_string(),
+        "/configure".into(),
+        format!("/playground?in={run}"),
+        format!("/compare?runs={run}"),
+        format!("/runs/{run}"),
+        "/studies".into(),
+        "/data".into(),
+        "/models".into(),
+    ];
+    for page in pages {
+        browser.goto(&format!("{}{page}", lab.origin())).await?;
+        browser.wait("document.querySelector('nav a')?.textContent === '首页'").await?;
+        browser.wait("!!document.querySelector('main h2, main .empty')").await?;
+        let left = "[...document.querySelectorAll('main h1:not(#run-name), main h2, main button.button, main label, main .empty')] \
+                    .map(e => e.textContent.trim()).filter(t => t.length > 3 && !/[\\u4e00-\\u9fff]/.test(t) && /[a-z]{4}/.test(t))";
+        let left: Vec<String> = serde_json::from_value(browser.js(left).await?)?;
+        let allowed =
+            ["Helpfulness", "Harmlessness", "Honesty", "Verbosity", "How do I", "MOSLIM", "Rewards-in-Context", "Alpha"];
+        let left: Vec<String> = left.into_iter().filter(|text| !allowed.iter().any(|a| text.contains(a))).collect();
+        assert_eq!(left, Vec::<String>::new(), "on {page}");
+    }
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }
