@@ -52,6 +52,11 @@ fn questions_of(answers: usize, offers: usize, samples: usize) -> usize {
     (answers / samples / offers.max(1)).max(1)
 }
 
+/// `n` of `all` places that lie evenly, each `after` behind the first of its own part.
+fn spread_over(all: usize, n: usize, after: usize) -> Vec<usize> {
+    (0..n).map(|part| (part * (all / n.max(1)) + after) % all).collect()
+}
+
 /// What a policy reaches now, as the reward model sees answers to training questions: a menu is tried on some of them, and what is kept
 /// of it measured on others, so that what was lucky when it was chosen does not count. `trade_offs`: most offers that are kept; `step`:
 /// iterations before.
@@ -105,8 +110,7 @@ impl Menu {
     ) -> Result<Self> {
         let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
         let n = n.min(x.questions.len());
-        let apart = x.questions.len() / n.max(1);
-        let chosen: Vec<usize> = (0..n).map(|q| (q * apart + after) % x.questions.len()).collect();
+        let chosen = spread_over(x.questions.len(), n, after);
         let mut report = MenuReport { offers: offers.len(), questions: n, work: Work::default() };
         let mut reached: Vec<Vec<f64>> = Vec::with_capacity(offers.len());
         for offer in &offers {
@@ -224,6 +228,15 @@ pub(super) mod tests {
         let all = high(&many, &(0..12).collect::<Vec<_>>());
         assert_eq!(all.len(), 256);
         assert!(all.iter().all(|p| p.0[11] == Some(2)));
+    }
+
+    #[test]
+    fn what_is_chosen_on_some_questions_is_measured_on_others() {
+        assert_eq!((spread_over(9, 3, 0), spread_over(9, 3, 1)), (vec![0, 3, 6], vec![1, 4, 7]));
+        // Of 90 offers 5 questions each are tried, and of 14 that are kept 37: none is in both.
+        let (first, then) = (spread_over(1_000, 5, 0), spread_over(1_000, 37, 1));
+        assert!(first.iter().all(|q| !then.contains(q)), "{first:?} {then:?}");
+        assert_eq!((spread_over(2, 2, 1), spread_over(3, 0, 1)), (vec![1, 0], vec![]));
     }
 
     #[test]
