@@ -105,7 +105,7 @@ async fn how_smoothly_pages_move() -> Result<()> {
             }
         })
         .collect();
-    let journal = lines(&head) + &lines(&many);
+    let journal = format!("{}{}", lines(&head), lines(&many));
     let copies: Vec<PathBuf> = (0..RUNS).map(|n| runs.join(format!("copy-{n}"))).collect();
     for to in &copies {
         copy(&own, to, &journal)?;
@@ -123,7 +123,8 @@ async fn how_smoothly_pages_move() -> Result<()> {
         };
         Event { seq: head[began].seq + n as u64, time: head[began].time + n as u64, body }
     });
-    copy(&own, &runs.join("long"), &(lines(&head[..began]) + &lines(&losses.collect::<Vec<_>>())))?;
+    let long = format!("{}{}", lines(&head[..began]), lines(&losses.collect::<Vec<_>>()));
+    copy(&own, &runs.join("long"), &long)?;
 
     let browser = lab.browser().await?;
     browser.screen(1440, 2400, "light").await?;
