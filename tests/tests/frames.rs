@@ -19,6 +19,8 @@ const POINTS: usize = 1_000_000;
 
 /// Watches a page, and prints what it takes.
 async fn watch(browser: &Browser, what: &str) -> Result<()> {
+    // What was said before is read first.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let charts = browser
         .js("[...document.querySelectorAll('canvas')].filter(c => { const r = c.getBoundingClientRect(); return r.bottom > 0 && r.top < innerHeight; }).length")
         .await?;
