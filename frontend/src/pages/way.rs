@@ -32,7 +32,7 @@ pub fn fronts_at(runs: &[(String, &RunState)], share: f64) -> Fronts {
 }
 
 /// The last front that a run tried before `share` of its optimisation was over.
-fn at<'a>(run: &'a RunState, share: f64) -> Option<&'a FrontSeen> {
+fn at(run: &RunState, share: f64) -> Option<&FrontSeen> {
     let reached = share * run.stages[Stage::Policy as usize].total as f64 + 1e-6;
     run.fronts_seen.iter().rev().find(|front| front.step as f64 <= reached)
 }
