@@ -2,7 +2,7 @@
 
 use crate::parts::chart::Chart;
 use crate::parts::format;
-use crate::parts::front::{FrontFigure, Fronts, Group};
+use crate::parts::front::{Fronts, Group, OwnFront};
 use crate::state::RunState;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -49,7 +49,6 @@ pub fn growth(runs: &[(String, &RunState)]) -> Plot {
 /// Fronts that a slider leads through, and the curve of their hypervolume; nothing where no run has tried any.
 #[component]
 pub fn Way(share: RwSignal<f64>, fronts: Memo<Fronts>, plot: Memo<Plot>) -> impl IntoView {
-    let axes = RwSignal::new((String::new(), String::new()));
     view! {
         <section id="way" class="section" aria-labelledby="way-title" class:gone=move || fronts.with(|f| f.groups.is_empty())>
             <h2 id="way-title">{t("How the front grew")}</h2>
@@ -65,13 +64,7 @@ pub fn Way(share: RwSignal<f64>, fronts: Memo<Fronts>, plot: Memo<Plot>) -> impl
                 />
                 <output class="num">{move || format::percent(share.get())}</output>
             </label>
-            <FrontFigure
-                id="way"
-                fronts=fronts
-                x=Signal::derive(move || axes.get().0)
-                y=Signal::derive(move || axes.get().1)
-                choose=Callback::new(move |new| axes.set(new))
-            />
+            <OwnFront id="way" fronts=fronts/>
             <Chart
                 id="chart-front"
                 title=t("How much can be had together?")

@@ -50,6 +50,21 @@ impl Fronts {
     }
 }
 
+/// The figure with axes of its own, which no address keeps.
+#[component]
+pub fn OwnFront(id: &'static str, fronts: Memo<Fronts>) -> impl IntoView {
+    let axes = RwSignal::new((String::new(), String::new()));
+    view! {
+        <FrontFigure
+            id=id
+            fronts=fronts
+            x=Signal::derive(move || axes.get().0)
+            y=Signal::derive(move || axes.get().1)
+            choose=Callback::new(move |new| axes.set(new))
+        />
+    }
+}
+
 /// The figure. `id`: what the identities of its parts begin with; `choose` is told of other axes.
 #[component]
 pub fn FrontFigure(

@@ -10,7 +10,7 @@ use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::address;
 use crate::parts::chart::{Chart, Linked};
 use crate::parts::format;
-use crate::parts::front::FrontFigure;
+use crate::parts::front::OwnFront;
 use crate::parts::matrix::between;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
@@ -222,7 +222,6 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
 #[component]
 fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
     let found = of_all(entries, move |runs| fronts(runs, together.get()));
-    let axes = RwSignal::new((String::new(), String::new()));
     view! {
         <section
             id="fronts"
@@ -234,13 +233,7 @@ fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl In
             <p class="muted">
                 {t("Every point is what a run delivers for one trade-off that it offers: mean utility on held-out questions, 0 the worst class of an objective and 1 the best. Of seeds together, the edge of what all of them, half of them and any of them reach.")}
             </p>
-            <FrontFigure
-                id="fronts"
-                fronts=found
-                x=Signal::derive(move || axes.get().0)
-                y=Signal::derive(move || axes.get().1)
-                choose=Callback::new(move |new| axes.set(new))
-            />
+            <OwnFront id="fronts" fronts=found/>
         </section>
     }
 }
