@@ -4,8 +4,9 @@ use std::io::{BufRead, Result};
 
 /// Bytes of a journal that are read at once.
 const PIECE: u64 = 4 << 20;
-/// Longest line that is read: what a run says is thousands of times shorter. Of a longer one it is known that it is there.
-const LONGEST_LINE: u64 = 16 << 20;
+/// Longest line that is read: what a run says is a hundred times shorter. Of a longer one it is known that it is there. Every thread
+/// that reads may hold one.
+const LONGEST_LINE: u64 = 4 << 20;
 
 /// Appends the next whole line to `text`, as far as it is no longer than a line may be. Returns its length; `None` where no whole line
 /// is left.
