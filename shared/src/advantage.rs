@@ -23,6 +23,27 @@ pub fn rloo(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|r| r - (sum - r) / (n - 1.0)).collect()
 }
 
+/// Leave-one-out over the tokens of one group: from every token's advantage, `[sample][token]`, the mean over the tokens of the group's
+/// other samples is taken. It is what a critic of one prompt and preference is wrong by, and knows nothing of the sample itself. A
+/// group of fewer than two samples gets zeros.
+///
+/// ```
+/// use moslim_shared::advantage::rloo_of_tokens;
+/// let group = [vec![1.0, 2.0], vec![3.0], vec![0.0, 0.0, 2.0]];
+/// assert_eq!(rloo_of_tokens(&group), [vec![-0.25, 0.75], vec![2.0], vec![-2.0, -2.0, 0.0]]);
+/// assert_eq!(rloo_of_tokens(&group[..1]), [[0.0, 0.0]]);
+/// ```
+pub fn rloo_of_tokens(advantages: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let sums: Vec<f64> = advantages.iter().map(|a| a.iter().sum()).collect();
+    let (sum, tokens) = (sums.iter().sum::<f64>(), advantages.iter().map(Vec::len).sum::<usize>());
+    let without = |own: &Vec<f64>, own_sum: f64| {
+        let others = tokens - own.len();
+        let mean = (sum - own_sum) / others.max(1) as f64;
+        own.iter().map(|a| if others == 0 { 0.0 } else { a - mean }).collect()
+    };
+    advantages.iter().zip(sums).map(|(own, own_sum)| without(own, own_sum)).collect()
+}
+
 /// Added to a deviation before it divides, as in GRPO's reference code.
 const EPSILON: f64 = 1e-4;
 

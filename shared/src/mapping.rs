@@ -113,6 +113,23 @@ impl MappingFunction {
             Self::Argmax => f64::from(argmax(p) == t),
         }
     }
+
+    /// What is to be expected of the value at the target class `t` while `p` tells only what the class will be: `sum_c p_c f(c, t)`,
+    /// `f(c, t)` being the value when class `c` is certain.
+    ///
+    /// ```
+    /// use moslim_shared::mapping::MappingFunction;
+    /// let p = [0.5, 0.0, 0.5];
+    /// // Half a chance of the class itself, half of one two classes away.
+    /// assert_eq!(MappingFunction::RankedProbability.expected_value(&p, 0), -0.5);
+    /// // A distribution that stays as vague as that is nearer than that.
+    /// assert_eq!(MappingFunction::RankedProbability.value(&p, 0), -0.25);
+    /// assert_eq!(MappingFunction::Moslim.expected_value(&p, 0), 0.5);
+    /// ```
+    pub fn expected_value(self, p: &[f64], t: usize) -> f64 {
+        let certain = |class: usize| (0..p.len()).map(|c| f64::from(u8::from(c == class))).collect::<Vec<f64>>();
+        p.iter().enumerate().map(|(class, p)| p * self.value(&certain(class), t)).sum()
+    }
 }
 
 /// Mean and standard deviation of the mapping's value per objective and class, over reference answers; frozen together
@@ -230,6 +247,27 @@ pub fn map_reward(
     distributions: &[Vec<f64>],
     preference: &Preference,
 ) -> MappedReward {
+    map_values(config, statistics, distributions, preference, |p, t| config.function.value(p, t))
+}
+
+/// The scalar to be expected of an answer that has only begun, of what the heads expect of its classes.
+pub fn expected_reward(
+    config: &MappingConfig,
+    statistics: &RewardStatistics,
+    distributions: &[Vec<f64>],
+    preference: &Preference,
+) -> f64 {
+    map_values(config, statistics, distributions, preference, |p, t| config.function.expected_value(p, t)).scalar
+}
+
+/// [`map_reward`] of what `value` makes of a head's distribution and the class asked for.
+fn map_values(
+    config: &MappingConfig,
+    statistics: &RewardStatistics,
+    distributions: &[Vec<f64>],
+    preference: &Preference,
+    value: impl Fn(&[f64], usize) -> f64,
+) -> MappedReward {
     let divisor = match config.divisor {
         Divisor::Objectives => distributions.len().max(1),
         Divisor::Active => preference.active().max(1),
@@ -237,7 +275,7 @@ pub fn map_reward(
     let mut contributions = vec![0.0; distributions.len()];
     for (i, t) in preference.asked() {
         let deviation = statistics.std[i][t].max(config.std_floor).max(1e-9);
-        let z = (config.function.value(&distributions[i], t) - statistics.mean[i][t]) / deviation;
+        let z = (value(&distributions[i], t) - statistics.mean[i][t]) / deviation;
         let weight = config.weights.get(i).copied().unwrap_or(1.0);
         contributions[i] = weight * z.clamp(-config.z_clip, config.z_clip) / divisor;
     }
@@ -475,5 +513,29 @@ mod tests {
         close(statistics.std[0][0], 0.2);
         let pooled = RewardStatistics::over(&MappingConfig { pooling: Pooling::Head, ..Default::default() }, &rows);
         close(pooled.std[0][1], 0.2);
+    }
+
+    /// Of what the heads expect of an answer that has only begun: the mean of what it may become.
+    #[test]
+    fn a_beginning_is_worth_the_mean_of_what_it_may_become() {
+        let certain = |a: usize, b: usize| vec![one_hot(3, a), one_hot(2, b)];
+        let mixed = vec![vec![0.25, 0.0, 0.75], vec![0.5, 0.5]];
+        let wish = Preference(vec![Some(0), Some(1)]);
+        for function in [MappingFunction::Moslim, MappingFunction::Expected, MappingFunction::RankedProbability] {
+            let config = MappingConfig { function, weights: vec![2.0, 1.0], ..Default::default() };
+            let statistics = RewardStatistics {
+                mean: vec![vec![0.3, 0.1, 0.2], vec![0.4, -0.2]],
+                std: vec![vec![0.5; 3], vec![0.25; 2]],
+                ..Default::default()
+            };
+            let reward = |d: &[Vec<f64>]| map_reward(&config, &statistics, d, &wish).scalar;
+            let want: f64 =
+                [(0, 0.25), (2, 0.75)].iter().flat_map(|&(a, p)| [0, 1].map(|b| p * 0.5 * reward(&certain(a, b)))).sum();
+            close(expected_reward(&config, &statistics, &mixed, &wish), want);
+        }
+    }
+
+    fn one_hot(classes: usize, class: usize) -> Vec<f64> {
+        (0..classes).map(|c| f64::from(u8::from(c == class))).collect()
     }
 }

@@ -75,6 +75,11 @@ impl Checker {
             "must be 1 for pairs, which are two answers to one prompt already",
         );
         self.require(
+            r.beginnings == 0.0 || r.loss != RewardLoss::BradleyTerry,
+            "reward_model.beginnings",
+            "must be 0 for pairs, whose beginnings have no pair",
+        );
+        self.require(
             !r.separate || r.steps >= objectives,
             "reward_model.steps",
             format!("is {}; separate models need at least one step for each of the {objectives} objectives", r.steps),
@@ -144,6 +149,20 @@ impl Checker {
             "policy.aggregation",
             "min_norm is for rloo, grpo, dr_grpo and dapo",
         );
+        if p.head_credit.is_some() {
+            let field = "policy.head_credit";
+            self.require(p.optimizer == PolicyOptimizer::Rloo, field, format!("is for rloo; {} has none", p.optimizer.title()));
+            self.require(
+                c.reward_model.beginnings > 0.0,
+                field,
+                "needs reward_model.beginnings above 0: heads that have only seen whole answers know nothing before their end",
+            );
+            self.require(
+                p.aggregation == Aggregation::SumThenNormalise && c.mapping.pooling != Pooling::Group,
+                field,
+                "needs policy.aggregation sum_then_normalise, and not mapping.pooling group: a beginning has no group",
+            );
+        }
         self.require(
             c.mapping.pooling != Pooling::Group || p.samples_per_prompt >= 2,
             "mapping.pooling",
@@ -327,6 +346,22 @@ mod tests {
             "reward_model.label_smoothing",
         );
         check(|c| c.policy.aggregation = Aggregation::NormaliseThenSum, "policy.aggregation");
+        check(|c| (c.reward_model.loss, c.reward_model.beginnings) = (RewardLoss::BradleyTerry, 0.3), "reward_model.beginnings");
+        // Heads as critic: of RLOO, of a reward model that knows beginnings, of values that are the same in every group.
+        let credit = |change: fn(&mut RunConfig)| {
+            check(
+                |c| {
+                    (c.reward_model.beginnings, c.policy.head_credit) = (0.3, Some(0.5));
+                    change(c);
+                },
+                "policy.head_credit",
+            );
+        };
+        credit(|c| c.policy.head_credit = Some(1.1));
+        credit(|c| c.reward_model.beginnings = 0.0);
+        credit(|c| c.policy.optimizer = PolicyOptimizer::Ppo);
+        credit(|c| c.policy.aggregation = Aggregation::MinNorm);
+        credit(|c| c.mapping.pooling = Pooling::Group);
         check(|c| c.mapping.weights = vec![0.0; 4], "mapping.weights");
         check(|c| c.from = Some("../x".into()), "from");
         check(|c| c.fork = Some("../x".into()), "fork");

@@ -286,6 +286,9 @@ pub struct RewardModelConfig {
     /// Answers to one prompt that a batch takes together, 1: every row by itself. They share one reading of the prompt (Ouyang et
     /// al. 2022, section 3.4), which pays where prompts are long and have several answers.
     pub per_prompt: usize,
+    /// Weight of the same loss over the beginnings of answers, read before every token: what the class of the whole will be. 0 leaves
+    /// it out. It costs no pass; what the heads say before an answer ends can then be a critic (`policy.head_credit`).
+    pub beginnings: f64,
 }
 
 impl Default for RewardModelConfig {
@@ -302,6 +305,7 @@ impl Default for RewardModelConfig {
             learned_head_weights: false,
             separate: false,
             per_prompt: 1,
+            beginnings: 0.0,
         }
     }
 }

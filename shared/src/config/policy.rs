@@ -296,6 +296,9 @@ pub struct PolicyConfig {
     /// Weight of the log-likelihood of one sample of each prompt, tagged with the classes that it achieved (hindsight
     /// relabelling, Zhang et al. 2023); 0 leaves them out. For prompts with tags.
     pub hindsight: f64,
+    /// When set, each token has an advantage of its own: what the reward model's heads expect of an answer before each of its tokens,
+    /// mapped to what is asked, is the critic of generalised advantage estimation with this lambda, in [0, 1]. For RLOO.
+    pub head_credit: Option<f64>,
     /// Share of the iterations, the last ones, whose weights are averaged into the final policy; 0 takes the last weights.
     pub average: f64,
     /// Gradients are scaled down to this norm.
@@ -351,6 +354,7 @@ impl Default for PolicyConfig {
             sft_mix: 0.0,
             rated_mix: 0.0,
             hindsight: 0.0,
+            head_credit: None,
             average: 0.0,
             max_gradient_norm: 1.0,
             checkpoint_every: 25,

@@ -17,7 +17,7 @@ use crate::model::transformer::Transformer;
 use crate::policy::beside::beside;
 use crate::policy::dapo::redraw_flat_groups;
 use crate::policy::rollout::{
-    Aim, Prompt, Rollout, answer_log_probs, classify_answers, collect, draw_prompts, map_rewards, read,
+    Aim, Prompt, Rollout, answer_log_probs, classify_answers, collect, draw_prompts, map_beginnings, map_rewards, read,
 };
 use crate::policy::targets::TargetSampler;
 use crate::policy::update::{Update, learning_rate};
@@ -176,12 +176,14 @@ pub fn roll_out<B: Kernels>(
     let reference = answer_log_probs(actors.reference, &tagged, c.temperature as f32);
     // Grade: p_i = P(class of objective i | x, y_j), read without the tags.
     let pairs: Vec<(usize, &[u32])> = answers.iter().enumerate().map(|(n, a)| (n / samples, a.tokens.as_slice())).collect();
-    let (distributions, graded) = classify_answers(actors.reward_model, &pairs, prompts, actors.questions, tokenizer);
+    let critic = c.head_credit.is_some();
+    let graded = classify_answers(actors.reward_model, &pairs, prompts, actors.questions, tokenizer, critic);
     // Map: r = 1/sum m * sum_i m_i (f(p_i, t_i) - avg_i[t_i]) / std_i[t_i].
     let mapping = &actors.reward_model.calibration.mapping;
     let higher = actors.higher_is_better;
-    let mapped = map_rewards(aim, mapping, actors.statistics, &distributions, prompts, samples, higher);
+    let mapped = map_rewards(aim, mapping, actors.statistics, &graded.answers, prompts, samples, higher);
+    let expected = map_beginnings(aim, mapping, actors.statistics, &graded.beginnings, prompts, samples, higher);
     // What the optimiser sees: r - beta * sum_t (log pi - log pi_ref).
-    let work = Work { forward_tokens: 2 * read(&tagged) + graded, training_tokens: 0 };
-    (collect(answers, reference, distributions, mapped, prompts, (aim, c, beta)), work)
+    let work = Work { forward_tokens: 2 * read(&tagged) + graded.read, training_tokens: 0 };
+    (collect(answers, reference, graded.answers, mapped, expected, prompts, (aim, c, beta)), work)
 }

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::reward::RewardModel;
 use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::reward::loss::Weighing;
-use crate::reward::train as reward_train;
+use crate::reward::train::{self as reward_train, BatchWeighing};
 use crate::text::corpus::{Draw, siblings};
 use anyhow::Result;
 use burn::module::AutodiffModule;
@@ -117,15 +117,17 @@ fn reward_model<B: TrainBackend>(
         model,
         device,
         progress,
-        |model, rows, weighing: &Weighing| reward_train::loss(model, rows, heads, weighing),
+        |model, rows, weighing: &BatchWeighing| reward_train::loss(model, rows, heads, weighing),
         |rows| {
             let labels = reward_train::labels_of(rows, heads);
             let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
-            Weighing {
+            let weigh = |labels: &[&[Option<usize>]]| Weighing {
                 smoothing: r.label_smoothing,
                 learned: r.learned_head_weights,
-                ..Weighing::of(&labels, r.loss, &class_weights, &head_weights)
-            }
+                ..Weighing::of(labels, r.loss, &class_weights, &head_weights)
+            };
+            let begun = |weight| (weight, weigh(&reward_train::labels_of_beginnings(rows, &labels)));
+            BatchWeighing { answers: weigh(&labels), beginnings: (r.beginnings > 0.0).then_some(r.beginnings).map(begun) }
         },
         |model| {
             let outputs = reward_train::outputs(std::slice::from_ref(model), watched, heads);

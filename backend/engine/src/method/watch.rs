@@ -29,7 +29,7 @@ pub fn kl_point<B: TrainBackend>(
     let gold = setting.gold.as_deref().map(|gold| gold_classes(rollouts, prompts, setting, gold)).transpose()?;
     let held_out = ready.held_out.as_ref().map(|model| {
         let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|r| (r.prompt, r.answer.tokens.as_slice())).collect();
-        classify_answers(model, &answers, prompts, &setting.corpus.train_questions, &setting.tokenizer).0
+        classify_answers(model, &answers, prompts, &setting.corpus.train_questions, &setting.tokenizer, false).answers
     });
     Ok(KlPoint {
         step: report.step,

@@ -187,6 +187,7 @@ mod tests {
                     reward: score,
                     reference_log_probs: answer.log_probs.clone(),
                     asked: vec![true],
+                    expected: vec![],
                     advantage: 0.0,
                     per_token: None,
                     answer,

@@ -2,15 +2,16 @@
 //! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
 
 use super::moc::balanced_scores;
+use super::reinforce::give_tokens;
 use super::rollout::{Prompt, Rollout, groups};
-use super::surrogate::kl_estimate;
+use super::surrogate::{self, kl_estimate};
 use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::packed::Packed;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::prelude::*;
 use burn::tensor::IndexingUpdateOp;
-use moslim_shared::advantage::rloo;
+use moslim_shared::advantage::{gae, rloo, rloo_of_tokens, token_rewards};
 use moslim_shared::config::Aggregation;
 use rand::rngs::StdRng;
 
@@ -22,6 +23,9 @@ pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
         _ => rollouts.iter().map(|r| r.score).collect(),
     };
     scores.iter_mut().zip(rollouts.iter()).for_each(|(score, r)| *score -= u.reward_beta() * r.kl);
+    if let Some(lambda) = u.config.head_credit {
+        return set_token_advantages(rollouts, u, lambda);
+    }
     let mut rest = scores.as_slice();
     for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
         let (rewards, tail) = rest.split_at(group.len());
@@ -29,6 +33,16 @@ pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
         for (rollout, advantage) in group.iter_mut().zip(rloo(rewards)) {
             rollout.advantage = advantage;
         }
+    }
+}
+
+/// An advantage for every token: generalised advantage estimation with what the reward model's heads expect before each token as the
+/// critic, and the mean over the tokens of the group's other samples as the baseline of what such a critic is wrong by.
+fn set_token_advantages(rollouts: &mut [Rollout], u: &Update, lambda: f64) {
+    for group in rollouts.chunk_by_mut(|a, b| a.prompt == b.prompt) {
+        let of = |r: &Rollout| gae(&token_rewards(r.score, &r.log_ratios(), u.reward_beta()), &r.expected, 1.0, lambda).0;
+        let own: Vec<Vec<f64>> = group.iter().map(of).collect();
+        give_tokens(group, &rloo_of_tokens(&own).concat());
     }
 }
 
@@ -92,6 +106,10 @@ pub fn update<B: TrainBackend>(
     u: &Update,
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, UpdateReport) {
+    if u.config.head_credit.is_some() {
+        // A sum over an answer's tokens, a mean over answers, as below; ratios are of tokens.
+        return surrogate::update(policy, rollouts, u, rng, |part, _| 1.0 / part.iter().map(|g| g.len()).sum::<usize>() as f64);
+    }
     let mut tally = Tally::default();
     for (step, part) in minibatches(rollouts, u.config, rng).into_iter().enumerate() {
         let total = part.iter().map(|group| group.len()).sum();
@@ -106,4 +124,38 @@ pub fn update<B: TrainBackend>(
         tally.work.training_tokens += part.iter().map(|g| tokens(g, u.prompts) as u64).sum::<u64>();
     }
     (policy, tally.report())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::update::tests::rollout;
+    use moslim_shared::config::PolicyConfig;
+
+    /// Two answers to one prompt, the heads' expectations before their tokens, and a KL penalty of 0.1 on one token.
+    #[test]
+    fn every_token_is_credited_with_what_it_changes() {
+        let advantages = |lambda: f64| {
+            let config = PolicyConfig { head_credit: Some(lambda), ..Default::default() };
+            let u = Update { prompts: &[], config: &config, beta: 0.5, learning_rate: 1e-3, iteration: 0, supervised: &[] };
+            let mut group = [rollout(0, 1.0, 2), rollout(0, -2.0, 1)];
+            group[0].expected = vec![0.25, 0.5];
+            group[1].expected = vec![0.0];
+            // Log-probabilities are -1: the second token is less likely under the reference by 0.2 nats.
+            group[0].reference_log_probs[1] = -1.2;
+            set_advantages(&mut group, &u);
+            group.map(|r| r.per_token.unwrap())
+        };
+        let close = |got: &[f32], want: &[f32]| {
+            assert!(got.len() == want.len() && got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{got:?}, not {want:?}");
+        };
+        // Lambda 1: what came, less what was expected before the token; then less what the other answer's tokens have on average.
+        let [a, b] = advantages(1.0);
+        close(&a, &[0.65 + 2.0, 0.4 + 2.0]);
+        close(&b, &[-2.0 - (0.65 + 0.4) / 2.0]);
+        // Lambda 0: what the token itself changed.
+        let [a, b] = advantages(0.0);
+        close(&a, &[0.25 + 2.0, 0.4 + 2.0]);
+        close(&b, &[-2.0 - (0.25 + 0.4) / 2.0]);
+    }
 }

@@ -12,7 +12,7 @@ use crate::text::corpus::EncodedQuestion;
 use anyhow::Result;
 use moslim_shared::config::PolicyConfig;
 use moslim_shared::kl::k1;
-use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, map_group, map_weighted};
+use moslim_shared::mapping::{MappedReward, MappingConfig, RewardStatistics, expected_reward, map_group, map_weighted};
 use moslim_shared::preference::Preference;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -49,6 +49,8 @@ pub struct Rollout {
     pub reference_log_probs: Vec<f32>,
     /// Whether each objective is part of the reward.
     pub asked: Vec<bool>,
+    /// The mapped reward that the reward model's heads expect before each token; empty where nobody asks for it.
+    pub expected: Vec<f64>,
     /// Filled in by the optimiser.
     pub advantage: f64,
     /// Where the advantage differs from token to token.
@@ -137,15 +139,25 @@ pub fn ended_answer(answer: &[u32], eos: u32) -> Vec<u32> {
     answer
 }
 
-/// What a reward model says about answers to untagged questions, `[answer][objective][class]`, and the tokens that it read. `answers`:
-/// position of the prompt and tokens; those of one prompt are neighbours, and it is read once for all of them.
+/// What a reward model says about answers to untagged questions.
+pub struct Classified {
+    /// `[answer][objective][class]`
+    pub answers: Vec<Vec<Vec<f64>>>,
+    /// What its heads expect before every token, `[answer][token][objective][class]`; empty where nobody asks for it.
+    pub beginnings: Vec<Vec<Vec<Vec<f64>>>>,
+    /// Tokens that it read.
+    pub read: u64,
+}
+
+/// Reads `answers`: position of the prompt and tokens; those of one prompt are neighbours, and it is read once for all of them.
 pub fn classify_answers<B: Kernels>(
     reward_model: &FrozenRewardModel<B>,
     answers: &[(usize, &[u32])],
     prompts: &[Prompt],
     questions: &[EncodedQuestion],
     tokenizer: &Tokenizer,
-) -> (Vec<Vec<Vec<f64>>>, u64) {
+    beginnings: bool,
+) -> Classified {
     let untagged: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.untagged_prompt(&questions[p.question].tokens)).collect();
     let ended: Vec<Vec<u32>> = answers.iter().map(|(_, a)| ended_answer(a, tokenizer.eos)).collect();
     let mut rest = ended.as_slice();
@@ -157,7 +169,19 @@ pub fn classify_answers<B: Kernels>(
             Group { prompt: &untagged[same[0].0], answers: own.iter().map(Vec::as_slice).collect() }
         })
         .collect();
-    (reward_model.distributions(&groups), read(&groups))
+    let read = read(&groups);
+    if !beginnings {
+        return Classified { answers: reward_model.distributions(&groups), beginnings: Vec::new(), read };
+    }
+    let [whole, begun] = reward_model.distributions_and_beginnings(&groups);
+    let mut begun = begun.into_iter();
+    // What was put behind an answer is no token of the policy's.
+    let own = |(ended, (_, answer)): (&Vec<u32>, &(usize, &[u32]))| {
+        let mut own: Vec<Vec<Vec<f64>>> = begun.by_ref().take(ended.len()).collect();
+        own.truncate(answer.len());
+        own
+    };
+    Classified { answers: whole, beginnings: ended.iter().zip(answers).map(own).collect(), read }
 }
 
 /// Tokens of all groups; a prompt is read once for all its answers.
@@ -189,6 +213,24 @@ pub fn map_rewards(
     }
 }
 
+/// What an aim makes of what the heads expect before each token: `[answer][token]`, of `[answer][token][objective][class]`, `samples`
+/// neighbours to each prompt.
+pub fn map_beginnings(
+    aim: &Aim,
+    mapping: &MappingConfig,
+    statistics: &RewardStatistics,
+    beginnings: &[Vec<Vec<Vec<f64>>>],
+    prompts: &[Prompt],
+    samples: usize,
+    higher_is_better: &[bool],
+) -> Vec<Vec<f64>> {
+    let one = |n: usize, distributions: &Vec<Vec<f64>>| match aim {
+        Aim::Preference => expected_reward(mapping, statistics, distributions, &prompts[n / samples].preference),
+        Aim::Weights(weights) => map_weighted(mapping, statistics, distributions, weights, higher_is_better).scalar,
+    };
+    beginnings.iter().enumerate().map(|(n, tokens)| tokens.iter().map(|d| one(n, d)).collect()).collect()
+}
+
 /// Puts samples together with what their rewards are made of. All but `prompts`: one for each answer; `samples` neighbours
 /// answer the same prompt.
 pub fn collect(
@@ -196,6 +238,7 @@ pub fn collect(
     reference: Vec<Vec<f32>>,
     distributions: Vec<Vec<Vec<f64>>>,
     mapped: Vec<MappedReward>,
+    mut expected: Vec<Vec<f64>>,
     prompts: &[Prompt],
     (aim, config, beta): (&Aim, &PolicyConfig, f64),
 ) -> Vec<Rollout> {
@@ -225,6 +268,7 @@ pub fn collect(
                 reward: score - beta * kl,
                 reference_log_probs: reference,
                 asked,
+                expected: expected.get_mut(n).map(std::mem::take).unwrap_or_default(),
                 advantage: 0.0,
                 per_token: None,
             }

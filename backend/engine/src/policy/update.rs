@@ -222,6 +222,7 @@ pub(super) mod tests {
             reward: score,
             reference_log_probs: vec![-1.0; tokens],
             asked: vec![],
+            expected: vec![],
             advantage: 0.0,
             per_token: None,
         }

@@ -3,6 +3,7 @@
 use super::RewardModel;
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed, chunks, share};
+use burn::prelude::*;
 use moslim_shared::mapping::{MappingConfig, RewardStatistics};
 use moslim_shared::ordinal::RewardLoss;
 use serde::{Deserialize, Serialize};
@@ -10,22 +11,37 @@ use serde::{Deserialize, Serialize};
 /// Outputs per answer and head, in order. `groups`: untagged questions and answers with their end-of-sequence.
 pub fn outputs<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
     let pieces = chunks::<B, _>(groups, Group::tokens);
-    let widths = model.widths();
-    let width: usize = widths.iter().sum();
-    let values = share::<B, _, _, _>(model, pieces, |model, groups| {
-        model.outputs(&Packed::new(groups)).into_data().to_vec::<f32>().expect("outputs are f32")
+    let values = share::<B, _, _, _>(model, pieces, |model, groups| values(model.outputs(&Packed::new(groups))));
+    values.iter().flat_map(|values| by_head(values, &model.widths())).collect()
+}
+
+/// Outputs per answer and head, and the same before every token of every answer.
+fn outputs_and_beginnings<B: Kernels>(model: &RewardModel<B>, groups: &[Group]) -> [Vec<Vec<Vec<f64>>>; 2] {
+    let pieces = chunks::<B, _>(groups, Group::tokens);
+    let read = share::<B, _, _, _>(model, pieces, |model, groups| {
+        let [whole, begun] = model.outputs_and_beginnings(&Packed::new(groups));
+        [values(whole), values(begun)]
     });
+    [0, 1].map(|n| read.iter().flat_map(|r| by_head(&r[n], &model.widths())).collect())
+}
+
+fn values<B: Backend>(outputs: Tensor<B, 2>) -> Vec<f32> {
+    outputs.into_data().to_vec().expect("outputs are f32")
+}
+
+/// Rows of outputs, head by head. `widths`: outputs of each head.
+fn by_head(values: &[f32], widths: &[usize]) -> Vec<Vec<Vec<f64>>> {
     let heads = |row: &[f32]| {
         let mut rest = row;
         let mut out = Vec::with_capacity(widths.len());
-        for &count in &widths {
+        for &count in widths {
             let (head, tail) = rest.split_at(count);
             out.push(head.iter().map(|&l| l as f64).collect());
             rest = tail;
         }
         out
     };
-    values.iter().flat_map(|v| v.chunks(width)).map(heads).collect()
+    values.chunks(widths.iter().sum()).map(heads).collect()
 }
 
 /// What is frozen with the reward model before policy optimisation.
@@ -86,5 +102,16 @@ impl<B: Kernels> FrozenRewardModel<B> {
     /// Calibrated class distributions, `[answer][objective][class]`.
     pub fn distributions(&self, groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
         all_outputs(&self.models, groups).iter().map(|row| self.calibration.distributions(row)).collect()
+    }
+
+    /// The same, and what the heads expect before every token of every answer: `[token][objective][class]`, answer after answer.
+    pub fn distributions_and_beginnings(&self, groups: &[Group]) -> [Vec<Vec<Vec<f64>>>; 2] {
+        let mut all = outputs_and_beginnings(&self.models[0], groups);
+        for model in &self.models[1..] {
+            for (rows, own) in all.iter_mut().zip(outputs_and_beginnings(model, groups)) {
+                rows.iter_mut().zip(own).for_each(|(row, own)| row.extend(own));
+            }
+        }
+        all.map(|rows| rows.iter().map(|row| self.calibration.distributions(row)).collect())
     }
 }

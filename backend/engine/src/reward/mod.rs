@@ -7,11 +7,13 @@ pub mod train;
 use crate::model::initialiser::Initialiser;
 use crate::model::kernels::Kernels;
 use crate::model::packed::Packed;
+use crate::model::span::Span;
 use crate::model::transformer::{Transformer, index_tensor};
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::{HeadPooling, ModelConfig, RewardModelConfig};
 use moslim_shared::ordinal::RewardLoss;
+use std::ops::Range;
 
 /// A transformer trunk with a linear head per objective on the hidden state of the last real token, on the mean over the answer, or on
 /// both ([`HeadPooling`]).
@@ -107,16 +109,27 @@ impl<B: Kernels> RewardModel<B> {
     /// Outputs of every head, side by side, for every answer in order: `[answers, sum of outputs]`. `packed`: untagged
     /// questions, answers with their end-of-sequence.
     pub fn outputs(&self, packed: &Packed) -> Tensor<B, 2> {
+        self.read(self.trunk.hidden(packed), &whole_answers(packed))
+    }
+
+    /// The same, and the outputs before every token of every answer: `[tokens of answers, sum of outputs]`. What they read is the
+    /// question and the tokens before.
+    pub fn outputs_and_beginnings(&self, packed: &Packed) -> [Tensor<B, 2>; 2] {
         let hidden = self.trunk.hidden(packed);
+        [self.read(hidden.clone(), &whole_answers(packed)), self.read(hidden, &beginnings(packed))]
+    }
+
+    /// Outputs of every head at `places` of `hidden`, `[tokens, d_model]`: `[places, sum of outputs]`.
+    fn read(&self, hidden: Tensor<B, 2>, places: &[Range<usize>]) -> Tensor<B, 2> {
         let device = hidden.device();
         let last = |hidden: Tensor<B, 2>| {
-            let last: Vec<u32> = packed.spans.iter().flat_map(|s| (0..s.answers.len()).map(|n| s.last(n) as u32)).collect();
+            let last: Vec<u32> = places.iter().map(|over| over.end as u32 - 1).collect();
             hidden.select(0, index_tensor(&last, &device))
         };
         let read = match self.pooling {
             HeadPooling::Last => last(hidden),
-            HeadPooling::Mean => mean(hidden, packed),
-            HeadPooling::LastAndMean => Tensor::cat(vec![last(hidden.clone()), mean(hidden, packed)], 1),
+            HeadPooling::Mean => mean(hidden, places),
+            HeadPooling::LastAndMean => Tensor::cat(vec![last(hidden.clone()), mean(hidden, places)], 1),
         };
         let mut out = read.matmul(self.heads.val());
         if self.loss == RewardLoss::Coral {
@@ -129,21 +142,36 @@ impl<B: Kernels> RewardModel<B> {
     }
 }
 
-/// The mean of `hidden` (`[tokens, d_model]`) over the tokens of every answer, in order, as a product with their shares: `[answers, d_model]`. An
-/// answer without a token is read from the last of its prompt.
-fn mean<B: Backend>(hidden: Tensor<B, 2>, packed: &Packed) -> Tensor<B, 2> {
+/// What heads read of every answer: its tokens, or where it has none the last of its prompt.
+fn whole_answers(packed: &Packed) -> Vec<Range<usize>> {
+    let of = |span: &Span| {
+        let read = |answer: &Range<usize>| if answer.is_empty() { span.prompt.end - 1..span.prompt.end } else { answer.clone() };
+        span.answers.iter().map(read).collect::<Vec<_>>()
+    };
+    packed.spans.iter().flat_map(of).collect()
+}
+
+/// What heads read before every token of every answer: the tokens of it that are there, before the first the last of its prompt.
+fn beginnings(packed: &Packed) -> Vec<Range<usize>> {
+    let of = |span: &Span| {
+        let first = span.prompt.end - 1..span.prompt.end;
+        let read = |answer: &Range<usize>| {
+            let (start, first) = (answer.start, first.clone());
+            answer.clone().map(move |t| if t == start { first.clone() } else { start..t }).collect::<Vec<_>>()
+        };
+        span.answers.iter().flat_map(read).collect::<Vec<_>>()
+    };
+    packed.spans.iter().flat_map(of).collect()
+}
+
+/// The mean of `hidden` (`[tokens, d_model]`) over each of `places`, as a product with their shares: `[places, d_model]`.
+fn mean<B: Backend>(hidden: Tensor<B, 2>, places: &[Range<usize>]) -> Tensor<B, 2> {
     let ([tokens, _], device) = (hidden.dims(), hidden.device());
-    let mut shares: Vec<f32> = Vec::new();
-    for span in &packed.spans {
-        for (n, answer) in span.answers.iter().enumerate() {
-            let row = shares.len();
-            shares.resize(row + tokens, 0.0);
-            let over = if answer.is_empty() { span.last(n)..span.last(n) + 1 } else { answer.clone() };
-            shares[row + over.start..row + over.end].fill(1.0 / over.len() as f32);
-        }
+    let mut shares = vec![0f32; places.len() * tokens];
+    for (row, over) in shares.chunks_mut(tokens).zip(places) {
+        row[over.clone()].fill(1.0 / over.len() as f32);
     }
-    let answers = shares.len() / tokens;
-    Tensor::<B, 2>::from_data(TensorData::new(shares, [answers, tokens]), &device).matmul(hidden)
+    Tensor::<B, 2>::from_data(TensorData::new(shares, [places.len(), tokens]), &device).matmul(hidden)
 }
 
 #[cfg(test)]
@@ -169,8 +197,7 @@ mod tests {
             let settings = RewardModelConfig { pooling, ..Default::default() };
             let model = RewardModel::on_trunk(trunk.clone(), &[3], &settings, 6);
             let weights = &model.head_weights()[0];
-            let got: Vec<f32> = model.outputs(&packed).into_data().to_vec().unwrap();
-            for (n, places) in places.iter().enumerate() {
+            let check = |got: &[f32], places: &[usize], of: &str| {
                 let last = at(places[places.len() - 1]).to_vec();
                 let mean: Vec<f32> =
                     (0..16).map(|d| places.iter().map(|&p| at(p)[d]).sum::<f32>() / places.len() as f32).collect();
@@ -179,12 +206,22 @@ mod tests {
                     HeadPooling::Mean => mean,
                     HeadPooling::LastAndMean => [last, mean].concat(),
                 };
-                for class in 0..3 {
-                    let row = &weights[class * read.len()..(class + 1) * read.len()];
+                for (class, row) in weights.chunks(read.len()).enumerate() {
                     let expected: f32 = row.iter().zip(&read).map(|(w, x)| w * x).sum();
-                    let got = got[n * 3 + class];
-                    assert!((got - expected).abs() < 1e-4, "{pooling:?}, answer {n}, class {class}: {got}, not {expected}");
+                    assert!((got[class] - expected).abs() < 1e-4, "{of}, class {class}: {}, not {expected}", got[class]);
                 }
+            };
+            let got: Vec<f32> = model.outputs(&packed).into_data().to_vec().unwrap();
+            for (n, places) in places.iter().enumerate() {
+                check(&got[n * 3..(n + 1) * 3], places, &format!("{pooling:?}, answer {n}"));
+            }
+            // Before every token of the answers: the prompt's end, then what is there of an answer; nothing of its neighbours.
+            let [whole, begun] = model.outputs_and_beginnings(&packed).map(|t| t.into_data().to_vec::<f32>().unwrap());
+            assert_eq!(whole, got);
+            let begun_places: [&[usize]; 6] = [&[1], &[2], &[2, 3], &[1], &[5], &[7]];
+            assert_eq!(begun.len(), 3 * begun_places.len());
+            for (n, places) in begun_places.iter().enumerate() {
+                check(&begun[n * 3..(n + 1) * 3], places, &format!("{pooling:?}, beginning {n}"));
             }
         }
     }

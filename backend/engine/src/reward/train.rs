@@ -32,14 +32,34 @@ pub fn labels_of(rows: &[&Encoded], heads: &[usize]) -> Vec<Vec<Option<usize>>> 
     rows.iter().map(|r| heads.iter().map(|&h| r.labels[h]).collect()).collect()
 }
 
+/// How a batch is weighed: its answers, and with a weight of their own the beginnings of these, where they count.
+pub struct BatchWeighing {
+    pub answers: Weighing,
+    pub beginnings: Option<(f64, Weighing)>,
+}
+
+/// The labels of every beginning of `rows`, which are those of the whole: one for each token of an answer.
+pub fn labels_of_beginnings<'a>(rows: &[&Encoded], labels: &[&'a [Option<usize>]]) -> Vec<&'a [Option<usize>]> {
+    rows.iter().zip(labels).flat_map(|(row, &labels)| std::iter::repeat_n(labels, row.tokens.len() - row.answer)).collect()
+}
+
 /// Share of a batch's loss that `rows` contribute. `heads`: positions of the model's objectives.
-pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], heads: &[usize], weighing: &Weighing) -> Tensor<B, 1> {
+pub fn loss<B: Kernels>(model: &RewardModel<B>, rows: &[&Encoded], heads: &[usize], weighing: &BatchWeighing) -> Tensor<B, 1> {
     let (groups, order) = together(rows);
     let rows: Vec<&Encoded> = order.iter().map(|&n| rows[n]).collect();
     let labels = labels_of(&rows, heads);
     let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
-    let outputs = model.outputs(&Packed::new(&groups));
-    masked_loss(model.loss(), outputs, &labels, model.classes(), weighing, model.log_variances.val())
+    let packed = Packed::new(&groups);
+    let of = |outputs, labels: &[&[Option<usize>]], weighing: &Weighing| {
+        masked_loss(model.loss(), outputs, labels, model.classes(), weighing, model.log_variances.val())
+    };
+    match &weighing.beginnings {
+        None => of(model.outputs(&packed), &labels, &weighing.answers),
+        Some((weight, begun)) => {
+            let [outputs, beginnings] = model.outputs_and_beginnings(&packed);
+            of(outputs, &labels, &weighing.answers) + of(beginnings, &labels_of_beginnings(&rows, &labels), begun) * *weight
+        }
+    }
 }
 
 /// Weight of every class, `[head][class]`, from the classes' frequency in `rows`; mean 1 over the rows.
@@ -272,7 +292,7 @@ pub fn gradient_cosines<B: TrainBackend>(model: &RewardModel<B>, rows: &[Encoded
         .iter()
         .map(|&head| {
             let only: Vec<f64> = heads.iter().map(|&h| if h == head { 1.0 } else { 0.0 }).collect();
-            let weighing = Weighing::of(&labels, model.loss(), &weights, &only);
+            let weighing = BatchWeighing { answers: Weighing::of(&labels, model.loss(), &weights, &only), beginnings: None };
             let pieces = chunks::<B, _>(&units, |unit| unit.iter().map(|r| r.tokens.len()).sum());
             gradients(model, pieces, |model, units| (loss(model, &units.concat(), &heads, &weighing), ())).1
         })
@@ -311,5 +331,40 @@ mod tests {
             }
         }
         assert!((all[0][0][0] - all[2][0][0]).abs() > 1e-3, "the rows differ");
+    }
+
+    /// The loss over beginnings is the mean of one row for each of them, whose answer ends there and is not closed.
+    #[test]
+    fn beginnings_have_the_labels_of_their_answers() {
+        let config = ModelConfig { layers: 1, d_model: 16, heads: 2, kv_heads: 1, d_ff: 24, context: 32, ..Default::default() };
+        let model = RewardModel::<Flex>::new(&config, 50, &[3, 2], &Default::default(), 5, &Default::default());
+        let row = |prompt: &[u32], answer: &[u32], labels: [Option<usize>; 2]| Encoded {
+            tokens: [prompt, answer].concat(),
+            answer: prompt.len(),
+            question: 0..prompt.len(),
+            labels: labels.to_vec(),
+            part: 0,
+        };
+        let whole = [row(&[3, 9], &[5, 7, 1], [Some(2), None]), row(&[4], &[6, 1], [Some(0), Some(1)])];
+        let begun = [
+            row(&[3, 9], &[], [Some(2), None]),
+            row(&[3, 9], &[5], [Some(2), None]),
+            row(&[3, 9], &[5, 7], [Some(2), None]),
+            row(&[4], &[], [Some(0), Some(1)]),
+            row(&[4], &[6], [Some(0), Some(1)]),
+        ];
+        let weights = [vec![1.0, 1.0, 3.0], vec![1.0, 1.0]];
+        let loss_of = |rows: &[Encoded], share: Option<f64>| {
+            let rows: Vec<&Encoded> = rows.iter().collect();
+            let labels = labels_of(&rows, &[0, 1]);
+            let labels: Vec<&[Option<usize>]> = labels.iter().map(Vec::as_slice).collect();
+            let weigh = |labels: &[&[Option<usize>]]| Weighing::of(labels, model.loss(), &weights, &[1.0, 0.5]);
+            let beginnings = share.map(|share| (share, weigh(&labels_of_beginnings(&rows, &labels))));
+            let weighing = BatchWeighing { answers: weigh(&labels), beginnings };
+            f64::from(loss(&model, &rows, &[0, 1], &weighing).into_scalar())
+        };
+        let want = loss_of(&whole, None) + 0.25 * loss_of(&begun, None);
+        assert!((loss_of(&whole, Some(0.25)) - want).abs() < 1e-5);
+        assert!((loss_of(&whole, Some(0.0)) - want).abs() > 1e-3);
     }
 }

@@ -470,6 +470,15 @@ pub const SETTINGS: &[Setting] = &[
     .losses(&[CrossEntropy, SquaredEmd, RewardLoss::Coral, RewardLoss::Corn, RewardLoss::Regression]),
     row(
         "reward-model",
+        "reward_model.beginnings",
+        "Beginnings of answers",
+        num(0.0, 100.0),
+        More,
+        "Weight of their loss: what class the whole will have, before every token. 0 leaves it out.",
+    )
+    .losses(&[CrossEntropy, SquaredEmd, RewardLoss::Coral, RewardLoss::Corn, RewardLoss::Regression]),
+    row(
+        "reward-model",
         "reward_from_sft",
         "Trunk starts from SFT",
         Toggle,
@@ -718,6 +727,16 @@ pub const SETTINGS: &[Setting] = &[
         "Weight of samples that are told what they achieved, as if it had been asked for; 0 leaves them out.",
     )
     .methods(&[Moslim]),
+    row(
+        "policy",
+        "policy.head_credit",
+        "Credit by the heads",
+        Optional { low: 0.0, high: 1.0 },
+        More,
+        "Lambda, where the heads, read before every token, are the critic. Empty: one advantage for a whole answer.",
+    )
+    .methods(OPTIMISE)
+    .optimizers(&[Rloo]),
     row(
         "policy",
         "policy.average",
