@@ -8,7 +8,7 @@ use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::event::{Frame, Hello, RunStatus};
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 /// Shortest time between two redraws, milliseconds.
@@ -63,15 +63,20 @@ impl Run {
         self.0.with_untracked(f)
     }
 
-    /// Reads several states, and follows them.
-    pub fn all<R>(runs: &[Self], f: impl FnOnce(&[&RunState]) -> R) -> R {
-        let guards: Vec<_> = runs.iter().map(|run| run.0.read()).collect();
+    /// Reads several states; not reactive by itself.
+    pub fn read_all<R>(runs: &[Self], f: impl FnOnce(&[&RunState]) -> R) -> R {
+        let guards: Vec<_> = runs.iter().map(|run| run.0.read_untracked()).collect();
         f(&guards.iter().map(|guard| &**guard).collect::<Vec<_>>())
     }
 
     /// A value that follows the state.
     pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
         Memo::new(move |_| self.0.with(&f))
+    }
+
+    /// The revision of what `topic` shows; follows the run.
+    pub fn revised(self, topic: Topic) -> u64 {
+        self.0.with(|s| s.revision(topic))
     }
 
     /// Changes when what `topic` shows has changed, and only then. It has to be read: a memo that is only tracked follows nothing.
@@ -114,7 +119,12 @@ struct Inner {
     attempts: Cell<i32>,
     stopped: Cell<bool>,
     pending: Cell<bool>,
-    flushed: Cell<f64>,
+}
+
+thread_local! {
+    /// Connections with news that the page was not told of yet, and when it was told last.
+    static NEWS: RefCell<Vec<Weak<Inner>>> = const { RefCell::new(Vec::new()) };
+    static TOLD: Cell<f64> = const { Cell::new(0.0) };
 }
 
 /// Keeps a run's store up to date until it is stopped.
@@ -134,7 +144,6 @@ impl Stream {
             attempts: Cell::new(0),
             stopped: Cell::new(false),
             pending: Cell::new(false),
-            flushed: Cell::new(0.0),
         });
         connect(&inner);
         Self(inner)
@@ -224,7 +233,8 @@ fn retry(inner: &Rc<Inner>) {
     inner.timer.set(timer.ok());
 }
 
-/// Folds a frame into the store at once and tells the page at most twenty times a second.
+/// Folds a frame into the store at once and tells the page at most twenty times a second: of all runs together, so that what is made of
+/// several of them is made once.
 fn deliver(inner: &Rc<Inner>, frame: Frame) {
     if matches!(frame, Frame::Snapshot { .. }) {
         inner.attempts.set(0);
@@ -234,16 +244,20 @@ fn deliver(inner: &Rc<Inner>, frame: Frame) {
     if inner.pending.replace(true) {
         return;
     }
-    let wait = (FLUSH_MS - (js_sys::Date::now() - inner.flushed.get())).clamp(0.0, FLUSH_MS);
-    let later = Rc::downgrade(inner);
-    set_timeout(
-        move || {
-            if let Some(inner) = later.upgrade() {
-                inner.pending.set(false);
-                inner.flushed.set(js_sys::Date::now());
-                inner.run.0.notify();
-            }
-        },
-        Duration::from_millis(wait as u64),
-    );
+    let first = NEWS.with_borrow_mut(|news| {
+        news.push(Rc::downgrade(inner));
+        news.len() == 1
+    });
+    if first {
+        let wait = (FLUSH_MS - (js_sys::Date::now() - TOLD.get())).clamp(0.0, FLUSH_MS);
+        set_timeout(tell, Duration::from_millis(wait as u64));
+    }
+}
+
+fn tell() {
+    TOLD.set(js_sys::Date::now());
+    for inner in NEWS.take().iter().filter_map(Weak::upgrade) {
+        inner.pending.set(false);
+        inner.run.0.notify();
+    }
 }

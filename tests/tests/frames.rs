@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How long each page is watched.
 const WATCHED: Duration = Duration::from_secs(12);
-/// Runs beside each other: as many as the page compares.
-const RUNS: usize = 8;
+/// Runs beside each other: some, and as many as the page compares.
+const SOME: usize = 8;
+const MOST: usize = 50;
 /// Points of the long curve.
 const POINTS: usize = 1_000_000;
 
@@ -108,10 +109,12 @@ async fn how_smoothly_pages_move() -> Result<()> {
         })
         .collect();
     let journal = format!("{}{}", lines(&head), lines(&many));
-    let copies: Vec<PathBuf> = (0..RUNS).map(|n| runs.join(format!("copy-{n}"))).collect();
-    for to in &copies {
-        copy(&own, to, &journal)?;
-    }
+    let copies = |name: &str, count: usize| -> Result<Vec<PathBuf>> {
+        let copies: Vec<PathBuf> = (0..count).map(|n| runs.join(format!("{name}-{n}"))).collect();
+        copies.iter().try_for_each(|to| copy(&own, to, &journal))?;
+        Ok(copies)
+    };
+    let (some, most) = (copies("some", SOME)?, copies("most", MOST)?);
     // A supervised stage of very many steps.
     let began = head.iter().position(|e| matches!(&e.body, EventBody::Loss { .. })).context("a loss")?;
     let losses = (1..=POINTS).map(|n| {
@@ -132,21 +135,36 @@ async fn how_smoothly_pages_move() -> Result<()> {
     browser.screen(1440, 2400, "light").await?;
     let last = many.last().context("a step")?.clone();
     let EventBody::Policy { step: newest, .. } = &last.body else { unreachable!("they are steps") };
-    let stop = Arc::new(AtomicBool::new(false));
-    let feeder = {
-        let (journals, newest, stop) = (copies.iter().map(|c| c.join("events.jsonl")).collect(), newest.clone(), stop.clone());
-        std::thread::spawn(move || feed(journals, last, newest, stop))
+    let fed = |copies: &[PathBuf]| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let journals = copies.iter().map(|c| c.join("events.jsonl")).collect();
+        let (last, newest, told) = (last.clone(), newest.clone(), stop.clone());
+        (stop, std::thread::spawn(move || feed(journals, last, newest, told)))
     };
+    let compare = |name: &str, count: usize| {
+        let all: Vec<String> = (0..count).map(|n| format!("{name}-{n}")).collect();
+        format!("{}/compare?runs={}", lab.origin(), all.join(","))
+    };
+    let (stop, feeder) = fed(&some);
     let seen = "[...document.querySelectorAll('canvas:not(.gone)')].filter(c => c.width).length >= 4";
-    browser.goto(&format!("{}/runs/copy-0", lab.origin())).await?;
+    browser.goto(&format!("{}/runs/some-0", lab.origin())).await?;
     browser.wait(seen).await?;
     browser.js("document.querySelector('#learning')?.scrollIntoView()").await?;
     watch(&browser, "A run that says ten steps a second").await?;
-    let all: Vec<String> = (0..RUNS).map(|n| format!("copy-{n}")).collect();
-    browser.goto(&format!("{}/compare?runs={}", lab.origin(), all.join(","))).await?;
+    browser.goto(&compare("some", SOME)).await?;
     browser.wait(seen).await?;
     browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Eight such runs compared").await?;
+    stop.store(true, Ordering::Relaxed);
+    feeder.join().expect("the feeder ends");
+
+    let (stop, feeder) = fed(&most);
+    browser.goto(&compare("most", MOST)).await?;
+    browser.wait(seen).await?;
+    browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
+    watch(&browser, "Fifty such runs compared, as seeds of the same settings").await?;
+    browser.click(".chosen .check input").await?;
+    watch(&browser, "Fifty such runs compared, each by itself").await?;
     stop.store(true, Ordering::Relaxed);
     feeder.join().expect("the feeder ends");
 

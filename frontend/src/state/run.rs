@@ -21,9 +21,11 @@ pub enum Topic {
     Control,
     Reward,
     Summary,
+    /// What was measured at the end, and what was set: nothing of it changes while a policy is optimised.
+    Measured,
 }
 
-const TOPICS: usize = 8;
+const TOPICS: usize = 9;
 
 /// Sets of samples that are kept; of more, every second goes.
 const MOST_PAST: usize = 120;
@@ -128,10 +130,12 @@ impl RunState {
     fn set_info(&mut self, info: RunInfo) {
         if self.config.is_none() {
             self.config = Some(info.config.clone());
+            self.touch(Topic::Measured);
         }
         if info.summary.is_some() && self.summary != info.summary {
             self.summary.clone_from(&info.summary);
             self.touch(Topic::Summary);
+            self.touch(Topic::Measured);
         }
         self.info = Some(info);
         self.touch(Topic::Head);
@@ -248,14 +252,17 @@ impl RunState {
                 self.controls.retain(|c| c.policy != policy || c.grader != grader);
                 self.controls.push(Control { policy, grader, report });
                 self.touch(Topic::Control);
+                self.touch(Topic::Measured);
             }
             EventBody::Front { report } => {
                 self.front = Some(report);
                 self.touch(Topic::Summary);
+                self.touch(Topic::Measured);
             }
             EventBody::Summary { summary } => {
                 self.summary = Some(summary);
                 self.touch(Topic::Summary);
+                self.touch(Topic::Measured);
             }
             EventBody::Note { text } => {
                 self.notes.push(text);

@@ -1,13 +1,13 @@
 //! The trade-offs of several runs, in the objectives of the first that has any.
 
-use super::reading::{groups, named};
+use super::reading::named;
 use crate::parts::front::{Fronts, Group};
 use crate::state::RunState;
 use crate::words::said;
 use moslim_shared::objective::index_of;
 
-/// Groups of trade-offs; of several seeds, `together`, what all, half and any of them reach.
-pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
+/// Trade-offs of groups of runs; of several seeds what all, half and any of them reach.
+pub fn fronts((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Fronts {
     let Some((first, report)) = runs.iter().find_map(|run| Some((run, run.trade_offs()?))) else { return Fronts::default() };
     let name = |id: &String| index_of(&first.objectives, id).map_or(id.clone(), |i| first.objectives[i].name.clone());
     // What was measured in other objectives cannot be drawn on these axes.
@@ -16,9 +16,9 @@ pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
         Some(other.points.iter().map(|p| p.utility.clone()).collect::<Vec<_>>())
     };
     let mut drawn = Vec::new();
-    for members in groups(runs, together) {
+    for members in groups {
         let known: Vec<Vec<Vec<f64>>> = members.iter().filter_map(points).collect();
-        let title = named(runs, &members);
+        let title = named(titles, members);
         match known.len() {
             0 => {}
             1 => drawn.push(Group { name: title, runs: known, by: 1, again: false }),
@@ -36,6 +36,7 @@ pub fn fronts(runs: &[&RunState], together: bool) -> Fronts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::{groups, titles};
     use super::*;
     use moslim_shared::config::RunConfig;
     use moslim_shared::event::{Event, EventBody};
@@ -59,11 +60,12 @@ mod tests {
     fn seeds_become_what_all_and_any_of_them_reach_and_other_objectives_stay_out() {
         let runs = [run(1, ["a", "b"], [0.5, 0.25]), run(2, ["a", "b"], [0.25, 0.5]), run(3, ["a", "c"], [1.0, 1.0])];
         let runs: Vec<&RunState> = runs.iter().collect();
-        let apart = fronts(&runs, false);
+        let of = |together| fronts((&runs, &titles(&runs)), &groups(&runs, together));
+        let apart = of(false);
         assert_eq!(apart.groups.iter().map(|g| (g.runs.len(), g.by)).collect::<Vec<_>>(), [(1, 1), (1, 1)]);
         assert_eq!((apart.objectives, apart.groups[1].runs[0].clone()), (vec!["a".into(), "b".into()], vec![vec![0.25, 0.5]]));
-        let together = fronts(&runs, true);
+        let together = of(true);
         assert_eq!(together.groups.iter().map(|g| (g.runs.len(), g.by)).collect::<Vec<_>>(), [(2, 2), (2, 1)]);
-        assert_eq!(fronts(&[&RunState::default()], true), Fronts::default());
+        assert_eq!(fronts((&[&RunState::default()], &[String::new()]), &[vec![0]]), Fronts::default());
     }
 }

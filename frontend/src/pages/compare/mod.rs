@@ -14,20 +14,22 @@ use crate::parts::front::OwnFront;
 use crate::parts::matrix::between;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
-use crate::state::RunState;
+use crate::state::{RunState, Topic};
 use crate::stream::{Connection, Run, Stream};
 use crate::words::t;
 use fronts::fronts;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
-use moslim_charts::{Ink, SHARE};
-use moslim_shared::event::RunInfo;
+use moslim_charts::{Ink, Plot, SHARE};
+use moslim_shared::event::{PolicyStep, RunInfo};
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
-use reading::{Figure, best, difference, differing, figures, grouped, named, said};
+use reading::{Figure, best, difference, differing, figures, grouped, groups, named, on_target, said, steered, titles};
 
 /// Runs that are compared at most.
-pub const MOST: usize = 8;
+pub const MOST: usize = 50;
+/// Runs beyond which seeds of the same settings are shown as one unless somebody wants them apart.
+const MANY: usize = 8;
 
 /// What a newcomer is shown.
 fn tour() -> [Stop; 5] {
@@ -91,6 +93,8 @@ pub fn Compare() -> impl IntoView {
     };
     let wished = use_query_map().with_untracked(|q| q.get("runs")).unwrap_or_default();
     wished.split(',').filter(|id| !id.is_empty()).for_each(|id| add(id.to_string()));
+    together.set(entries.with_untracked(|all| all.len() > MANY));
+    let compared = Compared::new(entries, together);
     spawn_local(async move {
         let query = ListQuery { limit: Some(MOST_ROWS), ..Default::default() };
         if let Ok(page) = api::runs(&query).await {
@@ -119,7 +123,7 @@ pub fn Compare() -> impl IntoView {
         <div class="card chosen">
             <ul class="plain chips" aria-label=t("Runs that are compared")>
                 {move || {
-                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen(n, entry, remove)).collect_view()
+                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen(compared.group_of(n), entry, remove)).collect_view()
                 }}
             </ul>
             <div class="adder">
@@ -155,23 +159,24 @@ pub fn Compare() -> impl IntoView {
             when=move || entries.with(|all| all.len() > 1)
             fallback=|| view! { <p class="card empty">{t("Two runs or more are needed: tick them in the list of runs, or add them here.")}</p> }
         >
-            <Results entries=entries/>
-            <TradeOffs entries=entries together=together/>
-            <OnTheWay entries=entries/>
-            <Curves entries=entries together=together/>
-            <Settings entries=entries/>
+            <Results compared=compared/>
+            <TradeOffs compared=compared/>
+            <OnTheWay compared=compared/>
+            <Curves compared=compared/>
+            <Settings compared=compared/>
         </Show>
     }
 }
 
-fn chosen(n: usize, entry: Entry, remove: impl Fn(String) + Copy + Send + 'static) -> impl IntoView {
+/// `group`: place of the run's group, which has one colour.
+fn chosen(group: Memo<usize>, entry: Entry, remove: impl Fn(String) + Copy + Send + 'static) -> impl IntoView {
     let id = entry.id.get_value();
     let (own, link) = (id.clone(), at(&format!("/runs/{id}")));
     let name = entry.run.memo(|s| s.info().map(RunInfo::title));
     let status = entry.run.memo(|s| s.error.clone().or_else(|| s.info().map(|i| format::status_told(i.status).to_string())));
     view! {
         <li class="chip">
-            <span class="glyph" style:color=Ink::Objective(n).css()>{Ink::Objective(n).glyph()}</span>
+            <span class="glyph" style:color=move || Ink::Objective(group.get()).css()>{move || Ink::Objective(group.get()).glyph()}</span>
             <a href=link>{move || name.get().unwrap_or_else(|| id.clone())}</a>
             <span class="hint">{move || status.get()}</span>
             <button type="button" class="remove" aria-label=t("Leave it out") on:click=move |_| remove(own.clone())>"×"</button>
@@ -179,23 +184,61 @@ fn chosen(n: usize, entry: Entry, remove: impl Fn(String) + Copy + Send + 'stati
     }
 }
 
-/// Something of all runs that is made anew when one of them changes.
+/// The runs that are compared, which of them belong together, and what they are called.
+#[derive(Clone, Copy)]
+struct Compared {
+    entries: RwSignal<Vec<Entry>>,
+    groups: Memo<Vec<Vec<usize>>>,
+    titles: Memo<Vec<String>>,
+}
+
+impl Compared {
+    fn new(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> Self {
+        let titles = of_all(entries, Topic::Head, titles);
+        let groups = of_all(entries, Topic::Measured, move |runs| groups(runs, together.get()));
+        Self { entries, groups, titles }
+    }
+
+    /// Place of the group that run `n` belongs to.
+    fn group_of(self, n: usize) -> Memo<usize> {
+        Memo::new(move |_| self.groups.with(|all| all.iter().position(|members| members.contains(&n)).unwrap_or(n)))
+    }
+
+    /// Something of all runs and their groups that is made anew when what `topic` shows of one of them changes.
+    fn made<T: PartialEq + Send + Sync + 'static>(
+        self,
+        topic: Topic,
+        f: impl Fn((&[&RunState], &[String]), &[Vec<usize>]) -> T + Send + Sync + 'static,
+    ) -> Memo<T> {
+        of_all(self.entries, topic, move |runs| self.titles.with(|titles| self.groups.with(|groups| f((runs, titles), groups))))
+    }
+
+    /// What the groups are called.
+    fn names(self) -> Memo<Vec<String>> {
+        self.made(Topic::Head, |(_, titles), groups| groups.iter().map(|members| named(titles, members)).collect())
+    }
+}
+
+/// Something of all runs that is made anew when what `topic` shows of one of them changes.
 fn of_all<T: PartialEq + Send + Sync + 'static>(
     entries: RwSignal<Vec<Entry>>,
+    topic: Topic,
     f: impl Fn(&[&RunState]) -> T + Send + Sync + 'static,
 ) -> Memo<T> {
+    let revisions = Memo::new(move |_| entries.get().iter().map(|e| e.run.revised(topic)).collect::<Vec<u64>>());
     Memo::new(move |_| {
-        let all = entries.get();
-        Run::all(&all.iter().map(|e| e.run).collect::<Vec<_>>(), &f)
+        let _ = revisions.get();
+        let all: Vec<Run> = entries.with(|all| all.iter().map(|e| e.run).collect());
+        Run::read_all(&all, &f)
     })
 }
 
 #[component]
-fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
-    let verdict = of_all(entries, said);
-    let rows = of_all(entries, figures);
-    let names = of_all(entries, titles);
-    let apart = of_all(entries, difference);
+fn Results(compared: Compared) -> impl IntoView {
+    let verdict = compared.made(Topic::Measured, |(runs, _), _| said(runs));
+    let rows = compared.made(Topic::Measured, |(runs, _), groups| figures(runs, groups));
+    let names = compared.names();
+    let apart = compared.made(Topic::Measured, |(runs, _), _| difference(runs));
     view! {
         <section class="section" aria-labelledby="better-title">
             <h2 id="better-title">{t("Which obeys better, and where?")}</h2>
@@ -220,8 +263,8 @@ fn Results(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
 
 /// What the runs reach between their objectives; of seeds of the same settings, what all, half and any of them reach.
 #[component]
-fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
-    let found = of_all(entries, move |runs| fronts(runs, together.get()));
+fn TradeOffs(compared: Compared) -> impl IntoView {
+    let found = compared.made(Topic::Measured, fronts);
     view! {
         <section
             id="fronts"
@@ -238,24 +281,24 @@ fn TradeOffs(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl In
     }
 }
 
-/// How their fronts grew.
+/// How their fronts grew; of seeds together the first one's.
 #[component]
-fn OnTheWay(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
+fn OnTheWay(compared: Compared) -> impl IntoView {
     let share = RwSignal::new(1.0);
-    let with_names = |runs: &[&RunState]| -> Vec<String> { (0..runs.len()).map(|n| named(runs, &[n])).collect() };
-    let fronts = of_all(entries, move |runs| fronts_at(&pairs(with_names(runs), runs), share.get()));
-    let plot = of_all(entries, move |runs| growth(&pairs(with_names(runs), runs)));
+    let fronts = compared.made(Topic::Policy, move |runs, groups| fronts_at(&first_of_each(runs, groups), share.get()));
+    let plot = compared.made(Topic::Policy, |runs, groups| growth(&first_of_each(runs, groups)));
     view! { <Way share=share fronts=fronts plot=plot/> }
 }
 
-fn pairs<'a>(names: Vec<String>, runs: &[&'a RunState]) -> Vec<(String, &'a RunState)> {
-    names.into_iter().zip(runs.iter().copied()).collect()
+fn first_of_each<'a>((runs, titles): (&[&'a RunState], &[String]), groups: &[Vec<usize>]) -> Vec<(String, &'a RunState)> {
+    groups.iter().map(|members| (named(titles, members), runs[members[0]])).collect()
 }
 
 #[component]
-fn Settings(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
-    let settings = of_all(entries, differing);
-    let names = of_all(entries, titles);
+fn Settings(compared: Compared) -> impl IntoView {
+    let settings = compared
+        .made(Topic::Measured, |(runs, _), groups| differing(&groups.iter().map(|members| runs[members[0]]).collect::<Vec<_>>()));
+    let names = compared.names();
     view! {
         <section class="section" aria-labelledby="settings-title">
             <h2 id="settings-title">{t("Settings that differ")}</h2>
@@ -271,10 +314,6 @@ fn Settings(entries: RwSignal<Vec<Entry>>) -> impl IntoView {
             </div>
         </section>
     }
-}
-
-fn titles(runs: &[&RunState]) -> Vec<String> {
-    runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect()
 }
 
 /// A row for every figure, a column for every run; the best of a row is bold.
@@ -314,47 +353,70 @@ fn table(head: &'static str, names: &[String], rows: &[Figure]) -> impl IntoView
 }
 
 #[component]
-fn Curves(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> impl IntoView {
-    let plot = move |unit: &'static str, of: fn(&moslim_shared::event::PolicyStep) -> Option<f64>| {
-        of_all(entries, move |runs| grouped(runs, together.get(), unit, of))
+fn Curves(compared: Compared) -> impl IntoView {
+    let curves = move |unit: &'static str, of: fn(&PolicyStep) -> f64| {
+        compared.made(Topic::Policy, move |runs, groups| grouped(runs, groups, unit, |_, step| Some(of(step))))
     };
-    let obedience = |p: &moslim_shared::event::PolicyStep| {
+    let steered = compared.made(Topic::Measured, |(runs, _), _| steered(runs));
+    let obedience = |p: &PolicyStep| {
         let known: Vec<f64> = p.on_target.iter().copied().filter(|v| v.is_finite()).collect();
-        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+        known.iter().sum::<f64>() / known.len() as f64
     };
     let empty = t("None of these runs has begun to optimise a policy.");
+    let chart = move |id: &'static str, title: &'static str, hint: &'static str, plot: Memo<Plot>| {
+        view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }
+    };
+    let of_objective = move |(id, name): (String, String)| {
+        let own = id.clone();
+        let plot = compared
+            .made(Topic::Policy, move |runs, groups| grouped(runs, groups, SHARE, |run, step| on_target(run, step, &own)));
+        view! {
+            <Chart id=format!("chart-on-target-{id}") title=name hint=t("How likely the class asked for is, where it is asked for.") empty=empty plot=plot/>
+        }
+    };
     view! {
         <section class="section" aria-labelledby="curves-title">
             <h2 id="curves-title">{t("How they came to that")}</h2>
             <div class="grid two">
-                <Chart
-                    id="chart-obedience"
-                    title=t("How likely is the class asked for?")
-                    hint=t("Mean over the objectives, as the run's own reward model sees it.")
-                    empty=empty
-                    plot=plot(SHARE, obedience)
-                />
-                <Chart
-                    id="chart-reward"
-                    title=t("Reward as optimised")
-                    hint=t("Of different mappings or reward models these are different units.")
-                    empty=empty
-                    plot=plot(t("reward"), |p| Some(p.reward))
-                />
-                <Chart
-                    id="chart-kl"
-                    title=t("How far from its start?")
-                    hint=t("KL divergence, nats per answer.")
-                    empty=empty
-                    plot=plot(t("nats per answer"), |p| Some(p.kl))
-                />
-                <Chart
-                    id="chart-entropy"
-                    title=t("Does it still try different things?")
-                    hint=t("Mean entropy of the next token, nats.")
-                    empty=empty
-                    plot=plot(t("nats per token"), |p| Some(p.entropy))
-                />
+                {chart(
+                    "chart-obedience",
+                    t("How likely is the class asked for?"),
+                    t("Mean over the objectives, as the run's own reward model sees it."),
+                    curves(SHARE, obedience),
+                )}
+                {chart(
+                    "chart-reward",
+                    t("Reward as optimised"),
+                    t("Of different mappings or reward models these are different units."),
+                    curves(t("reward"), |p| p.reward),
+                )}
+                {chart(
+                    "chart-kl",
+                    t("How far from its start?"),
+                    t("KL divergence, nats per answer."),
+                    curves(t("nats per answer"), |p| p.kl),
+                )}
+                {chart(
+                    "chart-entropy",
+                    t("Does it still try different things?"),
+                    t("Mean entropy of the next token, nats."),
+                    curves(t("nats per token"), |p| p.entropy),
+                )}
+                {move || steered.get().into_iter().map(of_objective).collect_view()}
+                {chart("chart-length", t("How long are its answers?"), t("Mean length of the sampled answers."), curves(t("tokens"), |p| p.length))}
+                {chart(
+                    "chart-flat",
+                    t("Do its samples differ in reward?"),
+                    t("Share of the prompts whose samples all earn the same: nothing is learnt of them."),
+                    curves(SHARE, |p| p.zero_std_groups),
+                )}
+                {chart(
+                    "chart-step",
+                    t("How large are its steps?"),
+                    t("Approximate KL from the policy that sampled, nats."),
+                    curves(t("nats"), |p| p.approx_kl),
+                )}
+                {chart("chart-gradient", t("How steep is the loss?"), t("Norm of the gradient before it is clipped."), curves(t("norm"), |p| p.gradient_norm))}
             </div>
         </section>
     }

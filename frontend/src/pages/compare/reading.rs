@@ -26,13 +26,18 @@ pub fn best(row: &Figure) -> Option<usize> {
     at.next().is_none().then_some(first)
 }
 
-/// Hit rates by objective, and what else an evaluation reports.
-pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
+/// Hit rates by objective, and what else an evaluation reports, of every group of runs: of seeds their mean, the lowest and the highest.
+pub fn figures(runs: &[&RunState], groups: &[Vec<usize>]) -> Vec<Figure> {
     let mut rows = Vec::new();
     let mut row = |name: String, text: fn(f64) -> String, of: &dyn Fn(&RunState) -> Option<f64>| {
-        let values: Vec<f64> = runs.iter().map(|run| of(run).unwrap_or(f64::NAN)).collect();
-        if values.iter().any(|v| v.is_finite()) {
-            rows.push(Figure { name, cells: values.iter().map(|v| text(*v)).collect(), values });
+        let known = |members: &Vec<usize>| {
+            let values = members.iter().filter_map(|n| of(runs[*n])).filter(|v| v.is_finite());
+            values.collect::<Vec<f64>>()
+        };
+        let values: Vec<Vec<f64>> = groups.iter().map(known).collect();
+        if values.iter().any(|v| !v.is_empty()) {
+            let cells = values.iter().map(|v| spread(v, text)).collect();
+            rows.push(Figure { name, cells, values: values.iter().map(|v| mean(v)).collect() });
         }
     };
     let mut add = |name: String, of: &dyn Fn(&RunState) -> Option<f64>| row(name, format::percent, of);
@@ -58,15 +63,31 @@ pub fn figures(runs: &[&RunState]) -> Vec<Figure> {
     row(t("Expected utility over the trade-offs").into(), number, &|run| {
         run.trade_offs().filter(|front| same(front))?.expected_utility
     });
-    let seconds: Vec<f64> = runs.iter().map(|r| r.summary.as_ref().map_or(f64::NAN, |s| s.seconds.total)).collect();
-    if seconds.iter().any(|s| s.is_finite()) {
-        rows.push(Figure {
-            name: t("Time, stages from the cache left out").into(),
-            cells: seconds.iter().map(|s| format::duration(*s)).collect(),
-            values: Vec::new(),
-        });
+    let seconds = |run: &RunState| run.summary.as_ref().map(|s| s.seconds.total);
+    row(t("Time, stages from the cache left out").into(), format::duration, &seconds);
+    // Less of it is better: no run is marked.
+    if let Some(time) = rows.last_mut().filter(|_| runs.iter().any(|run| seconds(run).is_some())) {
+        time.values.clear();
     }
     rows
+}
+
+/// The mean; NaN of nothing.
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// A figure of some runs in words: of several their mean, the lowest and the highest.
+fn spread(values: &[f64], text: fn(f64) -> String) -> String {
+    match values {
+        [] => text(f64::NAN),
+        [only] => text(*only),
+        _ => {
+            let edge = |start: f64, pick: fn(f64, f64) -> f64| text(values.iter().copied().fold(start, pick));
+            let (low, high) = (edge(f64::INFINITY, f64::min), edge(f64::NEG_INFINITY, f64::max));
+            words::said("{0} ({1} to {2})", &[&text(mean(values)), &low, &high])
+        }
+    }
 }
 
 /// Objectives that some run was graded on, in their order.
@@ -150,20 +171,26 @@ pub fn differing(runs: &[&RunState]) -> Vec<Figure> {
     rows.into_iter().map(row).collect()
 }
 
-/// Curves of the runs, or, `together`, of the seeds of the same settings: their median, and faintly the lowest and highest.
-pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&PolicyStep) -> Option<f64>) -> Plot {
-    let curve =
-        |run: &RunState| -> Vec<(f64, f64)> { run.policy().iter().filter_map(|p| Some((p.step as f64, of(p)?))).collect() };
+/// A curve for each group of runs: of seeds their median, and faintly the lowest and highest.
+pub fn grouped(
+    (runs, titles): (&[&RunState], &[String]),
+    groups: &[Vec<usize>],
+    unit: &'static str,
+    of: impl Fn(&RunState, &PolicyStep) -> Option<f64>,
+) -> Plot {
+    let curve = |run: &RunState| -> Vec<(f64, f64)> {
+        run.policy().iter().filter_map(|p| Some((p.step as f64, of(run, p).filter(|v| v.is_finite())?))).collect()
+    };
     let mut series = Vec::new();
-    for members in groups(runs, together) {
-        let ink = Ink::Objective(members[0]);
+    for (group, members) in groups.iter().enumerate() {
+        let ink = Ink::Objective(group);
         if let [only] = members[..] {
-            series.push(Series { label: named(runs, &members), ink, bold: false, points: curve(runs[only]) });
+            series.push(Series { label: named(titles, members), ink, bold: false, points: curve(runs[only]) });
             continue;
         }
         let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).collect();
         let [low, middle, high] = envelope(&curves);
-        let label = words::said("{0}, median of {1} seeds", &[&named(runs, &members), &members.len().to_string()]);
+        let label = words::said("{0}, median of {1} seeds", &[&named(titles, members), &members.len().to_string()]);
         series.push(Series { label, ink, bold: true, points: middle });
         series.push(Series { label: t("lowest").into(), ink, bold: false, points: low });
         series.push(Series { label: t("highest").into(), ink, bold: false, points: high });
@@ -171,12 +198,32 @@ pub fn grouped(runs: &[&RunState], together: bool, unit: &'static str, of: fn(&P
     Plot::Lines(LinePlot::over_steps(series, unit))
 }
 
+/// Names for people, as far as runs have said theirs.
+pub fn titles(runs: &[&RunState]) -> Vec<String> {
+    runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect()
+}
+
 /// Name for people of runs that belong together; with a number where others are called the same.
-pub fn named(runs: &[&RunState], members: &[usize]) -> String {
-    let own = runs[members[0]].info().map(RunInfo::title).unwrap_or_default();
-    let same = |n: usize| runs[n].info().map(RunInfo::title).as_deref() == Some(own.as_str());
-    let others = (0..runs.len()).any(|n| !members.contains(&n) && same(n));
-    if others { format!("{own} ({})", members[0] + 1) } else { own }
+pub fn named(titles: &[String], members: &[usize]) -> String {
+    let own = &titles[members[0]];
+    let others = titles.iter().enumerate().any(|(n, title)| !members.contains(&n) && title == own);
+    if others { format!("{own} ({})", members[0] + 1) } else { own.clone() }
+}
+
+/// Objectives that runs are steered by, in their order: id and name.
+pub fn steered(runs: &[&RunState]) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for objective in runs.iter().flat_map(|r| &r.objectives) {
+        if !all.iter().any(|(id, _)| *id == objective.id) {
+            all.push((objective.id.clone(), objective.name.clone()));
+        }
+    }
+    all
+}
+
+/// How likely the class asked for of an objective is, where the run has it.
+pub fn on_target(run: &RunState, step: &PolicyStep, objective: &str) -> Option<f64> {
+    step.on_target.get(run.objectives.iter().position(|o| o.id == objective)?).copied()
 }
 
 /// Places of runs that belong together: each alone, or, `together`, the seeds of the same settings.
@@ -267,11 +314,15 @@ mod tests {
         );
         let alike = said(&[&run(1, 1e-3, [0.9, 0.5], &[]), &run(2, 1e-3, [0.502, 0.9], &[])]);
         assert!(alike.starts_with("On the whole they obey alike: 70 %. They differ most in "), "{alike}");
-        let row = &figures(&[&a, &b])[0];
+        let row = &figures(&[&a, &b], &[vec![0], vec![1]])[0];
         assert_eq!(
             (row.name.as_str(), &row.cells, best(row)),
             ("kind, as asked", &vec!["90 %".to_string(), "80 %".to_string()], Some(0))
         );
+        // Of seeds the mean, the lowest and the highest.
+        let c = run(1, 5e-4, [0.86, 0.5], &[]);
+        let row = &figures(&[&a, &c, &b], &[vec![0, 2], vec![1]])[0];
+        assert_eq!((row.cells.join(", "), best(row)), ("85 % (80 % to 90 %), 86 %".into(), Some(1)));
         let apart = difference(&[&a, &b]);
         assert!((apart[1].2[0][0] - 0.4).abs() < 1e-9 && (apart[1].2[0][1] + 0.4).abs() < 1e-9, "{apart:?}");
     }
@@ -301,12 +352,29 @@ mod tests {
             run(1, 9e-4, [0.0; 2], &[7.0]),
         ];
         let all: Vec<&RunState> = runs.iter().collect();
-        let Plot::Lines(plot) = grouped(&all, true, "reward", |p| Some(p.reward)) else { panic!("no lines") };
+        let names = ["a", "a", "a", "b"].map(String::from);
+        let lines = |together| grouped((&all, &names), &groups(&all, together), "reward", |_, p| Some(p.reward));
+        let Plot::Lines(plot) = lines(true) else { panic!("no lines") };
         let points: Vec<Vec<(f64, f64)>> = plot.series.iter().map(|s| s.points.clone()).collect();
         // The third run has one step only; beyond it there is no median of all.
         assert_eq!(points, [vec![(1.0, 2.0)], vec![(1.0, 1.0)], vec![(1.0, 3.0)], vec![(1.0, 7.0)]]);
-        let Plot::Lines(apart) = grouped(&all, false, "reward", |p| Some(p.reward)) else { panic!("no lines") };
-        assert_eq!(apart.series.len(), 4);
+        let of = |plot: &LinePlot| plot.series.iter().map(|s| (s.label.clone(), s.ink)).collect::<Vec<_>>();
+        assert_eq!(of(&plot)[0], ("a, median of 3 seeds".into(), Ink::Objective(0)));
+        assert_eq!(of(&plot)[3], ("b".into(), Ink::Objective(1)), "a group has a colour");
+        let Plot::Lines(apart) = lines(false) else { panic!("no lines") };
+        assert_eq!(of(&apart)[2], ("a (3)".into(), Ink::Objective(2)));
         assert_eq!(envelope(&[vec![(1.0, 1.0)], vec![(1.0, 4.0)]])[1], [(1.0, 2.5)]);
+    }
+
+    #[test]
+    fn objectives_are_found_by_name_in_every_run() {
+        let (a, mut b) = (run(1, 1e-3, [0.0; 2], &[1.0]), run(2, 1e-3, [0.0; 2], &[1.0]));
+        b.objectives.swap(0, 1);
+        b.objectives.push(Objective::new("true", "Honest", "", &["no", "yes"]));
+        let step = PolicyStep { on_target: vec![0.25, 0.75], ..Default::default() };
+        let of = |run: &RunState, id: &str| on_target(run, &step, id);
+        assert_eq!([of(&a, "kind"), of(&b, "kind"), of(&a, "true"), of(&b, "true")], [Some(0.25), Some(0.75), None, None]);
+        let ids: Vec<String> = steered(&[&a, &b]).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, ["kind", "short", "true"]);
     }
 }
