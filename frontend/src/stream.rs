@@ -110,6 +110,7 @@ impl Run {
 
 struct Inner {
     id: String,
+    kinds: &'static [&'static str],
     run: Run,
     connection: Cell<Connection>,
     /// The same for the page.
@@ -132,10 +133,12 @@ thread_local! {
 pub struct Stream(Rc<Inner>);
 
 impl Stream {
-    /// Connects to run `id`, and says in `shown` how the connection is.
-    pub fn open(id: String, run: Run, shown: RwSignal<Connection>) -> Self {
+    /// Connects to run `id`, and says in `shown` how the connection is. `kinds`: of the events that are wanted, as the journal calls them;
+    /// all where there are none.
+    pub fn open(id: String, kinds: &'static [&'static str], run: Run, shown: RwSignal<Connection>) -> Self {
         let inner = Rc::new(Inner {
             id,
+            kinds,
             run,
             connection: Cell::new(Connection::Connecting),
             shown,
@@ -181,11 +184,11 @@ fn connect(inner: &Rc<Inner>) {
         timer.clear();
     }
     let (greeting, heard, lost) = (Rc::downgrade(inner), Rc::downgrade(inner), Rc::downgrade(inner));
-    let run = inner.id.clone();
+    let (run, kinds) = (inner.id.clone(), inner.kinds);
     let ears = Ears {
         hello: Box::new(move || {
             let after = greeting.upgrade().map_or(0, |inner| inner.run.ask(|s| s.last_seq()));
-            Hello { run: run.clone(), after }
+            Hello { run: run.clone(), after, kinds: kinds.iter().map(ToString::to_string).collect() }
         }),
         frame: Box::new(move |frame| {
             if let Some(inner) = heard.upgrade() {

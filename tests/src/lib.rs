@@ -9,6 +9,7 @@ mod lab;
 mod place;
 mod process;
 mod site;
+pub mod studies;
 
 pub use browser::Browser;
 pub use hub::{Hub, Repository};

@@ -1,9 +1,10 @@
 //! Studies on a real Slurm cluster: the figures of a study that is trained here, whatever happens to nodes, jobs and whoever follows
 //! them; stopping; refusals; and the server.
 
-use moslim_shared::study::{Axis, StudyConfig, StudyRunStatus, StudyState, Variant};
+use moslim_shared::study::{StudyConfig, StudyRunStatus, StudyState};
 use moslim_tests::cluster::Cluster;
-use moslim_tests::{Lab, Output, Process, metrics, signal, smoke, text, wait_until};
+use moslim_tests::studies::{study_figures, study_folder, study_state, the_server_trains_a_study, two_clips};
+use moslim_tests::{Output, Process, signal, text, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,15 +14,11 @@ use std::time::{Duration, Instant};
 /// How the jobs are wanted.
 const PROFILE: &str = "notice = 30\nask_every = 2\nmemory = \"600M\"\n";
 
-/// Runs of some seconds, half of which share their first stages with another.
+/// Runs that keep what they have often.
 fn config(iterations: usize) -> StudyConfig {
-    let mut base = smoke();
-    base.policy.iterations = iterations;
-    base.policy.checkpoint_every = 5;
-    let variant = |label: &str, clip: f64| Variant { label: label.into(), set: [("policy.clip".into(), json!(clip))].into() };
-    let variants = vec![variant("narrow", 0.1), variant("wide", 0.3)];
-    let axes = vec![Axis { name: "clip".into(), variants }];
-    StudyConfig { name: "cluster".into(), question: String::new(), base, axes, seeds: vec![1, 2] }
+    let mut config = two_clips("cluster", iterations);
+    config.base.policy.checkpoint_every = 5;
+    config
 }
 
 struct Data {
@@ -51,23 +48,16 @@ impl Data {
         self.start(&[&["--on", "slurm", "--profile", text(&self.profile)], more].concat())
     }
 
-    /// The folder of the only study.
     fn folder(&self) -> Option<PathBuf> {
-        Some(std::fs::read_dir(self.path().join("studies")).ok()?.next()?.ok()?.path())
+        study_folder(self.path())
     }
 
     fn state(&self) -> Option<StudyState> {
-        serde_json::from_slice(&std::fs::read(self.folder()?.join("state.json")).ok()?).ok()
+        study_state(self.path())
     }
 
-    /// What each run has found, by its labels and its seed.
     fn figures(&self) -> BTreeMap<(Vec<String>, u64), Value> {
-        let state = self.state().unwrap();
-        let figures = |run: &str| {
-            let summary = std::fs::read(self.path().join("runs").join(run).join("summary.json")).unwrap();
-            metrics(&serde_json::from_slice(&summary).unwrap())
-        };
-        state.runs.iter().map(|r| ((r.labels.clone(), r.seed), figures(&r.run))).collect()
+        study_figures(self.path())
     }
 }
 
@@ -217,35 +207,6 @@ fn what_cannot_be_is_refused(cluster: &Cluster) {
     assert!(here.stderr.contains("--on slurm"), "{}", here.stderr);
 }
 
-/// From the page's side: the server offers the cluster, starts a study there, follows it, and has its own machine free meanwhile.
-async fn the_server_trains_a_study_on_the_cluster() {
-    let data = Data::new(&config(8));
-    let lab = Lab::start_with(&["--cluster", text(&data.profile)]).await;
-    assert_eq!(lab.get("/api/v1/study-hosts").await.body, json!(["here", "slurm"]));
-    let request = json!({"preset": "mappings", "base": "smoke", "seeds": [1], "on": "slurm"});
-    let answer = lab.post("/api/v1/studies", &request).await;
-    assert_eq!(answer.status, 201, "{}", answer.body);
-    let id = answer.body["id"].as_str().unwrap().to_string();
-    assert_eq!(answer.body["on"], "slurm");
-    let run = lab.post("/api/v1/runs", &json!({"config": smoke()})).await;
-    assert_eq!(run.status, 201, "{}", run.body);
-    for _ in 0..600 {
-        let state = lab.get(&format!("/api/v1/studies/{id}")).await.body;
-        let runs = state["runs"].as_array().unwrap();
-        if state["active"] == false && runs.iter().all(|r| r["status"] == "finished") {
-            break;
-        }
-        assert!(runs.iter().all(|r| r["status"] != "failed"), "{state}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert_eq!(lab.get(&format!("/api/v1/studies/{id}/results")).await.body["runs"].as_array().unwrap().len(), 9);
-    let plain = Lab::start().await;
-    assert_eq!(plain.get("/api/v1/study-hosts").await.body, json!(["here"]));
-    let refused = plain.post("/api/v1/studies", &request).await;
-    assert_eq!(refused.status, 409, "{}", refused.body);
-    assert!(refused.body.to_string().contains("--cluster"), "{}", refused.body);
-}
-
 #[tokio::test]
 #[ignore = "needs Slurm and root; cargo lab test --cluster has both"]
 async fn a_cluster_trains_studies() {
@@ -254,7 +215,7 @@ async fn a_cluster_trains_studies() {
     whatever_happens_the_figures_are_the_same(&cluster).await;
     a_study_is_left_and_stopped_and_goes_on(&cluster).await;
     one_run_is_stopped_and_the_others_go_on(&cluster).await;
-    the_server_trains_a_study_on_the_cluster().await;
+    the_server_trains_a_study("slurm", "--cluster", text(&Data::new(&config(8)).profile)).await;
 }
 
 /// Two ranks train each run of a study; they are told to keep what they have, and go on. The figures are those of one process. Both are on

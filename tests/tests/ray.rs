@@ -1,9 +1,9 @@
-//! A study on a real Ray cluster: the figures of a study that is trained here, whoever follows it; stopping; refusals.
+//! A study on a real Ray cluster: the figures of a study that is trained here, whoever follows it; stopping; the server; refusals.
 
-use moslim_shared::study::{Axis, Host, StudyConfig, StudyRunStatus, StudyState, Variant};
-use moslim_tests::{Process, metrics, smoke, text, wait_until};
+use moslim_shared::study::{Host, StudyConfig, StudyRunStatus};
+use moslim_tests::studies::{study_figures, study_state, the_server_trains_a_study, two_clips};
+use moslim_tests::{Process, text, wait_until};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -49,29 +49,8 @@ impl Drop for Ray {
     }
 }
 
-fn config(iterations: usize) -> StudyConfig {
-    let mut base = smoke();
-    base.policy.iterations = iterations;
-    let variant = |label: &str, clip: f64| Variant { label: label.into(), set: [("policy.clip".into(), json!(clip))].into() };
-    let axes = vec![Axis { name: "clip".into(), variants: vec![variant("narrow", 0.1), variant("wide", 0.3)] }];
-    StudyConfig { name: "ray".into(), question: String::new(), base, axes, seeds: vec![1, 2] }
-}
-
 fn start(data: &Path, more: &[&str]) -> Process {
     Process::lab(&[&["study", "--data", text(data)], more].concat())
-}
-
-fn state(data: &Path) -> Option<StudyState> {
-    let folder = std::fs::read_dir(data.join("studies")).ok()?.next()?.ok()?.path();
-    serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()
-}
-
-fn figures(data: &Path) -> BTreeMap<(Vec<String>, u64), Value> {
-    let figures = |run: &str| {
-        let summary = std::fs::read(data.join("runs").join(run).join("summary.json")).unwrap();
-        metrics(&serde_json::from_slice(&summary).unwrap())
-    };
-    state(data).unwrap().runs.iter().map(|r| ((r.labels.clone(), r.seed), figures(&r.run))).collect()
 }
 
 /// `cargo lab test --ray` fetches Ray and runs it.
@@ -86,7 +65,7 @@ async fn a_ray_cluster_trains_a_study() {
         file
     };
 
-    let config = config(300);
+    let config = two_clips("ray", 300);
     let here = tempfile::tempdir().unwrap();
     let done = start(here.path(), &["--config", text(&file(here.path(), &config))]).wait();
     assert_eq!(done.code, Some(0), "{}", done.stderr);
@@ -96,7 +75,7 @@ async fn a_ray_cluster_trains_a_study() {
     let study = file(data.path(), &config);
     let mut first = start(data.path(), &[&there[..], &["--config", text(&study)]].concat());
     let training = || {
-        let state = state(data.path())?;
+        let state = study_state(data.path())?;
         let says =
             |run: &str| std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
         let policies = state.runs.iter().filter(|r| says(&r.run).contains("\"body\":{\"policy\"")).count();
@@ -108,7 +87,7 @@ async fn a_ray_cluster_trains_a_study() {
     let id = seen.id.clone();
     let second = start(data.path(), &[&there[..], &["--study", &id]].concat()).wait();
     assert_eq!(second.code, Some(0), "{}", second.stderr);
-    assert_eq!(figures(data.path()), figures(here.path()));
+    assert_eq!(study_figures(data.path()), study_figures(here.path()));
     for run in &seen.runs {
         let task = std::fs::read(data.path().join("runs").join(&run.run).join("ray.json")).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&task).unwrap()["times"], json!(1), "{}", run.run);
@@ -116,10 +95,10 @@ async fn a_ray_cluster_trains_a_study() {
 
     // Stopped from outside while nobody follows: jobs keep what they have and end, and the study goes on where it was.
     let data = tempfile::tempdir().unwrap();
-    let study = file(data.path(), &self::config(4000));
+    let study = file(data.path(), &two_clips("ray", 4000));
     let mut follower = start(data.path(), &[&there[..], &["--config", text(&study)]].concat());
     let running = wait_until("a run on the cluster", || {
-        let state = state(data.path())?;
+        let state = study_state(data.path())?;
         (state.count(StudyRunStatus::Running) == 2).then_some(state)
     })
     .await;
@@ -135,6 +114,8 @@ async fn a_ray_cluster_trains_a_study() {
     let ends = |run: &str| std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
     let interrupted = running.runs.iter().filter(|r| ends(&r.run).contains("\"outcome\":\"interrupted\"")).count();
     assert_eq!(interrupted, 2, "both kept what they had");
+
+    the_server_trains_a_study("ray", "--ray", text(&ray.profile)).await;
 
     // Nobody there, and what no profile may say.
     let nobody = ray.profile.with_file_name("nobody.toml");

@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
+use moslim_shared::event::{Addressed, Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
 use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, signal, smoke, text, wait_until};
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -37,6 +39,10 @@ async fn follow(lab: &Lab, run: &str, after: u64) -> Result<Socket> {
 }
 
 async fn frame(socket: &mut Socket) -> Result<Frame> {
+    read(socket).await
+}
+
+async fn read<T: DeserializeOwned>(socket: &mut Socket) -> Result<T> {
     loop {
         let message = timeout(LIMIT, socket.next()).await.context("the server says nothing")?;
         match message.context("the socket is closed")?? {
@@ -270,6 +276,73 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
     for action in ["cancel", "resume"] {
         let answer = lab.post(&format!("/api/v1/runs/{id}/{action}"), &json!({})).await;
         assert_eq!(answer.status, 409, "{action}: {}", answer.body);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_socket_follows_several_runs() -> Result<()> {
+    let lab = Lab::start().await;
+    let finished = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&finished).await;
+    let training = lab.start_run(&long_run(60)).await;
+    let subscribe = |channel: u32, run: &str, after: u64, kinds: &[&str]| {
+        Message::text(json!({ "subscribe": { "channel": channel, "hello": { "run": run, "after": after, "kinds": kinds } } }).to_string())
+    };
+    let mut socket = connect(&lab, Some(&lab.origin())).await?;
+    socket.send(subscribe(1, &finished, 0, &[])).await?;
+    socket.send(subscribe(2, &training, 0, &["policy", "ended"])).await?;
+    socket.send(subscribe(3, "no-such-run", 0, &[])).await?;
+    socket.send(subscribe(4, &training, 0, &[])).await?;
+    socket.send(Message::text(json!({ "unsubscribe": { "channel": 4 } }).to_string())).await?;
+    let mut seen: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
+    let mut frames: BTreeMap<u32, Vec<Option<Frame>>> = BTreeMap::new();
+    while !seen.get(&2).is_some_and(|events| ended(events)) {
+        let Addressed { channel, frame } = read(&mut socket).await?;
+        match frame {
+            Some(Frame::Events { events }) => seen.entry(channel).or_default().extend(events),
+            other => frames.entry(channel).or_default().push(other),
+        }
+    }
+    assert!(seen[&1] == lab.events(&finished).await, "what a channel brings is what is stored");
+    let wanted = |e: &Event| matches!(e.body, EventBody::Policy { .. } | EventBody::Ended { .. });
+    let stored: Vec<Event> = lab.events(&training).await.into_iter().filter(wanted).collect();
+    assert!(seen[&2] == stored && stored.len() == 61, "only the kinds that were wanted, and all of them");
+    assert!(matches!(&frames[&1][..], [Some(Frame::Snapshot { info })] if info.id == finished), "{:?}", frames[&1]);
+    assert!(
+        matches!(&frames[&3][..], [Some(Frame::Error { message }), None] if message.contains("no-such-run")),
+        "{:?}",
+        frames[&3]
+    );
+    assert!(!seen.get(&4).is_some_and(|events| ended(events)), "a channel that was left brings nothing more");
+
+    // A number that is free again, from where it was.
+    socket.send(Message::text(json!({ "unsubscribe": { "channel": 2 } }).to_string())).await?;
+    let last = lab.run(&training).await.last_seq;
+    socket.send(subscribe(2, &training, last - 3, &[])).await?;
+    let mut again: Vec<Event> = Vec::new();
+    while again.len() < 3 {
+        if let Addressed { channel: 2, frame: Some(Frame::Events { events }) } = read(&mut socket).await? {
+            again.extend(events);
+        }
+    }
+    assert_eq!(again.iter().map(|e| e.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+    // One that is not free, and what is no subscription: the server says why, and hangs up.
+    for (said, why) in [(subscribe(2, &training, 0, &[]), "open already"), (Message::text("{}"), "only subscriptions")] {
+        let mut socket = connect(&lab, Some(&lab.origin())).await?;
+        socket.send(subscribe(2, &finished, u64::MAX, &["ended"])).await?;
+        socket.send(said).await?;
+        let error = loop {
+            match frame(&mut socket).await {
+                Ok(Frame::Error { message }) => break message,
+                Ok(_) => bail!("a frame without a channel"),
+                Err(error) if error.to_string().contains("closed") => bail!("closed without a reason"),
+                // Those with a channel are no frames by themselves.
+                Err(_) => {}
+            }
+        };
+        assert!(error.contains(why), "{error}");
+        assert!(frame(&mut socket).await.is_err_and(|e| e.to_string().contains("closed the socket")));
     }
     Ok(())
 }

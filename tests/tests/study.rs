@@ -312,7 +312,7 @@ async fn the_api_starts_stops_and_shows_studies() {
     let lab = Lab::start().await;
     let presets = lab.get("/api/v1/study-presets").await;
     let ids: Vec<&str> = presets.body.as_array().unwrap().iter().filter_map(|p| p["id"].as_str()).collect();
-    assert_eq!(ids, ["methods", "ceiling", "optimisers", "mappings", "reward-size", "stages", "labels"]);
+    assert_eq!(ids, ["methods", "ceiling", "optimisers", "credit", "mappings", "reward-size", "stages", "labels"]);
     assert_eq!(lab.get("/api/v1/studies").await.body, json!([]));
     for (body, field) in [
         (json!({"preset": "nothing", "base": "smoke", "seeds": [1]}), "preset"),

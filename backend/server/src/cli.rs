@@ -229,6 +229,9 @@ pub struct ServeArgs {
     /// Offer to train studies on the Slurm cluster that this machine can submit to: how it wants its jobs, a TOML file.
     #[arg(long, value_name = "FILE")]
     pub cluster: Option<PathBuf>,
+    /// Offer to train studies on a Ray cluster: where it is and how it wants its jobs, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub ray: Option<PathBuf>,
     /// GiB that the data folder may hold; beyond, nothing new starts.
     #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub quota: Option<u64>,

@@ -9,6 +9,7 @@ use crate::launch::Local;
 use crate::starts::Starts;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
+use moslim_shared::study::Host;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,16 +36,16 @@ pub struct App {
 pub type Shared = Arc<App>;
 
 impl App {
-    /// State of a server that keeps its data in `data`, at most `quota` bytes, submits to a cluster as the profile `cluster` has it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
+    /// State of a server that keeps its data in `data`, at most `quota` bytes, sends studies to `clusters` as their profiles have it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
     pub fn new(
         follower: Follower,
         launcher: Arc<Local>,
-        (data, cluster, quota): (DataFolder, Option<PathBuf>, Option<u64>),
+        (data, clusters, quota): (DataFolder, Vec<(Host, PathBuf)>, Option<u64>),
         (hosts, access): (Hosts, Arc<Access>),
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
-        let studies = Studies::new(data.clone(), launcher.clone(), cluster);
+        let studies = Studies::new(data.clone(), launcher.clone(), clusters);
         let starts = Arc::new(Starts::new(data.clone(), quota));
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());

@@ -1,4 +1,4 @@
-//! The websocket: the tail of one run's journal. It is read-only; whatever is lost on it can be had from the API.
+//! The websocket: the tails of runs' journals. Nothing is changed over it, and whatever is lost on it can be had from the API.
 
 use crate::error::Error;
 use crate::follow::{Follower, News};
@@ -12,7 +12,9 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::connect;
-use moslim_shared::event::{Event, Frame, Hello, RunInfo};
+use moslim_shared::event::{Addressed, Event, Frame, Hello, RunInfo, Subscription};
+use serde_json::Value;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -33,6 +35,8 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// A client that has been silent (not even a pong) or has not taken a frame for this long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
+/// Runs that a client may follow over one socket.
+const MOST_CHANNELS: usize = 128;
 /// Close codes of our own: no hello in time, and no such run.
 const HELLO_TIMEOUT: CloseCode = 4408;
 const UNKNOWN_RUN: CloseCode = 4404;
@@ -54,7 +58,13 @@ async fn upgrade(
     let upgrade = upgrade.max_message_size(MESSAGE_LIMIT).max_frame_size(MESSAGE_LIMIT);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let _held = held;
-        let mut viewer = Viewer { socket, follower: app.follower.clone(), stopping: app.stopping.clone(), heard: Instant::now() };
+        let mut viewer = Viewer {
+            socket,
+            follower: app.follower.clone(),
+            stopping: app.stopping.clone(),
+            heard: Instant::now(),
+            channels: Vec::new(),
+        };
         let served = viewer.serve().await;
         if let Err(goodbye) = served {
             viewer.close(goodbye).await;
@@ -85,6 +95,27 @@ struct Viewer {
     stopping: watch::Receiver<bool>,
     /// When the client last sent anything.
     heard: Instant,
+    channels: Vec<Channel>,
+}
+
+/// A run that a client follows.
+struct Channel {
+    /// Its number; none where the socket is for one run alone.
+    number: Option<u32>,
+    run: RunId,
+    /// Kinds of events that are sent; all where there are none.
+    kinds: Vec<String>,
+    /// Number of the last event that was sent, or passed over.
+    sent: u64,
+    /// The run as the client knows it.
+    info: RunInfo,
+}
+
+/// What a client said first.
+enum First {
+    /// The socket is for one run.
+    One(Hello),
+    Several(Subscription),
 }
 
 /// The run with its summary, which is on the disk.
@@ -96,32 +127,40 @@ fn whole(follower: &Follower, id: &RunId) -> impl Future<Output = Result<Option<
 impl Viewer {
     /// Serves until the client leaves (`Ok`) or must be sent away.
     async fn serve(&mut self) -> Result<(), Goodbye> {
-        let hello = self.hello().await?;
-        let unknown = || Goodbye::Error(UNKNOWN_RUN, format!("there is no run {:.64}", hello.run));
-        let run: RunId = hello.run.parse().map_err(|_| unknown())?;
+        let first = self.first().await?;
         // Listen first, then read: an event that comes between the two is announced, and none is missed.
         let mut news = self.follower.listen();
-        let mut info = whole(&self.follower, &run).await?.ok_or_else(unknown)?;
-        // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
-        let mut sent = if hello.after > info.last_seq { 0 } else { hello.after };
-        self.send_frame(&Frame::Snapshot { info: info.clone() }).await?;
-        self.send_events(&run, &mut sent).await?;
-        // A long journal takes a while to send, and the client was not listened to meanwhile.
-        self.heard = Instant::now();
-
+        match first {
+            First::One(hello) => {
+                let refused = self.open(None, hello).await?;
+                refused.map_or(Ok(()), |why| Err(Goodbye::Error(UNKNOWN_RUN, why)))?;
+            }
+            First::Several(wish) => self.take(wish).await?,
+        }
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
         loop {
             tokio::select! {
-                message = self.socket.recv() => if self.hear(message)? { return Ok(()) },
+                message = self.socket.recv() => match self.hear(message)? {
+                    Heard::Nothing => {}
+                    Heard::Wish(wish) => self.take(wish).await?,
+                    Heard::Leaving => return Ok(()),
+                },
                 first = news.recv() => {
-                    let Some(mut state_changed) = about(first, &run)? else { continue };
+                    let mut touched = Touched::default();
+                    touched.add(first)?;
+                    if !self.channels.iter().any(|channel| touched.of(&channel.run).is_some()) {
+                        continue;
+                    }
                     sleep(GATHER_TIME).await;
-                    state_changed |= gather(&mut news, &run)?;
-                    self.send_events(&run, &mut sent).await?;
-                    if state_changed {
-                        self.send_info(&run, &mut info).await?;
+                    touched.add_all(&mut news)?;
+                    for n in 0..self.channels.len() {
+                        let Some(state_changed) = touched.of(&self.channels[n].run) else { continue };
+                        self.send_events(n).await?;
+                        if state_changed {
+                            self.send_info(n).await?;
+                        }
                     }
                 }
                 _ = ping.tick() => {
@@ -138,40 +177,95 @@ impl Viewer {
     }
 
     /// Waits for the first message.
-    async fn hello(&mut self) -> Result<Hello, Goodbye> {
+    async fn first(&mut self) -> Result<First, Goodbye> {
         let late = Goodbye::Close(HELLO_TIMEOUT, "no hello within 5 seconds");
         match timeout(HELLO_TIME, self.socket.recv()).await.map_err(|_| late)? {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|error| {
-                Goodbye::Error(close_code::POLICY, format!("the first message must be {{\"run\", \"after\"}}: {error}"))
-            }),
+            Some(Ok(Message::Text(text))) => {
+                let wrong = |error| {
+                    let message = format!(
+                        "the first message must be {{\"run\", \"after\"}}, or {{\"subscribe\": {{\"channel\", \"hello\"}}}}: {error}"
+                    );
+                    Goodbye::Error(close_code::POLICY, message)
+                };
+                let value: Value = serde_json::from_str(&text).map_err(wrong)?;
+                if value.get("subscribe").is_some() {
+                    return serde_json::from_value(value).map(First::Several).map_err(wrong);
+                }
+                serde_json::from_value(value).map(First::One).map_err(wrong)
+            }
             Some(Ok(Message::Close(_))) | None => Err(Goodbye::Gone),
             Some(_) => Err(Goodbye::Close(close_code::POLICY, "the first message must be a hello")),
         }
     }
 
-    /// Takes a message of the client after its hello; true when it is leaving.
-    fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<bool, Goodbye> {
+    /// Takes a message of the client after its first.
+    fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<Heard, Goodbye> {
         self.heard = Instant::now();
+        let several = self.channels.iter().all(|channel| channel.number.is_some());
         match message {
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(false),
-            Some(Ok(Message::Close(_))) | None => Ok(true),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Heard::Nothing),
+            Some(Ok(Message::Close(_))) | None => Ok(Heard::Leaving),
+            Some(Ok(Message::Text(text))) if several => {
+                let wrong = |error| format!("only subscriptions are understood: {error}");
+                serde_json::from_str(&text).map(Heard::Wish).map_err(|e| Goodbye::Error(close_code::POLICY, wrong(e)))
+            }
             // An error is a broken connection or a message that is too large or malformed; only in the latter cases there
             // is still somebody to read the reason.
             Some(Ok(_) | Err(_)) => Err(Goodbye::Close(close_code::POLICY, "this socket only sends")),
         }
     }
 
-    /// Sends what the journal holds after `sent`, and advances it.
-    async fn send_events(&mut self, run: &RunId, sent: &mut u64) -> Result<(), Goodbye> {
+    /// Begins or ends a channel. One that cannot be is told why, and ended; the others go on.
+    async fn take(&mut self, wish: Subscription) -> Result<(), Goodbye> {
+        let (channel, hello) = match wish {
+            Subscription::Unsubscribe { channel } => {
+                self.channels.retain(|c| c.number != Some(channel));
+                return Ok(());
+            }
+            Subscription::Subscribe { channel, hello } => (channel, hello),
+        };
+        let refused = if self.channels.iter().any(|c| c.number == Some(channel)) {
+            return Err(Goodbye::Error(close_code::POLICY, format!("channel {channel} is open already")));
+        } else if self.channels.len() >= MOST_CHANNELS {
+            Some(format!("a socket has at most {MOST_CHANNELS} channels"))
+        } else {
+            self.open(Some(channel), hello).await?
+        };
+        if let Some(message) = refused {
+            self.send_frame(Some(channel), &Frame::Error { message }).await?;
+            let end = serde_json::to_string(&Addressed { channel, frame: None }).map_err(anyhow::Error::from)?;
+            self.send(Message::Text(end.into())).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to send a run, from what the client knows already; says why where it cannot.
+    async fn open(&mut self, number: Option<u32>, hello: Hello) -> Result<Option<String>, Goodbye> {
+        let unknown = Some(format!("there is no run {:.64}", hello.run));
+        let Ok(run) = hello.run.parse::<RunId>() else { return Ok(unknown) };
+        let Some(info) = whole(&self.follower, &run).await? else { return Ok(unknown) };
+        // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
+        let sent = if hello.after > info.last_seq { 0 } else { hello.after };
+        self.send_frame(number, &Frame::Snapshot { info: info.clone() }).await?;
+        self.channels.push(Channel { number, run, kinds: hello.kinds, sent, info });
+        self.send_events(self.channels.len() - 1).await?;
+        // A long journal takes a while to send, and the client was not listened to meanwhile.
+        self.heard = Instant::now();
+        Ok(None)
+    }
+
+    /// Sends what the journal of a channel's run holds after what was sent, and advances it.
+    async fn send_events(&mut self, n: usize) -> Result<(), Goodbye> {
         loop {
-            let (follower, id, after) = (self.follower.clone(), run.clone(), *sent);
+            let Channel { number, run, kinds, sent, .. } = &self.channels[n];
+            let (follower, id, after, number, kinds) = (self.follower.clone(), run.clone(), *sent, *number, kinds.clone());
             let read = move || -> anyhow::Result<_> {
                 let events = follower.events(&id, after, FRAME_EVENTS)?;
-                Ok((events.last().map(|e| e.seq), events.len(), frames(&events)?))
+                Ok((events.last().map(|e| e.seq), events.len(), frames(&events, &kinds, number)?))
             };
             let (last, count, frames) = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
             let Some(last) = last else { return Ok(()) };
-            *sent = last;
+            self.channels[n].sent = last;
             for frame in frames {
                 self.send(Message::Text(frame.into())).await?;
             }
@@ -181,18 +275,20 @@ impl Viewer {
         }
     }
 
-    /// Sends the run's state if it differs from what the client knows.
-    async fn send_info(&mut self, run: &RunId, known: &mut RunInfo) -> Result<(), Goodbye> {
-        let Some(info) = whole(&self.follower, run).await? else { return Ok(()) };
+    /// Sends the state of a channel's run if it differs from what the client knows.
+    async fn send_info(&mut self, n: usize) -> Result<(), Goodbye> {
+        let Some(info) = whole(&self.follower, &self.channels[n].run).await? else { return Ok(()) };
+        let known = &mut self.channels[n].info;
         let differs = (info.status, &info.message, &info.summary, &info.about)
             != (known.status, &known.message, &known.summary, &known.about);
-        *known = info;
-        if differs { self.send_frame(&Frame::Info { info: known.clone() }).await } else { Ok(()) }
+        known.clone_from(&info);
+        let number = self.channels[n].number;
+        if differs { self.send_frame(number, &Frame::Info { info }).await } else { Ok(()) }
     }
 
-    async fn send_frame(&mut self, frame: &Frame) -> Result<(), Goodbye> {
+    async fn send_frame(&mut self, number: Option<u32>, frame: &Frame) -> Result<(), Goodbye> {
         let text = serde_json::to_string(frame).map_err(anyhow::Error::from)?;
-        self.send(Message::Text(text.into())).await
+        self.send(Message::Text(addressed(text, number).into())).await
     }
 
     async fn send(&mut self, message: Message) -> Result<(), Goodbye> {
@@ -208,7 +304,7 @@ impl Viewer {
             Goodbye::Gone => return,
             Goodbye::Close(code, reason) => (code, reason),
             Goodbye::Error(code, message) => {
-                if self.send_frame(&Frame::Error { message }).await.is_err() {
+                if self.send_frame(None, &Frame::Error { message }).await.is_err() {
                     return;
                 }
                 (code, "see the error before this")
@@ -226,36 +322,73 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Whether news is about `run`, and if so whether its state changed. A listener that fell behind cannot know, and looks.
-fn about(news: Result<News, RecvError>, run: &RunId) -> Result<Option<bool>, Goodbye> {
-    match news {
-        Ok(news) => Ok((&news.run == run).then_some(news.state_changed)),
-        Err(RecvError::Lagged(_)) => Ok(Some(true)),
-        Err(RecvError::Closed) => Err(Goodbye::Close(close_code::AWAY, "the server stops")),
+/// What a client says after its first message.
+enum Heard {
+    Nothing,
+    Wish(Subscription),
+    Leaving,
+}
+
+/// Runs that there is news of, and whether the state of each changed.
+#[derive(Default)]
+struct Touched {
+    runs: HashMap<RunId, bool>,
+    /// A listener that fell behind cannot know, and looks at all.
+    all: bool,
+}
+
+impl Touched {
+    /// Whether there is news of `run`, and if so whether its state changed.
+    fn of(&self, run: &RunId) -> Option<bool> {
+        if self.all { Some(true) } else { self.runs.get(run).copied() }
+    }
+
+    fn add(&mut self, news: Result<News, RecvError>) -> Result<(), Goodbye> {
+        match news {
+            Ok(news) => *self.runs.entry(news.run).or_default() |= news.state_changed,
+            Err(RecvError::Lagged(_)) => self.all = true,
+            Err(RecvError::Closed) => return Err(Goodbye::Close(close_code::AWAY, "the server stops")),
+        }
+        Ok(())
+    }
+
+    /// Takes all news that is there.
+    fn add_all(&mut self, news: &mut Receiver<News>) -> Result<(), Goodbye> {
+        loop {
+            match news.try_recv() {
+                Ok(next) => self.add(Ok(next))?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Lagged(n)) => self.add(Err(RecvError::Lagged(n)))?,
+                Err(TryRecvError::Closed) => self.add(Err(RecvError::Closed))?,
+            }
+        }
     }
 }
 
-/// Takes all news that is there; true when the state of `run` changed.
-fn gather(news: &mut Receiver<News>, run: &RunId) -> Result<bool, Goodbye> {
-    let mut changed = false;
-    loop {
-        let next = match news.try_recv() {
-            Ok(next) => Ok(next),
-            Err(TryRecvError::Empty) => return Ok(changed),
-            Err(TryRecvError::Lagged(n)) => Err(RecvError::Lagged(n)),
-            Err(TryRecvError::Closed) => Err(RecvError::Closed),
-        };
-        changed |= about(next, run)? == Some(true);
+/// A frame with the number of its channel around it, where it has one.
+fn addressed(frame: String, number: Option<u32>) -> String {
+    match number {
+        Some(number) => format!(r#"{{"channel":{number},"frame":{frame}}}"#),
+        None => frame,
     }
 }
 
-/// [`Frame::Events`] as text, split by size. Each event is written once, and the frame is put together around it.
-fn frames(events: &[Event]) -> anyhow::Result<Vec<String>> {
+/// What the journal calls an event, of its text.
+fn kind_of(event: &str) -> &str {
+    event.split_once(r#""body":{""#).and_then(|(_, body)| body.split_once('"')).map_or("", |(kind, _)| kind)
+}
+
+/// [`Frame::Events`] as text, split by size, of the events of some `kinds`, or of all. Each event is written once, and the frame is put
+/// together around it.
+fn frames(events: &[Event], kinds: &[String], number: Option<u32>) -> anyhow::Result<Vec<String>> {
     const HEAD: &str = r#"{"events":{"events":["#;
     let mut frames = Vec::new();
     let mut frame = String::new();
     for event in events {
         let text = serde_json::to_string(event)?;
+        if !kinds.is_empty() && !kinds.iter().any(|kind| kind == kind_of(&text)) {
+            continue;
+        }
         if !frame.is_empty() && frame.len() + text.len() + 3 > FRAME_BYTES {
             frames.push(std::mem::take(&mut frame) + "]}}");
         }
@@ -265,7 +398,7 @@ fn frames(events: &[Event]) -> anyhow::Result<Vec<String>> {
     if !frame.is_empty() {
         frames.push(frame + "]}}");
     }
-    Ok(frames)
+    Ok(frames.into_iter().map(|frame| addressed(frame, number)).collect())
 }
 
 #[cfg(test)]
@@ -280,7 +413,7 @@ mod tests {
     #[test]
     fn frames_hold_all_events_in_order_and_keep_to_the_limit() {
         let events: Vec<Event> = (1..=50).map(|seq| event(seq, if seq == 9 { 2 * FRAME_BYTES } else { 10_000 })).collect();
-        let frames = frames(&events).unwrap();
+        let frames = frames(&events, &[], None).unwrap();
         let mut seen = Vec::new();
         for text in &frames {
             let Frame::Events { events } = serde_json::from_str(text).unwrap() else { panic!("an events frame was expected") };
@@ -292,16 +425,42 @@ mod tests {
     }
 
     #[test]
+    fn only_the_kinds_that_are_wanted_come_on_their_channel() {
+        let mut events: Vec<Event> = (1..=3).map(|seq| event(seq, 10)).collect();
+        events.push(Event { seq: 4, time: 0, body: EventBody::Answering { done: 1, total: 2 } });
+        // What a text contains is no kind.
+        events.push(Event { seq: 5, time: 0, body: EventBody::Note { text: r#""body":{"answering""#.into() } });
+        let seqs = |kinds: &[&str]| -> Vec<u64> {
+            let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+            let read = |text: &String| -> Vec<Event> {
+                let Addressed { channel: 7, frame: Some(Frame::Events { events }) } = serde_json::from_str(text).unwrap() else {
+                    panic!("events on channel 7 were expected")
+                };
+                events
+            };
+            frames(&events, &kinds, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
+        };
+        assert_eq!((seqs(&["answering"]), seqs(&["note", "loss"])), (vec![4], vec![1, 2, 3, 5]));
+        assert_eq!((seqs(&[]), seqs(&["loss"])), (vec![1, 2, 3, 4, 5], vec![]));
+    }
+
+    #[test]
     fn a_listener_that_fell_behind_looks_at_everything() {
-        let run: RunId = "a".parse().unwrap();
+        let [a, b]: [RunId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
         let (sender, mut news) = tokio::sync::broadcast::channel(2);
+        let mut gather = || {
+            let mut touched = Touched::default();
+            assert!(touched.add_all(&mut news).is_ok());
+            [touched.of(&a), touched.of(&b)]
+        };
         for _ in 0..5 {
-            let other = "b".parse().unwrap();
-            sender.send(News { run: other, state_changed: true }).unwrap();
+            sender.send(News { run: b.clone(), state_changed: true }).unwrap();
         }
-        assert!(gather(&mut news, &run).is_ok_and(|changed| changed));
-        sender.send(News { run: "b".parse().unwrap(), state_changed: true }).unwrap();
-        sender.send(News { run: run.clone(), state_changed: false }).unwrap();
-        assert!(gather(&mut news, &run).is_ok_and(|changed| !changed));
+        assert_eq!(gather(), [Some(true), Some(true)]);
+        sender.send(News { run: b.clone(), state_changed: true }).unwrap();
+        sender.send(News { run: b.clone(), state_changed: false }).unwrap();
+        assert_eq!(gather(), [None, Some(true)]);
+        sender.send(News { run: a.clone(), state_changed: false }).unwrap();
+        assert_eq!(gather(), [Some(false), None]);
     }
 }

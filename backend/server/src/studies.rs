@@ -9,7 +9,7 @@ use crate::study::{Study, StudyError};
 use crate::supervisor::Supervisor;
 use moslim_shared::study::{Host, StudyConfig, StudyResults, StudyState};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -22,8 +22,8 @@ const EXIT_TIME: Duration = Duration::from_secs(5);
 pub struct Studies {
     data: DataFolder,
     launcher: Arc<dyn Launcher>,
-    /// The profile of the cluster, if there is one.
-    cluster: Option<PathBuf>,
+    /// The clusters that there are, with their profiles.
+    clusters: Vec<(Host, PathBuf)>,
     /// The study that was started last, and whether it was told to stop. Held while one is started.
     last: Mutex<Option<(RunId, bool)>>,
 }
@@ -45,13 +45,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 
 impl Studies {
     /// Studies in a data folder.
-    pub fn new(data: DataFolder, launcher: Arc<dyn Launcher>, cluster: Option<PathBuf>) -> Self {
-        Self { data, launcher, cluster, last: Mutex::default() }
+    pub fn new(data: DataFolder, launcher: Arc<dyn Launcher>, clusters: Vec<(Host, PathBuf)>) -> Self {
+        Self { data, launcher, clusters, last: Mutex::default() }
     }
 
     /// Where studies can be trained.
     pub fn hosts(&self) -> Vec<Host> {
-        if self.cluster.is_some() { vec![Host::Here, Host::Slurm] } else { vec![Host::Here] }
+        [Host::Here].into_iter().chain(self.clusters.iter().map(|(host, _)| *host)).collect()
+    }
+
+    /// What the command line calls a cluster, and its profile; `None` for this machine.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where this server has no such cluster.
+    fn cluster(&self, on: Host) -> Result<Option<(&'static str, &Path)>, Error> {
+        let (name, option) = match on {
+            Host::Here => return Ok(None),
+            Host::Slurm => ("slurm", "--cluster"),
+            Host::Ray => ("ray", "--ray"),
+        };
+        let profile = self.clusters.iter().find(|(host, _)| *host == on).map(|(_, profile)| profile.as_path());
+        let missing = || Error::Conflict(format!("this server has no {name} cluster; start it with {option} PROFILE"));
+        profile.ok_or_else(missing).map(|profile| Some((name, profile)))
     }
 
     /// All studies, newest first; one that cannot be read must not hide the others.
@@ -165,16 +180,8 @@ impl Studies {
     /// # Errors
     /// [`Error::Conflict`] while a study or a run trains.
     async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor, on: Host) -> Result<(), Error> {
-        if on == Host::Ray {
-            return Err(Error::Conflict(
-                "studies are sent to a Ray cluster by the command line: moslim-lab study --on ray".into(),
-            ));
-        }
-        if on == Host::Slurm {
-            return match self.cluster {
-                Some(_) => Ok(()),
-                None => Err(Error::Conflict("this server has no cluster; start it with --cluster PROFILE".into())),
-            };
+        if self.cluster(on)?.is_some() {
+            return Ok(());
         }
         self.ended(last).await?;
         supervisor.check_free()
@@ -183,8 +190,8 @@ impl Studies {
     async fn launch(&self, last: &mut Option<(RunId, bool)>, study: &Study, on: Host) -> Result<StudyState, Error> {
         let args = ["study".into(), "--json".into(), "--study".into(), study.id.as_str().into(), "--data".into()];
         let mut args: Vec<OsString> = args.into_iter().chain([self.data.root().into()]).collect();
-        if let (Host::Slurm, Some(profile)) = (on, &self.cluster) {
-            args.extend(["--on".into(), "slurm".into(), "--profile".into(), profile.into()]);
+        if let Some((name, profile)) = self.cluster(on)? {
+            args.extend(["--on".into(), name.into(), "--profile".into(), profile.into()]);
         }
         let launch = Launch { args, folder: study.folder(), threads: None };
         let launcher = self.launcher.clone();

@@ -7,7 +7,9 @@ use gloo_net::http::{Method, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
 use leptos::prelude::window;
 use leptos::task::spawn_local;
-use moslim_shared::event::Frame;
+use moslim_shared::event::{Addressed, Frame, Subscription};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
@@ -60,25 +62,132 @@ impl Source for Server {
     }
 
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>> {
+        let line = LINE.with_borrow(Clone::clone).or_else(Line::open)?;
+        let channel = line.next.replace(line.next.get() + 1);
+        line.ears.borrow_mut().insert(channel, ears.clone());
+        if line.stands() {
+            line.subscribe(channel, &ears);
+        }
+        Some(Box::new(Following { line, channel }))
+    }
+}
+
+thread_local! {
+    /// The one socket of the page, while anything is followed.
+    static LINE: RefCell<Option<Rc<Line>>> = const { RefCell::new(None) };
+}
+
+/// A socket over which every run that the page follows comes, each on a channel of its own.
+struct Line {
+    socket: WebSocket,
+    ears: RefCell<BTreeMap<u32, Rc<Ears>>>,
+    next: Cell<u32>,
+    /// Kept as long as the socket calls them.
+    called: RefCell<Option<(Closure<dyn FnMut()>, Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut()>)>>,
+}
+
+impl Line {
+    /// Opens the page's socket; `None` where there cannot be one.
+    fn open() -> Option<Rc<Self>> {
         let socket = WebSocket::new(&address()).ok()?;
-        let (opened, writer) = (ears.clone(), socket.clone());
+        let line = Rc::new(Self { socket, ears: RefCell::default(), next: Cell::new(0), called: RefCell::default() });
+        let (opened, heard, lost) = (Rc::downgrade(&line), Rc::downgrade(&line), Rc::downgrade(&line));
         let open = Closure::<dyn FnMut()>::new(move || {
-            let hello = serde_json::to_string(&(opened.hello)()).unwrap_or_default();
-            let _ = writer.send_with_str(&hello);
+            let Some(line) = opened.upgrade() else { return };
+            let all = line.ears.borrow().clone();
+            all.iter().for_each(|(channel, ears)| line.subscribe(*channel, ears));
         });
-        let heard = ears.clone();
         let message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
-            let Some(text) = event.data().as_string() else { return };
-            let frame = read::<Frame>(&text).unwrap_or_else(|error| Frame::Error {
-                message: said("A message was not understood (\"{0}\"). Reload the page.", &[&error.to_string()]),
-            });
-            (heard.frame)(frame);
+            if let (Some(line), Some(text)) = (heard.upgrade(), event.data().as_string()) {
+                line.hear(&text);
+            }
         });
-        let close = Closure::<dyn FnMut()>::new(move || (ears.closed)());
-        socket.set_onopen(Some(open.as_ref().unchecked_ref()));
-        socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
-        socket.set_onclose(Some(close.as_ref().unchecked_ref()));
-        Some(Box::new(Socket { socket, _open: open, _message: message, _close: close }))
+        let close = Closure::<dyn FnMut()>::new(move || {
+            let Some(line) = lost.upgrade() else { return };
+            line.leave();
+            let all = line.ears.take();
+            all.values().for_each(|ears| (ears.closed)());
+        });
+        line.socket.set_onopen(Some(open.as_ref().unchecked_ref()));
+        line.socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
+        line.socket.set_onclose(Some(close.as_ref().unchecked_ref()));
+        line.called.replace(Some((open, message, close)));
+        LINE.set(Some(line.clone()));
+        Some(line)
+    }
+
+    fn stands(&self) -> bool {
+        self.socket.ready_state() == WebSocket::OPEN
+    }
+
+    fn say(&self, said: &Subscription) {
+        let _ = self.socket.send_with_str(&serde_json::to_string(said).unwrap_or_default());
+    }
+
+    fn subscribe(&self, channel: u32, ears: &Ears) {
+        self.say(&Subscription::Subscribe { channel, hello: (ears.hello)() });
+    }
+
+    /// Hands a message on. It may lead to channels that begin and end, so that nothing is borrowed meanwhile.
+    fn hear(&self, text: &str) {
+        let ears = |channel: &u32| self.ears.borrow().get(channel).cloned();
+        match read::<Addressed>(text) {
+            Ok(Addressed { channel, frame: Some(frame) }) => {
+                if let Some(ears) = ears(&channel) {
+                    (ears.frame)(frame);
+                }
+            }
+            Ok(Addressed { channel, frame: None }) => {
+                let ended = self.ears.borrow_mut().remove(&channel);
+                if let Some(ears) = ended {
+                    (ears.closed)();
+                }
+            }
+            // Without a channel it is for all: the server says why it hangs up.
+            Err(error) => {
+                let message = match read::<Frame>(text) {
+                    Ok(Frame::Error { message }) => message,
+                    _ => said("A message was not understood (\"{0}\"). Reload the page.", &[&error.to_string()]),
+                };
+                let all = self.ears.borrow().clone();
+                all.values().for_each(|ears| (ears.frame)(Frame::Error { message: message.clone() }));
+            }
+        }
+    }
+
+    /// The next run that is followed opens another socket.
+    fn leave(&self) {
+        LINE.with_borrow_mut(|line| {
+            if line.as_ref().is_some_and(|line| std::ptr::eq(Rc::as_ptr(line), self)) {
+                *line = None;
+            }
+        });
+    }
+}
+
+/// A run that is followed on a channel.
+struct Following {
+    line: Rc<Line>,
+    channel: u32,
+}
+
+impl Link for Following {}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let line = &self.line;
+        if line.ears.borrow_mut().remove(&self.channel).is_none() {
+            return;
+        }
+        if line.ears.borrow().is_empty() {
+            line.leave();
+            line.socket.set_onopen(None);
+            line.socket.set_onmessage(None);
+            line.socket.set_onclose(None);
+            let _ = line.socket.close();
+        } else if line.stands() {
+            line.say(&Subscription::Unsubscribe { channel: self.channel });
+        }
     }
 }
 
@@ -156,22 +265,4 @@ fn address() -> String {
     let secure = location.protocol().is_ok_and(|p| p == "https:");
     let host = location.host().unwrap_or_default();
     format!("{}://{host}{}", if secure { "wss" } else { "ws" }, at("/api/v1/ws"))
-}
-
-struct Socket {
-    socket: WebSocket,
-    _open: Closure<dyn FnMut()>,
-    _message: Closure<dyn FnMut(MessageEvent)>,
-    _close: Closure<dyn FnMut()>,
-}
-
-impl Link for Socket {}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        self.socket.set_onopen(None);
-        self.socket.set_onmessage(None);
-        self.socket.set_onclose(None);
-        let _ = self.socket.close();
-    }
 }

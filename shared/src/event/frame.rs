@@ -3,13 +3,32 @@
 use super::{Event, RunInfo};
 use serde::{Deserialize, Serialize};
 
-/// First message of a websocket client: which run, and what it has already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Which run a client follows, and what it has already.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub run: String,
     /// Sequence number of the last event that the client holds; 0 for none.
     #[serde(default)]
     pub after: u64,
+    /// Kinds of events that it wants, as the journal calls them; empty for all.
+    #[serde(default)]
+    pub kinds: Vec<String>,
+}
+
+/// What a client says on a websocket over which it follows several runs, each on a channel that it numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subscription {
+    Subscribe { channel: u32, hello: Hello },
+    Unsubscribe { channel: u32 },
+}
+
+/// What the server sends on such a websocket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Addressed {
+    pub channel: u32,
+    /// None: nothing more will come on this channel.
+    pub frame: Option<Frame>,
 }
 
 /// What the server sends on the websocket.

@@ -9,7 +9,7 @@ use crate::presets;
 use serde_json::{Value, json};
 
 /// Ids of the shipped studies.
-pub const PRESETS: [&str; 7] = ["methods", "ceiling", "optimisers", "mappings", "reward-size", "stages", "labels"];
+pub const PRESETS: [&str; 8] = ["methods", "ceiling", "optimisers", "credit", "mappings", "reward-size", "stages", "labels"];
 
 /// A shipped study over `base`, if `id` is one of [`PRESETS`]. Every run gets the same budget: that of `base`, or what its iterations
 /// cost.
@@ -54,6 +54,22 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             (
                 "Which policy optimiser gets furthest on the same samples?",
                 vec![Axis { name: "optimiser".into(), variants: variants.to_vec() }],
+            )
+        }
+        "credit" => {
+            let reading = |label: &str, beginnings: f64, lambda: Option<f64>| {
+                let set = [("reward_model.beginnings", json!(beginnings)), ("policy.head_credit", json!(lambda))];
+                Variant { label: label.into(), set: set.map(|(field, value)| (field.to_string(), value)).into() }
+            };
+            let variants = [
+                reading("whole answers", 0.0, None),
+                reading("beginnings too", 0.3, None),
+                reading("credit, lambda 1", 0.3, Some(1.0)),
+                reading("credit, lambda 0.95", 0.3, Some(0.95)),
+            ];
+            (
+                "Does a reward model that also reads beginnings steer better, and what is credit for every token worth?",
+                vec![Axis { name: "reward model".into(), variants: variants.to_vec() }],
             )
         }
         "mappings" => {

@@ -61,6 +61,11 @@ pub enum Route {
 }
 
 impl Route {
+    /// Answers that are sampled for one.
+    pub fn samples(&self) -> usize {
+        if let Self::BestOf(n) = self { *n } else { 1 }
+    }
+
     /// How the policy that training began with is asked. It never learnt the lab's tags, and is asked without; words an off-the-shelf model
     /// may understand before any training, so that it is asked as the policy is, and a policy is compared with what a prompt alone does.
     pub fn of_start(tokenizer: &Tokenizer) -> Self {
@@ -202,7 +207,7 @@ impl<B: Kernels> Answering<'_, B> {
                 .map(|&i| self.route.prompt(&self.questions[asks[i].0].tokens, &asks[i].1, self.tokenizer, self.objectives))
                 .collect::<Result<Vec<_>>>()?;
             let inputs: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-            let samples = if let Self { route: Route::BestOf(samples), .. } = self { *samples } else { 1 };
+            let samples = self.route.samples();
             let answers = generate(&policy, &inputs, samples, self.tokenizer.eos, sampling);
             let chosen: Vec<Answer> =
                 if samples == 1 { answers } else { self.best(&mine.iter().map(|&i| &asks[i]).collect::<Vec<_>>(), answers)? };

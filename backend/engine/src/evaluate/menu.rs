@@ -95,7 +95,7 @@ impl Menu {
         sampling: &Sampling,
         each: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
-        let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
+        let samples = x.route.samples();
         let n = questions_each(offers.len(), samples);
         Self::on(x, offers, (n, 0), sampling, each)
     }
@@ -108,7 +108,7 @@ impl Menu {
         sampling: &Sampling,
         mut each: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
-        let samples = if let Route::BestOf(n) = x.route { *n } else { 1 };
+        let samples = x.route.samples();
         let n = n.min(x.questions.len());
         let chosen = spread_over(x.questions.len(), n, after);
         let mut report = MenuReport { offers: offers.len(), questions: n, work: Work::default() };

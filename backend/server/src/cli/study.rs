@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").args(["preset", "config", "study"]).required(true)))]
 pub struct StudyArgs {
-    /// A shipped study: methods, ceiling, optimisers, mappings, reward-size, stages, labels.
+    /// A shipped study: methods, ceiling, optimisers, credit, mappings, reward-size, stages, labels.
     #[arg(long)]
     pub preset: Option<String>,
     /// A study of your own: a JSON file with name, base, axes and seeds.
@@ -119,7 +119,10 @@ pub fn profile(file: &Path) -> Result<Profile, Failure> {
 }
 
 /// Reads a Ray cluster's profile.
-fn ray_profile(file: &Path) -> Result<RayProfile, Failure> {
+///
+/// # Errors
+/// Names the field.
+pub fn ray_profile(file: &Path) -> Result<RayProfile, Failure> {
     read(file, RayProfile::problems)
 }
 

@@ -3,7 +3,7 @@
 use crate::access::Access;
 use crate::access::keys::{self, Key};
 use crate::api;
-use crate::cli::{ServeArgs, profile};
+use crate::cli::{ServeArgs, profile, ray_profile};
 use crate::commands::print_line;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
@@ -11,7 +11,7 @@ use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::index::Index;
 use crate::launch::process::lock_file;
-use crate::launch::{Local, Slurm};
+use crate::launch::{Local, Ray, Slurm};
 use crate::legacy::export_database;
 use crate::listen::{self, Tls};
 use crate::queue::take_turns;
@@ -19,6 +19,7 @@ use crate::signals::{Signals, Wish};
 use crate::starts;
 use crate::state::{App, Shared};
 use anyhow::Context;
+use moslim_shared::study::Host;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -62,19 +63,30 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
             );
         }
     }
-    let cluster = args.cluster.as_deref().map(cluster).transpose()?;
+    let clusters = clusters(&args)?;
     let data = DataFolder::resolve(args.folder.data.clone());
     data.create().map_err(Failure::BadInput)?;
     warn_of_readers(data.root());
     // Held until the process ends, however it ends: the system releases it.
     let _lock = lock(&data)?;
-    tokio::runtime::Runtime::new()?.block_on(serve(address, (data, cluster), &args, tls))
+    tokio::runtime::Runtime::new()?.block_on(serve(address, (data, clusters), &args, tls))
 }
 
-/// A cluster's profile, which can be used, and a cluster that answers.
-fn cluster(file: &Path) -> Result<PathBuf, Failure> {
-    Slurm::new(profile(file)?).map_err(|e| Failure::field("cluster", format!("{e:#}")))?;
-    std::path::absolute(file).map_err(|e| Failure::field("cluster", format!("{}: {e}", file.display())))
+/// The clusters that studies may be sent to, with their profiles, which can be used; each answers.
+fn clusters(args: &ServeArgs) -> Result<Vec<(Host, PathBuf)>, Failure> {
+    let mut out = Vec::new();
+    let absolute = |field: &str, file: &Path| {
+        std::path::absolute(file).map_err(|e| Failure::field(field, format!("{}: {e}", file.display())))
+    };
+    if let Some(file) = &args.cluster {
+        Slurm::new(profile(file)?).map_err(|e| Failure::field("cluster", format!("{e:#}")))?;
+        out.push((Host::Slurm, absolute("cluster", file)?));
+    }
+    if let Some(file) = &args.ray {
+        Ray::new(ray_profile(file)?).map_err(|e| Failure::field("ray", format!("{e:#}")))?;
+        out.push((Host::Ray, absolute("ray", file)?));
+    }
+    Ok(out)
 }
 
 /// The address to listen on.
@@ -122,7 +134,7 @@ fn lock(data: &DataFolder) -> Result<File, Failure> {
 
 async fn serve(
     address: SocketAddr,
-    (data, cluster): (DataFolder, Option<PathBuf>),
+    (data, clusters): (DataFolder, Vec<(Host, PathBuf)>),
     args: &ServeArgs,
     tls: Option<Arc<Tls>>,
 ) -> Result<(), Failure> {
@@ -151,7 +163,7 @@ async fn serve(
     let app = App::new(
         follower.clone(),
         launcher,
-        (data, cluster, args.quota.map(|gib| gib << 30)),
+        (data, clusters, args.quota.map(|gib| gib << 30)),
         (hosts, access.clone()),
         stopping.clone(),
     );

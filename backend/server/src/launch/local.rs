@@ -86,6 +86,7 @@ impl Launcher for Local {
         // Ctrl-C in a terminal goes to the whole process group; who started a process may end without it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        super::bring_home(&launch.folder).with_context(|| format!("writing {}", launch.folder.display()))?;
         let child = command.spawn().context("starting a process")?;
         self.forget(&launch.folder);
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(launch.folder.clone(), child);
@@ -155,5 +156,25 @@ mod tests {
         let run = |script: &str| describe(Command::new("sh").arg("-c").arg(script).status().unwrap());
         assert_eq!(run("exit 3"), "its process ended with exit code 3");
         assert_eq!(run("kill -9 $$"), "its process was killed by signal 9");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_cluster_had_and_goes_on_here_is_the_clusters_no_more() {
+        use crate::launch::is_elsewhere;
+        let folder = std::env::temp_dir().join(format!("moslim-local-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in ["slurm.json", "ray.json"] {
+            std::fs::write(folder.join(file), "{}").unwrap();
+        }
+        assert!(is_elsewhere(&folder));
+        let local =
+            Local { program: "true".into(), _handle: None, memory: None, children: Mutex::default(), gone: Mutex::default() };
+        for _ in 0..2 {
+            local.start(&Launch { args: Vec::new(), folder: folder.clone(), threads: None }).unwrap();
+            assert!(!is_elsewhere(&folder));
+        }
+        local.children.into_inner().unwrap().into_values().for_each(|mut child| _ = child.wait());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -66,6 +66,17 @@ pub fn is_elsewhere(run: &Path) -> bool {
     slurm::is_task(run) || ray::is_task(run)
 }
 
+/// A run that a cluster had goes on on this machine: it is the cluster's no more.
+fn bring_home(run: &Path) -> std::io::Result<()> {
+    for file in [slurm::TASK, ray::TASK] {
+        match std::fs::remove_file(run.join(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Words of a shell, each in quotes.
 fn quoted(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<String> {
     let quote = |word: &OsStr| {

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// In a run's folder: which job of which cluster it is.
-const TASK: &str = "ray.json";
+pub(super) const TASK: &str = "ray.json";
 /// The time between two questions to the cluster.
 const APART: Duration = Duration::from_secs(1);
 /// How long the cluster may take to answer.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// In a study's folder: what was submitted, and what jobs print.
 const FOLDER: &str = "slurm";
 /// In a run's folder: which task of which submission it is.
-const TASK: &str = "slurm.json";
+pub(super) const TASK: &str = "slurm.json";
 /// The time between two calls of `squeue` while something happens.
 const SOONEST: Duration = Duration::from_secs(2);
 /// How long `scancel` may take to send a signal; it waits five seconds before it sends it again.

@@ -31,6 +31,9 @@ pub const MOST: usize = 50;
 /// Runs beyond which seeds of the same settings are shown as one unless somebody wants them apart.
 const MANY: usize = 8;
 
+/// Events that are told here; of the others a run has many.
+const KINDS: &[&str] = &["started", "model", "stage_began", "policy", "front_seen", "control", "front", "summary", "ended"];
+
 /// What a newcomer is shown.
 fn tour() -> [Stop; 5] {
     [
@@ -80,7 +83,7 @@ pub fn Compare() -> impl IntoView {
             return;
         }
         let run = Run::new();
-        let stream = Stream::open(id.clone(), run, RwSignal::new(Connection::Connecting));
+        let stream = Stream::open(id.clone(), KINDS, run, RwSignal::new(Connection::Connecting));
         let entry = Entry { id: StoredValue::new(id), run, stream: StoredValue::new_local(Some(stream)) };
         entries.update(|all| all.push(entry));
     };

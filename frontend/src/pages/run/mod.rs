@@ -153,7 +153,7 @@ fn Live(id: String) -> impl IntoView {
     let run = Run::new();
     let connection = RwSignal::new(Connection::Connecting);
     provide_context(Linked::new());
-    let stream = StoredValue::new_local(Some(Stream::open(id.clone(), run, connection)));
+    let stream = StoredValue::new_local(Some(Stream::open(id.clone(), &[], run, connection)));
     on_cleanup(move || {
         let _ = stream.try_update_value(|s| {
             if let Some(stream) = s.take() {

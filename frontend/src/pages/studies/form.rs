@@ -14,9 +14,14 @@ const SEEDS: &str = "1, 2, 3";
 /// Larger seeds could not be shown exactly; a run refuses them.
 const LARGEST_SEED: u64 = 1 << 53;
 
-/// Values of the choice of a machine.
-const HERE: &str = "here";
-const SLURM: &str = "slurm";
+/// Value of a choice of where, and what it is called.
+fn place(host: Host) -> (&'static str, &'static str) {
+    match host {
+        Host::Here => ("here", t("the server's machine")),
+        Host::Slurm => ("slurm", t("the cluster, as a job array")),
+        Host::Ray => ("ray", t("the Ray cluster, a job each")),
+    }
+}
 
 /// Nothing before the first answer.
 type Offer = Option<Result<Vec<StudyPreset>, Failure>>;
@@ -28,7 +33,7 @@ pub fn StudyForm() -> impl IntoView {
     let preset = RwSignal::new(String::new());
     let base = RwSignal::new("quick".to_string());
     let seeds = RwSignal::new(SEEDS.to_string());
-    let host = RwSignal::new(HERE.to_string());
+    let host = RwSignal::new(place(Host::Here).0.to_string());
     let hosts: RwSignal<Vec<Host>> = RwSignal::new(Vec::new());
     spawn_local(async move {
         // Where there is no answer there is no choice: the machine of the server.
@@ -50,7 +55,7 @@ pub fn StudyForm() -> impl IntoView {
             preset: preset.get_untracked(),
             base: base.get_untracked(),
             seeds,
-            on: if host.with_untracked(|h| h == SLURM) { Host::Slurm } else { Host::Here },
+            on: [Host::Slurm, Host::Ray].into_iter().find(|on| host.with_untracked(|h| h == place(*on).0)).unwrap_or_default(),
         };
         if request.preset.is_empty() || starting.get_untracked() {
             return;
@@ -78,15 +83,13 @@ pub fn StudyForm() -> impl IntoView {
             <div class="card form-section study-form">
                 <div class="fields">
                     <Pick id="study-base" label=t("Preset of the runs") options=bases chosen=base choose=move |id| base.set(id)/>
-                    <Show when=move || hosts.with(|h| h.contains(&Host::Slurm))>
-                        <Pick
-                            id="study-host"
-                            label=t("Trained on")
-                            options=vec![(HERE.into(), t("the server's machine").into()), (SLURM.into(), t("the cluster, as a job array").into())]
-                            chosen=host
-                            choose=move |id| host.set(id)
-                        />
-                    </Show>
+                    {move || {
+                        let options: Vec<(String, String)> =
+                            hosts.get().into_iter().map(place).map(|(id, name)| (id.into(), name.into())).collect();
+                        (options.len() > 1).then(|| view! {
+                            <Pick id="study-host" label=t("Trained on") options=options chosen=host choose=move |id| host.set(id)/>
+                        })
+                    }}
                     <div class="field" class:invalid=move || !problem.with(String::is_empty)>
                         <label for="study-seeds">{t("Seeds")}</label>
                         <input
