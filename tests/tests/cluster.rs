@@ -5,7 +5,7 @@ use moslim_shared::study::{StudyConfig, StudyRunStatus, StudyState};
 use moslim_tests::cluster::Cluster;
 use moslim_tests::studies::{study_figures, study_folder, study_state, the_server_trains_a_study, two_clips};
 use moslim_tests::{Output, Process, signal, text, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
