@@ -142,7 +142,7 @@ pub struct Sample {
     pub kl: f64,
     /// `score - beta * kl`, what the advantage is computed from.
     pub reward: f64,
-    /// Its advantage; for PPO and REINFORCE++ the mean over its tokens.
+    /// Its advantage; where tokens have one each, their mean.
     pub advantage: f64,
 }
 
@@ -180,7 +180,7 @@ pub struct PolicyStep {
     pub first_ratio: f64,
     /// Share of clipped ratios.
     pub clip_fraction: f64,
-    /// `mean((log pi - log pi_old)^2) / 2` over the tokens (RLOO and DPO: the sequences) of all minibatches.
+    /// `mean((log pi - log pi_old)^2) / 2` over the tokens (RLOO without credit by the heads, and DPO: the sequences) of all minibatches.
     #[serde(default)]
     pub approx_kl: f64,
     /// PPO: value loss, explained variance of the returns, share of clipped values.

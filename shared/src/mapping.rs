@@ -113,23 +113,6 @@ impl MappingFunction {
             Self::Argmax => f64::from(argmax(p) == t),
         }
     }
-
-    /// What is to be expected of the value at the target class `t` while `p` tells only what the class will be: `sum_c p_c f(c, t)`,
-    /// `f(c, t)` being the value when class `c` is certain.
-    ///
-    /// ```
-    /// use moslim_shared::mapping::MappingFunction;
-    /// let p = [0.5, 0.0, 0.5];
-    /// // Half a chance of the class itself, half of one two classes away.
-    /// assert_eq!(MappingFunction::RankedProbability.expected_value(&p, 0), -0.5);
-    /// // A distribution that stays as vague as that is nearer than that.
-    /// assert_eq!(MappingFunction::RankedProbability.value(&p, 0), -0.25);
-    /// assert_eq!(MappingFunction::Moslim.expected_value(&p, 0), 0.5);
-    /// ```
-    pub fn expected_value(self, p: &[f64], t: usize) -> f64 {
-        let certain = |class: usize| (0..p.len()).map(|c| f64::from(u8::from(c == class))).collect::<Vec<f64>>();
-        p.iter().enumerate().map(|(class, p)| p * self.value(&certain(class), t)).sum()
-    }
 }
 
 /// Mean and standard deviation of the mapping's value per objective and class, over reference answers; frozen together
@@ -190,6 +173,12 @@ impl RewardStatistics {
         Self { mean, std, expected_mean, expected_std }
     }
 
+    /// A value of objective `i` at class `t`, in deviations from its mean, within the clip.
+    fn standardise(&self, config: &MappingConfig, i: usize, t: usize, value: f64) -> f64 {
+        let deviation = self.std[i][t].max(config.std_floor).max(1e-9);
+        ((value - self.mean[i][t]) / deviation).clamp(-config.z_clip, config.z_clip)
+    }
+
     /// Moves mean and deviation towards what samples that ask for a class got: [`Pooling::Running`]. `rate`: weight of these
     /// samples against everything before, in (0, 1].
     pub fn observe<'a>(
@@ -247,26 +236,34 @@ pub fn map_reward(
     distributions: &[Vec<f64>],
     preference: &Preference,
 ) -> MappedReward {
-    map_values(config, statistics, distributions, preference, |p, t| config.function.value(p, t))
+    contributions_of(config, distributions, preference, |i, t| {
+        statistics.standardise(config, i, t, config.function.value(&distributions[i], t))
+    })
 }
 
-/// The scalar to be expected of an answer that has only begun, of what the heads expect of its classes.
+/// The scalar to be expected of an answer that has only begun, of which the heads say what its classes will be: `sum_c p_c r(c)` for each
+/// objective, `r(c)` being its part when class `c` is certain.
 pub fn expected_reward(
     config: &MappingConfig,
     statistics: &RewardStatistics,
     distributions: &[Vec<f64>],
     preference: &Preference,
 ) -> f64 {
-    map_values(config, statistics, distributions, preference, |p, t| config.function.expected_value(p, t)).scalar
+    let expected = |i: usize, t: usize| -> f64 {
+        let p = &distributions[i];
+        let certain = |class: usize| (0..p.len()).map(|c| f64::from(u8::from(c == class))).collect::<Vec<f64>>();
+        let of = |class: usize| statistics.standardise(config, i, t, config.function.value(&certain(class), t));
+        p.iter().enumerate().map(|(class, p)| p * of(class)).sum()
+    };
+    contributions_of(config, distributions, preference, expected).scalar
 }
 
-/// [`map_reward`] of what `value` makes of a head's distribution and the class asked for.
-fn map_values(
+/// The scalar of what each objective that is asked for gives, `score(objective, class asked for)`.
+fn contributions_of(
     config: &MappingConfig,
-    statistics: &RewardStatistics,
     distributions: &[Vec<f64>],
     preference: &Preference,
-    value: impl Fn(&[f64], usize) -> f64,
+    score: impl Fn(usize, usize) -> f64,
 ) -> MappedReward {
     let divisor = match config.divisor {
         Divisor::Objectives => distributions.len().max(1),
@@ -274,10 +271,8 @@ fn map_values(
     } as f64;
     let mut contributions = vec![0.0; distributions.len()];
     for (i, t) in preference.asked() {
-        let deviation = statistics.std[i][t].max(config.std_floor).max(1e-9);
-        let z = (value(&distributions[i], t) - statistics.mean[i][t]) / deviation;
         let weight = config.weights.get(i).copied().unwrap_or(1.0);
-        contributions[i] = weight * z.clamp(-config.z_clip, config.z_clip) / divisor;
+        contributions[i] = weight * score(i, t) / divisor;
     }
     MappedReward { scalar: contributions.iter().sum(), contributions }
 }
@@ -521,7 +516,9 @@ mod tests {
         let certain = |a: usize, b: usize| vec![one_hot(3, a), one_hot(2, b)];
         let mixed = vec![vec![0.25, 0.0, 0.75], vec![0.5, 0.5]];
         let wish = Preference(vec![Some(0), Some(1)]);
-        for function in [MappingFunction::Moslim, MappingFunction::Expected, MappingFunction::RankedProbability] {
+        let functions = [MappingFunction::Moslim, MappingFunction::Expected, MappingFunction::RankedProbability];
+        // The logarithm of a class that is out of the question lies beyond the clip.
+        for function in functions.into_iter().chain([MappingFunction::Log]) {
             let config = MappingConfig { function, weights: vec![2.0, 1.0], ..Default::default() };
             let statistics = RewardStatistics {
                 mean: vec![vec![0.3, 0.1, 0.2], vec![0.4, -0.2]],

@@ -287,7 +287,9 @@ async fn one_socket_follows_several_runs() -> Result<()> {
     lab.wait_for_finish(&finished).await;
     let training = lab.start_run(&long_run(60)).await;
     let subscribe = |channel: u32, run: &str, after: u64, kinds: &[&str]| {
-        Message::text(json!({ "subscribe": { "channel": channel, "hello": { "run": run, "after": after, "kinds": kinds } } }).to_string())
+        Message::text(
+            json!({ "subscribe": { "channel": channel, "hello": { "run": run, "after": after, "kinds": kinds } } }).to_string(),
+        )
     };
     let mut socket = connect(&lab, Some(&lab.origin())).await?;
     socket.send(subscribe(1, &finished, 0, &[])).await?;

@@ -176,16 +176,15 @@ impl Link for Following {}
 impl Drop for Following {
     fn drop(&mut self) {
         let line = &self.line;
-        if line.ears.borrow_mut().remove(&self.channel).is_none() {
-            return;
-        }
+        // The server may have ended the channel.
+        let known = line.ears.borrow_mut().remove(&self.channel).is_some();
         if line.ears.borrow().is_empty() {
             line.leave();
             line.socket.set_onopen(None);
             line.socket.set_onmessage(None);
             line.socket.set_onclose(None);
             let _ = line.socket.close();
-        } else if line.stands() {
+        } else if known && line.stands() {
             line.say(&Subscription::Unsubscribe { channel: self.channel });
         }
     }

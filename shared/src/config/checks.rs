@@ -75,11 +75,6 @@ impl Checker {
             "must be 1 for pairs, which are two answers to one prompt already",
         );
         self.require(
-            r.beginnings == 0.0 || r.loss != RewardLoss::BradleyTerry,
-            "reward_model.beginnings",
-            "must be 0 for pairs, whose beginnings have no pair",
-        );
-        self.require(
             !r.separate || r.steps >= objectives,
             "reward_model.steps",
             format!("is {}; separate models need at least one step for each of the {objectives} objectives", r.steps),
@@ -149,13 +144,13 @@ impl Checker {
             "policy.aggregation",
             "min_norm is for rloo, grpo, dr_grpo and dapo",
         );
-        if p.head_credit.is_some() {
+        if p.credit().is_some() {
             let field = "policy.head_credit";
-            self.require(p.optimizer == PolicyOptimizer::Rloo, field, format!("is for rloo; {} has none", p.optimizer.title()));
             self.require(
-                c.reward_model.beginnings > 0.0,
+                c.reward_model.beginnings().is_some(),
                 field,
-                "needs reward_model.beginnings above 0: heads that have only seen whole answers know nothing before their end",
+                "needs reward_model.beginnings above 0, and another loss than that of pairs: heads that have only seen whole answers know \
+                 nothing before their end",
             );
             self.require(
                 p.aggregation == Aggregation::SumThenNormalise && c.mapping.pooling != Pooling::Group,
@@ -346,8 +341,7 @@ mod tests {
             "reward_model.label_smoothing",
         );
         check(|c| c.policy.aggregation = Aggregation::NormaliseThenSum, "policy.aggregation");
-        check(|c| (c.reward_model.loss, c.reward_model.beginnings) = (RewardLoss::BradleyTerry, 0.3), "reward_model.beginnings");
-        // Heads as critic: of RLOO, of a reward model that knows beginnings, of values that are the same in every group.
+        // Heads as critic: of a reward model that knows beginnings, of values that are the same in every group.
         let credit = |change: fn(&mut RunConfig)| {
             check(
                 |c| {
@@ -359,9 +353,14 @@ mod tests {
         };
         credit(|c| c.policy.head_credit = Some(1.1));
         credit(|c| c.reward_model.beginnings = 0.0);
-        credit(|c| c.policy.optimizer = PolicyOptimizer::Ppo);
+        credit(|c| c.reward_model.loss = RewardLoss::BradleyTerry);
         credit(|c| c.policy.aggregation = Aggregation::MinNorm);
         credit(|c| c.mapping.pooling = Pooling::Group);
+        // Where nobody reads it, it is in nobody's way.
+        let mut other = RunConfig::default();
+        (other.policy.optimizer, other.policy.head_credit) = (PolicyOptimizer::Ppo, Some(0.5));
+        (other.reward_model.loss, other.reward_model.beginnings) = (RewardLoss::BradleyTerry, 0.3);
+        assert_eq!(other.problems(&objectives()), []);
         check(|c| c.mapping.weights = vec![0.0; 4], "mapping.weights");
         check(|c| c.from = Some("../x".into()), "from");
         check(|c| c.fork = Some("../x".into()), "fork");

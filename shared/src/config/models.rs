@@ -287,7 +287,8 @@ pub struct RewardModelConfig {
     /// al. 2022, section 3.4), which pays where prompts are long and have several answers.
     pub per_prompt: usize,
     /// Weight of the same loss over the beginnings of answers, read before every token: what the class of the whole will be. 0 leaves
-    /// it out. It costs no pass; what the heads say before an answer ends can then be a critic (`policy.head_credit`).
+    /// it out. It costs no pass; what the heads say before an answer ends can then be a critic (`policy.head_credit`). Pairs have no
+    /// beginnings that could be compared: with their loss it is not read.
     pub beginnings: f64,
 }
 
@@ -311,6 +312,11 @@ impl Default for RewardModelConfig {
 }
 
 impl RewardModelConfig {
+    /// Weight of the loss over beginnings, where the heads' loss has any.
+    pub fn beginnings(&self) -> Option<f64> {
+        (self.beginnings > 0.0 && self.loss != RewardLoss::BradleyTerry).then_some(self.beginnings)
+    }
+
     /// The steps as those of a supervised stage.
     pub fn schedule(&self) -> SupervisedConfig {
         SupervisedConfig { steps: self.steps, batch: self.batch, learning_rate: self.learning_rate, ..Default::default() }

@@ -297,7 +297,8 @@ pub struct PolicyConfig {
     /// relabelling, Zhang et al. 2023); 0 leaves them out. For prompts with tags.
     pub hindsight: f64,
     /// When set, each token has an advantage of its own: what the reward model's heads expect of an answer before each of its tokens,
-    /// mapped to what is asked, is the critic of generalised advantage estimation with this lambda, in [0, 1]. For RLOO.
+    /// mapped to what is asked, is the critic of generalised advantage estimation with this lambda, in [0, 1]. Other
+    /// optimisers than RLOO do not read it.
     pub head_credit: Option<f64>,
     /// Share of the iterations, the last ones, whose weights are averaged into the final policy; 0 takes the last weights.
     pub average: f64,
@@ -311,6 +312,11 @@ pub struct PolicyConfig {
 }
 
 impl PolicyConfig {
+    /// Lambda of the credit by the heads, where the optimiser gives any.
+    pub fn credit(&self) -> Option<f64> {
+        self.head_credit.filter(|_| self.optimizer == PolicyOptimizer::Rloo)
+    }
+
     /// Where the KL penalty is: as chosen, or as in the optimiser's source.
     pub fn kl_placement(&self) -> KlPlacement {
         match (self.kl_penalty, self.optimizer.kl_placement()) {

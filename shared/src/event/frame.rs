@@ -38,7 +38,7 @@ pub struct Addressed {
 pub enum Frame {
     /// State of the run when the client joined; events up to `info.last_seq` follow in `events` frames.
     Snapshot { info: RunInfo },
-    /// Events in sequence, without a gap to what was sent before.
+    /// Events in sequence, without a gap to what was sent before but for kinds that were not wanted.
     Events { events: Vec<Event> },
     /// The run's state changed (it ended, or was resumed).
     Info { info: RunInfo },

@@ -50,6 +50,13 @@ mod tests {
             let runs = study.plan(&objectives()).unwrap();
             assert!(runs.len() >= 6 && runs.len().is_multiple_of(3), "{id}: {}", runs.len());
         }
+        // Over every preset that steers the same objectives, whatever it has set.
+        for base in presets::all().into_iter().filter(|p| p.id != "ratings" && p.id != "tab") {
+            for id in PRESETS {
+                let planned = preset(id, base.config.clone(), vec![1]).unwrap().plan(&objectives());
+                assert!(planned.is_ok(), "{id} over {}: {planned:?}", base.id);
+            }
+        }
         // Eight methods, one of them in two ways, three planned for both budgets.
         assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 12);
         assert!(preset("everything", base(), vec![1]).is_none());

@@ -84,7 +84,11 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
                 ("ranked probability", json!({"function": "ranked_probability"})),
                 ("argmax", json!({"function": "argmax"})),
             ];
-            let variants = variants.map(|(label, value)| variant(label, "mapping", value));
+            let mut variants = variants.map(|(label, value)| variant(label, "mapping", value));
+            // A beginning has no group: where the heads give credit, that mapping does without.
+            if base.policy.head_credit.is_some() {
+                variants[3].set.insert("policy.head_credit".into(), Value::Null);
+            }
             (
                 "How should class distributions become one scalar?",
                 vec![Axis { name: "mapping".into(), variants: variants.to_vec() }],
@@ -117,7 +121,8 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
             let rewards = [
                 ("shared classifier", json!({})),
                 ("one model each", json!({"separate": true})),
-                ("regression", json!({"loss": "regression"})),
+                // Which has no classes to be weighed.
+                ("regression", json!({"loss": "regression", "class_weights": "equal"})),
             ];
             let rewards = rewards.map(|(label, value)| variant(label, "reward_model", value));
             (

@@ -176,7 +176,7 @@ pub fn roll_out<B: Kernels>(
     let reference = answer_log_probs(actors.reference, &tagged, c.temperature as f32);
     // Grade: p_i = P(class of objective i | x, y_j), read without the tags.
     let pairs: Vec<(usize, &[u32])> = answers.iter().enumerate().map(|(n, a)| (n / samples, a.tokens.as_slice())).collect();
-    let critic = c.head_credit.is_some();
+    let critic = c.credit().is_some();
     let graded = classify_answers(actors.reward_model, &pairs, prompts, actors.questions, tokenizer, critic);
     // Map: r = 1/sum m * sum_i m_i (f(p_i, t_i) - avg_i[t_i]) / std_i[t_i].
     let mapping = &actors.reward_model.calibration.mapping;

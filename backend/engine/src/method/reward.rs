@@ -127,7 +127,7 @@ fn reward_model<B: TrainBackend>(
                 ..Weighing::of(labels, r.loss, &class_weights, &head_weights)
             };
             let begun = |weight| (weight, weigh(&reward_train::labels_of_beginnings(rows, &labels)));
-            BatchWeighing { answers: weigh(&labels), beginnings: (r.beginnings > 0.0).then_some(r.beginnings).map(begun) }
+            BatchWeighing { answers: weigh(&labels), beginnings: r.beginnings().map(begun) }
         },
         |model| {
             let outputs = reward_train::outputs(std::slice::from_ref(model), watched, heads);

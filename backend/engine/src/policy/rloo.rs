@@ -1,5 +1,6 @@
 //! REINFORCE leave-one-out (Ahmadian et al. 2024): the KL penalty is part of the reward, each sample's baseline is the
-//! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO.
+//! mean reward of its group's other samples, and one probability ratio per sequence is clipped as in PPO. With credit by the reward
+//! model's heads every token has an advantage and a ratio of its own.
 
 use super::moc::balanced_scores;
 use super::reinforce::give_tokens;
@@ -23,7 +24,7 @@ pub fn set_advantages(rollouts: &mut [Rollout], u: &Update) {
         _ => rollouts.iter().map(|r| r.score).collect(),
     };
     scores.iter_mut().zip(rollouts.iter()).for_each(|(score, r)| *score -= u.reward_beta() * r.kl);
-    if let Some(lambda) = u.config.head_credit {
+    if let Some(lambda) = u.config.credit() {
         return set_token_advantages(rollouts, u, lambda);
     }
     let mut rest = scores.as_slice();
@@ -106,7 +107,7 @@ pub fn update<B: TrainBackend>(
     u: &Update,
     rng: &mut StdRng,
 ) -> (PolicyTrainee<B>, UpdateReport) {
-    if u.config.head_credit.is_some() {
+    if u.config.credit().is_some() {
         // A sum over an answer's tokens, a mean over answers, as below; ratios are of tokens.
         return surrogate::update(policy, rollouts, u, rng, |part, _| 1.0 / part.iter().map(|g| g.len()).sum::<usize>() as f64);
     }

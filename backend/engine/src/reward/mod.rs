@@ -164,14 +164,23 @@ fn beginnings(packed: &Packed) -> Vec<Range<usize>> {
     packed.spans.iter().flat_map(of).collect()
 }
 
-/// The mean of `hidden` (`[tokens, d_model]`) over each of `places`, as a product with their shares: `[places, d_model]`.
+/// Places whose means are one product: they lie next to each other, so that its matrix stays small.
+const PLACES: usize = 256;
+
+/// The mean of `hidden` (`[tokens, d_model]`) over each of `places`, which are in order, as products with their shares: `[places, d_model]`.
 fn mean<B: Backend>(hidden: Tensor<B, 2>, places: &[Range<usize>]) -> Tensor<B, 2> {
-    let ([tokens, _], device) = (hidden.dims(), hidden.device());
-    let mut shares = vec![0f32; places.len() * tokens];
-    for (row, over) in shares.chunks_mut(tokens).zip(places) {
-        row[over.clone()].fill(1.0 / over.len() as f32);
-    }
-    Tensor::<B, 2>::from_data(TensorData::new(shares, [places.len(), tokens]), &device).matmul(hidden)
+    let device = hidden.device();
+    let of = |some: &[Range<usize>]| {
+        let from = some.iter().map(|over| over.start).min().unwrap_or(0);
+        let tokens = some.iter().map(|over| over.end).max().unwrap_or(0) - from;
+        let mut shares = vec![0f32; some.len() * tokens];
+        for (row, over) in shares.chunks_mut(tokens).zip(some) {
+            row[over.start - from..over.end - from].fill(1.0 / over.len() as f32);
+        }
+        let shares = Tensor::<B, 2>::from_data(TensorData::new(shares, [some.len(), tokens]), &device);
+        shares.matmul(hidden.clone().narrow(0, from, tokens))
+    };
+    Tensor::cat(places.chunks(PLACES).map(of).collect(), 0)
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl Launcher for Local {
         // Ctrl-C in a terminal goes to the whole process group; who started a process may end without it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        super::bring_home(&launch.folder).with_context(|| format!("writing {}", launch.folder.display()))?;
+        super::bring_home(&launch.folder)?;
         let child = command.spawn().context("starting a process")?;
         self.forget(&launch.folder);
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(launch.folder.clone(), child);
@@ -164,9 +164,9 @@ mod tests {
         use crate::launch::is_elsewhere;
         let folder = std::env::temp_dir().join(format!("moslim-local-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        for file in ["slurm.json", "ray.json"] {
-            std::fs::write(folder.join(file), "{}").unwrap();
-        }
+        std::fs::write(folder.join("slurm.json"), "{}").unwrap();
+        // A cluster that is gone, and had the run twice.
+        std::fs::write(folder.join("ray.json"), r#"{"address": "http://127.0.0.1:9", "id": "run.2", "times": 2}"#).unwrap();
         assert!(is_elsewhere(&folder));
         let local =
             Local { program: "true".into(), _handle: None, memory: None, children: Mutex::default(), gone: Mutex::default() };
@@ -174,6 +174,9 @@ mod tests {
             local.start(&Launch { args: Vec::new(), folder: folder.clone(), threads: None }).unwrap();
             assert!(!is_elsewhere(&folder));
         }
+        // A cluster takes no name twice, so that how often it had the run stays known.
+        let left: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("ray.json")).unwrap()).unwrap();
+        assert_eq!((&left["times"], &left["left"]), (&2.into(), &true.into()));
         local.children.into_inner().unwrap().into_values().for_each(|mut child| _ = child.wait());
         std::fs::remove_dir_all(folder).unwrap();
     }

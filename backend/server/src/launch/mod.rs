@@ -66,15 +66,18 @@ pub fn is_elsewhere(run: &Path) -> bool {
     slurm::is_task(run) || ray::is_task(run)
 }
 
-/// A run that a cluster had goes on on this machine: it is the cluster's no more.
-fn bring_home(run: &Path) -> std::io::Result<()> {
-    for file in [slurm::TASK, ray::TASK] {
-        match std::fs::remove_file(run.join(file)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+/// A run that a cluster had goes on on this machine: what it still has there is told to end, and it is the cluster's no more.
+fn bring_home(run: &Path) -> anyhow::Result<()> {
+    if !is_elsewhere(run) {
+        return Ok(());
     }
-    Ok(())
+    // A cluster that is gone must keep nobody from going on here.
+    for told in [slurm::stop(run, Ending::Interrupt), ray::stop(run)] {
+        told.inspect_err(|error| tracing::warn!("{}: its cluster cannot be told that it goes on here: {error:#}", run.display()))
+            .ok();
+    }
+    slurm::leave(run)?;
+    ray::leave(run)
 }
 
 /// Words of a shell, each in quotes.

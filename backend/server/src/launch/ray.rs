@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// In a run's folder: which job of which cluster it is.
-pub(super) const TASK: &str = "ray.json";
+const TASK: &str = "ray.json";
 /// The time between two questions to the cluster.
 const APART: Duration = Duration::from_secs(1);
 /// How long the cluster may take to answer.
@@ -73,6 +73,9 @@ struct Task {
     id: String,
     /// How often the run was given to a cluster.
     times: usize,
+    /// Whether it has gone on on this machine since.
+    #[serde(default)]
+    left: bool,
 }
 
 /// What the cluster says of a job.
@@ -127,13 +130,29 @@ fn jobs(address: &str) -> Result<HashMap<String, Seen>> {
     Ok(all.into_iter().filter_map(|seen| Some((seen.submission_id.clone()?, seen))).collect())
 }
 
-fn task_of(folder: &Path) -> Option<Task> {
+/// The job that a run is, or was.
+fn last_task(folder: &Path) -> Option<Task> {
     serde_json::from_slice(&std::fs::read(folder.join(TASK)).ok()?).ok()
+}
+
+fn task_of(folder: &Path) -> Option<Task> {
+    last_task(folder).filter(|task| !task.left)
 }
 
 /// Whether a run is one of a cluster's.
 pub fn is_task(run: &Path) -> bool {
-    run.join(TASK).is_file()
+    task_of(run).is_some()
+}
+
+/// A run is no cluster's any more. How often it was given to one stays known: a cluster takes no name twice.
+///
+/// # Errors
+/// When its file cannot be written.
+pub fn leave(run: &Path) -> Result<()> {
+    let Some(task) = task_of(run) else { return Ok(()) };
+    let file = run.join(TASK);
+    write_atomically(&file, &serde_json::to_vec(&Task { left: true, ..task })?)
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 /// Tells what a run, or every run of a study, has on a cluster to end; false where it has nothing there. Ray knows one way: it tells a
@@ -204,9 +223,9 @@ impl Ray {
 impl Launcher for Ray {
     fn start(&self, launch: &Launch) -> Result<()> {
         let name = launch.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let times = task_of(&launch.folder).map_or(0, |task| task.times) + 1;
+        let times = last_task(&launch.folder).map_or(0, |task| task.times) + 1;
         let p = &self.profile;
-        let task = Task { address: p.address.clone(), id: format!("{name}.{times}"), times };
+        let task = Task { address: p.address.clone(), id: format!("{name}.{times}"), times, left: false };
         let file = launch.folder.join(TASK);
         write_atomically(&file, &serde_json::to_vec(&task)?).with_context(|| format!("writing {}", file.display()))?;
         let body = json!({

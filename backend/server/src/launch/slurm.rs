@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// In a study's folder: what was submitted, and what jobs print.
 const FOLDER: &str = "slurm";
 /// In a run's folder: which task of which submission it is.
-pub(super) const TASK: &str = "slurm.json";
+const TASK: &str = "slurm.json";
 /// The time between two calls of `squeue` while something happens.
 const SOONEST: Duration = Duration::from_secs(2);
 /// How long `scancel` may take to send a signal; it waits five seconds before it sends it again.
@@ -270,6 +270,19 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
 /// Whether a run is one of a cluster's.
 pub fn is_task(run: &Path) -> bool {
     run.join(TASK).is_file()
+}
+
+/// A run is no cluster's any more.
+///
+/// # Errors
+/// When its file cannot be deleted.
+pub fn leave(run: &Path) -> Result<()> {
+    match fs::remove_file(run.join(TASK)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("deleting {TASK} of {}", run.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a study has jobs on a cluster that have not ended.

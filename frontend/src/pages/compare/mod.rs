@@ -24,7 +24,9 @@ use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, Plot, SHARE};
 use moslim_shared::event::{PolicyStep, RunInfo};
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
-use reading::{Figure, best, difference, differing, figures, grouped, groups, named, on_target, said, steered, titles};
+use reading::{
+    Figure, best, difference, differing, figures, grouped, groups, named, obedience, on_target, said, steered, titles,
+};
 
 /// Runs that are compared at most.
 pub const MOST: usize = 50;
@@ -238,10 +240,10 @@ fn of_all<T: PartialEq + Send + Sync + 'static>(
 
 #[component]
 fn Results(compared: Compared) -> impl IntoView {
-    let verdict = compared.made(Topic::Measured, |(runs, _), _| said(runs));
+    let verdict = compared.made(Topic::Measured, said);
     let rows = compared.made(Topic::Measured, |(runs, _), groups| figures(runs, groups));
     let names = compared.names();
-    let apart = compared.made(Topic::Measured, |(runs, _), _| difference(runs));
+    let apart = compared.made(Topic::Measured, difference);
     view! {
         <section class="section" aria-labelledby="better-title">
             <h2 id="better-title">{t("Which obeys better, and where?")}</h2>
@@ -361,10 +363,6 @@ fn Curves(compared: Compared) -> impl IntoView {
         compared.made(Topic::Policy, move |runs, groups| grouped(runs, groups, unit, |_, step| Some(of(step))))
     };
     let steered = compared.made(Topic::Measured, |(runs, _), _| steered(runs));
-    let obedience = |p: &PolicyStep| {
-        let known: Vec<f64> = p.on_target.iter().copied().filter(|v| v.is_finite()).collect();
-        known.iter().sum::<f64>() / known.len() as f64
-    };
     let empty = t("None of these runs has begun to optimise a policy.");
     let chart = move |id: &'static str, title: &'static str, hint: &'static str, plot: Memo<Plot>| {
         view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }
@@ -422,5 +420,20 @@ fn Curves(compared: Compared) -> impl IntoView {
                 {chart("chart-gradient", t("How steep is the loss?"), t("Norm of the gradient before it is clipped."), curves(t("norm"), |p| p.gradient_norm))}
             </div>
         </section>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KINDS;
+    use moslim_shared::event::EventBody;
+
+    /// A kind that the journal does not know would never come, and nobody would miss it.
+    #[test]
+    fn the_kinds_that_are_wanted_are_those_of_the_journal() {
+        let known = serde_json::from_str::<EventBody>(r#"{"no such kind": {}}"#).unwrap_err().to_string();
+        for kind in KINDS {
+            assert!(known.contains(&format!("`{kind}`")), "{kind}: {known}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::words::{self, t};
 use moslim_charts::{Ink, LinePlot, Plot, Series};
 use moslim_shared::config::{RunConfig, differences};
 use moslim_shared::event::{PolicyStep, RunInfo};
-use moslim_shared::summary::{ControlReport, FrontReport};
+use moslim_shared::summary::{ControlHead, ControlReport, FrontReport};
 use std::collections::BTreeMap;
 
 /// A row of a table: a figure of every run.
@@ -101,20 +101,58 @@ fn objectives(runs: &[&RunState]) -> Vec<String> {
     all
 }
 
-/// Which of the first two obeys better, and where, in words.
-pub fn said(runs: &[&RunState]) -> String {
-    let [first, second, ..] = runs else { return String::new() };
-    let (Some(a), Some(b)) = (first.measured(), second.measured()) else {
-        return t("One of the first two has no evaluation yet: it comes at the end of a run.").into();
+/// How a group of runs obeys, on the average of those that have been measured.
+struct Obedience {
+    name: String,
+    mean: f64,
+    heads: Vec<ControlHead>,
+}
+
+/// That of the first two groups; none where one of them has no evaluation yet.
+fn first_two((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Option<[Obedience; 2]> {
+    let [first, second, ..] = groups else { return None };
+    let of = |members: &Vec<usize>| {
+        let measured: Vec<&ControlReport> = members.iter().filter_map(|n| runs[*n].measured()).collect();
+        let share = 1.0 / measured.len() as f64;
+        let (first, others) = measured.split_first()?;
+        let head = |head: &ControlHead| {
+            let mut sum = head.clone();
+            for other in others.iter().filter_map(|r| r.heads.iter().find(|o| o.objective == head.objective)) {
+                sum.hit_rate += other.hit_rate;
+                let cells = sum.matrix.iter_mut().flatten().zip(other.matrix.iter().flatten());
+                cells.for_each(|(sum, cell)| *sum += cell);
+            }
+            sum.hit_rate *= share;
+            sum.matrix.iter_mut().flatten().for_each(|cell| *cell *= share);
+            sum
+        };
+        Some(Obedience {
+            name: named(titles, members),
+            mean: measured.iter().map(|r| r.mean_hit_rate()).sum::<f64>() * share,
+            heads: first.heads.iter().map(head).collect(),
+        })
     };
-    let name = |run: &RunState| run.info().map(RunInfo::title).unwrap_or_default();
-    let mut names = [name(first), name(second)];
-    if names[0] == names[1] {
+    Some([of(first)?, of(second)?])
+}
+
+/// Which of the first two groups obeys better, and where, in words.
+pub fn said(runs: (&[&RunState], &[String]), groups: &[Vec<usize>]) -> String {
+    let Some([a, b]) = first_two(runs, groups) else {
+        return if groups.len() < 2 {
+            String::new()
+        } else {
+            t("One of the first two has no evaluation yet: it comes at the end of a run.").into()
+        };
+    };
+    let mut names = [a.name, b.name];
+    if names[0] == names[1] || names.iter().any(|name| runs.1.iter().filter(|title| name.starts_with(*title)).count() > 1) {
         names = [t("The first").into(), t("The second").into()];
     }
-    let (ma, mb) = (a.mean_hit_rate(), b.mean_hit_rate());
-    let (winner, high, low) =
-        if mb > ma { (1, format::percent(mb), format::percent(ma)) } else { (0, format::percent(ma), format::percent(mb)) };
+    let (winner, high, low) = if b.mean > a.mean {
+        (1, format::percent(b.mean), format::percent(a.mean))
+    } else {
+        (0, format::percent(a.mean), format::percent(b.mean))
+    };
     let whole = if high == low {
         words::said("On the whole they obey alike: {0}.", &[&high])
     } else {
@@ -122,7 +160,7 @@ pub fn said(runs: &[&RunState]) -> String {
     };
     let gaps = a.heads.iter().filter_map(|h| {
         let other = b.heads.iter().find(|o| o.objective == h.objective)?;
-        let label = first.objectives.iter().find(|o| o.id == h.objective).map_or(&h.objective, |o| &o.name);
+        let label = steered(runs.0).into_iter().find(|(id, _)| *id == h.objective).map_or(h.objective.clone(), |(_, name)| name);
         Some((label.to_lowercase(), other.hit_rate - h.hit_rate))
     });
     let widest = gaps.filter(|(_, gap)| *gap != 0.0).max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
@@ -136,13 +174,12 @@ pub fn said(runs: &[&RunState]) -> String {
     whole + &where_.unwrap_or_default()
 }
 
-/// The matrices of the second run less those of the first, by objective: name, classes, and differences.
-pub fn difference(runs: &[&RunState]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
-    let [first, second, ..] = runs else { return Vec::new() };
-    let (Some(a), Some(b)) = (first.measured(), second.measured()) else { return Vec::new() };
-    let of = |head: &moslim_shared::summary::ControlHead| {
+/// The matrices of the second group less those of the first, by objective: name, classes, and differences.
+pub fn difference(runs: (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
+    let Some([a, b]) = first_two(runs, groups) else { return Vec::new() };
+    let of = |head: &ControlHead| {
         let other = b.heads.iter().find(|o| o.objective == head.objective)?;
-        let objective = first.objectives.iter().find(|o| o.id == head.objective)?;
+        let objective = runs.0.iter().flat_map(|r| &r.objectives).find(|o| o.id == head.objective)?;
         if other.matrix.len() != head.matrix.len() {
             return None;
         }
@@ -188,9 +225,10 @@ pub fn grouped(
             series.push(Series { label: named(titles, members), ink, bold: false, points: curve(runs[only]) });
             continue;
         }
-        let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).collect();
+        // One that waits or failed before it had any does not take the others' curve away.
+        let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).filter(|curve| !curve.is_empty()).collect();
         let [low, middle, high] = envelope(&curves);
-        let label = words::said("{0}, median of {1} seeds", &[&named(titles, members), &members.len().to_string()]);
+        let label = words::said("{0}, median of {1} seeds", &[&named(titles, members), &curves.len().to_string()]);
         series.push(Series { label, ink, bold: true, points: middle });
         series.push(Series { label: t("lowest").into(), ink, bold: false, points: low });
         series.push(Series { label: t("highest").into(), ink, bold: false, points: high });
@@ -213,24 +251,40 @@ pub fn named(titles: &[String], members: &[usize]) -> String {
 /// Objectives that runs are steered by, in their order: id and name.
 pub fn steered(runs: &[&RunState]) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
-    for objective in runs.iter().flat_map(|r| &r.objectives) {
-        if !all.iter().any(|(id, _)| *id == objective.id) {
-            all.push((objective.id.clone(), objective.name.clone()));
+    for run in runs {
+        let wanted = run.config.as_ref().map_or_else(|| (0..run.objectives.len()).collect(), |c| c.steered(&run.objectives));
+        for objective in wanted.into_iter().filter_map(|n| run.objectives.get(n)) {
+            if !all.iter().any(|(id, _)| *id == objective.id) {
+                all.push((objective.id.clone(), objective.name.clone()));
+            }
         }
     }
     all
 }
 
-/// How likely the class asked for of an objective is, where the run has it.
+/// How likely the class asked for of an objective is, where the run has it and a prompt of the step asks for it.
 pub fn on_target(run: &RunState, step: &PolicyStep, objective: &str) -> Option<f64> {
-    step.on_target.get(run.objectives.iter().position(|o| o.id == objective)?).copied()
+    asked(step, run.objectives.iter().position(|o| o.id == objective)?)
+}
+
+/// The mean of that over the objectives that are asked for.
+pub fn obedience(step: &PolicyStep) -> f64 {
+    let known: Vec<f64> = (0..step.on_target.len()).filter_map(|n| asked(step, n)).collect();
+    mean(&known)
+}
+
+/// What a step says of an objective that nobody asked for is no figure.
+fn asked(step: &PolicyStep, objective: usize) -> Option<f64> {
+    let is_asked = step.matrix.get(objective)?.iter().flatten().any(|share| *share > 0.0);
+    step.on_target.get(objective).copied().filter(|_| is_asked)
 }
 
 /// Places of runs that belong together: each alone, or, `together`, the seeds of the same settings.
 pub fn groups(runs: &[&RunState], together: bool) -> Vec<Vec<usize>> {
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
     for (n, run) in runs.iter().enumerate() {
-        let key = if together { settings(run) } else { n.to_string() };
+        // What is not known yet is like nothing.
+        let key = if together && run.config.is_some() { settings(run) } else { n.to_string() };
         match groups.iter_mut().find(|(k, _)| *k == key) {
             Some((_, members)) => members.push(n),
             None => groups.push((key, vec![n])),
@@ -307,12 +361,14 @@ mod tests {
     #[test]
     fn the_sentence_says_who_is_ahead_on_the_whole_and_where_most() {
         let (a, b) = (run(1, 1e-3, [0.9, 0.5], &[]), run(2, 1e-3, [0.8, 0.9], &[]));
-        let text = said(&[&a, &b]);
+        let none = [String::new(), String::new()];
+        let apart = [vec![0], vec![1]];
+        let text = said((&[&a, &b], &none), &apart);
         assert_eq!(
             text,
             "The second obeys better on the whole: 85 % against 70 %. They differ most in short, where The second is 40 points ahead."
         );
-        let alike = said(&[&run(1, 1e-3, [0.9, 0.5], &[]), &run(2, 1e-3, [0.502, 0.9], &[])]);
+        let alike = said((&[&run(1, 1e-3, [0.9, 0.5], &[]), &run(2, 1e-3, [0.502, 0.9], &[])], &none), &apart);
         assert!(alike.starts_with("On the whole they obey alike: 70 %. They differ most in "), "{alike}");
         let row = &figures(&[&a, &b], &[vec![0], vec![1]])[0];
         assert_eq!(
@@ -323,7 +379,16 @@ mod tests {
         let c = run(1, 5e-4, [0.86, 0.5], &[]);
         let row = &figures(&[&a, &c, &b], &[vec![0, 2], vec![1]])[0];
         assert_eq!((row.cells.join(", "), best(row)), ("85 % (80 % to 90 %), 86 %".into(), Some(1)));
-        let apart = difference(&[&a, &b]);
+        // Of groups the means count, whichever of their runs comes first.
+        let (low, high) = (run(3, 5e-4, [0.2, 0.6], &[]), run(4, 5e-4, [0.8, 0.8], &[]));
+        let names = ["one", "one", "two"].map(String::from);
+        let groups = said((&[&low, &high, &b], &names), &[vec![0, 1], vec![2]]);
+        assert!(
+            groups.ends_with("85 % against 60 %. They differ most in kind, where The second is 30 points ahead."),
+            "{groups}"
+        );
+        assert_eq!(said((&[&a, &RunState::default()], &none), &apart).split(' ').next(), Some("One"));
+        let apart = difference((&[&a, &b], &none), &apart);
         assert!((apart[1].2[0][0] - 0.4).abs() < 1e-9 && (apart[1].2[0][1] + 0.4).abs() < 1e-9, "{apart:?}");
     }
 
@@ -371,9 +436,16 @@ mod tests {
         let (a, mut b) = (run(1, 1e-3, [0.0; 2], &[1.0]), run(2, 1e-3, [0.0; 2], &[1.0]));
         b.objectives.swap(0, 1);
         b.objectives.push(Objective::new("true", "Honest", "", &["no", "yes"]));
-        let step = PolicyStep { on_target: vec![0.25, 0.75], ..Default::default() };
+        let rows = |share: f64| vec![vec![share, 0.0]];
+        let step = PolicyStep { on_target: vec![0.25, 0.75], matrix: vec![rows(1.0), rows(0.5)], ..Default::default() };
         let of = |run: &RunState, id: &str| on_target(run, &step, id);
         assert_eq!([of(&a, "kind"), of(&b, "kind"), of(&a, "true"), of(&b, "true")], [Some(0.25), Some(0.75), None, None]);
+        // Nobody asked for the second one: the 0 that is told is no figure, and no part of the mean.
+        let quiet = PolicyStep { on_target: vec![0.25, 0.0], matrix: vec![rows(1.0), rows(0.0)], ..Default::default() };
+        assert_eq!((on_target(&a, &quiet, "short"), obedience(&quiet), obedience(&step)), (None, 0.25, 0.5));
+        let mut narrow = run(1, 1e-3, [0.0; 2], &[]);
+        narrow.config.as_mut().unwrap().targets.objectives = vec!["short".into()];
+        assert_eq!(steered(&[&narrow]).len(), 1);
         let ids: Vec<String> = steered(&[&a, &b]).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, ["kind", "short", "true"]);
     }
