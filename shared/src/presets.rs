@@ -110,9 +110,6 @@ fn ordinal() -> MappingConfig {
     MappingConfig { function: MappingFunction::RankedProbability, ..Default::default() }
 }
 
-/// Weight of beginnings where a reward model reads them: it steers better for it, in the demo and off the shelf.
-const BEGINNINGS: f64 = 0.3;
-
 /// How the presets that are to be looked at learn: tags are taught on SFT's own answers first, half of the targets lie near the front, and
 /// a share of SFT's answers beside the samples keeps what SFT knows of the topics. The paper does without; so does `world`, which
 /// studies vary.
@@ -128,7 +125,7 @@ fn quick() -> PresetInfo {
     let config = RunConfig {
         task: TaskConfig { topics: 24, ..Default::default() },
         sft: SupervisedConfig { steps: 1_000, learning_rate: 4e-3, ..Default::default() },
-        reward_model: RewardModelConfig { steps: 900, beginnings: BEGINNINGS, ..Default::default() },
+        reward_model: RewardModelConfig { steps: 900, ..Default::default() },
         mapping: ordinal(),
         policy: PolicyConfig { iterations: 120, minibatches: 2, learning_rate: 5e-4, kl_coefficient: 0.05, ..Default::default() },
         evaluation: EvaluationConfig { fronts_seen: 6, ..Default::default() },
@@ -174,7 +171,7 @@ fn tab() -> PresetInfo {
         model: model.clone(),
         reward_trunk: model,
         sft: SupervisedConfig { steps: 420, batch: 32, learning_rate: 6e-3, ..quick.sft },
-        reward_model: RewardModelConfig { steps: 380, batch: 32, beginnings: 0.0, ..quick.reward_model },
+        reward_model: RewardModelConfig { steps: 380, batch: 32, ..quick.reward_model },
         targets: TargetConfig {
             objectives: vec!["honesty".into(), "verbosity".into()],
             held_out: Vec::new(),
@@ -211,7 +208,8 @@ fn offtheshelf() -> PresetInfo {
             batch: 16,
             learning_rate: 5e-4,
             class_weights: ClassWeights::InverseSqrt,
-            beginnings: BEGINNINGS,
+            // What an answer will be shows long before its end: heads that have learnt so agree better with the rules.
+            beginnings: 0.3,
             ..Default::default()
         },
         mapping: ordinal(),
@@ -290,7 +288,7 @@ fn ratings() -> PresetInfo {
 fn standard() -> PresetInfo {
     let config = RunConfig {
         sft: SupervisedConfig { steps: 6_000, learning_rate: 4e-3, ..Default::default() },
-        reward_model: RewardModelConfig { steps: 4_000, beginnings: BEGINNINGS, ..Default::default() },
+        reward_model: RewardModelConfig { steps: 4_000, ..Default::default() },
         mapping: ordinal(),
         policy: PolicyConfig {
             iterations: 1_000,
