@@ -51,11 +51,26 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
+/// A script or a style sheet without what is for its readers alone: indentation, empty lines, and comments that have lines of their own. No
+/// text in them goes over several lines.
+fn lean(name: &str, bytes: Vec<u8>) -> Vec<u8> {
+    let Some(text) = std::str::from_utf8(&bytes).ok().filter(|_| name.ends_with(".js") || name.ends_with(".css")) else {
+        return bytes;
+    };
+    let comment = |line: &&str| {
+        let script = name.ends_with(".js") && ["//", "/**", "* ", "*/"].iter().any(|mark| line.starts_with(mark));
+        line.is_empty() || script || (line.starts_with("/*") && line.ends_with("*/") && line.matches("*/").count() == 1)
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !comment(line)).collect();
+    (lines.join("\n") + "\n").into_bytes()
+}
+
 pub fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
+    // Blocks of 64 KiB: code changes its habits from function to function, and the page's is a kilobyte smaller for it.
+    let params =
+        brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, lgblock: 16, size_hint: bytes.len(), ..Default::default() };
     let mut out = Vec::new();
-    let mut writer = brotli::CompressorWriter::new(&mut out, 4096, 11, 22);
-    writer.write_all(bytes)?;
-    drop(writer);
+    brotli::BrotliCompress(&mut &bytes[..], &mut out, &params)?;
     Ok(out)
 }
 
@@ -114,7 +129,7 @@ pub fn build() -> Result<()> {
     let mut sent = 0;
     for file in files {
         let name = file.file_name().context("a file name")?.to_string_lossy().into_owned();
-        let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        let bytes = lean(&name, std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?);
         let packed = dist.join(format!("{name}.br"));
         if write_if_changed(&dist.join(&name), &bytes)? || !packed.exists() {
             write_if_changed(&packed, &brotli(&bytes)?)?;

@@ -9,7 +9,6 @@ use leptos::prelude::window;
 use leptos::task::spawn_local;
 use moslim_shared::event::{Addressed, Frame, Subscription};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
@@ -64,7 +63,7 @@ impl Source for Server {
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>> {
         let line = LINE.with_borrow(Clone::clone).or_else(Line::open)?;
         let channel = line.next.replace(line.next.get() + 1);
-        line.ears.borrow_mut().insert(channel, ears.clone());
+        line.ears.borrow_mut().push((channel, ears.clone()));
         if line.stands() {
             line.subscribe(channel, &ears);
         }
@@ -80,7 +79,8 @@ thread_local! {
 /// A socket over which every run that the page follows comes, each on a channel of its own.
 struct Line {
     socket: WebSocket,
-    ears: RefCell<BTreeMap<u32, Rc<Ears>>>,
+    /// Few, and by their numbers.
+    ears: RefCell<Vec<(u32, Rc<Ears>)>>,
     next: Cell<u32>,
     /// Kept as long as the socket calls them.
     called: RefCell<Option<(Closure<dyn FnMut()>, Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut()>)>>,
@@ -106,7 +106,7 @@ impl Line {
             let Some(line) = lost.upgrade() else { return };
             line.leave();
             let all = line.ears.take();
-            all.values().for_each(|ears| (ears.closed)());
+            all.iter().for_each(|(_, ears)| (ears.closed)());
         });
         line.socket.set_onopen(Some(open.as_ref().unchecked_ref()));
         line.socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
@@ -130,15 +130,15 @@ impl Line {
 
     /// Hands a message on. It may lead to channels that begin and end, so that nothing is borrowed meanwhile.
     fn hear(&self, text: &str) {
-        let ears = |channel: &u32| self.ears.borrow().get(channel).cloned();
+        let ears = |channel: u32| self.ears.borrow().iter().find(|(own, _)| *own == channel).map(|(_, ears)| ears.clone());
         match read::<Addressed>(text) {
             Ok(Addressed { channel, frame: Some(frame) }) => {
-                if let Some(ears) = ears(&channel) {
+                if let Some(ears) = ears(channel) {
                     (ears.frame)(frame);
                 }
             }
             Ok(Addressed { channel, frame: None }) => {
-                let ended = self.ears.borrow_mut().remove(&channel);
+                let ended = self.end(channel);
                 if let Some(ears) = ended {
                     (ears.closed)();
                 }
@@ -150,9 +150,16 @@ impl Line {
                     _ => said("A message was not understood (\"{0}\"). Reload the page.", &[&error.to_string()]),
                 };
                 let all = self.ears.borrow().clone();
-                all.values().for_each(|ears| (ears.frame)(Frame::Error { message: message.clone() }));
+                all.iter().for_each(|(_, ears)| (ears.frame)(Frame::Error { message: message.clone() }));
             }
         }
+    }
+
+    /// Forgets a channel; whose it was.
+    fn end(&self, channel: u32) -> Option<Rc<Ears>> {
+        let mut all = self.ears.borrow_mut();
+        let place = all.iter().position(|(own, _)| *own == channel)?;
+        Some(all.remove(place).1)
     }
 
     /// The next run that is followed opens another socket.
@@ -177,7 +184,7 @@ impl Drop for Following {
     fn drop(&mut self) {
         let line = &self.line;
         // The server may have ended the channel.
-        let known = line.ears.borrow_mut().remove(&self.channel).is_some();
+        let known = line.end(self.channel).is_some();
         if line.ears.borrow().is_empty() {
             line.leave();
             line.socket.set_onopen(None);

@@ -145,17 +145,11 @@ impl Checker {
             "min_norm is for rloo, grpo, dr_grpo and dapo",
         );
         if p.credit().is_some() {
-            let field = "policy.head_credit";
+            let reads = c.reward_model.beginnings().is_some();
             self.require(
-                c.reward_model.beginnings().is_some(),
-                field,
-                "needs reward_model.beginnings above 0, and another loss than that of pairs: heads that have only seen whole answers know \
-                 nothing before their end",
-            );
-            self.require(
-                p.aggregation == Aggregation::SumThenNormalise && c.mapping.pooling != Pooling::Group,
-                field,
-                "needs policy.aggregation sum_then_normalise, and not mapping.pooling group: a beginning has no group",
+                reads && p.aggregation == Aggregation::SumThenNormalise && c.mapping.pooling != Pooling::Group,
+                "policy.head_credit",
+                "needs reward_model.beginnings above 0, no loss of pairs, sum_then_normalise, and another mapping.pooling than group",
             );
         }
         self.require(

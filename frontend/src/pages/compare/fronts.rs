@@ -36,7 +36,7 @@ pub fn fronts((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::reading::{groups, titles};
+    use super::super::reading::{groups, places, titles};
     use super::*;
     use moslim_shared::config::RunConfig;
     use moslim_shared::event::{Event, EventBody};
@@ -60,7 +60,7 @@ mod tests {
     fn seeds_become_what_all_and_any_of_them_reach_and_other_objectives_stay_out() {
         let runs = [run(1, ["a", "b"], [0.5, 0.25]), run(2, ["a", "b"], [0.25, 0.5]), run(3, ["a", "c"], [1.0, 1.0])];
         let runs: Vec<&RunState> = runs.iter().collect();
-        let of = |together| fronts((&runs, &titles(&runs)), &groups(&runs, together));
+        let of = |together| fronts((&runs, &titles(&runs)), &groups(&places(&runs, together)));
         let apart = of(false);
         assert_eq!(apart.groups.iter().map(|g| (g.runs.len(), g.by)).collect::<Vec<_>>(), [(1, 1), (1, 1)]);
         assert_eq!((apart.objectives, apart.groups[1].runs[0].clone()), (vec!["a".into(), "b".into()], vec![vec![0.25, 0.5]]));

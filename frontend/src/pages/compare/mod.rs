@@ -25,7 +25,7 @@ use moslim_charts::{Ink, Plot, SHARE};
 use moslim_shared::event::{PolicyStep, RunInfo};
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
 use reading::{
-    Figure, best, difference, differing, figures, grouped, groups, named, obedience, on_target, said, steered, titles,
+    Figure, best, difference, differing, figures, grouped, groups, named, obedience, on_target, places, said, steered, titles,
 };
 
 /// Runs that are compared at most.
@@ -128,7 +128,7 @@ pub fn Compare() -> impl IntoView {
         <div class="card chosen">
             <ul class="plain chips" aria-label=t("Runs that are compared")>
                 {move || {
-                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen(compared.group_of(n), entry, remove)).collect_view()
+                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen((compared, n), entry, remove)).collect_view()
                 }}
             </ul>
             <div class="adder">
@@ -173,15 +173,15 @@ pub fn Compare() -> impl IntoView {
     }
 }
 
-/// `group`: place of the run's group, which has one colour.
-fn chosen(group: Memo<usize>, entry: Entry, remove: impl Fn(String) + Copy + Send + 'static) -> impl IntoView {
+/// Run `n` of those that are compared.
+fn chosen((compared, n): (Compared, usize), entry: Entry, remove: impl Fn(String) + Copy + Send + 'static) -> impl IntoView {
     let id = entry.id.get_value();
     let (own, link) = (id.clone(), at(&format!("/runs/{id}")));
     let name = entry.run.memo(|s| s.info().map(RunInfo::title));
     let status = entry.run.memo(|s| s.error.clone().or_else(|| s.info().map(|i| format::status_told(i.status).to_string())));
     view! {
         <li class="chip">
-            <span class="glyph" style:color=move || Ink::Objective(group.get()).css()>{move || Ink::Objective(group.get()).glyph()}</span>
+            <span class="glyph" style:color=move || compared.ink(n).css()>{move || compared.ink(n).glyph()}</span>
             <a href=link>{move || name.get().unwrap_or_else(|| id.clone())}</a>
             <span class="hint">{move || status.get()}</span>
             <button type="button" class="remove" aria-label=t("Leave it out") on:click=move |_| remove(own.clone())>"×"</button>
@@ -193,20 +193,21 @@ fn chosen(group: Memo<usize>, entry: Entry, remove: impl Fn(String) + Copy + Sen
 #[derive(Clone, Copy)]
 struct Compared {
     entries: RwSignal<Vec<Entry>>,
-    groups: Memo<Vec<Vec<usize>>>,
+    /// Of each run, which group it belongs to.
+    places: Memo<Vec<u64>>,
     titles: Memo<Vec<String>>,
 }
 
 impl Compared {
     fn new(entries: RwSignal<Vec<Entry>>, together: RwSignal<bool>) -> Self {
-        let titles = of_all(entries, Topic::Head, titles);
-        let groups = of_all(entries, Topic::Measured, move |runs| groups(runs, together.get()));
-        Self { entries, groups, titles }
+        let titles = of_all(entries, Topic::Head, Box::new(titles));
+        let places = of_all(entries, Topic::Measured, Box::new(move |runs| places(runs, together.get())));
+        Self { entries, places, titles }
     }
 
-    /// Place of the group that run `n` belongs to.
-    fn group_of(self, n: usize) -> Memo<usize> {
-        Memo::new(move |_| self.groups.with(|all| all.iter().position(|members| members.contains(&n)).unwrap_or(n)))
+    /// The colour of the group that run `n` belongs to; follows the groups.
+    fn ink(self, n: usize) -> Ink {
+        Ink::Objective(self.places.with(|all| all.get(n).map_or(n, |&group| group as usize)))
     }
 
     /// Something of all runs and their groups that is made anew when what `topic` shows of one of them changes.
@@ -215,7 +216,12 @@ impl Compared {
         topic: Topic,
         f: impl Fn((&[&RunState], &[String]), &[Vec<usize>]) -> T + Send + Sync + 'static,
     ) -> Memo<T> {
-        of_all(self.entries, topic, move |runs| self.titles.with(|titles| self.groups.with(|groups| f((runs, titles), groups))))
+        self.boxed(topic, Box::new(f))
+    }
+
+    fn boxed<T: PartialEq + Send + Sync + 'static>(self, topic: Topic, f: OfGroups<T>) -> Memo<T> {
+        let make = move |runs: &[&RunState]| self.titles.with(|titles| f((runs, titles), &groups(&self.places.get())));
+        of_all(self.entries, topic, Box::new(make))
     }
 
     /// What the groups are called.
@@ -224,12 +230,13 @@ impl Compared {
     }
 }
 
+/// What is made of all runs, or of them with their names and their groups. In boxes: each further type of them would be a kilobyte of what is
+/// sent.
+type Make<T> = Box<dyn Fn(&[&RunState]) -> T + Send + Sync>;
+type OfGroups<T> = Box<dyn Fn((&[&RunState], &[String]), &[Vec<usize>]) -> T + Send + Sync>;
+
 /// Something of all runs that is made anew when what `topic` shows of one of them changes.
-fn of_all<T: PartialEq + Send + Sync + 'static>(
-    entries: RwSignal<Vec<Entry>>,
-    topic: Topic,
-    f: impl Fn(&[&RunState]) -> T + Send + Sync + 'static,
-) -> Memo<T> {
+fn of_all<T: PartialEq + Send + Sync + 'static>(entries: RwSignal<Vec<Entry>>, topic: Topic, f: Make<T>) -> Memo<T> {
     let revisions = Memo::new(move |_| entries.get().iter().map(|e| e.run.revised(topic)).collect::<Vec<u64>>());
     Memo::new(move |_| {
         let _ = revisions.get();
@@ -357,67 +364,67 @@ fn table(head: &'static str, names: &[String], rows: &[Figure]) -> impl IntoView
     }
 }
 
+/// A figure of every step of a policy, with its chart's id, title and hint, and its unit.
+type Curve = (&'static str, &'static str, &'static str, &'static str, fn(&PolicyStep) -> f64);
+
+/// What is drawn of every run, the objectives apart.
+fn curves() -> Vec<Curve> {
+    vec![
+        (
+            "chart-obedience",
+            t("How likely is the class asked for?"),
+            t("Mean over the objectives, as the run's own reward model sees it."),
+            SHARE,
+            obedience,
+        ),
+        (
+            "chart-reward",
+            t("Reward as optimised"),
+            t("Of different mappings or reward models these are different units."),
+            t("reward"),
+            |p| p.reward,
+        ),
+        ("chart-kl", t("How far from its start?"), t("KL divergence, nats per answer."), t("nats per answer"), |p| p.kl),
+        (
+            "chart-entropy",
+            t("Does it still try different things?"),
+            t("Mean entropy of the next token, nats."),
+            t("nats per token"),
+            |p| p.entropy,
+        ),
+    ]
+}
+
+fn card(id: String, title: String, hint: &'static str, plot: Memo<Plot>) -> AnyView {
+    let empty = t("None of these runs has begun to optimise a policy.");
+    view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }.into_any()
+}
+
 #[component]
 fn Curves(compared: Compared) -> impl IntoView {
-    let curves = move |unit: &'static str, of: fn(&PolicyStep) -> f64| {
-        compared.made(Topic::Policy, move |runs, groups| grouped(runs, groups, unit, |_, step| Some(of(step))))
-    };
-    let steered = compared.made(Topic::Measured, |(runs, _), _| steered(runs));
-    let empty = t("None of these runs has begun to optimise a policy.");
-    let chart = move |id: &'static str, title: &'static str, hint: &'static str, plot: Memo<Plot>| {
-        view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }
+    let of_step = move |(id, title, hint, unit, of): Curve| {
+        let plot = compared.made(Topic::Policy, move |runs, groups| grouped(runs, groups, unit, &|_, step| Some(of(step))));
+        card(id.into(), title.into(), hint, plot)
     };
     let of_objective = move |(id, name): (String, String)| {
         let own = id.clone();
         let plot = compared
-            .made(Topic::Policy, move |runs, groups| grouped(runs, groups, SHARE, |run, step| on_target(run, step, &own)));
-        view! {
-            <Chart id=format!("chart-on-target-{id}") title=name hint=t("How likely the class asked for is, where it is asked for.") empty=empty plot=plot/>
-        }
+            .made(Topic::Policy, move |runs, groups| grouped(runs, groups, SHARE, &|run, step| on_target(run, step, &own)));
+        card(
+            format!("chart-on-target-{id}"),
+            name,
+            t("Probability that the reward model gives to the class asked for, mean over the answers that ask."),
+            plot,
+        )
     };
+    let [ids, names]: [Memo<Vec<String>>; 2] = [0, 1]
+        .map(|n| compared.made(Topic::Measured, move |(runs, _), _| steered(runs).into_iter().map(|o| o[n].clone()).collect()));
     view! {
         <section class="section" aria-labelledby="curves-title">
             <h2 id="curves-title">{t("How they came to that")}</h2>
             <div class="grid two">
-                {chart(
-                    "chart-obedience",
-                    t("How likely is the class asked for?"),
-                    t("Mean over the objectives, as the run's own reward model sees it."),
-                    curves(SHARE, obedience),
-                )}
-                {chart(
-                    "chart-reward",
-                    t("Reward as optimised"),
-                    t("Of different mappings or reward models these are different units."),
-                    curves(t("reward"), |p| p.reward),
-                )}
-                {chart(
-                    "chart-kl",
-                    t("How far from its start?"),
-                    t("KL divergence, nats per answer."),
-                    curves(t("nats per answer"), |p| p.kl),
-                )}
-                {chart(
-                    "chart-entropy",
-                    t("Does it still try different things?"),
-                    t("Mean entropy of the next token, nats."),
-                    curves(t("nats per token"), |p| p.entropy),
-                )}
-                {move || steered.get().into_iter().map(of_objective).collect_view()}
-                {chart("chart-length", t("How long are its answers?"), t("Mean length of the sampled answers."), curves(t("tokens"), |p| p.length))}
-                {chart(
-                    "chart-flat",
-                    t("Do its samples differ in reward?"),
-                    t("Share of the prompts whose samples all earn the same: nothing is learnt of them."),
-                    curves(SHARE, |p| p.zero_std_groups),
-                )}
-                {chart(
-                    "chart-step",
-                    t("How large are its steps?"),
-                    t("Approximate KL from the policy that sampled, nats."),
-                    curves(t("nats"), |p| p.approx_kl),
-                )}
-                {chart("chart-gradient", t("How steep is the loss?"), t("Norm of the gradient before it is clipped."), curves(t("norm"), |p| p.gradient_norm))}
+                {curves().into_iter().map(of_step).collect_view()}
+                {move || ids.get().into_iter().zip(names.get()).map(of_objective).collect_view()}
             </div>
         </section>
     }

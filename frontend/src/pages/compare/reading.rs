@@ -101,69 +101,40 @@ fn objectives(runs: &[&RunState]) -> Vec<String> {
     all
 }
 
-/// How a group of runs obeys, on the average of those that have been measured.
-struct Obedience {
-    name: String,
-    mean: f64,
-    heads: Vec<ControlHead>,
+/// The mean of a figure over the members of a group that have been measured; NaN where there is none.
+fn pooled(runs: &[&RunState], members: &[usize], of: &dyn Fn(&ControlReport) -> Option<f64>) -> f64 {
+    mean(&members.iter().filter_map(|n| of(runs[*n].measured()?)).collect::<Vec<f64>>())
 }
 
-/// That of the first two groups; none where one of them has no evaluation yet.
-fn first_two((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Option<[Obedience; 2]> {
-    let [first, second, ..] = groups else { return None };
-    let of = |members: &Vec<usize>| {
-        let measured: Vec<&ControlReport> = members.iter().filter_map(|n| runs[*n].measured()).collect();
-        let share = 1.0 / measured.len() as f64;
-        let (first, others) = measured.split_first()?;
-        let head = |head: &ControlHead| {
-            let mut sum = head.clone();
-            for other in others.iter().filter_map(|r| r.heads.iter().find(|o| o.objective == head.objective)) {
-                sum.hit_rate += other.hit_rate;
-                let cells = sum.matrix.iter_mut().flatten().zip(other.matrix.iter().flatten());
-                cells.for_each(|(sum, cell)| *sum += cell);
-            }
-            sum.hit_rate *= share;
-            sum.matrix.iter_mut().flatten().for_each(|cell| *cell *= share);
-            sum
-        };
-        Some(Obedience {
-            name: named(titles, members),
-            mean: measured.iter().map(|r| r.mean_hit_rate()).sum::<f64>() * share,
-            heads: first.heads.iter().map(head).collect(),
-        })
-    };
-    Some([of(first)?, of(second)?])
+/// What a report says of one objective.
+fn head<'a>(report: &'a ControlReport, objective: &str) -> Option<&'a ControlHead> {
+    report.heads.iter().find(|h| h.objective == objective)
 }
 
 /// Which of the first two groups obeys better, and where, in words.
-pub fn said(runs: (&[&RunState], &[String]), groups: &[Vec<usize>]) -> String {
-    let Some([a, b]) = first_two(runs, groups) else {
-        return if groups.len() < 2 {
-            String::new()
-        } else {
-            t("One of the first two has no evaluation yet: it comes at the end of a run.").into()
-        };
-    };
-    let mut names = [a.name, b.name];
-    if names[0] == names[1] || names.iter().any(|name| runs.1.iter().filter(|title| name.starts_with(*title)).count() > 1) {
+pub fn said((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) -> String {
+    let [first, second, ..] = groups else { return String::new() };
+    let gap = |of: &dyn Fn(&ControlReport) -> Option<f64>| [first, second].map(|members| pooled(runs, members, of));
+    let [a, b] = gap(&|r| Some(r.mean_hit_rate()));
+    if a.is_nan() || b.is_nan() {
+        return t("One of the first two has no evaluation yet: it comes at the end of a run.").into();
+    }
+    let mut names = [first, second].map(|members| titles[members[0]].clone());
+    if names[0] == names[1] {
         names = [t("The first").into(), t("The second").into()];
     }
-    let (winner, high, low) = if b.mean > a.mean {
-        (1, format::percent(b.mean), format::percent(a.mean))
-    } else {
-        (0, format::percent(a.mean), format::percent(b.mean))
-    };
+    let (winner, high, low) =
+        if b > a { (1, format::percent(b), format::percent(a)) } else { (0, format::percent(a), format::percent(b)) };
     let whole = if high == low {
         words::said("On the whole they obey alike: {0}.", &[&high])
     } else {
         words::said("{0} obeys better on the whole: {1} against {2}.", &[&names[winner], &high, &low])
     };
-    let gaps = a.heads.iter().filter_map(|h| {
-        let other = b.heads.iter().find(|o| o.objective == h.objective)?;
-        let label = steered(runs.0).into_iter().find(|(id, _)| *id == h.objective).map_or(h.objective.clone(), |(_, name)| name);
-        Some((label.to_lowercase(), other.hit_rate - h.hit_rate))
+    let gaps = steered(runs).into_iter().map(|[id, name]| {
+        let [a, b] = gap(&|r| head(r, &id).map(|h| h.hit_rate));
+        (name.to_lowercase(), b - a)
     });
-    let widest = gaps.filter(|(_, gap)| *gap != 0.0).max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
+    let widest = gaps.filter(|(_, gap)| gap.abs() > 0.0).max_by(|x, y| x.1.abs().total_cmp(&y.1.abs()));
     let where_ = widest.map(|(label, gap)| {
         let points = format!("{:.0}", gap.abs() * 100.0);
         words::said(
@@ -175,18 +146,19 @@ pub fn said(runs: (&[&RunState], &[String]), groups: &[Vec<usize>]) -> String {
 }
 
 /// The matrices of the second group less those of the first, by objective: name, classes, and differences.
-pub fn difference(runs: (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
-    let Some([a, b]) = first_two(runs, groups) else { return Vec::new() };
-    let of = |head: &ControlHead| {
-        let other = b.heads.iter().find(|o| o.objective == head.objective)?;
-        let objective = runs.0.iter().flat_map(|r| &r.objectives).find(|o| o.id == head.objective)?;
-        if other.matrix.len() != head.matrix.len() {
-            return None;
-        }
-        let rows = head.matrix.iter().zip(&other.matrix).map(|(x, y)| x.iter().zip(y).map(|(x, y)| y - x).collect()).collect();
-        Some((objective.name.clone(), objective.classes.clone(), rows))
+pub fn difference((runs, _): (&[&RunState], &[String]), groups: &[Vec<usize>]) -> Vec<(String, Vec<String>, Vec<Vec<f64>>)> {
+    let [first, second, ..] = groups else { return Vec::new() };
+    let of = |[id, name]: [String; 2]| {
+        let classes = runs.iter().flat_map(|r| &r.objectives).find(|o| o.id == id)?.classes.clone();
+        let cell = |asked: usize, got: usize| {
+            let share = |r: &ControlReport| head(r, &id)?.matrix.get(asked)?.get(got).copied();
+            pooled(runs, second, &share) - pooled(runs, first, &share)
+        };
+        let places = || 0..classes.len();
+        let rows: Vec<Vec<f64>> = places().map(|asked| places().map(|got| cell(asked, got)).collect()).collect();
+        rows.iter().flatten().all(|gap| gap.is_finite()).then_some((name, classes, rows))
     };
-    a.heads.iter().filter_map(of).collect()
+    steered(runs).into_iter().filter_map(of).collect()
 }
 
 /// Settings in which some run differs from the first.
@@ -213,7 +185,7 @@ pub fn grouped(
     (runs, titles): (&[&RunState], &[String]),
     groups: &[Vec<usize>],
     unit: &'static str,
-    of: impl Fn(&RunState, &PolicyStep) -> Option<f64>,
+    of: &dyn Fn(&RunState, &PolicyStep) -> Option<f64>,
 ) -> Plot {
     let curve = |run: &RunState| -> Vec<(f64, f64)> {
         run.policy().iter().filter_map(|p| Some((p.step as f64, of(run, p).filter(|v| v.is_finite())?))).collect()
@@ -249,13 +221,13 @@ pub fn named(titles: &[String], members: &[usize]) -> String {
 }
 
 /// Objectives that runs are steered by, in their order: id and name.
-pub fn steered(runs: &[&RunState]) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> = Vec::new();
+pub fn steered(runs: &[&RunState]) -> Vec<[String; 2]> {
+    let mut all: Vec<[String; 2]> = Vec::new();
     for run in runs {
         let wanted = run.config.as_ref().map_or_else(|| (0..run.objectives.len()).collect(), |c| c.steered(&run.objectives));
         for objective in wanted.into_iter().filter_map(|n| run.objectives.get(n)) {
-            if !all.iter().any(|(id, _)| *id == objective.id) {
-                all.push((objective.id.clone(), objective.name.clone()));
+            if !all.iter().any(|[id, _]| *id == objective.id) {
+                all.push([objective.id.clone(), objective.name.clone()]);
             }
         }
     }
@@ -279,18 +251,26 @@ fn asked(step: &PolicyStep, objective: usize) -> Option<f64> {
     step.on_target.get(objective).copied().filter(|_| is_asked)
 }
 
-/// Places of runs that belong together: each alone, or, `together`, the seeds of the same settings.
-pub fn groups(runs: &[&RunState], together: bool) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    for (n, run) in runs.iter().enumerate() {
+/// Of each run, which group it belongs to: each to its own, or, `together`, the seeds of the same settings to one.
+pub fn places(runs: &[&RunState], together: bool) -> Vec<u64> {
+    let mut keys: Vec<String> = Vec::new();
+    let place = |(n, run): (usize, &&RunState)| {
         // What is not known yet is like nothing.
         let key = if together && run.config.is_some() { settings(run) } else { n.to_string() };
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, members)) => members.push(n),
-            None => groups.push((key, vec![n])),
-        }
-    }
-    groups.into_iter().map(|(_, members)| members).collect()
+        let known = keys.iter().position(|k| *k == key);
+        known.unwrap_or_else(|| {
+            keys.push(key);
+            keys.len() - 1
+        }) as u64
+    };
+    runs.iter().enumerate().map(place).collect()
+}
+
+/// The members of each group, of the places of all runs.
+pub fn groups(places: &[u64]) -> Vec<Vec<usize>> {
+    let count = places.iter().max().map_or(0, |last| last + 1);
+    let members = |group: u64| (0..places.len()).filter(|n| places[*n] == group).collect();
+    (0..count).map(members).collect()
 }
 
 /// What a run's settings are but for its seed and names.
@@ -383,10 +363,7 @@ mod tests {
         let (low, high) = (run(3, 5e-4, [0.2, 0.6], &[]), run(4, 5e-4, [0.8, 0.8], &[]));
         let names = ["one", "one", "two"].map(String::from);
         let groups = said((&[&low, &high, &b], &names), &[vec![0, 1], vec![2]]);
-        assert!(
-            groups.ends_with("85 % against 60 %. They differ most in kind, where The second is 30 points ahead."),
-            "{groups}"
-        );
+        assert!(groups.ends_with("85 % against 60 %. They differ most in kind, where two is 30 points ahead."), "{groups}");
         assert_eq!(said((&[&a, &RunState::default()], &none), &apart).split(' ').next(), Some("One"));
         let apart = difference((&[&a, &b], &none), &apart);
         assert!((apart[1].2[0][0] - 0.4).abs() < 1e-9 && (apart[1].2[0][1] + 0.4).abs() < 1e-9, "{apart:?}");
@@ -418,7 +395,7 @@ mod tests {
         ];
         let all: Vec<&RunState> = runs.iter().collect();
         let names = ["a", "a", "a", "b"].map(String::from);
-        let lines = |together| grouped((&all, &names), &groups(&all, together), "reward", |_, p| Some(p.reward));
+        let lines = |together| grouped((&all, &names), &groups(&places(&all, together)), "reward", &|_, p| Some(p.reward));
         let Plot::Lines(plot) = lines(true) else { panic!("no lines") };
         let points: Vec<Vec<(f64, f64)>> = plot.series.iter().map(|s| s.points.clone()).collect();
         // The third run has one step only; beyond it there is no median of all.
@@ -446,7 +423,7 @@ mod tests {
         let mut narrow = run(1, 1e-3, [0.0; 2], &[]);
         narrow.config.as_mut().unwrap().targets.objectives = vec!["short".into()];
         assert_eq!(steered(&[&narrow]).len(), 1);
-        let ids: Vec<String> = steered(&[&a, &b]).into_iter().map(|(id, _)| id).collect();
+        let ids: Vec<String> = steered(&[&a, &b]).into_iter().map(|[id, _]| id).collect();
         assert_eq!(ids, ["kind", "short", "true"]);
     }
 }

@@ -474,7 +474,7 @@ pub const SETTINGS: &[Setting] = &[
         "Beginnings of answers",
         num(0.0, 100.0),
         More,
-        "Weight of their loss: what class the whole will have, before every token. 0 leaves it out.",
+        "Weight of their loss, before every token; 0 leaves it out.",
     )
     .losses(&[CrossEntropy, SquaredEmd, RewardLoss::Coral, RewardLoss::Corn, RewardLoss::Regression]),
     row(
@@ -733,7 +733,7 @@ pub const SETTINGS: &[Setting] = &[
         "Credit by the heads",
         Optional { low: 0.0, high: 1.0 },
         More,
-        "Lambda, where the heads, read before every token, are the critic. Empty: one advantage for a whole answer.",
+        "Lambda, where the heads are the critic. Empty: one advantage for a whole answer.",
     )
     .methods(OPTIMISE)
     .optimizers(&[Rloo]),
