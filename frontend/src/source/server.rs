@@ -76,6 +76,9 @@ thread_local! {
     static LINE: RefCell<Option<Rc<Line>>> = const { RefCell::new(None) };
 }
 
+/// What a socket calls: when it stands, with a message, and when it is closed.
+type Called = (Closure<dyn FnMut()>, Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut()>);
+
 /// A socket over which every run that the page follows comes, each on a channel of its own.
 struct Line {
     socket: WebSocket,
@@ -83,7 +86,7 @@ struct Line {
     ears: RefCell<Vec<(u32, Rc<Ears>)>>,
     next: Cell<u32>,
     /// Kept as long as the socket calls them.
-    called: RefCell<Option<(Closure<dyn FnMut()>, Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut()>)>>,
+    called: RefCell<Option<Called>>,
 }
 
 impl Line {
