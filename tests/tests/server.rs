@@ -293,10 +293,11 @@ async fn one_socket_follows_several_runs() -> Result<()> {
     };
     let mut socket = connect(&lab, Some(&lab.origin())).await?;
     socket.send(subscribe(1, &finished, 0, &[])).await?;
-    socket.send(subscribe(2, &training, 0, &["policy", "ended"])).await?;
-    socket.send(subscribe(3, "no-such-run", 0, &[])).await?;
+    // Before the second, so that it would have the end first if it were not left.
     socket.send(subscribe(4, &training, 0, &[])).await?;
     socket.send(Message::text(json!({ "unsubscribe": { "channel": 4 } }).to_string())).await?;
+    socket.send(subscribe(2, &training, 0, &["policy", "ended"])).await?;
+    socket.send(subscribe(3, "no-such-run", 0, &[])).await?;
     let mut seen: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
     let mut frames: BTreeMap<u32, Vec<Option<Frame>>> = BTreeMap::new();
     while !seen.get(&2).is_some_and(|events| ended(events)) {
