@@ -1,5 +1,7 @@
 //! A run that is killed and resumed ends with the same figures as one that is left alone.
 
+use moslim_shared::config::EvaluationSplit;
+use moslim_shared::method::Method;
 use moslim_tests::{Output, Process, long_run, metrics, text, wait_until, write_config};
 use serde_json::Value;
 use std::path::Path;
@@ -86,9 +88,15 @@ async fn a_fork_goes_on_where_its_run_was_as_if_it_were_that_run() {
     let [fork, own]: [Value; 2] = [&same, &resumed].map(|output| serde_json::from_str(&output.stdout).unwrap());
     assert_eq!(metrics(&fork), metrics(&own));
 
-    // It has finished: there is nothing to go on from any more.
-    let late = train_as(data, &["--fork", "victim", "--run", "late"]);
-    assert_eq!((late.code, late.stderr.contains("has finished")), (Some(2), true), "{}", late.stderr);
+    // It has finished: what it has trained can be evaluated, and no longer be gone on with.
+    let longer = write_config(data, &long_run(61));
+    let late = train_as(data, &["--fork", "victim", "--config", text(&longer), "--run", "late"]);
+    assert_eq!(
+        (late.code, late.stderr.contains("policy.iterations: is 61; a fork of a run that has finished")),
+        (Some(2), true),
+        "{}",
+        late.stderr
+    );
     let names = || std::fs::read_dir(data.join("runs")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
     assert!(names().all(|name| ["victim", "same"].contains(&name.as_str()) || !has_config(&data.join("runs").join(name))));
 }
@@ -117,6 +125,57 @@ async fn a_fork_changes_the_policys_settings_and_no_others() {
     let file = write_config(data, &config);
     let other = train_as(data, &["--fork", "victim", "--config", text(&file), "--run", "other"]);
     assert_eq!((other.code, other.stderr.contains("seed: is 99; a fork keeps")), (Some(2), true), "{}", other.stderr);
+}
+
+/// What a run has trained is evaluated on other questions as if they had been asked from the beginning, and nothing is trained for it.
+#[test]
+fn a_finished_run_is_evaluated_on_other_questions() {
+    let mut config = moslim_tests::smoke();
+    config.method.kind = Method::RewardedSoups;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let file = write_config(data, &config);
+    let ran = |output: Output| -> Value {
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        serde_json::from_str(&output.stdout).expect("one summary")
+    };
+    let first = ran(train_as(data, &["--config", text(&file), "--run", "first"]));
+    let evaluate = |of: &str, more: &[&str]| {
+        let mut args = vec!["evaluate", of, "--json", "--data", text(data)];
+        args.extend(more);
+        Process::lab(&args).wait()
+    };
+    let other = ran(evaluate("first", &["--split", "validation", "--run", "other"]));
+    let journal = std::fs::read_to_string(data.join("runs/other/events.jsonl")).unwrap();
+    assert!(!journal.contains(r#""body":{"policy":"#) && journal.contains("is evaluated"), "{journal}");
+    // Of an evaluation of an evaluation, after the first run is gone: what is needed was copied.
+    std::fs::remove_dir_all(data.join("runs/first")).unwrap();
+    let again = ran(evaluate("other", &["--split", "test", "--run", "again"]));
+    assert_eq!(metrics(&again), metrics(&first));
+    config.evaluation.split = EvaluationSplit::Validation;
+    let file = write_config(data, &config);
+    let whole = ran(train_as(data, &["--config", text(&file), "--run", "whole"]));
+    assert_eq!(metrics(&other), metrics(&whole));
+    assert_ne!(metrics(&other), metrics(&first));
+
+    // What cannot be evaluated leaves nothing behind.
+    let refused = |output: Output, run: &str, why: &str| {
+        assert_eq!((output.code, output.stderr.contains(why)), (Some(2), true), "{}", output.stderr);
+        let left: Vec<_> =
+            std::fs::read_dir(data.join("runs").join(run)).into_iter().flatten().map(|f| f.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name.to_string_lossy().starts_with("process.")), "{left:?}");
+    };
+    refused(evaluate("nowhere", &["--run", "x"]), "x", "fork: there is no run nowhere");
+    config.seed = 99;
+    let file = write_config(data, &config);
+    refused(evaluate("whole", &["--config", text(&file), "--run", "x"]), "x", "seed: is 99; a fork of a run that has finished");
+    let policy = data.join("runs/whole/policy.safetensors");
+    let mut bytes = std::fs::read(&policy).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&policy, bytes).unwrap();
+    let damaged = evaluate("whole", &["--run", "x"]);
+    assert_ne!(damaged.code, Some(0));
+    assert!(damaged.stderr.contains("policy.safetensors") && !data.join("runs/x/config.toml").exists(), "{}", damaged.stderr);
 }
 
 fn train_as(data: &Path, more: &[&str]) -> Output {

@@ -13,7 +13,7 @@ use crate::id::RunId;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use moslim_engine::model::files::Storage;
 use moslim_engine::run::export::Form;
-use moslim_shared::config::DeviceChoice;
+use moslim_shared::config::{DeviceChoice, EvaluationSplit};
 use std::path::PathBuf;
 
 /// Trains, steers and shows language models that obey graded preferences.
@@ -35,6 +35,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Train in this process, from supervised fine-tuning to evaluation.
     Train(TrainArgs),
+    /// Evaluate what a finished run has trained once more, on other questions or with other settings; it becomes a run of its own.
+    Evaluate(EvaluateArgs),
     /// Train many runs that answer one question, and compare them.
     Study(StudyArgs),
     /// Compare all methods, optimisers and mappings: tuning first, then the studies that the results are made of
@@ -191,7 +193,7 @@ pub struct LogitsArgs {
 }
 
 /// Where things are kept.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct FolderArgs {
     /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
     #[arg(long, value_name = "DIR")]
@@ -252,7 +254,7 @@ pub struct TokenArgs {
     pub role: Role,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct TrainArgs {
     /// Preset to start from: smoke, quick, tab, noisy, sparse, biased, world, standard, offtheshelf or ratings [default:
     /// quick].
@@ -284,13 +286,36 @@ pub struct TrainArgs {
     #[arg(long, value_name = "ID")]
     pub from: Option<RunId>,
     /// Go on with the policy optimisation of this run from its last checkpoint, as a new run, with its configuration unless one is given,
-    /// which may differ in policy and evaluation.
+    /// which may differ in policy and evaluation. Where it has finished, evaluate what it has trained, as `evaluate` does.
     #[arg(long, value_name = "ID", conflicts_with = "from")]
     pub fork: Option<RunId>,
+    /// Whose questions are asked in the evaluation (test or validation); overrides preset and file.
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<EvaluationSplit>,
     /// Train nothing, but measure a few steps of every stage, and say how long the run would take and how much memory. For off-the-shelf
     /// models.
     #[arg(long, conflicts_with_all = ["run", "fork"])]
     pub estimate: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Identifier of the finished run.
+    pub of: RunId,
+    /// Whose questions are asked (test or validation); overrides the file.
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<EvaluationSplit>,
+    /// JSON or TOML file with the configuration, that of the run but for `evaluation` [default: the run's own].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Identifier of the new run.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,

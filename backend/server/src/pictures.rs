@@ -175,7 +175,12 @@ fn front_plot(results: &StudyResults) -> FrontPlot {
         x: results.objectives[0].clone(),
         y: format!("mean of {}", results.objectives[1..].join(", ")),
         floor: at(&results.reference).unwrap_or_default(),
-        groups: results.groups.iter().map(|g| g.front.iter().filter_map(|p| at(p)).collect()).collect(),
+        groups: results
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(n, g)| (front::ink(n), g.front.iter().filter_map(|p| at(p)).collect()))
+            .collect(),
     }
 }
 
@@ -243,6 +248,6 @@ mod tests {
         };
         let plot = front_plot(&results);
         assert_eq!((plot.x.as_str(), plot.y.as_str(), plot.floor), ("a", "mean of b, c", (0.0, 0.5)));
-        assert_eq!(plot.groups, [[(0.5, 0.5)]]);
+        assert_eq!(plot.groups, [(front::ink(0), vec![(0.5, 0.5)])]);
     }
 }

@@ -7,7 +7,8 @@ use crate::id::{RunId, now_ms};
 use crate::launch::{self, Ending, Launch, Launcher, Life};
 use anyhow::Context;
 use moslim_engine::keep::Job;
-use moslim_engine::keep::checkpoint::{WANTED, let_go, take_over};
+use moslim_engine::keep::checkpoint::WANTED;
+use moslim_engine::keep::fork::{leave, take_over};
 use moslim_engine::progress::Unfit;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, RunInfo, RunStatus};
@@ -47,11 +48,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + 
     Ok(tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)??)
 }
 
-/// Writes a new run down. A fork takes its checkpoint over before: where it cannot, there is no run.
+/// Writes a new run down. A fork takes over what it begins with before: where it cannot, there is no run.
 async fn write(job: Job) -> Result<(), Error> {
     let written = tokio::task::spawn_blocking(move || {
         take_over(&job)?;
-        job.write_config().inspect_err(|_| let_go(&job))
+        job.write_config().inspect_err(|_| leave(&job))
     });
     written.await.map_err(anyhow::Error::from)?.map_err(|error| match error.downcast::<Unfit>() {
         Ok(unfit) => Error::invalid(vec![unfit.problem()]),

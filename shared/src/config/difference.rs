@@ -46,6 +46,16 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
 const FREE: [&str; 3] = ["name", "preset", "fork"];
 
 impl RunConfig {
+    /// Why this run cannot evaluate what a finished run with the configuration `source` has trained: only how that is done may differ.
+    pub fn evaluation_problems(&self, source: &RunConfig) -> Vec<Problem> {
+        let free = |path: &str| FREE.contains(&path) || path.starts_with("evaluation.");
+        let problem = |d: Difference| {
+            let message = format!("is {}; a fork of a run that has finished evaluates what it has trained with {}", d.new, d.old);
+            Problem { field: d.path, message }
+        };
+        differences(source, self).into_iter().filter(|d| !free(&d.path)).map(problem).collect()
+    }
+
     /// Why this run cannot go on with the policy optimisation of one that has the configuration `source`: what was made before its
     /// checkpoint, which is everything but `policy`, must be the same, or the policy would go on with another reward.
     pub fn fork_problems(&self, source: &RunConfig) -> Vec<Problem> {
@@ -82,6 +92,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EvaluationSplit;
 
     #[test]
     fn a_fork_changes_the_policy_alone() {
@@ -109,6 +120,18 @@ mod tests {
         let mut other = source.clone();
         other.method.kind = Method::Morlhf;
         assert_eq!(source.fork_problems(&other)[0].field, "fork");
+    }
+
+    #[test]
+    fn of_what_is_trained_only_the_evaluation_changes() {
+        let mut source = RunConfig::default();
+        source.method.kind = Method::Morlhf;
+        let mut fork = RunConfig { fork: Some("a".into()), name: "b".into(), preset: "custom".into(), ..source.clone() };
+        (fork.evaluation.questions, fork.evaluation.split) = (9, EvaluationSplit::Validation);
+        assert_eq!(fork.evaluation_problems(&source), []);
+        (fork.policy.iterations, fork.seed) = (7, 9);
+        let fields: Vec<String> = fork.evaluation_problems(&source).into_iter().map(|p| p.field).collect();
+        assert_eq!(fields, ["policy.iterations", "seed"]);
     }
 
     #[test]

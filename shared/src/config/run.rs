@@ -54,6 +54,18 @@ pub enum EvaluationSplit {
     Validation,
 }
 
+impl std::str::FromStr for EvaluationSplit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "test" => Ok(Self::Test),
+            "validation" => Ok(Self::Validation),
+            _ => Err("allowed are test and validation".into()),
+        }
+    }
+}
+
 impl Default for EvaluationConfig {
     fn default() -> Self {
         Self {

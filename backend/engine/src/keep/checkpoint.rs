@@ -1,11 +1,9 @@
 //! Checkpoints: a file per stage of a run that holds its step, its models and their optimisers, bit for bit; and the one before it, for
 //! when a disk has spoilt the newest.
 
+use super::Job;
 use super::bundle::{pack, unpack};
-use super::{Job, read_config};
-use crate::progress::Unfit;
 use anyhow::{Context, Result};
-use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::Stage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -49,8 +47,8 @@ pub fn file(stage: Stage) -> String {
     format!("checkpoint-{}.bin", stage.id())
 }
 
-/// The file of the checkpoint before.
-fn older(stage: Stage) -> String {
+/// The file of the checkpoint before it.
+pub fn older(stage: Stage) -> String {
     format!("checkpoint-{}-older.bin", stage.id())
 }
 
@@ -121,7 +119,11 @@ pub fn load<T: DeserializeOwned>(
     }
 }
 
-fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Option<(Header<T>, Parts)>> {
+/// A checkpoint that was made from `key`, of a file in the run's folder; `None` where there is none, or it was made from something else.
+///
+/// # Errors
+/// When it is damaged; the message names the file.
+pub fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Option<(Header<T>, Parts)>> {
     let name = job.describe(file);
     let Some(bytes) = job.files.read(&job.path(file)).with_context(|| format!("reading {name}"))? else { return Ok(None) };
     let read = || -> Result<Option<(Header<T>, Parts)>> {
@@ -137,74 +139,6 @@ fn load_file<T: DeserializeOwned>(job: &Job, file: &str, key: &str) -> Result<Op
         Ok(Some((header, pairs)))
     };
     read().with_context(|| format!("the checkpoint {name} is damaged; remove it to begin the stage again"))
-}
-
-/// Checkpoint of policy optimisation that a fork goes on from, and what it was made with.
-const FORK: &str = "fork.bin";
-const FORKED: &str = "fork.json";
-
-/// What a checkpoint that was taken over is of.
-#[derive(Serialize, Deserialize)]
-struct Forked {
-    run: String,
-    config: RunConfig,
-}
-
-/// What this run has taken over, where it is a fork.
-fn taken(job: &Job) -> Result<Option<Forked>> {
-    let Some(bytes) = job.read(FORKED)? else { return Ok(None) };
-    let taken: Forked = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", job.describe(FORKED)))?;
-    Ok(Some(taken).filter(|taken| job.config.fork.as_ref() == Some(&taken.run)))
-}
-
-/// Takes over the last checkpoint of the run that this one is a fork of; once: that run may go on, and be deleted.
-///
-/// # Errors
-/// [`Unfit`] where there is no such run, it has no checkpoint of policy optimisation, or it was trained with other settings than a fork
-/// may change; or when a file cannot be read or written.
-pub fn take_over(job: &Job) -> Result<()> {
-    let Some(source) = &job.config.fork else { return Ok(()) };
-    if taken(job)?.is_some() {
-        return Ok(());
-    }
-    let unfit = |what: String| Unfit(format!("fork: {what}"));
-    let of = Job { run: source.clone(), ..job.clone() };
-    let read = |file: &str| job.files.read(&of.path(file));
-    let config = read_config(read).map_err(|_| unfit(format!("there is no run {source}")))?;
-    if let Some(Problem { field, message }) = job.config.fork_problems(&config).into_iter().next() {
-        return Err(Unfit(format!("{field}: {message}")).into());
-    }
-    for name in [file(Stage::Policy), older(Stage::Policy)] {
-        let Some(bytes) = read(&name)?.filter(|bytes| unpack::<Header<serde_json::Value>>(bytes).is_ok()) else { continue };
-        job.files.write(&job.path(FORK), &bytes).with_context(|| format!("writing {}", job.describe(FORK)))?;
-        // Last: where it is, the checkpoint is.
-        return job.write_json(FORKED, &Forked { run: source.clone(), config });
-    }
-    let why = "it is not optimising its policy yet, or has finished; the policy of a finished run is where `from` starts";
-    Err(unfit(format!("run {source} has no checkpoint to go on from: {why}")).into())
-}
-
-/// The configuration that the checkpoint of [`take_over`] was made with, where there is one.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
-    Ok(taken(job)?.map(|taken| taken.config))
-}
-
-/// The policy that came of it is kept: the checkpoint of [`take_over`] goes.
-pub fn let_go(job: &Job) {
-    let _ = job.files.remove(&job.path(FORK));
-}
-
-/// The checkpoint of [`take_over`], which was made from `key`.
-///
-/// # Errors
-/// When it is damaged; [`Unfit`] when it was made from something else.
-pub fn load_fork<T: DeserializeOwned>(job: &Job, key: &str) -> Result<(Header<T>, Parts)> {
-    let other = "fork: the checkpoint was made with another reward model, from another policy, or by another version of the lab, than \
-                 this run has by now";
-    load_file(job, FORK, key)?.ok_or_else(|| Unfit(other.into()).into())
 }
 
 /// Removes the checkpoints of a stage, if there are some. What they were for is kept elsewhere by now, so a failure costs a file.

@@ -9,6 +9,12 @@ use std::sync::Arc;
 
 /// Name of the weights of the policy that optimisation started from.
 pub const START: &str = "start";
+/// File with the configuration of a run. Where it is, there is a run.
+pub const CONFIG: &str = "config.toml";
+/// File that says how policies are asked.
+pub const ROUTE: &str = "route.json";
+/// File that says what a run has trained. Where it is, all of it is.
+pub const TRAINED: &str = "trained.json";
 
 /// A run to be trained.
 #[derive(Clone)]
@@ -76,7 +82,7 @@ impl Job {
     /// # Errors
     /// As [`Job::write`].
     pub fn write_config(&self) -> Result<()> {
-        self.write("config.toml", toml::to_string(&self.config)?.as_bytes())
+        self.write(CONFIG, toml::to_string(&self.config)?.as_bytes())
     }
 }
 
@@ -95,8 +101,8 @@ pub fn read_checked(read: ReadFile, file: &str) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// When there is none, or it is damaged.
 pub fn read_config(read: impl Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Result<RunConfig> {
-    if let Some(bytes) = read_checked(&read, "config.toml").context("reading config.toml")? {
-        return toml::from_str(std::str::from_utf8(&bytes).context("config.toml")?).context("config.toml");
+    if let Some(bytes) = read_checked(&read, CONFIG).context("reading config.toml")? {
+        return toml::from_str(std::str::from_utf8(&bytes).context(CONFIG)?).context(CONFIG);
     }
     let bytes = read("config.json").context("reading config.json")?.context("there is no config.toml")?;
     serde_json::from_slice(&bytes).context("config.json")

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod carried;
 pub mod checkpoint;
 pub mod files;
+pub mod fork;
 mod job;
 pub mod journal;
 pub mod log;
@@ -15,4 +16,4 @@ pub mod models;
 pub mod sums;
 
 pub use files::write_atomically;
-pub use job::{Job, START, model_file, read_checked, read_config};
+pub use job::{CONFIG, Job, ROUTE, START, TRAINED, model_file, read_checked, read_config};

@@ -4,6 +4,7 @@
 
 use crate::keep::Job;
 use crate::keep::checkpoint::{self, Header, Parts, Wanted};
+use crate::keep::fork;
 use crate::progress::{Progress, Stopped};
 use crate::ranks;
 use anyhow::Result;
@@ -60,7 +61,7 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         let forks = own.is_none() && forked.is_some();
         let found = match (own, forked) {
             (None, Some(key)) => {
-                let (header, parts) = checkpoint::load_fork::<S>(job, &key)?;
+                let (header, parts) = fork::load::<S>(job, &key)?;
                 let source = job.config.fork.as_deref().unwrap_or_default();
                 note(format!("goes on from step {} of run {source}", header.step));
                 Some((header, parts))

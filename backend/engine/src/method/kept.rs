@@ -4,7 +4,7 @@
 use super::setting::{Outcome, Ready, Trained};
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
-use crate::keep::{Job, START, checkpoint, model_file};
+use crate::keep::{Job, ROUTE, START, TRAINED, fork, model_file};
 use crate::model::TrainBackend;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::progress::Progress;
@@ -25,12 +25,13 @@ struct Kept {
     policies_kept: usize,
 }
 
-/// Everything that training depends on: the configuration but for names, evaluation and the wish for a device, the reward
-/// model, the SFT policy, and the device that was found.
+/// Everything that training depends on: the configuration but for names, evaluation, the wish for a device, and the run that it goes on
+/// from, as a fork evaluates what that one has trained; the reward model, the SFT policy, and the device that was found.
 pub fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> Result<String> {
     let config = RunConfig {
         name: String::new(),
         preset: String::new(),
+        fork: None,
         device: DeviceChoice::Auto,
         evaluation: Default::default(),
         ..job.config.clone()
@@ -47,7 +48,7 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
         job.write(&model_file("policy", n), &weights)?;
         policies.push(sha256(&[&weights]));
     }
-    job.write_json("route.json", &trained.route)?;
+    job.write_json(ROUTE, &trained.route)?;
     let kept = Kept {
         key: key.into(),
         policies,
@@ -56,8 +57,8 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
         policies_kept: trained.policies_kept,
     };
     // Last: where it is, everything else is.
-    job.write_json("trained.json", &kept)?;
-    checkpoint::let_go(job);
+    job.write_json(TRAINED, &kept)?;
+    fork::let_go(job);
     Ok(())
 }
 
@@ -65,12 +66,12 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
 pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &mut Progress) -> Result<Option<Trained<B>>> {
     let read = |file: &str| job.read(file)?.with_context(|| format!("{file} is missing"));
     let all = || -> Result<Option<Trained<B>>> {
-        let Some(kept) = job.read("trained.json")? else { return Ok(None) };
+        let Some(kept) = job.read(TRAINED)? else { return Ok(None) };
         let kept: Kept = serde_json::from_slice(&kept).context("reading trained.json")?;
         if kept.key != key {
             return Ok(None);
         }
-        let route = serde_json::from_slice(&read("route.json")?).context("reading route.json")?;
+        let route = serde_json::from_slice(&read(ROUTE)?).context("reading route.json")?;
         let mut policies = Vec::new();
         for (n, checksum) in kept.policies.iter().enumerate() {
             let file = model_file("policy", n);

@@ -27,7 +27,7 @@ mod watch;
 pub use moslim::{Actors, roll_out};
 
 use crate::data::Task;
-use crate::keep::{Job, checkpoint};
+use crate::keep::{Job, fork};
 use crate::model::TrainBackend;
 use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
@@ -74,7 +74,7 @@ fn begin<B: TrainBackend>(
     progress.emit(EventBody::Started { config: config.clone(), device: report, objectives, resumed });
     job.write_config()?;
     if ranks::first() {
-        checkpoint::take_over(job)?;
+        fork::take_over(job)?;
     }
     // The others read it.
     ranks::every(true);
@@ -197,6 +197,10 @@ pub fn run<B: TrainBackend>(
     let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
         Some(trained) => trained,
         None => {
+            if let Some(run) = fork::evaluated(job)? {
+                let why = "it is damaged, or this run came to another reward model or device than that run had";
+                return Err(Unfit(format!("fork: what run {run} has trained cannot be evaluated here: {why}")).into());
+            }
             let trained = match config.method.kind {
                 Method::Moslim => moslim::train(job, &setting, &ready, device, progress)?,
                 Method::Morlhf => morlhf::train(job, &setting, &ready, device, progress)?,

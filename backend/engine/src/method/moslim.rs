@@ -8,7 +8,7 @@ use super::optimisation::{PolicyStage, PolicyTask};
 use super::preference_sft;
 use super::setting::{Outcome, Ready, Setting, Trained, policy_of};
 use crate::evaluate::answer::Route;
-use crate::keep::{Job, checkpoint};
+use crate::keep::{Job, fork};
 use crate::model::TrainBackend;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
@@ -66,7 +66,7 @@ pub fn train<B: TrainBackend>(
         passes: passes(&config.policy),
         part: None,
         start: origin,
-        forked: checkpoint::forked(job)?.map(|source| (source.policy.clone(), passes(&source.policy))),
+        forked: fork::forked(job)?.map(|source| (source.policy.clone(), passes(&source.policy))),
     };
     let (policy, mut outcome) = optimise(job, setting, ready, start, &task, device, progress)?;
     outcome.work += before.work;

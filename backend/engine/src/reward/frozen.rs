@@ -91,11 +91,14 @@ pub struct FrozenRewardModel<B: Kernels> {
 pub fn all_outputs<B: Kernels>(models: &[RewardModel<B>], groups: &[Group]) -> Vec<Vec<Vec<f64>>> {
     let mut out: Vec<Vec<Vec<f64>>> = outputs(&models[0], groups);
     for model in &models[1..] {
-        for (row, own) in out.iter_mut().zip(outputs(model, groups)) {
-            row.extend(own);
-        }
+        add_heads(&mut out, outputs(model, groups));
     }
     out
+}
+
+/// Adds what the heads of a further model say, row by row.
+fn add_heads(rows: &mut [Vec<Vec<f64>>], further: Vec<Vec<Vec<f64>>>) {
+    rows.iter_mut().zip(further).for_each(|(row, further)| row.extend(further));
 }
 
 impl<B: Kernels> FrozenRewardModel<B> {
@@ -108,9 +111,8 @@ impl<B: Kernels> FrozenRewardModel<B> {
     pub fn distributions_and_beginnings(&self, groups: &[Group]) -> [Vec<Vec<Vec<f64>>>; 2] {
         let mut all = outputs_and_beginnings(&self.models[0], groups);
         for model in &self.models[1..] {
-            for (rows, own) in all.iter_mut().zip(outputs_and_beginnings(model, groups)) {
-                rows.iter_mut().zip(own).for_each(|(row, own)| row.extend(own));
-            }
+            let further = outputs_and_beginnings(model, groups);
+            all.iter_mut().zip(further).for_each(|(rows, further)| add_heads(rows, further));
         }
         all.map(|rows| rows.iter().map(|row| self.calibration.distributions(row)).collect())
     }

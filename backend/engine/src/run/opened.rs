@@ -4,7 +4,7 @@ use crate::data::TaskCard;
 use crate::evaluate::answer::Route;
 use crate::keep::files::{Disk, Files};
 use crate::keep::models::{KnownModel, Models};
-use crate::keep::{START, model_file, read_checked, read_config};
+use crate::keep::{ROUTE, START, model_file, read_checked, read_config};
 use crate::model::adapter::AdapterConfig;
 use crate::model::files::ModelFiles;
 use crate::model::kernels::Kernels;
@@ -112,7 +112,7 @@ impl Opened {
     /// # Errors
     /// When the file is damaged.
     pub fn route(&self) -> Result<Route> {
-        Ok(self.json("route.json")?.unwrap_or(Route::Tags))
+        Ok(self.json(ROUTE)?.unwrap_or(Route::Tags))
     }
 
     /// What was frozen with its reward model; `None` where it has none.

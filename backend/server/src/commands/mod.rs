@@ -41,6 +41,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Token(args) => token::run(&args),
         Command::Train(args) => train::run(args),
+        Command::Evaluate(args) => train::evaluate(args),
         Command::Study(args) => study::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Stop(args) => stop::run(&args),

@@ -1,6 +1,6 @@
 //! `moslim-lab train`: a run in this process, from the command line to the table of results.
 
-use crate::cli::TrainArgs;
+use crate::cli::{EvaluateArgs, TrainArgs};
 use crate::commands::{print_json, print_line};
 use crate::failure::{Failure, RUN_FAILED};
 use crate::folder::DataFolder;
@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, Wish};
 use moslim_engine::keep::Job;
-use moslim_engine::keep::checkpoint::take_over;
+use moslim_engine::keep::fork::take_over;
 use moslim_engine::progress::{Stop, Unfit};
 use moslim_engine::run::{RunError, train, train_as, trial};
 use moslim_shared::config::{Problem, RunConfig, TaskKind};
@@ -60,6 +60,15 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
             "run {id} failed: {error:#}\nwhat it reached is kept; go on with: moslim-lab train --run {id}"
         )))),
     }
+}
+
+/// Evaluates what a finished run has trained, as a fork of it.
+///
+/// # Errors
+/// As [`run`].
+pub fn evaluate(args: EvaluateArgs) -> Result<(), Failure> {
+    let EvaluateArgs { of, split, config, folder, run: id, json } = args;
+    run(TrainArgs { fork: Some(of), split, config, folder, run: id, json, ..Default::default() })
 }
 
 /// Says what a run would take, and keeps nothing.
@@ -161,6 +170,9 @@ fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<
     }
     if let Some(device) = args.device {
         config.device = device;
+    }
+    if let Some(split) = args.split {
+        config.evaluation.split = split;
     }
     if let Some(from) = &args.from {
         config.from = Some(from.to_string());

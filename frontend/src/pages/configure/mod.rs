@@ -146,8 +146,8 @@ fn fork_note(form: Form, missing: RwSignal<String>) -> AnyView {
     view! {
         <p id="fork" class="card banner" role="status" class:gone=move || fork.get().is_empty()>
             <span>
-                {t("Goes on from the last checkpoint of run ")} <code>{move || fork.get()}</code>
-                {t(". Policy optimisation and evaluation may change; all else stays as it was trained with.")}
+                {t("A fork of run ")} <code>{move || fork.get()}</code>
+                {t(": it goes on from the last checkpoint, and policy optimisation and evaluation may change; of a finished run it evaluates what that has trained, and evaluation alone may change.")}
             </span>
             <button id="forget-fork" class="button small" type="button" on:click=stop>{t("Begin anew")}</button>
         </p>

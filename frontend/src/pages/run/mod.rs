@@ -289,9 +289,10 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
 fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
     let revision = run.revision(Topic::Head);
     // A tab trains from the beginning.
-    let forkable = run.memo(|s| {
-        let over = s.info().is_none_or(|i| i.status == RunStatus::Finished);
-        !is_tab() && !over && matches!(s.checkpoint, Some((Stage::Policy, _))) && s.method() == Method::Moslim
+    let finished = run.memo(|s| s.info().is_some_and(|i| i.status == RunStatus::Finished));
+    let forkable = run.memo(move |s| {
+        let goes_on = matches!(s.checkpoint, Some((Stage::Policy, _))) && s.method() == Method::Moslim;
+        !is_tab() && s.info().is_some() && (goes_on || finished.get())
     });
     view! {
         <section id="facts" class="section" aria-labelledby="facts-title">
@@ -310,7 +311,7 @@ fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
                     class:gone=move || !forkable.get()
                     href=at(&format!("/configure?fork={id}"))
                 >
-                    {t("Fork from its last checkpoint")}
+                    {move || if finished.get() { t("Evaluate it otherwise") } else { t("Fork from its last checkpoint") }}
                 </a>
             </p>
             <h3>{t("What you say of it")}</h3>
