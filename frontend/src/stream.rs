@@ -2,6 +2,7 @@
 //!
 //! How frames come belongs here; what they mean is in `state`.
 
+use crate::parts::canvas::drawn;
 use crate::source::{Ears, Link, source};
 use crate::state::{RunState, Topic};
 use crate::words::t;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// Shortest time between two redraws, milliseconds.
 const FLUSH_MS: f64 = 50.0;
+/// Longest time between two of them while there is news, milliseconds.
+const LATEST_MS: f64 = 1_000.0;
 /// First and longest wait before connecting again, milliseconds.
 const BACKOFF_MS: (f64, f64) = (500.0, 10_000.0);
 
@@ -236,7 +239,7 @@ fn retry(inner: &Rc<Inner>) {
     inner.timer.set(timer.ok());
 }
 
-/// Folds a frame into the store at once and tells the page at most twenty times a second: of all runs together, so that what is made of
+/// Folds a frame into the store at once and tells the page at most twenty times a second, and not faster than it draws: of all runs together, so that what is made of
 /// several of them is made once.
 fn deliver(inner: &Rc<Inner>, frame: Frame) {
     if matches!(frame, Frame::Snapshot { .. }) {
@@ -258,7 +261,16 @@ fn deliver(inner: &Rc<Inner>, frame: Frame) {
 }
 
 fn tell() {
-    TOLD.set(js_sys::Date::now());
+    let now = js_sys::Date::now();
+    // First it draws what it was told before, and rests for twice as long as that took, so that it answers whoever uses it meanwhile. One
+    // that nobody looks at draws nothing.
+    let told = TOLD.get();
+    let busy = drawn().is_none_or(|at| now < at + 2.0 * (at - told));
+    if busy && now - told < LATEST_MS {
+        set_timeout(tell, Duration::from_millis(FLUSH_MS as u64));
+        return;
+    }
+    TOLD.set(now);
     for inner in NEWS.take().iter().filter_map(Weak::upgrade) {
         inner.pending.set(false);
         inner.run.0.notify();

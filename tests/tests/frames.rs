@@ -1,13 +1,14 @@
 //! How smoothly pages move on this machine, which is a measurement and no test: `cargo lab bench --frames` prints it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use moslim_shared::event::{Event, EventBody, PolicyStep, Stage};
 use moslim_tests::{Browser, Lab, long_run, policy_steps, smoke};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long each page is watched.
@@ -15,6 +16,8 @@ const WATCHED: Duration = Duration::from_secs(12);
 /// Runs beside each other: some, and as many as the page compares.
 const SOME: usize = 8;
 const MOST: usize = 50;
+/// Whether a page has drawn charts.
+const SEEN: &str = "[...document.querySelectorAll('canvas:not(.gone)')].filter(c => c.width).length >= 4";
 /// Points of the long curve.
 const POINTS: usize = 1_000_000;
 
@@ -26,8 +29,8 @@ async fn watch(browser: &Browser, what: &str) -> Result<()> {
         .js("[...document.querySelectorAll('canvas')].filter(c => { const r = c.getBoundingClientRect(); return r.bottom > 0 && r.top < innerHeight; }).length")
         .await?;
     browser
-        .js("(() => { window.frames_seen = []; let last = performance.now(); \
-             const next = now => { window.frames_seen.push(now - last); last = now; requestAnimationFrame(next); }; \
+        .js("(() => { const own = window.frames_seen = []; let last = performance.now(); \
+             const next = now => { if (own !== window.frames_seen) return; own.push(now - last); last = now; requestAnimationFrame(next); }; \
              requestAnimationFrame(next); })()")
         .await?;
     let before = browser.usage().await?;
@@ -70,12 +73,64 @@ fn copy(from: &Path, to: &Path, journal: &str) -> Result<()> {
     Ok(std::fs::write(to.join("events.jsonl"), journal)?)
 }
 
-/// Adds a step to each of the journals, ten times a second, until told to end.
-fn feed(journals: Vec<PathBuf>, first: Event, step: PolicyStep, end: Arc<AtomicBool>) {
+/// What adds steps to the journals of some runs.
+struct Feeder {
+    end: Arc<AtomicBool>,
+    /// The last step.
+    newest: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Feeder {
+    /// Adds a step to each of the journals, ten times a second, until told to end. It is what trains the runs: a journal at rest is looked at
+    /// now and then only.
+    fn start(folders: &[PathBuf], first: Event, step: PolicyStep) -> Result<Self> {
+        let lock = |folder: &PathBuf| -> Result<File> {
+            let file = File::create(folder.join("process.lock"))?;
+            file.lock()?;
+            Ok(file)
+        };
+        let locks = folders.iter().map(lock).collect::<Result<Vec<File>>>()?;
+        let journals = folders.iter().map(|folder| folder.join("events.jsonl")).collect();
+        let (end, newest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(step.step)));
+        let (told, tells) = (end.clone(), newest.clone());
+        let thread = std::thread::spawn(move || {
+            feed(journals, first, step, (told, tells));
+            drop(locks);
+        });
+        Ok(Self { end, newest, thread })
+    }
+
+    /// Opens a page and waits until it shows what all the runs say now.
+    async fn show(&self, browser: &Browser, address: &str) -> Result<()> {
+        let began = Instant::now();
+        browser.goto(address).await?;
+        browser.wait(SEEN).await?;
+        let shown = "Math.max(0, ...[...document.querySelectorAll('canvas')].map(c => +(c.getAttribute('aria-label')?.match(/step ([0-9]+)/)?.[1] || 0)))";
+        loop {
+            let newest = self.newest.load(Ordering::Relaxed);
+            if browser.js(shown).await?.as_f64().is_some_and(|step| step + 20.0 >= newest as f64) {
+                break;
+            }
+            ensure!(began.elapsed() < Duration::from_secs(60), "the page has not caught up");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        println!("  everything was shown {:.1} s after the page was opened", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn stop(self) {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the feeder ends");
+    }
+}
+
+fn feed(journals: Vec<PathBuf>, first: Event, step: PolicyStep, (end, newest): (Arc<AtomicBool>, Arc<AtomicUsize>)) {
     let mut seq = first.seq;
     while !end.load(Ordering::Relaxed) {
         seq += 1;
         let moved = PolicyStep { step: step.step + (seq - first.seq) as usize, reward: (seq as f64 / 9.0).sin(), ..step.clone() };
+        newest.store(moved.step, Ordering::Relaxed);
         let total = 100_000;
         let line = lines(&[Event { seq, time: first.time + seq, body: EventBody::Policy { part: None, total, step: moved } }]);
         for journal in &journals {
@@ -135,38 +190,28 @@ async fn how_smoothly_pages_move() -> Result<()> {
     browser.screen(1440, 2400, "light").await?;
     let last = many.last().context("a step")?.clone();
     let EventBody::Policy { step: newest, .. } = &last.body else { unreachable!("they are steps") };
-    let fed = |copies: &[PathBuf]| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let journals = copies.iter().map(|c| c.join("events.jsonl")).collect();
-        let (last, newest, told) = (last.clone(), newest.clone(), stop.clone());
-        (stop, std::thread::spawn(move || feed(journals, last, newest, told)))
-    };
+    let fed = |copies: &[PathBuf]| Feeder::start(copies, last.clone(), newest.clone());
     let compare = |name: &str, count: usize| {
         let all: Vec<String> = (0..count).map(|n| format!("{name}-{n}")).collect();
         format!("{}/compare?runs={}", lab.origin(), all.join(","))
     };
-    let (stop, feeder) = fed(&some);
-    let seen = "[...document.querySelectorAll('canvas:not(.gone)')].filter(c => c.width).length >= 4";
-    browser.goto(&format!("{}/runs/some-0", lab.origin())).await?;
-    browser.wait(seen).await?;
+    let feeder = fed(&some)?;
+    feeder.show(&browser, &format!("{}/runs/some-0", lab.origin())).await?;
     browser.js("document.querySelector('#learning')?.scrollIntoView()").await?;
     watch(&browser, "A run that says ten steps a second").await?;
-    browser.goto(&compare("some", SOME)).await?;
-    browser.wait(seen).await?;
+    feeder.show(&browser, &compare("some", SOME)).await?;
     browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Eight such runs compared").await?;
-    stop.store(true, Ordering::Relaxed);
-    feeder.join().expect("the feeder ends");
+    feeder.stop();
 
-    let (stop, feeder) = fed(&most);
-    browser.goto(&compare("most", MOST)).await?;
-    browser.wait(seen).await?;
+    let feeder = fed(&most)?;
+    feeder.show(&browser, &compare("most", MOST)).await?;
     browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Fifty such runs compared, as seeds of the same settings").await?;
-    browser.click(".chosen .check input").await?;
+    browser.js("document.querySelector('.chosen .check input').click()").await?;
+    browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Fifty such runs compared, each by itself").await?;
-    stop.store(true, Ordering::Relaxed);
-    feeder.join().expect("the feeder ends");
+    feeder.stop();
 
     browser.goto(&format!("{}/runs/long", lab.origin())).await?;
     let chart = "document.querySelector('#chart-sft canvas:not(.gone)')";
@@ -195,7 +240,7 @@ async fn how_smoothly_pages_move() -> Result<()> {
     while !steps().await {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    browser.wait(seen).await?;
+    browser.wait(SEEN).await?;
     watch(&browser, "A run that trains on this machine meanwhile").await?;
     browser.quit().await
 }

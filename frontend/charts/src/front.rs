@@ -42,7 +42,7 @@ pub fn sign(group: usize) -> &'static str {
     MARKERS[group % MARKERS.len()].0
 }
 
-/// Colour of the `group`th group.
+/// Colour of the `group`th group, where nothing else decides it.
 pub fn ink(group: usize) -> Ink {
     match group % MARKERS.len() {
         INKS => Ink::Strong,
@@ -59,13 +59,13 @@ pub struct FrontPlot {
     pub y: String,
     /// Where the area that a group dominates begins: the reference point of the hypervolume.
     pub floor: (f64, f64),
-    /// Utilities (x, y) of each group, in no order.
-    pub groups: Vec<Vec<(f64, f64)>>,
+    /// Colour of each group, and its utilities (x, y) in no order.
+    pub groups: Vec<(Ink, Vec<(f64, f64)>)>,
 }
 
 /// Draws `plot` on `area`: all points of a group in its colour and shape, and its front as a step line.
 pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &FrontPlot, palette: &Palette) -> DrawResult<(), DB> {
-    if plot.groups.iter().all(Vec::is_empty) {
+    if plot.groups.iter().all(|(_, points)| points.is_empty()) {
         return Ok(());
     }
     let label = TextStyle::from((FontFamily::SansSerif, f64::from(palette.px(12.0)))).color(&palette.text);
@@ -98,19 +98,19 @@ pub fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &FrontPlot,
         .draw()?;
 
     // Pale points first and lines before markers, so that what matters more lies above.
-    let fronts: Vec<Vec<usize>> = plot.groups.iter().map(|points| front(points)).collect();
-    for (g, points) in plot.groups.iter().enumerate() {
-        let color = palette.ink(ink(g)).mix(PALE);
+    let fronts: Vec<Vec<usize>> = plot.groups.iter().map(|(_, points)| front(points)).collect();
+    for (g, (ink, points)) in plot.groups.iter().enumerate() {
+        let color = palette.ink(*ink).mix(PALE);
         for (_, at) in points.iter().enumerate().filter(|(p, _)| !fronts[g].contains(p)) {
             mark(&mut chart, g, *at, color, palette)?;
         }
     }
-    for (g, points) in plot.groups.iter().enumerate() {
+    for (g, (ink, points)) in plot.groups.iter().enumerate() {
         let line = steps(points, &fronts[g], plot.floor);
         if line.is_empty() {
             continue;
         }
-        let color = palette.ink(ink(g)).mix(1.0);
+        let color = palette.ink(*ink).mix(1.0);
         chart.draw_series(std::iter::once(PathElement::new(line, color.stroke_width(palette.px(1.5) as u32))))?;
         for p in &fronts[g] {
             mark(&mut chart, g, points[*p], color, palette)?;
@@ -200,6 +200,7 @@ mod tests {
     use crate::recorder::{Recorder, palette};
 
     fn drawn(groups: Vec<Vec<(f64, f64)>>) -> Recorder {
+        let groups = groups.into_iter().enumerate().map(|(g, points)| (ink(g), points)).collect();
         let plot = FrontPlot { x: "helpfulness".into(), y: "honesty".into(), floor: (0.0, 0.0), groups };
         let mut recorder = Recorder::default();
         let area = (&mut recorder).into_drawing_area();

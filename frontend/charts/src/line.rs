@@ -8,6 +8,9 @@ use crate::view::{Geometry, View};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+/// Lines beyond which those that are averaged are drawn without the points themselves: they would hide one another.
+const MANY: usize = 16;
+
 /// Draws what `view` shows of `plot` on `area`, and says where it is; nothing where there is nothing to draw. Series are thinned to at most
 /// two points per CSS pixel of width, so that no extreme is lost.
 pub fn draw<DB: DrawingBackend>(
@@ -72,8 +75,10 @@ pub fn draw<DB: DrawingBackend>(
             let averaged = if view.smoothing > 0.0 && points.len() > 2 {
                 // The average knows what lies before the window.
                 let whole = smoothed(&series.points, view.smoothing, spacing(&series.points));
-                chart
-                    .draw_series(std::iter::once(PathElement::new(raw, color.mix(0.22).stroke_width(palette.px(1.5) as u32))))?;
+                if shown.len() <= MANY {
+                    let style = color.mix(0.22).stroke_width(palette.px(1.5) as u32);
+                    chart.draw_series(std::iter::once(PathElement::new(raw, style)))?;
+                }
                 inside(view.within(&whole))
             } else {
                 raw
@@ -254,6 +259,17 @@ mod tests {
         assert_eq!(two(View { hidden: vec![0, 1], ..View::default() }).0, None);
         // The average is drawn over the points themselves.
         assert!(two(View { smoothing: 0.9, ..View::default() }).1 > points);
+        // Of very many lines the average alone.
+        let lines = |count: usize, smoothing: f64| {
+            let mut many = plot((0..100).map(|i| (f64::from(i), f64::from(i + 1))).collect());
+            many.series = vec![many.series[0].clone(); count];
+            let mut recorder = Recorder::default();
+            let area = (&mut recorder).into_drawing_area();
+            assert!(draw(&area, &many, &View { smoothing, ..View::default() }, &palette()).is_ok());
+            drop(area);
+            recorder.paths
+        };
+        assert_eq!((lines(MANY, 0.9) - lines(MANY, 0.0), lines(MANY + 1, 0.9) - lines(MANY + 1, 0.0)), (MANY, 0));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn fronts_at(runs: &[(String, &RunState)], share: f64) -> Fronts {
     let group = |(n, found): (usize, &Option<&FrontSeen>)| {
         let own = found.filter(|own| own.objectives == front.objectives)?;
         let title = said("{0}, after {1} iterations", &[&runs[n].0, &own.step.to_string()]);
-        Some(Group { name: title, runs: vec![own.points.clone()], by: 1, again: false })
+        Some(Group { name: title, ink: Ink::Objective(n), runs: vec![own.points.clone()], by: 1, again: false })
     };
     Fronts {
         objectives: front.objectives.iter().map(name).collect(),

@@ -6,12 +6,52 @@ use leptos::html;
 use leptos::prelude::*;
 use moslim_charts::{INKS, Palette};
 use plotters::style::RGBColor;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{
     CanvasRenderingContext2d, HtmlCanvasElement, IntersectionObserver, IntersectionObserverEntry, IntersectionObserverInit,
     ResizeObserver,
 };
+
+/// Milliseconds of a frame that pictures may take; those that are left are drawn in the next one.
+const FRAME_MS: f64 = 6.0;
+
+thread_local! {
+    static WAITING: RefCell<VecDeque<Box<dyn FnOnce()>>> = const { RefCell::new(VecDeque::new()) };
+    static DRAWN: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// Draws before the next frame is shown, or in one of those that follow where much is to be drawn: a page of many charts moves on meanwhile.
+pub fn soon(draw: impl FnOnce() + 'static) {
+    let waiting = WAITING.with_borrow_mut(|all| {
+        all.push_back(Box::new(draw));
+        all.len()
+    });
+    if waiting == 1 {
+        request_animation_frame(paint);
+    }
+}
+
+/// When the last picture was drawn, milliseconds since the Unix epoch; `None` while some wait for it.
+pub fn drawn() -> Option<f64> {
+    WAITING.with_borrow(VecDeque::is_empty).then(|| DRAWN.get())
+}
+
+fn paint() {
+    let began = js_sys::Date::now();
+    while let Some(draw) = WAITING.with_borrow_mut(VecDeque::pop_front) {
+        draw();
+        if js_sys::Date::now() - began >= FRAME_MS {
+            break;
+        }
+    }
+    DRAWN.set(js_sys::Date::now());
+    if drawn().is_none() {
+        request_animation_frame(paint);
+    }
+}
 
 /// Watches the element from when it is there until the view is gone. `watch` begins, and returns what ends it.
 fn watched<T: FnOnce() + 'static>(canvas: NodeRef<html::Canvas>, watch: impl Fn(&HtmlCanvasElement) -> Option<T> + 'static) {

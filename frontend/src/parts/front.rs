@@ -7,14 +7,16 @@ use crate::parts::theme::Theme;
 use crate::words::{said, t};
 use leptos::html;
 use leptos::prelude::*;
+use moslim_charts::Ink;
 use moslim_charts::front::{self as drawing, FrontPlot};
 use moslim_shared::pareto::attained;
 use plotters::prelude::IntoDrawingArea;
 
 /// Trade-offs of one legend entry.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     pub name: String,
+    pub ink: Ink,
     /// `runs[run][trade-off][objective]`: utilities, 0 the worst class and 1 the best.
     pub runs: Vec<Vec<Vec<f64>>>,
     /// Of several runs: how many of them must reach what is drawn.
@@ -168,7 +170,7 @@ fn parallel(fronts: &Fronts) -> impl IntoView + use<> {
         group.runs.iter().flatten().map(move |point| {
             let corners: Vec<String> =
                 point.iter().enumerate().map(|(n, v)| at(n, *v)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            view! { <polyline points=corners.join(" ") style:stroke=drawing::ink(g).css() stroke-dasharray=DASHES[g % DASHES.len()]/> }
+            view! { <polyline points=corners.join(" ") style:stroke=group.ink.css() stroke-dasharray=DASHES[g % DASHES.len()]/> }
         })
     });
     let lines = lines.collect_view();
@@ -212,8 +214,8 @@ fn plot(fronts: &Fronts, x: &str, y: &str) -> FrontPlot {
     let points = |group: &Group| {
         let runs: Vec<Vec<(f64, f64)>> = group.runs.iter().map(|run| run.iter().filter_map(at).collect()).collect();
         match <[_; 1]>::try_from(runs) {
-            Ok([only]) => only,
-            Err(runs) => attained(&runs, group.by),
+            Ok([only]) => (group.ink, only),
+            Err(runs) => (group.ink, attained(&runs, group.by)),
         }
     };
     FrontPlot {
@@ -228,7 +230,7 @@ fn legend(fronts: &Fronts) -> impl IntoView + use<> {
     let entries = fronts.groups.iter().enumerate().map(|(n, group)| {
         view! {
             <li>
-                <span class="marker" aria-hidden="true" style:color=drawing::ink(n).css()>{drawing::sign(n)}</span>
+                <span class="marker" aria-hidden="true" style:color=group.ink.css()>{drawing::sign(n)}</span>
                 {group.name.clone()}
             </li>
         }
@@ -239,7 +241,7 @@ fn legend(fronts: &Fronts) -> impl IntoView + use<> {
 /// The chart in words: how many points of every group no other one dominates.
 fn sentence(fronts: &Fronts, x: &str, y: &str) -> String {
     let plot = plot(fronts, x, y);
-    let groups = fronts.groups.iter().zip(&plot.groups).map(|(group, points)| {
+    let groups = fronts.groups.iter().zip(&plot.groups).map(|(group, (_, points))| {
         let (front, all) = (drawing::front(points).len().to_string(), points.len().to_string());
         said("{0}: {1} of {2} points are not dominated", &[&group.name, &front, &all])
     });
@@ -264,6 +266,7 @@ mod tests {
     fn fronts() -> Fronts {
         let group = |name: &str, runs: &[&[[f64; 3]]], by: usize| Group {
             name: name.into(),
+            ink: Ink::Objective(by),
             runs: runs.iter().map(|run| run.iter().map(|p| p.to_vec()).collect()).collect(),
             by,
             again: false,
@@ -291,7 +294,8 @@ mod tests {
     fn groups_are_seen_in_two_objectives_and_several_runs_as_what_they_all_reach() {
         let plot = plot(&fronts(), "c", "b");
         assert_eq!((plot.x.as_str(), plot.y.as_str(), plot.floor), ("c", "b", (0.0, 0.25)));
-        assert_eq!(plot.groups, [vec![(0.25, 0.9), (0.5, 0.9)], vec![(0.0, 0.0)]]);
+        let [one, two] = [1, 2].map(Ink::Objective);
+        assert_eq!(plot.groups, [(one, vec![(0.25, 0.9), (0.5, 0.9)]), (two, vec![(0.0, 0.0)])]);
         assert_eq!(super::plot(&fronts(), "c", "nothing"), FrontPlot::default());
     }
 

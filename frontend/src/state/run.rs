@@ -51,6 +51,7 @@ pub struct RunState {
     info: Option<RunInfo>,
     last_seq: u64,
     revisions: [u64; TOPICS],
+    voided: u64,
     pub objectives: Vec<Objective>,
     pub config: Option<RunConfig>,
     pub device: Option<DeviceReport>,
@@ -106,14 +107,19 @@ impl RunState {
         self.revisions[topic as usize]
     }
 
+    /// Grows when steps of the policy that were told are void, or those of another one are told: else they are never changed.
+    pub fn voided(&self) -> u64 {
+        self.voided
+    }
+
     /// Folds in what the server sent.
     pub fn receive(&mut self, frame: Frame) {
         match frame {
             Frame::Snapshot { info } => {
                 if info.last_seq < self.last_seq {
                     // The server knows less than this page did: its store was replaced.
-                    let revisions = self.revisions;
-                    *self = Self { revisions: revisions.map(|r| r + 1), ..Self::default() };
+                    let revisions = self.revisions.map(|r| r + 1);
+                    *self = Self { revisions, voided: self.voided + 1, ..Self::default() };
                 }
                 self.error = None;
                 self.set_info(info);
@@ -208,9 +214,14 @@ impl RunState {
             }
             EventBody::Policy { part, total, step } => {
                 self.stages[Stage::Policy as usize].advance(time, step.step, total);
-                self.current = number(part.as_ref());
-                let curve = self.policies.entry(self.current).or_default();
+                let own = number(part.as_ref());
+                let curve = self.policies.entry(own).or_default();
+                let known = curve.len();
                 cut(curve, step.step, |p| p.step);
+                if self.current != own || curve.len() < known {
+                    self.voided += 1;
+                }
+                self.current = own;
                 curve.push(step);
                 self.touch(Topic::Policy);
                 self.touch(Topic::Control);
@@ -289,6 +300,7 @@ impl RunState {
         match stage {
             Stage::Policy => {
                 self.current = own;
+                self.voided += 1;
                 cut(self.policies.entry(own).or_default(), from + 1, |p| p.step);
                 cut(&mut self.frontier, from + 1, |p| p.step);
                 cut(&mut self.fronts_seen, from + 1, |f| f.step);

@@ -4,6 +4,7 @@ use super::reading::named;
 use crate::parts::front::{Fronts, Group};
 use crate::state::RunState;
 use crate::words::said;
+use moslim_charts::Ink;
 use moslim_shared::objective::index_of;
 
 /// Trade-offs of groups of runs; of several seeds what all, half and any of them reach.
@@ -16,17 +17,18 @@ pub fn fronts((runs, titles): (&[&RunState], &[String]), groups: &[Vec<usize>]) 
         Some(other.points.iter().map(|p| p.utility.clone()).collect::<Vec<_>>())
     };
     let mut drawn = Vec::new();
-    for members in groups {
+    for (place, members) in groups.iter().enumerate() {
+        let ink = Ink::Objective(place);
         let known: Vec<Vec<Vec<f64>>> = members.iter().filter_map(points).collect();
         let title = named(titles, members);
         match known.len() {
             0 => {}
-            1 => drawn.push(Group { name: title, runs: known, by: 1, again: false }),
+            1 => drawn.push(Group { name: title, ink, runs: known, by: 1, again: false }),
             seeds => {
                 let half = seeds.div_ceil(2);
                 for by in if half > 1 && half < seeds { vec![seeds, half, 1] } else { vec![seeds, 1] } {
                     let name = said("{0}, reached by {1} of {2} seeds", &[&title, &by.to_string(), &seeds.to_string()]);
-                    drawn.push(Group { name, runs: known.clone(), by, again: by < seeds });
+                    drawn.push(Group { name, ink, runs: known.clone(), by, again: by < seeds });
                 }
             }
         }
@@ -62,9 +64,12 @@ mod tests {
         let runs: Vec<&RunState> = runs.iter().collect();
         let of = |together| fronts((&runs, &titles(&runs)), &groups(&places(&runs, together)));
         let apart = of(false);
+        let inks = |fronts: &Fronts| fronts.groups.iter().map(|g| g.ink).collect::<Vec<_>>();
+        assert_eq!(inks(&apart), [Ink::Objective(0), Ink::Objective(1)]);
         assert_eq!(apart.groups.iter().map(|g| (g.runs.len(), g.by)).collect::<Vec<_>>(), [(1, 1), (1, 1)]);
         assert_eq!((apart.objectives, apart.groups[1].runs[0].clone()), (vec!["a".into(), "b".into()], vec![vec![0.25, 0.5]]));
         let together = of(true);
+        assert_eq!(inks(&together), [Ink::Objective(0); 2], "of one group whatever share of its seeds reaches it");
         assert_eq!(together.groups.iter().map(|g| (g.runs.len(), g.by)).collect::<Vec<_>>(), [(2, 2), (2, 1)]);
         assert_eq!(fronts((&[&RunState::default()], &[String::new()]), &[vec![0]]), Fronts::default());
     }

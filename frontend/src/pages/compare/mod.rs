@@ -2,6 +2,7 @@
 //!
 //! What is computed of several runs is in `reading`, without a browser; here it is shown.
 
+mod curves;
 mod fronts;
 mod reading;
 
@@ -24,9 +25,7 @@ use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, Plot, SHARE};
 use moslim_shared::event::{PolicyStep, RunInfo};
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
-use reading::{
-    Figure, best, difference, differing, figures, grouped, groups, named, obedience, on_target, places, said, steered, titles,
-};
+use reading::{Figure, best, difference, differing, figures, groups, named, obedience, on_target, places, said, steered, titles};
 
 /// Runs that are compared at most.
 pub const MOST: usize = 50;
@@ -233,6 +232,7 @@ impl Compared {
 /// What is made of all runs, or of them with their names and their groups. In boxes: each further type of them would be a kilobyte of what is
 /// sent.
 type Make<T> = Box<dyn Fn(&[&RunState]) -> T + Send + Sync>;
+type OfStep = Box<dyn Fn(&RunState, &PolicyStep) -> Option<f64> + Send + Sync>;
 type OfGroups<T> = Box<dyn Fn((&[&RunState], &[String]), &[Vec<usize>]) -> T + Send + Sync>;
 
 /// Something of all runs that is made anew when what `topic` shows of one of them changes.
@@ -392,6 +392,20 @@ fn curves() -> Vec<Curve> {
             t("nats per token"),
             |p| p.entropy,
         ),
+        ("chart-length", t("How long are its answers?"), t("Mean length of the sampled answers."), t("tokens"), |p| p.length),
+        (
+            "chart-flat",
+            t("Do its samples differ in reward?"),
+            t("Share of the prompts whose samples all earn the same: nothing is learnt of them."),
+            SHARE,
+            |p| p.zero_std_groups,
+        ),
+        ("chart-step", t("How large are its steps?"), t("Approximate KL from the policy that sampled, nats."), t("nats"), |p| {
+            p.approx_kl
+        }),
+        ("chart-gradient", t("How steep is the loss?"), t("Norm of the gradient before it is clipped."), t("norm"), |p| {
+            p.gradient_norm
+        }),
     ]
 }
 
@@ -402,14 +416,17 @@ fn card(id: String, title: String, hint: &'static str, plot: Memo<Plot>) -> AnyV
 
 #[component]
 fn Curves(compared: Compared) -> impl IntoView {
+    let grown = move |unit, of: OfStep| {
+        let kept = StoredValue::new(curves::Curves::default());
+        compared.made(Topic::Policy, move |runs, groups| kept.write_value().plot(runs, groups, unit, &of))
+    };
     let of_step = move |(id, title, hint, unit, of): Curve| {
-        let plot = compared.made(Topic::Policy, move |runs, groups| grouped(runs, groups, unit, &|_, step| Some(of(step))));
+        let plot = grown(unit, Box::new(move |_, step| Some(of(step))));
         card(id.into(), title.into(), hint, plot)
     };
     let of_objective = move |(id, name): (String, String)| {
         let own = id.clone();
-        let plot = compared
-            .made(Topic::Policy, move |runs, groups| grouped(runs, groups, SHARE, &|run, step| on_target(run, step, &own)));
+        let plot = grown(SHARE, Box::new(move |run, step| on_target(run, step, &own)));
         card(
             format!("chart-on-target-{id}"),
             name,

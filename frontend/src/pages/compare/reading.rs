@@ -3,7 +3,6 @@
 use crate::parts::format;
 use crate::state::RunState;
 use crate::words::{self, t};
-use moslim_charts::{Ink, LinePlot, Plot, Series};
 use moslim_shared::config::{RunConfig, differences};
 use moslim_shared::event::{PolicyStep, RunInfo};
 use moslim_shared::summary::{ControlHead, ControlReport, FrontReport};
@@ -180,34 +179,6 @@ pub fn differing(runs: &[&RunState]) -> Vec<Figure> {
     rows.into_iter().map(row).collect()
 }
 
-/// A curve for each group of runs: of seeds their median, and faintly the lowest and highest.
-pub fn grouped(
-    (runs, titles): (&[&RunState], &[String]),
-    groups: &[Vec<usize>],
-    unit: &'static str,
-    of: &dyn Fn(&RunState, &PolicyStep) -> Option<f64>,
-) -> Plot {
-    let curve = |run: &RunState| -> Vec<(f64, f64)> {
-        run.policy().iter().filter_map(|p| Some((p.step as f64, of(run, p).filter(|v| v.is_finite())?))).collect()
-    };
-    let mut series = Vec::new();
-    for (group, members) in groups.iter().enumerate() {
-        let ink = Ink::Objective(group);
-        if let [only] = members[..] {
-            series.push(Series { label: named(titles, members), ink, bold: false, points: curve(runs[only]) });
-            continue;
-        }
-        // One that waits or failed before it had any does not take the others' curve away.
-        let curves: Vec<Vec<(f64, f64)>> = members.iter().map(|n| curve(runs[*n])).filter(|curve| !curve.is_empty()).collect();
-        let [low, middle, high] = envelope(&curves);
-        let label = words::said("{0}, median of {1} seeds", &[&named(titles, members), &curves.len().to_string()]);
-        series.push(Series { label, ink, bold: true, points: middle });
-        series.push(Series { label: t("lowest").into(), ink, bold: false, points: low });
-        series.push(Series { label: t("highest").into(), ink, bold: false, points: high });
-    }
-    Plot::Lines(LinePlot::over_steps(series, unit))
-}
-
 /// Names for people, as far as runs have said theirs.
 pub fn titles(runs: &[&RunState]) -> Vec<String> {
     runs.iter().map(|r| r.info().map(RunInfo::title).unwrap_or_default()).collect()
@@ -279,35 +250,14 @@ fn settings(run: &RunState) -> String {
     serde_json::to_string(&config).unwrap_or_default()
 }
 
-/// Lowest, median and highest at every step that all curves have.
-fn envelope(curves: &[Vec<(f64, f64)>]) -> [Vec<(f64, f64)>; 3] {
-    let mut out = [Vec::new(), Vec::new(), Vec::new()];
-    let Some((first, others)) = curves.split_first() else { return out };
-    for &(x, y) in first {
-        let at = |curve: &Vec<(f64, f64)>| {
-            let n = curve.partition_point(|p| p.0 < x);
-            curve.get(n).filter(|p| p.0 == x).map(|p| p.1)
-        };
-        let Some(mut values) = others.iter().map(at).collect::<Option<Vec<f64>>>() else { continue };
-        values.push(y);
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        for (list, value) in out.iter_mut().zip([values[0], median, values[values.len() - 1]]) {
-            list.push((x, value));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use moslim_shared::event::{Event, EventBody};
     use moslim_shared::objective::Objective;
     use moslim_shared::summary::{Answerer, ControlHead, Grader};
 
-    fn run(seed: u64, lr: f64, hits: [f64; 2], rewards: &[f64]) -> RunState {
+    pub fn run(seed: u64, lr: f64, hits: [f64; 2], rewards: &[f64]) -> RunState {
         let mut state = RunState::default();
         let mut config = RunConfig { seed, ..Default::default() };
         config.policy.learning_rate = lr;
@@ -383,29 +333,6 @@ mod tests {
         assert_eq!(cells("seed").as_deref(), Some("1 2 1"));
         assert!(cells("policy.learning_rate").is_some_and(|c| c.ends_with("0.0005")), "{rows:?}");
         assert_eq!(rows.len(), 2);
-    }
-
-    #[test]
-    fn seeds_of_the_same_settings_become_a_median_with_its_range() {
-        let runs = [
-            run(1, 1e-3, [0.0; 2], &[1.0, 5.0]),
-            run(2, 1e-3, [0.0; 2], &[3.0, 2.0]),
-            run(3, 1e-3, [0.0; 2], &[2.0]),
-            run(1, 9e-4, [0.0; 2], &[7.0]),
-        ];
-        let all: Vec<&RunState> = runs.iter().collect();
-        let names = ["a", "a", "a", "b"].map(String::from);
-        let lines = |together| grouped((&all, &names), &groups(&places(&all, together)), "reward", &|_, p| Some(p.reward));
-        let Plot::Lines(plot) = lines(true) else { panic!("no lines") };
-        let points: Vec<Vec<(f64, f64)>> = plot.series.iter().map(|s| s.points.clone()).collect();
-        // The third run has one step only; beyond it there is no median of all.
-        assert_eq!(points, [vec![(1.0, 2.0)], vec![(1.0, 1.0)], vec![(1.0, 3.0)], vec![(1.0, 7.0)]]);
-        let of = |plot: &LinePlot| plot.series.iter().map(|s| (s.label.clone(), s.ink)).collect::<Vec<_>>();
-        assert_eq!(of(&plot)[0], ("a, median of 3 seeds".into(), Ink::Objective(0)));
-        assert_eq!(of(&plot)[3], ("b".into(), Ink::Objective(1)), "a group has a colour");
-        let Plot::Lines(apart) = lines(false) else { panic!("no lines") };
-        assert_eq!(of(&apart)[2], ("a (3)".into(), Ink::Objective(2)));
-        assert_eq!(envelope(&[vec![(1.0, 1.0)], vec![(1.0, 4.0)]])[1], [(1.0, 2.5)]);
     }
 
     #[test]

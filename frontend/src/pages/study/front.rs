@@ -8,6 +8,7 @@ use crate::words::t;
 use leptos::prelude::*;
 use leptos_router::NavigateOptions;
 use leptos_router::hooks::query_signal_with_options;
+use moslim_charts::front::ink;
 use moslim_shared::study::StudyResults;
 
 /// The section with the chart. The objectives on its axes are part of the address, as `x` and `y`.
@@ -43,8 +44,9 @@ pub fn Front(study: Study) -> impl IntoView {
 }
 
 fn fronts(results: &StudyResults) -> Fronts {
-    let group = |g: &moslim_shared::study::StudyGroup| Group {
+    let group = |(n, g): (usize, &moslim_shared::study::StudyGroup)| Group {
         name: setting(&g.labels),
+        ink: ink(n),
         runs: vec![g.front.clone()],
         by: 1,
         again: false,
@@ -52,6 +54,6 @@ fn fronts(results: &StudyResults) -> Fronts {
     Fronts {
         objectives: results.objectives.clone(),
         reference: results.reference.clone(),
-        groups: results.groups.iter().map(group).collect(),
+        groups: results.groups.iter().enumerate().map(group).collect(),
     }
 }

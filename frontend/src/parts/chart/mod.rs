@@ -8,7 +8,7 @@ mod legend;
 mod reading;
 mod table;
 
-use crate::parts::canvas::{resized, seen, surface};
+use crate::parts::canvas::{resized, seen, soon, surface};
 use crate::parts::format;
 use crate::parts::theme::Theme;
 use crate::words::{said, t};
@@ -196,18 +196,28 @@ pub fn Chart(
         geometry: RwSignal::new(None),
         brush: RwSignal::new(None),
     };
+    let waits = StoredValue::new(false);
+    let picture = move || {
+        let Some(element) = canvas.try_get_untracked().flatten() else { return };
+        waits.set_value(false);
+        let view = untrack(|| shown.view());
+        let geometry = plot.with_untracked(|plot| draw(&element, plot, &view));
+        if shown.geometry.get_untracked() != geometry {
+            shown.geometry.set(geometry);
+        }
+    };
     Effect::new(move |_| {
         theme.track();
         resized.track();
         if !seen.get() {
             return;
         }
-        let view = shown.view();
-        if let Some(element) = canvas.get() {
-            let geometry = plot.with(|plot| draw(&element, plot, &view));
-            if shown.geometry.get_untracked() != geometry {
-                shown.geometry.set(geometry);
-            }
+        // What the picture is of, which is asked for when it is drawn.
+        let _ = shown.view();
+        plot.with(|_| ());
+        if canvas.get().is_some() && !waits.get_value() {
+            waits.set_value(true);
+            soon(picture);
         }
     });
     // Places of lines that are hidden are those of today's lines.
