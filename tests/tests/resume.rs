@@ -150,8 +150,11 @@ fn a_finished_run_is_evaluated_on_other_questions() {
     assert!(!journal.contains(r#""body":{"policy":"#) && journal.contains("is evaluated"), "{journal}");
     // Of an evaluation of an evaluation, after the first run is gone: what is needed was copied.
     std::fs::remove_dir_all(data.join("runs/first")).unwrap();
+    std::fs::remove_dir_all(data.join("cache")).unwrap();
     let again = ran(evaluate("other", &["--split", "test", "--run", "again"]));
     assert_eq!(metrics(&again), metrics(&first));
+    let journal = std::fs::read_to_string(data.join("runs/again/events.jsonl")).unwrap();
+    assert!(!journal.contains(r#"{"loss":{"stage":"reward_model""#), "the reward model was trained again");
     config.evaluation.split = EvaluationSplit::Validation;
     let file = write_config(data, &config);
     let whole = ran(train_as(data, &["--config", text(&file), "--run", "whole"]));

@@ -1,10 +1,7 @@
 //! `moslim-lab`: the laboratory's server and command line.
 
-// Training allocates and frees large buffers all the time; the system allocator hands each back to the kernel and faults it in again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod access;
+mod allocator;
 mod api;
 mod assets;
 mod cli;

@@ -5,7 +5,7 @@
 
 use super::bundle::unpack;
 use super::checkpoint::{Header, Parts, file, load_file, older};
-use super::{CONFIG, Job, ROUTE, START, TRAINED, model_file, read_config, sums};
+use super::{CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, model_file, read_config, sums};
 use crate::progress::Unfit;
 use anyhow::{Context, Result};
 use moslim_shared::config::{Problem, RunConfig};
@@ -78,11 +78,12 @@ fn copy(job: &Job, of: &Job) -> Result<()> {
     Err(unfit(format!("run {} has no checkpoint to go on from: it is not optimising its policy yet", of.run)))
 }
 
-/// Files that hold what a run has trained, [`TRAINED`] the last of them.
+/// Files that hold what a run has trained and what it was trained for, [`TRAINED`] the last of them.
 fn trained_files(job: &Job) -> Result<Vec<String>> {
     let mut names: Vec<String> = job.files.list(&format!("runs/{}", job.run))?;
-    names.retain(|name| *name == model_file(START, 0) || name.starts_with("policy") && name.ends_with(".safetensors"));
-    names.extend([ROUTE, TRAINED].map(String::from));
+    let kept = |name: &str| ["policy", "reward"].iter().any(|kind| name.starts_with(kind)) && name.ends_with(".safetensors");
+    names.retain(|name| *name == model_file(START, 0) || kept(name));
+    names.extend([CALIBRATION, ROUTE, TRAINED].map(String::from));
     Ok(names)
 }
 
@@ -105,7 +106,7 @@ pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
     Ok(taken(job)?.map(|taken| taken.config))
 }
 
-/// The run whose policies this one evaluates, and trains none itself.
+/// The run whose policies this one evaluates, with the reward model that they were trained for; it trains neither itself.
 ///
 /// # Errors
 /// When what was taken over cannot be read.

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub const START: &str = "start";
 /// File with the configuration of a run. Where it is, there is a run.
 pub const CONFIG: &str = "config.toml";
+/// File with what is frozen beside the weights of a reward model.
+pub const CALIBRATION: &str = "calibration.json";
 /// File that says how policies are asked.
 pub const ROUTE: &str = "route.json";
 /// File that says what a run has trained. Where it is, all of it is.

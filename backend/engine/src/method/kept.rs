@@ -7,6 +7,7 @@ use crate::keep::cache::Cache;
 use crate::keep::{Job, ROUTE, START, TRAINED, fork, model_file};
 use crate::model::TrainBackend;
 use crate::model::store::{from_safetensors, to_safetensors};
+use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 use moslim_shared::config::{DeviceChoice, RunConfig};
@@ -60,6 +61,15 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
     job.write_json(TRAINED, &kept)?;
     fork::let_go(job);
     Ok(())
+}
+
+/// `start`, or, for a run that evaluates what another has trained, where that one started, which it has taken over.
+pub fn start<B: TrainBackend>(job: &Job, start: Transformer<B>) -> Result<Transformer<B>> {
+    let file = model_file(START, 0);
+    match job.read(&file)?.filter(|_| matches!(fork::evaluated(job), Ok(Some(_)))) {
+        Some(weights) => from_safetensors(start, weights).with_context(|| format!("reading {file}")),
+        None => Ok(start),
+    }
 }
 
 /// What this run has trained already; `None` when it has not, or from something else, or when a file of it is damaged.

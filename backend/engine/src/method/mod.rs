@@ -39,6 +39,7 @@ use anyhow::Result;
 use base::{Base, adapted};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
+use driver::from_cache;
 use evaluation::evaluate;
 use moslim_shared::event::{DeviceReport, EventBody, ModelReport, Stage};
 use moslim_shared::method::Method;
@@ -46,6 +47,7 @@ use moslim_shared::summary::{ComputeReport, RewardModelReport, RunSummary, Stage
 use reward::{advice, calibrate, classifying, reward_models};
 use setting::{Ready, Setting, Trained};
 use supervised::fine_tuning;
+use web_time::Instant;
 
 /// Where everything begins: the task with its rows, and a model that can talk.
 struct Beginning<B: TrainBackend> {
@@ -184,6 +186,7 @@ pub fn run<B: TrainBackend>(
         Some((tags, like)) => sft.copy_embedding(&tags, like, config.seed),
         None => sft,
     };
+    let start = kept::start(job, start)?;
     let (held_out, held_out_report) = held_out.unzip();
     if setting.gold.is_none() {
         let size = |stage| base::reward_layers(config, stage);
@@ -194,10 +197,16 @@ pub fn run<B: TrainBackend>(
     let ready = Ready { reward_model, held_out, reference: start.valid(), start, origin: sft_key };
 
     let key = kept::key(job, &ready, &name)?;
+    let other = fork::evaluated(job)?;
     let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
-        Some(trained) => trained,
+        Some(trained) => {
+            if other.is_some() {
+                from_cache(Stage::Policy, None, config.policy.iterations, Instant::now(), progress, None);
+            }
+            trained
+        }
         None => {
-            if let Some(run) = fork::evaluated(job)? {
+            if let Some(run) = other {
                 let why = "it is damaged, or this run came to another reward model or device than that run had";
                 return Err(Unfit(format!("fork: what run {run} has trained cannot be evaluated here: {why}")).into());
             }

@@ -1,14 +1,15 @@
 //! Reward models, and the calibration that freezes them.
 
 use super::base::reward_layers;
+use super::driver::from_cache;
 use super::setting::Setting;
 use super::supervised::SupervisedStage;
 use crate::keep::bundle::sha256;
 use crate::keep::cache::Cache;
-use crate::keep::{Job, model_file};
+use crate::keep::{CALIBRATION, Job, fork, model_file};
 use crate::model::TrainBackend;
 use crate::model::kernels::Kernels;
-use crate::model::store::to_safetensors;
+use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use crate::reward::RewardModel;
@@ -16,7 +17,7 @@ use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::reward::loss::Weighing;
 use crate::reward::train::{self as reward_train, BatchWeighing};
 use crate::text::corpus::{Draw, siblings};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::module::AutodiffModule;
 use moslim_shared::config::ModelConfig;
 use moslim_shared::event::{EventBody, Part, Stage};
@@ -59,19 +60,20 @@ pub fn reward_models<B: TrainBackend>(
     for (n, heads) in sets.iter().enumerate() {
         let name = || setting.objectives[heads[0]].id.clone();
         let part = (sets.len() > 1).then(|| Part { index: n + 1, count: sets.len(), name: name() });
-        let (model, own) = reward_model(job, setting, (stage, part), heads, (sft, sft_key), device_name, seed, device, progress)?;
+        let named = (stage, part, n);
+        let (model, own) = reward_model(job, setting, named, heads, (sft, sft_key), device_name, seed, device, progress)?;
         models.push(model);
         seconds += own;
     }
     Ok((models, seconds))
 }
 
-/// One reward model with heads for the objectives at `heads`. The parts of a stage share its steps.
+/// One reward model with heads for the objectives at `heads`: the `n`th. The parts of a stage share its steps.
 #[allow(clippy::too_many_arguments)]
 fn reward_model<B: TrainBackend>(
     job: &Job,
     setting: &Setting,
-    (stage, part): (Stage, Option<Part>),
+    (stage, part, n): (Stage, Option<Part>, usize),
     heads: &[usize],
     (sft, sft_key): (&Transformer<B>, &str),
     device_name: &str,
@@ -91,6 +93,11 @@ fn reward_model<B: TrainBackend>(
     } else {
         RewardModel::<B>::new(&trunk, tokenizer.vocabulary(), &classes, r, weights_seed, device)
     };
+    if stage == Stage::RewardModel && fork::evaluated(job)?.is_some() {
+        let file = model_file("reward", n);
+        let model = from_safetensors(model, taken_over(job, &file)?).with_context(|| format!("reading {file}"))?;
+        return Ok((model, from_cache(stage, part.as_ref(), r.steps, Instant::now(), progress, None)));
+    }
     // Where a model grades, it learns from other rows than the one that is optimised for.
     let apart = stage == Stage::HeldOutRewardModel && !setting.corpus.judging.is_empty();
     let rows = if apart { &setting.corpus.judging } else { &setting.corpus.train };
@@ -136,6 +143,11 @@ fn reward_model<B: TrainBackend>(
     )
 }
 
+/// A file of the run that this one evaluates.
+fn taken_over(job: &Job, file: &str) -> Result<Vec<u8>> {
+    job.read(file)?.with_context(|| format!("{} is missing", job.describe(file)))
+}
+
 /// A temperature per head on validation data, then mean and deviation per head and class over reference answers;
 /// all frozen under one hash.
 pub fn calibrate<B: TrainBackend>(
@@ -149,7 +161,12 @@ pub fn calibrate<B: TrainBackend>(
     progress.emit(EventBody::StageBegan { stage: Stage::Calibration, part: None, from: 0, total: 3 });
     let models: Vec<RewardModel<B::InnerBackend>> = trained.iter().map(AutodiffModule::valid).collect();
     let heads: Vec<usize> = (0..setting.objectives.len()).collect();
-    let mut calibration = fit_calibration(job, setting, &models);
+    // What policies that are there already were trained for is frozen already.
+    let frozen = fork::evaluated(job)?.is_some();
+    let mut calibration = match frozen {
+        true => serde_json::from_slice(&taken_over(job, CALIBRATION)?).with_context(|| format!("reading {CALIBRATION}"))?,
+        false => fit_calibration(job, setting, &models),
+    };
     progress.check()?;
     let test = reward_train::outputs(&models, &corpus.test, &heads);
     let mut report = reward_train::report(&test, &calibration, &corpus.test, &setting.objectives);
@@ -159,27 +176,35 @@ pub fn calibrate<B: TrainBackend>(
     }
     progress.emit(EventBody::RewardModel { report: report.clone() });
     progress.check()?;
-    let most = if job.config.base.model.is_empty() { REFERENCE_ROWS } else { REFERENCE_ROWS_OF_A_BASE };
-    let reference = &corpus.train[..most.min(corpus.train.len())];
-    let rows: Vec<Vec<Vec<f64>>> =
-        reward_train::outputs_of_rows(&models, reference).iter().map(|outputs| calibration.distributions(outputs)).collect();
-    calibration.statistics = RewardStatistics::over(&calibration.mapping, &rows);
-    let weights = models.iter().map(to_safetensors::<B::InnerBackend, _>).collect::<Result<Vec<_>>>()?;
-    let frozen = serde_json::to_vec(&calibration)?;
-    let parts: Vec<&[u8]> = weights.iter().map(Vec::as_slice).chain([frozen.as_slice()]).collect();
-    calibration.hash = sha256(&parts);
+    if !frozen {
+        freeze(job, setting, &models, &mut calibration)?;
+    }
     progress.emit(EventBody::Calibrated {
         temperatures: calibration.temperatures.clone(),
         statistics: calibration.statistics.clone(),
         hash: calibration.hash.clone(),
     });
-    for (n, weights) in weights.iter().enumerate() {
-        job.write(&model_file("reward", n), weights)?;
-    }
-    job.write_json("calibration.json", &calibration)?;
     let seconds = begun.elapsed().as_secs_f64();
     progress.emit(EventBody::StageEnded { stage: Stage::Calibration, part: None, seconds, cached: false });
     Ok((FrozenRewardModel { models, calibration }, report, seconds))
+}
+
+/// Adds mean and deviation of every class over reference answers, and the hash of everything; keeps it with the weights.
+fn freeze<B: Kernels>(job: &Job, setting: &Setting, models: &[RewardModel<B>], calibration: &mut Calibration) -> Result<()> {
+    let corpus = &setting.corpus;
+    let most = if job.config.base.model.is_empty() { REFERENCE_ROWS } else { REFERENCE_ROWS_OF_A_BASE };
+    let reference = &corpus.train[..most.min(corpus.train.len())];
+    let rows: Vec<Vec<Vec<f64>>> =
+        reward_train::outputs_of_rows(models, reference).iter().map(|outputs| calibration.distributions(outputs)).collect();
+    calibration.statistics = RewardStatistics::over(&calibration.mapping, &rows);
+    let weights = models.iter().map(to_safetensors::<B, _>).collect::<Result<Vec<_>>>()?;
+    let frozen = serde_json::to_vec(calibration)?;
+    let parts: Vec<&[u8]> = weights.iter().map(Vec::as_slice).chain([frozen.as_slice()]).collect();
+    calibration.hash = sha256(&parts);
+    for (n, weights) in weights.iter().enumerate() {
+        job.write(&model_file("reward", n), weights)?;
+    }
+    job.write_json(CALIBRATION, calibration)
 }
 
 /// Temperatures (and thresholds) that fit `models` to validation rows; without statistics.

@@ -4,7 +4,7 @@ use crate::data::TaskCard;
 use crate::evaluate::answer::Route;
 use crate::keep::files::{Disk, Files};
 use crate::keep::models::{KnownModel, Models};
-use crate::keep::{ROUTE, START, model_file, read_checked, read_config};
+use crate::keep::{CALIBRATION, ROUTE, START, model_file, read_checked, read_config};
 use crate::model::adapter::AdapterConfig;
 use crate::model::files::ModelFiles;
 use crate::model::kernels::Kernels;
@@ -120,7 +120,7 @@ impl Opened {
     /// # Errors
     /// When the file is damaged.
     pub fn calibration(&self) -> Result<Option<Calibration>> {
-        self.json("calibration.json")
+        self.json(CALIBRATION)
     }
 
     /// The policy that optimisation started from, on the run's [`Self::trunk`]; `None` where the run kept none.

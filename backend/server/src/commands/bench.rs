@@ -1,5 +1,6 @@
 //! `moslim-lab bench`: how fast this machine trains, and how fast its peers do.
 
+use crate::allocator::keep_what_is_freed;
 use crate::cli::BenchArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
@@ -90,6 +91,7 @@ struct Report {
 /// # Errors
 /// When a size or the peer is unknown, the peer fails, or the result cannot be written out.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
+    keep_what_is_freed();
     if let Some(events) = args.journal {
         return journal(events, args.json);
     }

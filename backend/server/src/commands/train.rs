@@ -1,5 +1,6 @@
 //! `moslim-lab train`: a run in this process, from the command line to the table of results.
 
+use crate::allocator::keep_what_is_freed;
 use crate::cli::{EvaluateArgs, TrainArgs};
 use crate::commands::{print_json, print_line};
 use crate::failure::{Failure, RUN_FAILED};
@@ -32,6 +33,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Bad input names its field; a run that fails or is stopped says what is kept of it.
 pub fn run(args: TrainArgs) -> Result<(), Failure> {
+    keep_what_is_freed();
     if args.estimate {
         return estimate(&args);
     }

@@ -1,5 +1,6 @@
 //! `moslim-lab worker`: the process that trains a run for a server or a study. All that it says is in the run's folder.
 
+use crate::allocator::keep_what_is_freed;
 use crate::cli::WorkerArgs;
 use crate::commands::train::{follow, stop_on_signal, train_in};
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 /// As the exit code of the process.
 pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
     limits::limit_memory()?;
+    keep_what_is_freed();
     let data = DataFolder::resolve(Some(args.data.clone()));
     let world = ranks::join()?;
     if let Some(world) = world.as_ref().filter(|world| world.rank() > 0) {
