@@ -26,6 +26,9 @@ struct Forked {
     /// Whether it is what that run has trained, and no checkpoint.
     #[serde(default)]
     trained: bool,
+    /// Fingerprint of the task that it was trained on; empty where that is not known.
+    #[serde(default)]
+    task: String,
 }
 
 /// What this run has taken over, where it is a fork.
@@ -45,6 +48,12 @@ pub fn take_over(job: &Job) -> Result<()> {
     if taken(job)?.is_some() {
         return Ok(());
     }
+    // Of a fork whose note of what it has taken over is lost: nothing is put in the place of what it has trained.
+    if job.files.read(&job.path(TRAINED))?.is_some() {
+        return Err(
+            Unfit(format!("fork: {} is missing, by which it is known what this run has trained", job.describe(FORKED))).into()
+        );
+    }
     let of = Job { run: source.clone(), ..job.clone() };
     let taken = copy(job, &of);
     if taken.is_err() {
@@ -62,7 +71,9 @@ fn copy(job: &Job, of: &Job) -> Result<()> {
     if let Some(Problem { field, message }) = problems.into_iter().next() {
         return Err(Unfit(format!("{field}: {message}")).into());
     }
-    let forked = Forked { run: of.run.clone(), config, trained };
+    let card = read("task.json")?.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let task = card.and_then(|card| Some(card.get("fingerprint")?.as_str()?.to_string())).unwrap_or_default();
+    let forked = Forked { run: of.run.clone(), config, trained, task };
     if trained {
         for name in trained_files(of)? {
             let bytes = of.read(&name)?.with_context(|| format!("{} is missing", of.describe(&name)))?;
@@ -112,6 +123,21 @@ pub fn forked(job: &Job) -> Result<Option<RunConfig>> {
 /// When what was taken over cannot be read.
 pub fn evaluated(job: &Job) -> Result<Option<String>> {
     Ok(taken(job)?.filter(|taken| taken.trained).map(|taken| taken.run))
+}
+
+/// Makes sure that what this run evaluates was trained on the task with this fingerprint: another one may mean something else by its heads,
+/// and ask as test questions what was trained on.
+///
+/// # Errors
+/// [`Unfit`] where it was another, as after an import that replaced it; or when what was taken over cannot be read.
+pub fn same_task(job: &Job, fingerprint: &str) -> Result<()> {
+    match taken(job)?.filter(|taken| taken.trained && !taken.task.is_empty() && taken.task != fingerprint) {
+        Some(taken) => {
+            Err(Unfit(format!("task: is another than the one that run {} was trained on; it was changed since", taken.run))
+                .into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// The policy that came of it is kept: the checkpoint that was taken over goes.

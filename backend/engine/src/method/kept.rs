@@ -28,11 +28,19 @@ struct Kept {
 
 /// Everything that training depends on: the configuration but for names, evaluation, the wish for a device, and the run that it goes on
 /// from, as a fork evaluates what that one has trained; the reward model, the SFT policy, and the device that was found.
-pub fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> Result<String> {
+///
+/// The first is today's; those of forks from before they could be evaluated follow, in which the run that they go on from counted.
+pub fn keys<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> Result<Vec<String>> {
+    let older = fork::forked(job)?.and_then(|source| source.fork);
+    let forks = [None, job.config.fork.clone(), older];
+    forks.into_iter().map(|fork| key(job, ready, device_name, fork)).collect()
+}
+
+fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str, fork: Option<String>) -> Result<String> {
     let config = RunConfig {
         name: String::new(),
         preset: String::new(),
-        fork: None,
+        fork,
         device: DeviceChoice::Auto,
         evaluation: Default::default(),
         ..job.config.clone()
@@ -65,20 +73,28 @@ pub fn save<B: TrainBackend>(job: &Job, ready: &Ready<B>, trained: &Trained<B>, 
 
 /// `start`, or, for a run that evaluates what another has trained, where that one started, which it has taken over.
 pub fn start<B: TrainBackend>(job: &Job, start: Transformer<B>) -> Result<Transformer<B>> {
+    if fork::evaluated(job)?.is_none() {
+        return Ok(start);
+    }
     let file = model_file(START, 0);
-    match job.read(&file)?.filter(|_| matches!(fork::evaluated(job), Ok(Some(_)))) {
+    match job.read(&file)? {
         Some(weights) => from_safetensors(start, weights).with_context(|| format!("reading {file}")),
         None => Ok(start),
     }
 }
 
 /// What this run has trained already; `None` when it has not, or from something else, or when a file of it is damaged.
-pub fn load<B: TrainBackend>(job: &Job, ready: &Ready<B>, key: &str, progress: &mut Progress) -> Result<Option<Trained<B>>> {
+pub fn load<B: TrainBackend>(
+    job: &Job,
+    ready: &Ready<B>,
+    keys: &[String],
+    progress: &mut Progress,
+) -> Result<Option<Trained<B>>> {
     let read = |file: &str| job.read(file)?.with_context(|| format!("{file} is missing"));
     let all = || -> Result<Option<Trained<B>>> {
         let Some(kept) = job.read(TRAINED)? else { return Ok(None) };
         let kept: Kept = serde_json::from_slice(&kept).context("reading trained.json")?;
-        if kept.key != key {
+        if !keys.contains(&kept.key) {
             return Ok(None);
         }
         let route = serde_json::from_slice(&read(ROUTE)?).context("reading route.json")?;

@@ -88,6 +88,7 @@ fn begin<B: TrainBackend>(
     }
     let base = Base::open(job)?;
     let mut setting = Setting::prepare(job, task, base.as_ref())?;
+    fork::same_task(job, &setting.task.fingerprint)?;
     if setting.left_out != [0; 2] {
         let ([rows, questions], context) = (setting.left_out, config.model.context);
         let text =
@@ -196,11 +197,11 @@ pub fn run<B: TrainBackend>(
     }
     let ready = Ready { reward_model, held_out, reference: start.valid(), start, origin: sft_key };
 
-    let key = kept::key(job, &ready, &name)?;
+    let keys = kept::keys(job, &ready, &name)?;
     let other = fork::evaluated(job)?;
-    let trained: Trained<B> = match kept::load(job, &ready, &key, progress)? {
+    let trained: Trained<B> = match kept::load(job, &ready, &keys, progress)? {
         Some(trained) => {
-            if other.is_some() {
+            if other.is_some() && trained.policies_trained > 0 {
                 from_cache(Stage::Policy, None, config.policy.iterations, Instant::now(), progress, None);
             }
             trained
@@ -219,7 +220,7 @@ pub fn run<B: TrainBackend>(
                 Method::TaggedSft => baselines::tagged_sft(&ready),
                 Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
             };
-            kept::save(job, &ready, &trained, &key)?;
+            kept::save(job, &ready, &trained, &keys[0])?;
             trained
         }
     };

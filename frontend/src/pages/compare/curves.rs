@@ -53,6 +53,8 @@ impl Curves {
             let mut add = |label, bold, points: &Points| series.push(Series { label, ink, bold, points: points.clone() });
             if let [only] = members[..] {
                 add(name, false, &self.runs[only].points);
+                // What was known of it together with others may be void by the time that it is shown so again.
+                *kept = Group::default();
                 continue;
             }
             // One that waits or failed before it had any does not take the others' curve away.
@@ -159,39 +161,48 @@ mod tests {
         assert_eq!(even[1], [(1.0, 2.5)]);
     }
 
+    /// Makes sure that what was kept gives the picture that everything read at once would give; the lines of the seeds together.
+    fn same(curves: &mut Curves, runs: &[RunState], what: &str) -> Vec<Points> {
+        for together in [true, true, false] {
+            let grown = reward(curves, runs, together);
+            assert_eq!(grown, reward(&mut Curves::default(), runs, together), "{what}");
+        }
+        points(&reward(curves, runs, true))
+    }
+
     /// Whatever comes in whatever order, what was kept gives the picture that everything read at once would give.
     #[test]
     fn curves_that_grew_are_those_that_are_read_at_once() {
         let mut runs = [run(1, 1e-3, [0.0; 2], &[]), run(2, 1e-3, [0.0; 2], &[4.0]), run(3, 1e-3, [0.0; 2], &[1.0])];
         let mut curves = Curves::default();
-        let mut same = |runs: &[RunState], what: &str| {
-            for together in [true, true, false] {
-                let grown = reward(&mut curves, runs, together);
-                assert_eq!(grown, reward(&mut Curves::default(), runs, together), "{what}");
-            }
-            points(&reward(&mut curves, runs, true))
-        };
-        same(&runs, "one that waits");
+        same(&mut curves, &runs, "one that waits");
         // The last one is ahead of the others; the first one begins, and has no second step.
         (2..5).for_each(|n| hear(&mut runs[2], step(n, n as f64)));
-        assert_eq!(same(&runs, "one is ahead")[0], [(1.0, 2.5)]);
+        assert_eq!(same(&mut curves, &runs, "one is ahead")[0], [(1.0, 2.5)]);
         [1, 3].into_iter().for_each(|n| hear(&mut runs[0], step(n, 2.0)));
-        assert_eq!(same(&runs, "a curve that begins counts from its beginning")[0], [(1.0, 2.0)]);
+        assert_eq!(same(&mut curves, &runs, "a curve that begins counts from its beginning")[0], [(1.0, 2.0)]);
         [2, 3].into_iter().for_each(|n| hear(&mut runs[1], step(n, 9.0)));
-        assert_eq!(same(&runs, "steps that all have by now")[0], [(1.0, 2.0), (3.0, 3.0)]);
+        assert_eq!(same(&mut curves, &runs, "steps that all have by now")[0], [(1.0, 2.0), (3.0, 3.0)]);
         // Resumed from a checkpoint, it takes its last steps back, and says others in their place.
         hear(&mut runs[2], EventBody::StageBegan { stage: Stage::Policy, part: None, from: 2, total: 9 });
         hear(&mut runs[2], step(3, 5.0));
-        assert_eq!(same(&runs, "a step that was taken back")[0], [(1.0, 2.0), (3.0, 5.0)]);
+        assert_eq!(same(&mut curves, &runs, "a step that was taken back")[0], [(1.0, 2.0), (3.0, 5.0)]);
+        // The same while each is shown by itself.
+        reward(&mut curves, &runs, false);
+        hear(&mut runs[2], EventBody::StageBegan { stage: Stage::Policy, part: None, from: 0, total: 9 });
+        (1..5).for_each(|n| hear(&mut runs[2], step(n, 7.0)));
+        reward(&mut curves, &runs, false);
+        let together = reward(&mut curves, &runs, true);
+        assert_eq!(together, reward(&mut Curves::default(), &runs, true), "steps that were taken back while nobody looked");
         // One that is told again without a word.
         [2, 3, 4, 5].into_iter().for_each(|n| hear(&mut runs[2], step(n, -1.0)));
-        assert_eq!(same(&runs, "steps that are told again")[1], [(1.0, 1.0), (3.0, -1.0)]);
+        assert_eq!(same(&mut curves, &runs, "steps that are told again")[1], [(1.0, 2.0), (3.0, -1.0)]);
         // Another run in the place of one; which runs they are is known by then.
         for (run, id) in runs.iter_mut().zip(["x", "y", "z"]) {
             run.receive(Frame::Info { info: RunInfo::new(id, &RunConfig::default(), 0) });
         }
-        same(&runs, "runs with names");
+        same(&mut curves, &runs, "runs with names");
         runs.swap(0, 2);
-        same(&runs, "another order");
+        same(&mut curves, &runs, "another order");
     }
 }

@@ -247,12 +247,19 @@ fn answers(state: &RunState, place: Option<usize>) -> AnyView {
         Some(step) => state.past.iter().rev().find(|(s, _)| *s <= step).or(state.past.first()),
         None => state.samples.as_ref(),
     };
-    match chosen {
-        None if state.optimises() => {
+    // A fork that has finished and shows none has trained nothing.
+    let finished = state.info().is_some_and(|i| i.status == RunStatus::Finished);
+    let other = state.config.as_ref().and_then(|c| c.fork.as_ref()).filter(|_| finished);
+    match (chosen, other) {
+        (None, Some(run)) => {
+            let text = said("It trains no policy: it evaluates what run {0} has trained.", &[run]);
+            view! { <p class="empty">{text}</p> }.into_any()
+        }
+        (None, None) if state.optimises() => {
             view! { <p class="empty">{t("Answers appear with the first step of policy optimisation.")}</p> }.into_any()
         }
-        None => view! { <p class="empty">{t("This method shows no answers while it trains.")}</p> }.into_any(),
-        Some((step, samples)) => {
+        (None, None) => view! { <p class="empty">{t("This method shows no answers while it trains.")}</p> }.into_any(),
+        (Some((step, samples)), _) => {
             let cards = samples.iter().take(ANSWERS).map(|sample| answer(sample, &state.objectives)).collect_view();
             view! { <p class="hint num">{said("step {0}", &[&step.to_string()])}</p>{cards} }.into_any()
         }
