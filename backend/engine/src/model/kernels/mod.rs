@@ -5,6 +5,8 @@
 //! passes and strided copies, not matrix products, dominate small models there. A test compares both.
 
 pub(super) mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod flex;
 mod product;
 pub mod shape;

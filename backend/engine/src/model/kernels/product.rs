@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use super::few::{self, Lines, Right, Size};
 use burn::tensor::bf16;
 use gemm::{Parallelism, gemm};
 use multiversion::multiversion;
@@ -148,6 +150,12 @@ unsafe fn write(
     let read = if add { 1.0 } else { 0.0 };
     // SAFETY: as the caller vouches for.
     unsafe {
+        let done =
+            columns_of_few(into, apart, (left, left_rows, left_columns, m), (right, right_rows, right_columns), (n, k), add);
+        if done == n {
+            return;
+        }
+        let (into, right, n) = (into.add(done), right.add(done * right_columns), n - done);
         gemm(
             m,
             n,
@@ -172,6 +180,44 @@ unsafe fn write(
     }
 }
 
+/// How many of the first columns [`few`] has computed.
+///
+/// # Safety
+/// As of [`write`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn columns_of_few(
+    into: *mut f32,
+    apart: usize,
+    (left, left_rows, left_columns, rows): (*const f32, usize, usize, usize),
+    (right, right_rows, right_columns): (*const f32, usize, usize),
+    (columns, inner): (usize, usize),
+    add: bool,
+) -> usize {
+    let right = match (right_rows, right_columns) {
+        (apart, 1) => Right::Rows(Lines { from: right, apart }),
+        (1, apart) => Right::Columns(Lines { from: right, apart }),
+        _ => return 0,
+    };
+    if left_columns != 1 {
+        return 0;
+    }
+    let (into, left) = (Lines { from: into, apart }, Lines { from: left, apart: left_rows });
+    // SAFETY: as the caller vouches for.
+    unsafe { few::columns(into, left, right, Size { rows, inner, columns }, add) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn columns_of_few(
+    _: *mut f32,
+    _: usize,
+    _: (*const f32, usize, usize, usize),
+    _: (*const f32, usize, usize),
+    _: (usize, usize),
+    _: bool,
+) -> usize {
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +237,32 @@ mod tests {
         assert_eq!(sum, want.iter().map(|w| w + 1.0).collect::<Vec<_>>());
         assert_eq!(product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 2)), [0.0; 4]);
     }
+
+    /// A few rows times many weights go another way than many rows do, but for the columns that are left over.
+    #[test]
+    fn few_rows_and_many_have_the_same_products() {
+        let (many, k, n) = (200, 130, 1001);
+        let number = |i: usize| ((i * 7919 % 2003) as f32 - 1001.0) / 512.0;
+        let a: Vec<f32> = (0..many * k).map(number).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| number(3 * i + 1)).collect();
+        for right in [Matrix::new(&b, k, n), Matrix::new(&b, n, k).transposed()] {
+            let all = product(Matrix::new(&a, many, k), right);
+            for rows in [1, 5, 16, 48] {
+                let left = Matrix::new(&a[..rows * k], rows, k);
+                let few = product(left, right);
+                let mut sum = vec![1.0; rows * n];
+                add_product(&mut sum, left, right);
+                for (i, want) in all[..rows * n].iter().enumerate() {
+                    assert!(
+                        (few[i] - want).abs() < 1e-2 && (sum[i] - want - 1.0).abs() < 1e-2,
+                        "{rows}, {i}: {}, not {want}",
+                        few[i]
+                    );
+                }
+            }
+        }
+    }
+
     /// Blocks of columns that do not divide the matrix, in both orientations.
     #[test]
     fn halves_multiply_as_the_numbers_that_they_stand_for() {
