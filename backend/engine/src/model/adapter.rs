@@ -106,23 +106,32 @@ impl<B: Kernels> Adapter<B> {
         Some(Self { a, b, columns, scale: (config.alpha / config.rank as f64) as f32 })
     }
 
-    /// What is added to `x W`. `x`: `[n, in]`; returns `[n, out]`.
-    pub fn added(&self, x: Tensor<B, 2>, precision: Precision) -> Tensor<B, 2> {
-        let (n, device) = (x.dims()[0], x.device());
+    /// What is added to `x W`, plus `added`. `x`: `[n, in]`; `added` and what is returned: `[n, out]`.
+    pub fn added(&self, x: Tensor<B, 2>, added: Option<Tensor<B, 2>>, precision: Precision) -> Tensor<B, 2> {
         let narrow = B::projection(x, self.a.val(), false, None, precision) * self.scale;
-        let rank = narrow.dims()[1] / self.b.len();
-        let mut parts = Vec::with_capacity(self.columns.len());
-        let mut at = 0;
-        for &(columns, adapted) in &self.columns {
-            if adapted {
-                let own = narrow.clone().narrow(1, at * rank, rank);
-                parts.push(B::projection(own, self.b[at].val(), false, None, precision));
-                at += 1;
-            } else {
-                parts.push(Tensor::zeros([n, columns], &device));
-            }
+        B::projection(narrow, self.wide(), false, added, precision)
+    }
+
+    /// Every `B` where its part of the narrow rows meets its columns, and 0 elsewhere: `[adapted matrices * rank, out]`. It is small; to multiply
+    /// with the parts one by one, and to lay what comes out side by side, would cost more than to multiply with its zeros.
+    fn wide(&self) -> Tensor<B, 2> {
+        if let ([only], [_]) = (&self.b[..], &self.columns[..]) {
+            return only.val();
         }
-        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
+        let out: usize = self.columns.iter().map(|(n, _)| n).sum();
+        let mut from = 0;
+        let mut adapted = self.b.iter();
+        let mut bands = Vec::with_capacity(self.b.len());
+        for &(columns, has) in &self.columns {
+            if let Some(b) = has.then(|| adapted.next().expect("one for every adapted matrix").val()) {
+                let zeros = |n: usize| Tensor::zeros([b.dims()[0], n], &b.device());
+                let (before, after) = (zeros(from), zeros(out - from - columns));
+                let parts = [before, b, after].into_iter().filter(|part| part.dims()[1] > 0);
+                bands.push(Tensor::cat(parts.collect(), 1));
+            }
+            from += columns;
+        }
+        Tensor::cat(bands, 0)
     }
 
     /// What every adapted matrix has: its position among those that make ours, `A` as `[rank, in]` and `B` as `[out, rank]`, row after
@@ -148,7 +157,7 @@ impl<B: Kernels> Adapter<B> {
     pub fn matrix(&self) -> Tensor<B, 2> {
         let rows = self.a.dims()[0];
         let eye: Tensor<B, 2> = Tensor::eye(rows, &self.a.val().device());
-        self.added(eye, Precision::F32)
+        self.added(eye, None, Precision::F32)
     }
 }
 

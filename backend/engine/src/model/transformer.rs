@@ -277,16 +277,8 @@ impl<B: Kernels> Transformer<B> {
         added: Option<Tensor<B, 2>>,
     ) -> Tensor<B, 2> {
         let Some(adapter) = self.adapters.get(l).and_then(|own| own.of(part)) else { return self.project(x, w, false, added) };
-        let own = adapter.added(x.clone(), self.precision);
-        self.project(
-            x,
-            w,
-            false,
-            Some(match added {
-                Some(added) => added + own,
-                None => own,
-            }),
-        )
+        let own = adapter.added(x.clone(), added, self.precision);
+        self.project(x, w, false, Some(own))
     }
 
     fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {

@@ -1,9 +1,9 @@
 //! Attention over whole sequences, forward and backward.
 
 use super::super::shape::{AttentionShape, RopeTable};
-use super::lanes::{LANES, add_up, exp, lanes, largest, multiply_add, padded, sum_of_products};
+use super::lanes::{LANES, add_up, exp, largest, multiply_add, padded, sum_of_products};
 use crate::model::span::Span;
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
 
 /// Rotates one head vector from `x` into `out` by `position`; `direction` -1 undoes it.
 #[inline(always)]
@@ -11,12 +11,13 @@ pub fn rotate(out: &mut [f32], x: &[f32], rope: &RopeTable, position: usize, dir
     let half = rope.half;
     let cos = &rope.cos[position * half..(position + 1) * half];
     let sin = &rope.sin[position * half..(position + 1) * half];
-    let (x1, x2) = x.split_at(half);
-    let (o1, o2) = out.split_at_mut(half);
-    for d in 0..half {
-        let s = direction * sin[d];
-        o1[d] = x1[d] * cos[d] - x2[d] * s;
-        o2[d] = x2[d] * cos[d] + x1[d] * s;
+    let (x1, x2) = x[..2 * half].split_at(half);
+    let (o1, o2) = out[..2 * half].split_at_mut(half);
+    for ((o, x), (cos, sin)) in o1.iter_mut().zip(x1.iter().zip(x2)).zip(cos.iter().zip(sin)) {
+        *o = x.0 * cos - x.1 * (direction * sin);
+    }
+    for ((o, x), (cos, sin)) in o2.iter_mut().zip(x1.iter().zip(x2)).zip(cos.iter().zip(sin)) {
+        *o = x.1 * cos + x.0 * (direction * sin);
     }
 }
 
@@ -46,58 +47,144 @@ impl Side {
     }
 }
 
-/// Queries that are computed together: their sums do not wait for each other, and keys and values are read once for all.
-const BLOCK: usize = 4;
+/// Most queries that are computed together: their sums do not wait for each other, and keys and values are read once for all.
+/// With two registers of lanes each they fill half of the 32 that AVX-512 has; elsewhere there is room for a quarter of that.
+const BLOCK: usize = 8;
 
-/// `out[b][j] = sum_d q[b][d] * columns[d][j]` for `len` positions, whole lanes. Rows of `out` are `size` apart, those of `q`
-/// `wide`.
+/// `sums[b][w] += x[b] * row[w]`: what all loops here are made of. `row` is a copy, and nothing is checked in between, so that the sums stay in
+/// registers.
 #[inline(always)]
-fn dot_columns<const Q: usize>(out: &mut [f32], size: usize, len: usize, q: &[f32], wide: usize, columns: &[f32], stride: usize) {
-    for at in (0..len).step_by(LANES) {
-        let mut sums = [[0f32; LANES]; Q];
-        for (d, column) in columns.chunks(stride).enumerate() {
-            let k = lanes(column, at);
-            for b in 0..Q {
-                multiply_add(&mut sums[b], q[b * wide + d], k);
-            }
-        }
-        for b in 0..Q {
-            out[b * size + at..b * size + at + LANES].copy_from_slice(&sums[b]);
+fn add_products<const Q: usize, const W: usize>(
+    sums: &mut [[[f32; LANES]; W]; Q],
+    x: impl Fn(usize) -> f32,
+    row: [[f32; LANES]; W],
+) {
+    for (b, sums) in sums.iter_mut().enumerate() {
+        let x = x(b);
+        for (sums, row) in sums.iter_mut().zip(&row) {
+            multiply_add(sums, x, row);
         }
     }
 }
 
-/// `out[b] += sum_j weights[b][j] * rows[j]` for the first `n` rows. Rows of `out` and `rows` are `wide`, whole lanes; those
-/// of `weights` are `size` apart.
+/// `W` registers of lanes from `at` on.
 #[inline(always)]
-pub fn add_weighted<const Q: usize>(out: &mut [f32], wide: usize, weights: &[f32], size: usize, n: usize, rows: &[f32]) {
-    for at in (0..wide).step_by(LANES) {
-        let mut sums: [[f32; LANES]; Q] = std::array::from_fn(|b| *lanes(out, b * wide + at));
-        for (j, row) in rows.chunks_exact(wide).take(n).enumerate() {
-            let x = lanes(row, at);
-            for b in 0..Q {
-                multiply_add(&mut sums[b], weights[b * size + j], x);
-            }
-        }
-        for b in 0..Q {
-            out[b * wide + at..b * wide + at + LANES].copy_from_slice(&sums[b]);
-        }
+fn registers<const W: usize>(values: &[f32], at: usize) -> [[f32; LANES]; W] {
+    let all: &[[f32; LANES]; W] = values[at..at + W * LANES].as_chunks().0.try_into().expect("as many lanes");
+    *all
+}
+
+/// `out[b][j] = sum_d q[b][d] * columns[d][j]` for `len` positions, whole lanes, of which `W` are computed together. Rows of `out` are
+/// `size` apart.
+#[inline(always)]
+fn dot_columns<const Q: usize, const W: usize>(
+    out: &mut [f32],
+    size: usize,
+    len: usize,
+    q: [&[f32]; Q],
+    columns: &[f32],
+    stride: usize,
+) {
+    let most = len - len % (W * LANES);
+    for at in (0..most).step_by(W * LANES) {
+        dot_lanes::<Q, W>(out, size, at, q, columns, stride);
+    }
+    for at in (most..len).step_by(LANES) {
+        dot_lanes::<Q, 1>(out, size, at, q, columns, stride);
+    }
+}
+
+#[inline(always)]
+fn dot_lanes<const Q: usize, const W: usize>(
+    out: &mut [f32],
+    size: usize,
+    at: usize,
+    q: [&[f32]; Q],
+    columns: &[f32],
+    stride: usize,
+) {
+    let mut sums = [[[0f32; LANES]; W]; Q];
+    // Equally long: that `d` is within one of them is known of all.
+    let q: [&[f32]; Q] = std::array::from_fn(|b| &q[b][..q[0].len()]);
+    for d in 0..q[0].len() {
+        add_products(&mut sums, |b| q[b][d], registers(columns, d * stride + at));
+    }
+    for (b, sums) in sums.iter().enumerate() {
+        out[b * size + at..][..W * LANES].copy_from_slice(sums.as_flattened());
+    }
+}
+
+/// `out[b] += sum_j weights[b][j] * rows[j]` for the first `n` rows. Rows of `out` and `rows` are `wide`, whole lanes, of which `W` are
+/// computed together; those of `weights` are `size` apart.
+#[inline(always)]
+pub fn add_weighted<const Q: usize, const W: usize>(
+    out: &mut [f32],
+    wide: usize,
+    weights: &[f32],
+    size: usize,
+    n: usize,
+    rows: &[f32],
+) {
+    let most = wide - wide % (W * LANES);
+    for at in (0..most).step_by(W * LANES) {
+        add_weighted_lanes::<Q, W>(out, wide, weights, size, n, rows, at);
+    }
+    for at in (most..wide).step_by(LANES) {
+        add_weighted_lanes::<Q, 1>(out, wide, weights, size, n, rows, at);
+    }
+}
+
+#[inline(always)]
+fn add_weighted_lanes<const Q: usize, const W: usize>(
+    out: &mut [f32],
+    wide: usize,
+    weights: &[f32],
+    size: usize,
+    n: usize,
+    rows: &[f32],
+    at: usize,
+) {
+    let weights: [&[f32]; Q] = self::rows(weights, size, n);
+    let mut sums: [[[f32; LANES]; W]; Q] = std::array::from_fn(|b| registers(out, b * wide + at));
+    for (j, row) in rows.chunks_exact(wide).take(n).enumerate() {
+        add_products(&mut sums, |b| weights[b][j], registers(row, at));
+    }
+    for (b, sums) in sums.iter().enumerate() {
+        out[b * wide + at..][..W * LANES].copy_from_slice(sums.as_flattened());
     }
 }
 
 /// `rows[j] += sum_b weights[b][j] * x[b]` for the first `n` rows; laid out like [`add_weighted`].
 #[inline(always)]
-fn add_outer<const Q: usize>(rows: &mut [f32], wide: usize, weights: &[f32], size: usize, n: usize, x: &[f32]) {
-    for at in (0..wide).step_by(LANES) {
-        // Copies: sums that might lie on top of `x` would be formed one by one.
-        let x: [[f32; LANES]; Q] = std::array::from_fn(|b| *lanes(x, b * wide + at));
-        for (j, row) in rows.chunks_exact_mut(wide).take(n).enumerate() {
-            let mut sums = *lanes(row, at);
-            for b in 0..Q {
-                multiply_add(&mut sums, weights[b * size + j], &x[b]);
-            }
-            row[at..at + LANES].copy_from_slice(&sums);
+fn add_outer<const Q: usize, const W: usize>(rows: &mut [f32], wide: usize, weights: &[f32], size: usize, n: usize, x: &[f32]) {
+    let most = wide - wide % (W * LANES);
+    for at in (0..most).step_by(W * LANES) {
+        add_outer_lanes::<Q, W>(rows, wide, weights, size, n, x, at);
+    }
+    for at in (most..wide).step_by(LANES) {
+        add_outer_lanes::<Q, 1>(rows, wide, weights, size, n, x, at);
+    }
+}
+
+#[inline(always)]
+fn add_outer_lanes<const Q: usize, const W: usize>(
+    rows: &mut [f32],
+    wide: usize,
+    weights: &[f32],
+    size: usize,
+    n: usize,
+    x: &[f32],
+    at: usize,
+) {
+    let weights: [&[f32]; Q] = self::rows(weights, size, n);
+    // Copies: sums that might lie on top of `x` would be formed one by one.
+    let x: [[[f32; LANES]; W]; Q] = std::array::from_fn(|b| registers(x, b * wide + at));
+    for (j, row) in rows.chunks_exact_mut(wide).take(n).enumerate() {
+        let mut sums = [registers(row, at)];
+        for (b, x) in x.iter().enumerate() {
+            add_products(&mut sums, |_| weights[b][j], *x);
         }
+        row[at..at + W * LANES].copy_from_slice(sums[0].as_flattened());
     }
 }
 
@@ -129,12 +216,12 @@ impl View {
 
     /// `out = q . columns` for a block of queries, the last of which sees this; each row of `out` is `size` long.
     #[inline(always)]
-    fn dots<const Q: usize>(&self, out: &mut [f32], q: &[f32], wide: usize, side: &Side) {
+    fn dots<const Q: usize, const W: usize>(&self, out: &mut [f32], q: [&[f32]; Q], side: &Side) {
         let (gap, size) = (self.gap(), self.size());
-        dot_columns::<Q>(out, size, gap, q, wide, &side.columns, side.stride);
+        dot_columns::<Q, W>(out, size, gap, q, &side.columns, side.stride);
         // The last column ends with the table.
         let own = &side.columns[self.start..];
-        dot_columns::<Q>(&mut out[gap..], size, size - gap, q, wide, own, side.stride);
+        dot_columns::<Q, W>(&mut out[gap..], size, size - gap, q, own, side.stride);
     }
 
     /// Puts `value` where nothing is seen.
@@ -155,17 +242,16 @@ impl View {
 /// `exp(scores - log_sum)` in place, 0 where nothing is seen.
 #[inline(always)]
 fn probabilities(scores: &mut [f32], view: &View, log_sum: f32) {
-    for chunk in scores.as_chunks_mut::<LANES>().0 {
-        for s in chunk {
-            *s = exp(*s - log_sum);
-        }
+    for s in scores.iter_mut() {
+        *s = exp(*s - log_sum);
     }
     view.blank(scores, 0.0);
 }
 
-/// Softmax of the scores that are seen, in place, 0 elsewhere. Returns `log sum exp` of the scores.
+/// `exp(scores - largest)` of the scores that are seen, in place, 0 elsewhere. Returns the largest, and the sum that a softmax divides by:
+/// it is cheaper to divide what is made of them.
 #[inline(always)]
-pub fn softmax(scores: &mut [f32], view: &View) -> f32 {
+pub fn exponentials(scores: &mut [f32], view: &View) -> (f32, f32) {
     view.blank(scores, f32::NEG_INFINITY);
     let mut tops = [f32::NEG_INFINITY; LANES];
     for chunk in scores.as_chunks::<LANES>().0 {
@@ -174,23 +260,17 @@ pub fn softmax(scores: &mut [f32], view: &View) -> f32 {
         }
     }
     let top = largest(tops);
+    for s in scores.iter_mut() {
+        *s = exp(*s - top);
+    }
+    view.blank(scores, 0.0);
     let mut sums = [0f32; LANES];
-    for chunk in scores.as_chunks_mut::<LANES>().0 {
+    for chunk in scores.as_chunks::<LANES>().0 {
         for l in 0..LANES {
-            // What is hidden counts e^-87 of the largest: nothing in f32.
-            chunk[l] = exp(chunk[l] - top);
             sums[l] += chunk[l];
         }
     }
-    let total = add_up(sums);
-    let scale = 1.0 / total;
-    for chunk in scores.as_chunks_mut::<LANES>().0 {
-        for s in chunk {
-            *s *= scale;
-        }
-    }
-    view.blank(scores, 0.0);
-    top + total.ln()
+    (top, add_up(sums))
 }
 
 /// The runs of a group: its prompt, then each answer. `(first index, first position, what the first query sees, length)`;
@@ -245,6 +325,12 @@ fn keys_values(qkv: &[f32], shape: &AttentionShape, span: &Span, kv: usize) -> (
     (k, v)
 }
 
+/// The first `n` numbers of each of `Q` rows that are `apart`.
+#[inline(always)]
+fn rows<const Q: usize>(values: &[f32], apart: usize, n: usize) -> [&[f32]; Q] {
+    std::array::from_fn(|b| &values[b * apart..b * apart + n])
+}
+
 /// Where one head's queries are, and the buffers of a block of them.
 struct Head<'a> {
     shape: &'a AttentionShape,
@@ -253,7 +339,7 @@ struct Head<'a> {
     v: &'a Side,
     /// `[BLOCK][padded head_dim]`
     q: Vec<f32>,
-    /// The same: outputs, or gradients of queries.
+    /// As `q`: outputs, or gradients of queries.
     o: Vec<f32>,
     /// The same: gradients of outputs.
     go: Vec<f32>,
@@ -282,50 +368,51 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Outputs and log-sums of a block; `first` is what its first query sees.
+    /// Outputs and log-sums of the block of `Q` that begins at an index and a position; the view is what its first query sees. Returns `Q`.
     #[inline(always)]
-    fn forward<const Q: usize>(
+    fn forward<const Q: usize, const W: usize>(
         &mut self,
         qkv: &[f32],
         out: &mut [f32],
         log_sums: &mut [f32],
-        i: usize,
-        position: usize,
-        first: View,
-    ) {
+        (i, position, first): (usize, usize, View),
+    ) -> usize {
         let (h, hd) = (self.shape.heads, self.shape.head_dim);
         let (wide, last) = (padded(hd), first.after(Q - 1));
         let size = last.size();
         self.read_queries::<Q>(qkv, i, position);
-        last.dots::<Q>(&mut self.p, &self.q, wide, self.k);
+        last.dots::<Q, W>(&mut self.p, rows(&self.q, wide, hd), self.k);
+        let mut scales = [0f32; Q];
         for b in 0..Q {
-            log_sums[(i + b) * h + self.head] = softmax(&mut self.p[b * size..(b + 1) * size], &first.after(b));
+            let (top, total) = exponentials(&mut self.p[b * size..(b + 1) * size], &first.after(b));
+            log_sums[(i + b) * h + self.head] = top + total.ln();
+            scales[b] = 1.0 / total;
         }
         self.o.fill(0.0);
         for (from, start, n) in last.parts() {
-            add_weighted::<Q>(&mut self.o, wide, &self.p[from..], size, n, &self.v.rows[start * wide..]);
+            add_weighted::<Q, W>(&mut self.o, wide, &self.p[from..], size, n, &self.v.rows[start * wide..]);
         }
         for (b, o) in self.o.chunks_exact(wide).take(Q).enumerate() {
             let to = ((i + b) * h + self.head) * hd;
-            out[to..to + hd].copy_from_slice(&o[..hd]);
+            for (out, o) in out[to..to + hd].iter_mut().zip(o) {
+                *out = o * scales[b];
+            }
         }
+        Q
     }
 
     /// Adds a block's gradients of keys and values to `dk` and `dv`, `[positions][padded head_dim]`, and writes those of its
-    /// queries into `out`.
+    /// queries into `out`. Returns `Q`.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn backward<const Q: usize>(
+    fn backward<const Q: usize, const W: usize>(
         &mut self,
         qkv: &[f32],
         log_sums: &[f32],
         grad: &[f32],
         out: &mut [f32],
         (dk, dv): (&mut [f32], &mut [f32]),
-        i: usize,
-        position: usize,
-        first: View,
-    ) {
+        (i, position, first): (usize, usize, View),
+    ) -> usize {
         let (h, hd, width) = (self.shape.heads, self.shape.head_dim, self.shape.qkv_dim());
         let (wide, last) = (padded(hd), first.after(Q - 1));
         let size = last.size();
@@ -334,9 +421,9 @@ impl<'a> Head<'a> {
             let from = ((i + b) * h + self.head) * hd;
             go[..hd].copy_from_slice(&grad[from..from + hd]);
         }
-        last.dots::<Q>(&mut self.p, &self.q, wide, self.k);
+        last.dots::<Q, W>(&mut self.p, rows(&self.q, wide, hd), self.k);
         // dP = grad V^T, dS = P (dP - sum P dP); P is 0 where nothing is seen.
-        last.dots::<Q>(&mut self.ds, &self.go, wide, self.v);
+        last.dots::<Q, W>(&mut self.ds, rows(&self.go, wide, hd), self.v);
         for (b, (p, ds)) in self.p.chunks_exact_mut(size).zip(self.ds.chunks_exact_mut(size)).take(Q).enumerate() {
             probabilities(p, &first.after(b), log_sums[(i + b) * h + self.head]);
             let mean = sum_of_products(p, ds);
@@ -347,9 +434,9 @@ impl<'a> Head<'a> {
         self.o.fill(0.0);
         for (from, start, n) in last.parts() {
             let rows = start * wide..(start + n) * wide;
-            add_outer::<Q>(&mut dv[rows.clone()], wide, &self.p[from..], size, n, &self.go);
-            add_outer::<Q>(&mut dk[rows.clone()], wide, &self.ds[from..], size, n, &self.q);
-            add_weighted::<Q>(&mut self.o, wide, &self.ds[from..], size, n, &self.k.rows[rows]);
+            add_outer::<Q, W>(&mut dv[rows.clone()], wide, &self.p[from..], size, n, &self.go);
+            add_outer::<Q, W>(&mut dk[rows.clone()], wide, &self.ds[from..], size, n, &self.q);
+            add_weighted::<Q, W>(&mut self.o, wide, &self.ds[from..], size, n, &self.k.rows[rows]);
         }
         let scale = 1.0 / (hd as f32).sqrt();
         for (b, dq) in self.o.chunks_exact_mut(wide).take(Q).enumerate() {
@@ -357,11 +444,13 @@ impl<'a> Head<'a> {
             let to = (i + b) * width + self.head * hd;
             rotate(&mut out[to..to + hd], &dq[..hd], &self.shape.rope, position + b, -1.0);
         }
+        Q
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &AttentionShape, span: &Span) {
+    let wide_registers = target_cfg_f!(target_feature = "avx512f");
     let (h, g) = (shape.heads, shape.kv_heads);
     let n = qkv.len() / shape.qkv_dim();
     for kv in 0..g {
@@ -369,12 +458,14 @@ fn attention_group(qkv: &[f32], out: &mut [f32], log_sums: &mut [f32], shape: &A
         for head in kv * (h / g)..(kv + 1) * (h / g) {
             let mut head = Head::new(shape, head, &k, &v, n);
             for (first, position, view, length) in runs(span) {
-                let whole = length - length % BLOCK;
-                for t in (0..whole).step_by(BLOCK) {
-                    head.forward::<BLOCK>(qkv, out, log_sums, first + t, position + t, view.after(t));
-                }
-                for t in whole..length {
-                    head.forward::<1>(qkv, out, log_sums, first + t, position + t, view.after(t));
+                let mut t = 0;
+                while t < length {
+                    let at = (first + t, position + t, view.after(t));
+                    t += match length - t {
+                        BLOCK.. if wide_registers => head.forward::<BLOCK, 2>(qkv, out, log_sums, at),
+                        4.. => head.forward::<4, 1>(qkv, out, log_sums, at),
+                        _ => head.forward::<1, 1>(qkv, out, log_sums, at),
+                    };
                 }
             }
         }
@@ -401,6 +492,7 @@ pub fn attention_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], shape: &A
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx2+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn attention_group_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], out: &mut [f32], shape: &AttentionShape, span: &Span) {
+    let wide_registers = target_cfg_f!(target_feature = "avx512f");
     let (h, g, hd, width) = (shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_dim());
     let n = qkv.len() / width;
     let wide = padded(hd);
@@ -413,14 +505,15 @@ fn attention_group_backward(qkv: &[f32], log_sums: &[f32], grad: &[f32], out: &m
         for head in kv * (h / g)..(kv + 1) * (h / g) {
             let mut head = Head::new(shape, head, &k, &v, n);
             for (first, position, view, length) in runs(span) {
-                let whole = length - length % BLOCK;
-                for t in (0..whole).step_by(BLOCK) {
+                let mut t = 0;
+                while t < length {
                     let at = (first + t, position + t, view.after(t));
-                    head.backward::<BLOCK>(qkv, log_sums, grad, out, (&mut dk, &mut dv), at.0, at.1, at.2);
-                }
-                for t in whole..length {
-                    let at = (first + t, position + t, view.after(t));
-                    head.backward::<1>(qkv, log_sums, grad, out, (&mut dk, &mut dv), at.0, at.1, at.2);
+                    let sums = (&mut dk[..], &mut dv[..]);
+                    t += match length - t {
+                        BLOCK.. if wide_registers => head.backward::<BLOCK, 2>(qkv, log_sums, grad, out, sums, at),
+                        4.. => head.backward::<4, 1>(qkv, log_sums, grad, out, sums, at),
+                        _ => head.backward::<1, 1>(qkv, log_sums, grad, out, sums, at),
+                    };
                 }
             }
         }

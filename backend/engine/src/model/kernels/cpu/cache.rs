@@ -1,7 +1,7 @@
 //! Attention of one new token against the keys and values before it: what generation does.
 
 use super::super::shape::AttentionShape;
-use super::attention::{View, add_weighted, rotate, softmax};
+use super::attention::{View, add_weighted, exponentials, rotate};
 use super::lanes::{add_weighted_rows, padded};
 use crate::model::span::Span;
 use multiversion::multiversion;
@@ -107,12 +107,14 @@ fn step_attention_row(
             part.fill(0.0);
             add_weighted_rows(part, &q, &cache.keys[kv * hd * stride..(kv + 1) * hd * stride], stride);
         }
-        softmax(&mut scores, &view);
+        let (_, total) = exponentials(&mut scores, &view);
         o.fill(0.0);
         for ((from, start, n), cache) in view.parts().into_iter().zip([prompt, &*answer]) {
             let rows = &cache.values[kv * cache.capacity * wide..(kv + 1) * cache.capacity * wide];
-            add_weighted::<1>(&mut o, wide, &scores[from..], size, n, &rows[start * wide..]);
+            add_weighted::<1, 1>(&mut o, wide, &scores[from..], size, n, &rows[start * wide..]);
         }
-        out[head * hd..(head + 1) * hd].copy_from_slice(&o[..hd]);
+        for (out, o) in out[head * hd..(head + 1) * hd].iter_mut().zip(&o) {
+            *out = o / total;
+        }
     }
 }

@@ -320,13 +320,18 @@ mod tests {
 
     #[test]
     fn attention_equals_its_definition() {
-        let (shape, spans) = (shape(), spans());
+        // Heads of less than a register of numbers, and of two and a half.
+        let frequencies: Vec<f64> = (0..20).map(|i| 0.7f64.powi(i)).collect();
+        let wide = AttentionShape { head_dim: 40, rope: Arc::new(RopeTable::new(64, &frequencies)), ..shape() };
+        let spans = spans();
         let n = spans.last().unwrap().all().end;
-        check::<2, 2>(
-            [n, shape.qkv_dim()],
-            |x| Taped::causal_attention(x, &shape, &spans),
-            |x| Plain::causal_attention(x, &shape, &spans),
-        );
+        for shape in [shape(), wide] {
+            check::<2, 2>(
+                [n, shape.qkv_dim()],
+                |x| Taped::causal_attention(x, &shape, &spans),
+                |x| Plain::causal_attention(x, &shape, &spans),
+            );
+        }
     }
 
     #[test]
