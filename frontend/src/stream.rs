@@ -111,9 +111,22 @@ impl Run {
     }
 }
 
+/// What is wanted of a run.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// Events, as the journal calls them; all where there are none.
+    pub kinds: &'static [&'static str],
+    /// Whether steps of the policy may come without what every class gets.
+    pub brief: bool,
+}
+
+impl Wanted {
+    pub const ALL: Self = Self { kinds: &[], brief: false };
+}
+
 struct Inner {
     id: String,
-    kinds: &'static [&'static str],
+    wanted: Wanted,
     run: Run,
     connection: Cell<Connection>,
     /// The same for the page.
@@ -136,12 +149,11 @@ thread_local! {
 pub struct Stream(Rc<Inner>);
 
 impl Stream {
-    /// Connects to run `id`, and says in `shown` how the connection is. `kinds`: of the events that are wanted, as the journal calls them;
-    /// all where there are none.
-    pub fn open(id: String, kinds: &'static [&'static str], run: Run, shown: RwSignal<Connection>) -> Self {
+    /// Connects to run `id`, and says in `shown` how the connection is.
+    pub fn open(id: String, wanted: Wanted, run: Run, shown: RwSignal<Connection>) -> Self {
         let inner = Rc::new(Inner {
             id,
-            kinds,
+            wanted,
             run,
             connection: Cell::new(Connection::Connecting),
             shown,
@@ -187,11 +199,11 @@ fn connect(inner: &Rc<Inner>) {
         timer.clear();
     }
     let (greeting, heard, lost) = (Rc::downgrade(inner), Rc::downgrade(inner), Rc::downgrade(inner));
-    let (run, kinds) = (inner.id.clone(), inner.kinds);
+    let (run, Wanted { kinds, brief }) = (inner.id.clone(), inner.wanted);
     let ears = Ears {
         hello: Box::new(move || {
             let after = greeting.upgrade().map_or(0, |inner| inner.run.ask(|s| s.last_seq()));
-            Hello { run: run.clone(), after, kinds: kinds.iter().map(ToString::to_string).collect() }
+            Hello { run: run.clone(), after, kinds: kinds.iter().map(ToString::to_string).collect(), brief }
         }),
         frame: Box::new(move |frame| {
             if let Some(inner) = heard.upgrade() {

@@ -205,6 +205,15 @@ pub struct PolicyStep {
     pub seconds: f64,
 }
 
+impl PolicyStep {
+    /// The step without what every class gets, which is most of it: no distributions, and of the matrix one number for each objective, the
+    /// sum of all, which is 0 where nobody asked for it.
+    pub fn brief(&self) -> Self {
+        let sum = |rows: &Vec<Vec<f64>>| vec![vec![rows.iter().flatten().sum()]];
+        Self { distributions: Vec::new(), matrix: self.matrix.iter().map(sum).collect(), ..self.clone() }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]

@@ -101,15 +101,17 @@ impl Feeder {
         Ok(Self { end, newest, thread })
     }
 
-    /// Opens a page and waits until it shows what all the runs say now.
-    async fn show(&self, browser: &Browser, address: &str) -> Result<()> {
+    /// Opens a page and waits until it shows what all the runs say now, with `words` about a chart.
+    async fn show(&self, browser: &Browser, address: &str, words: &str) -> Result<()> {
         let began = Instant::now();
         browser.goto(address).await?;
         browser.wait(SEEN).await?;
-        let shown = "Math.max(0, ...[...document.querySelectorAll('canvas')].map(c => +(c.getAttribute('aria-label')?.match(/step ([0-9]+)/)?.[1] || 0)))";
+        let shown = format!(
+            "Math.max(0, ...[...document.querySelectorAll('canvas')].map(c => c.getAttribute('aria-label') || '').filter(l => l.includes('{words}')).map(l => +(l.match(/step ([0-9]+)/)?.[1] || 0)))"
+        );
         loop {
             let newest = self.newest.load(Ordering::Relaxed);
-            if browser.js(shown).await?.as_f64().is_some_and(|step| step + 20.0 >= newest as f64) {
+            if browser.js(&shown).await?.as_f64().is_some_and(|step| step + 20.0 >= newest as f64) {
                 break;
             }
             ensure!(began.elapsed() < Duration::from_secs(60), "the page has not caught up");
@@ -196,16 +198,17 @@ async fn how_smoothly_pages_move() -> Result<()> {
         format!("{}/compare?runs={}", lab.origin(), all.join(","))
     };
     let feeder = fed(&some)?;
-    feeder.show(&browser, &format!("{}/runs/some-0", lab.origin())).await?;
+    feeder.show(&browser, &format!("{}/runs/some-0", lab.origin()), "").await?;
     browser.js("document.querySelector('#learning')?.scrollIntoView()").await?;
     watch(&browser, "A run that says ten steps a second").await?;
-    feeder.show(&browser, &compare("some", SOME)).await?;
+    feeder.show(&browser, &compare("some", SOME), "").await?;
     browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Eight such runs compared").await?;
     feeder.stop();
 
     let feeder = fed(&most)?;
-    feeder.show(&browser, &compare("most", MOST)).await?;
+    // A median of fewer is drawn as soon as they are there.
+    feeder.show(&browser, &compare("most", MOST), &format!("median of {MOST} seeds")).await?;
     browser.js("document.querySelector('#curves-title').scrollIntoView()").await?;
     watch(&browser, "Fifty such runs compared, as seeds of the same settings").await?;
     browser.js("document.querySelector('.chosen .check input').click()").await?;

@@ -12,7 +12,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::connect;
-use moslim_shared::event::{Addressed, Event, Frame, Hello, RunInfo, Subscription};
+use moslim_shared::event::{Addressed, Event, EventBody, Frame, Hello, RunInfo, Subscription};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -103,12 +103,21 @@ struct Channel {
     /// Its number; none where the socket is for one run alone.
     number: Option<u32>,
     run: RunId,
-    /// Kinds of events that are sent; all where there are none.
-    kinds: Vec<String>,
+    /// Which events are sent, and how.
+    wanted: Wanted,
     /// Number of the last event that was sent, or passed over.
     sent: u64,
     /// The run as the client knows it.
     info: RunInfo,
+}
+
+/// What a client wants of a journal.
+#[derive(Clone, Default)]
+struct Wanted {
+    /// Kinds of events; all where there are none.
+    kinds: Vec<String>,
+    /// Whether steps of the policy are sent without what every class gets.
+    brief: bool,
 }
 
 /// What a client said first.
@@ -247,7 +256,8 @@ impl Viewer {
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let sent = if hello.after > info.last_seq { 0 } else { hello.after };
         self.send_frame(number, &Frame::Snapshot { info: info.clone() }).await?;
-        self.channels.push(Channel { number, run, kinds: hello.kinds, sent, info });
+        let wanted = Wanted { kinds: hello.kinds, brief: hello.brief };
+        self.channels.push(Channel { number, run, wanted, sent, info });
         self.send_events(self.channels.len() - 1).await?;
         // A long journal takes a while to send, and the client was not listened to meanwhile.
         self.heard = Instant::now();
@@ -257,11 +267,11 @@ impl Viewer {
     /// Sends what the journal of a channel's run holds after what was sent, and advances it.
     async fn send_events(&mut self, n: usize) -> Result<(), Goodbye> {
         loop {
-            let Channel { number, run, kinds, sent, .. } = &self.channels[n];
-            let (follower, id, after, number, kinds) = (self.follower.clone(), run.clone(), *sent, *number, kinds.clone());
+            let Channel { number, run, wanted, sent, .. } = &self.channels[n];
+            let (follower, id, after, number, wanted) = (self.follower.clone(), run.clone(), *sent, *number, wanted.clone());
             let read = move || -> anyhow::Result<_> {
                 let events = follower.events(&id, after, FRAME_EVENTS)?;
-                Ok((events.last().map(|e| e.seq), events.len(), frames(&events, &kinds, number)?))
+                Ok((events.last().map(|e| e.seq), events.len(), frames(&events, &wanted, number)?))
             };
             let (last, count, frames) = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
             let Some(last) = last else { return Ok(()) };
@@ -378,14 +388,25 @@ fn kind_of(event: &str) -> &str {
     event.split_once(r#""body":{""#).and_then(|(_, body)| body.split_once('"')).map_or("", |(kind, _)| kind)
 }
 
-/// [`Frame::Events`] as text, split by size, of the events of some `kinds`, or of all. Each event is written once, and the frame is put
-/// together around it.
-fn frames(events: &[Event], kinds: &[String], number: Option<u32>) -> anyhow::Result<Vec<String>> {
+/// The event as text, or without what every class gets.
+fn text_of(event: &Event, brief: bool) -> serde_json::Result<String> {
+    match &event.body {
+        EventBody::Policy { part, step, total } if brief => {
+            let body = EventBody::Policy { part: part.clone(), step: step.brief(), total: *total };
+            serde_json::to_string(&Event { body, ..*event })
+        }
+        _ => serde_json::to_string(event),
+    }
+}
+
+/// [`Frame::Events`] as text, split by size, of the events that are wanted. Each event is written once, and the frame is put together
+/// around it.
+fn frames(events: &[Event], Wanted { kinds, brief }: &Wanted, number: Option<u32>) -> anyhow::Result<Vec<String>> {
     const HEAD: &str = r#"{"events":{"events":["#;
     let mut frames = Vec::new();
     let mut frame = String::new();
     for event in events {
-        let text = serde_json::to_string(event)?;
+        let text = text_of(event, *brief)?;
         if !kinds.is_empty() && !kinds.iter().any(|kind| kind == kind_of(&text)) {
             continue;
         }
@@ -404,7 +425,7 @@ fn frames(events: &[Event], kinds: &[String], number: Option<u32>) -> anyhow::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moslim_shared::event::EventBody;
+    use moslim_shared::event::PolicyStep;
 
     fn event(seq: u64, size: usize) -> Event {
         Event { seq, time: 0, body: EventBody::Note { text: "x".repeat(size) } }
@@ -413,7 +434,7 @@ mod tests {
     #[test]
     fn frames_hold_all_events_in_order_and_keep_to_the_limit() {
         let events: Vec<Event> = (1..=50).map(|seq| event(seq, if seq == 9 { 2 * FRAME_BYTES } else { 10_000 })).collect();
-        let frames = frames(&events, &[], None).unwrap();
+        let frames = frames(&events, &Wanted::default(), None).unwrap();
         let mut seen = Vec::new();
         for text in &frames {
             let Frame::Events { events } = serde_json::from_str(text).unwrap() else { panic!("an events frame was expected") };
@@ -438,10 +459,35 @@ mod tests {
                 };
                 events
             };
-            frames(&events, &kinds, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
+            let wanted = Wanted { kinds, brief: false };
+            frames(&events, &wanted, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
         };
         assert_eq!((seqs(&["answering"]), seqs(&["note", "loss"])), (vec![4], vec![1, 2, 3, 5]));
         assert_eq!((seqs(&[]), seqs(&["loss"])), (vec![1, 2, 3, 4, 5], vec![]));
+    }
+
+    #[test]
+    fn who_draws_curves_is_told_steps_without_their_classes() {
+        let matrix = vec![vec![vec![0.25, 0.75], vec![1.0, 0.0]], vec![vec![0.0; 2]; 2]];
+        let step = PolicyStep {
+            step: 3,
+            reward: 0.5,
+            distributions: vec![vec![0.5, 0.5]; 2],
+            on_target: vec![0.25, 0.0],
+            matrix,
+            ..Default::default()
+        };
+        let brief = PolicyStep { distributions: Vec::new(), matrix: vec![vec![vec![2.0]], vec![vec![0.0]]], ..step.clone() };
+        let events =
+            [Event { seq: 1, time: 7, body: EventBody::Policy { part: None, total: 9, step: step.clone() } }, event(2, 5)];
+        for (wanted, want) in [(false, step), (true, brief)] {
+            let frames = frames(&events, &Wanted { kinds: Vec::new(), brief: wanted }, None).unwrap();
+            let Frame::Events { events: told } = serde_json::from_str(&frames[0]).unwrap() else {
+                panic!("events were expected")
+            };
+            assert_eq!(told[0], Event { seq: 1, time: 7, body: EventBody::Policy { part: None, total: 9, step: want } });
+            assert_eq!(told[1], events[1]);
+        }
     }
 
     #[test]

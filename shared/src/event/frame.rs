@@ -13,6 +13,9 @@ pub struct Hello {
     /// Kinds of events that it wants, as the journal calls them; empty for all.
     #[serde(default)]
     pub kinds: Vec<String>,
+    /// Whether it wants [`PolicyStep::brief`] in the place of steps of the policy: who draws curves of many runs needs no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brief: bool,
 }
 
 /// What a client says on a websocket over which it follows several runs, each on a channel that it numbers.

@@ -93,14 +93,25 @@ impl Curves {
 fn extend(envelope: &mut [Points; 3], curves: &[&[(f64, f64)]]) {
     let Some((first, others)) = curves.split_first() else { return };
     let done = envelope[0].last().map_or(f64::NEG_INFINITY, |p| p.0);
-    for &(x, y) in &first[first.partition_point(|p| p.0 <= done)..] {
-        let at = |curve: &&[(f64, f64)]| {
-            let n = curve.partition_point(|p| p.0 < x);
-            curve.get(n).filter(|p| p.0 == x).map(|p| p.1)
-        };
-        let Some(mut values) = others.iter().map(at).collect::<Option<Vec<f64>>>() else { continue };
+    let after = |curve: &[(f64, f64)]| curve.partition_point(|p| p.0 <= done);
+    // What is left of each curve: all of them are walked along once, side by side.
+    let mut left: Vec<&[(f64, f64)]> = others.iter().map(|curve| &curve[after(curve)..]).collect();
+    let mut values = Vec::with_capacity(curves.len());
+    for &(x, y) in &first[after(first)..] {
+        values.clear();
         values.push(y);
-        values.sort_by(f64::total_cmp);
+        for curve in &mut left {
+            while let [(before, _), rest @ ..] = curve
+                && *before < x
+            {
+                *curve = rest;
+            }
+            values.extend(curve.first().filter(|p| p.0 == x).map(|p| p.1));
+        }
+        if values.len() < curves.len() {
+            continue;
+        }
+        values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
         let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
         for (list, value) in envelope.iter_mut().zip([values[0], median, values[values.len() - 1]]) {

@@ -16,7 +16,7 @@ use crate::parts::matrix::between;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::state::{RunState, Topic};
-use crate::stream::{Connection, Run, Stream};
+use crate::stream::{Connection, Run, Stream, Wanted};
 use crate::words::t;
 use fronts::fronts;
 use leptos::prelude::*;
@@ -84,7 +84,7 @@ pub fn Compare() -> impl IntoView {
             return;
         }
         let run = Run::new();
-        let stream = Stream::open(id.clone(), KINDS, run, RwSignal::new(Connection::Connecting));
+        let stream = Stream::open(id.clone(), Wanted { kinds: KINDS, brief: true }, run, RwSignal::new(Connection::Connecting));
         let entry = Entry { id: StoredValue::new(id), run, stream: StoredValue::new_local(Some(stream)) };
         entries.update(|all| all.push(entry));
     };

@@ -30,7 +30,7 @@ use crate::parts::format;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
-use crate::stream::{Connection, Run, Stream};
+use crate::stream::{Connection, Run, Stream, Wanted};
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -153,7 +153,7 @@ fn Live(id: String) -> impl IntoView {
     let run = Run::new();
     let connection = RwSignal::new(Connection::Connecting);
     provide_context(Linked::new());
-    let stream = StoredValue::new_local(Some(Stream::open(id.clone(), &[], run, connection)));
+    let stream = StoredValue::new_local(Some(Stream::open(id.clone(), Wanted::ALL, run, connection)));
     on_cleanup(move || {
         let _ = stream.try_update_value(|s| {
             if let Some(stream) = s.take() {
