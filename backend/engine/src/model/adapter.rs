@@ -134,6 +134,13 @@ impl<B: Kernels> Adapter<B> {
         Tensor::cat(bands, 0)
     }
 
+    /// The same adapter with all its parts in one, for who multiplies with it again and again. It can no longer be written to files by part.
+    fn joined(self) -> Self {
+        let out = self.columns.iter().map(|(n, _)| n).sum();
+        let wide = self.wide();
+        Self { b: vec![Param::from_tensor(wide)], columns: vec![(out, true)], ..self }
+    }
+
     /// What every adapted matrix has: its position among those that make ours, `A` as `[rank, in]` and `B` as `[out, rank]`, row after
     /// row, as files have them.
     pub fn pairs(&self) -> Vec<(usize, [Vec<f32>; 2])> {
@@ -175,6 +182,15 @@ pub fn adapters<B: Kernels>(config: &AdapterConfig, a: &Architecture, seed: u64,
             down: one(a.d_ff, vec![(a.d_model, has(Target::DownProj))]),
         })
         .collect()
+}
+
+impl<B: Kernels> LayerAdapters<B> {
+    /// The same adapters, each with all its parts in one.
+    pub fn joined(self) -> Self {
+        let [qkv, attention_out, gate_up, down] =
+            [self.qkv, self.attention_out, self.gate_up, self.down].map(|own| own.map(Adapter::joined));
+        Self { qkv, attention_out, gate_up, down }
+    }
 }
 
 impl<B: Backend> LayerAdapters<B> {

@@ -46,8 +46,10 @@ pub fn generate<B: Kernels>(
     sampling: &Sampling,
 ) -> Vec<Answer> {
     let rows = rows(prompts.len(), samples);
-    share::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, &|_, _| true))
-        .concat()
+    share::<B, _, _, _>(&model.clone().joined(), pieces::<B>(&rows), |model, rows| {
+        sample_rows(&model, prompts, rows, eos, sampling, &|_, _| true)
+    })
+    .concat()
 }
 
 /// The answers to be sampled: (prompt, number of its random stream).
@@ -74,7 +76,8 @@ pub fn generate_heard<B: Kernels>(
     heard: Hearing,
 ) -> Vec<Answer> {
     let rows = rows(prompts.len(), samples);
-    map::<B, _, _, _>(model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
+    let model = model.clone().joined();
+    map::<B, _, _, _>(&model, pieces::<B>(&rows), |model, rows| sample_rows(&model, prompts, rows, eos, sampling, heard)).concat()
 }
 
 /// Samples an answer for every row: (prompt, number of its random stream). Rows of one prompt are neighbours.

@@ -162,6 +162,12 @@ impl<B: Kernels> Transformer<B> {
         self
     }
 
+    /// The model with adapters that are multiplied with in one piece: for sampling, which does so for every token.
+    pub fn joined(mut self) -> Self {
+        self.adapters = self.adapters.into_iter().map(LayerAdapters::joined).collect();
+        self
+    }
+
     /// The model without its adapters: what they adapt.
     pub fn unadapted(mut self) -> Self {
         self.adapters = Vec::new();

@@ -275,3 +275,104 @@ pub fn collect(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Task, world};
+    use crate::reward::RewardModel;
+    use crate::reward::frozen::Calibration;
+    use burn::backend::Flex;
+    use moslim_shared::config::{ModelConfig, TaskConfig};
+    use moslim_shared::ordinal::RewardLoss;
+
+    fn prompts(preferences: &[[Option<usize>; 4]]) -> Vec<Prompt> {
+        let of = |(question, wish): (usize, &[Option<usize>; 4])| Prompt {
+            question,
+            preference: Preference(wish.to_vec()),
+            tokens: Vec::new(),
+        };
+        preferences.iter().enumerate().map(of).collect()
+    }
+
+    /// What heads expect before a token is known of the tokens before it alone, whichever answers are read beside it; what is put behind an
+    /// answer that did not end counts for the whole answer only.
+    #[test]
+    fn heads_are_asked_before_the_tokens_of_the_policy_alone() {
+        let splits = Task::load(&TaskConfig { rows: 600, topics: 12, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
+        let tokenizer = Tokenizer::train(512, &splits, &world::objectives()).unwrap();
+        let classes: Vec<usize> = world::objectives().iter().map(|o| o.class_count()).collect();
+        let model = RewardModel::<Flex>::new(
+            &ModelConfig { d_model: 24, d_ff: 40, ..Default::default() },
+            tokenizer.vocabulary(),
+            &classes,
+            &Default::default(),
+            3,
+            &Default::default(),
+        );
+        let calibration = Calibration {
+            temperatures: vec![1.0; 4],
+            statistics: RewardStatistics::default(),
+            mapping: MappingConfig::default(),
+            hash: String::new(),
+            loss: RewardLoss::CrossEntropy,
+            classes,
+            thresholds: Vec::new(),
+        };
+        let frozen = FrozenRewardModel { models: vec![model], calibration };
+        let question =
+            |text: &str| EncodedQuestion { text: text.into(), tokens: tokenizer.encode(text).unwrap(), topic: 0, part: 0 };
+        let (questions, prompts) = ([question("How do I make tea?"), question("Why?")], prompts(&[[None; 4]; 2]));
+        let [a, b, c, d] = [31, 32, 33, 34];
+        let eos = tokenizer.eos;
+        let answers: [(usize, &[u32]); 4] = [(0, &[a, b, c]), (0, &[a, b, d, eos]), (1, &[a]), (1, &[c, b, eos])];
+        let told = |answers: &[(usize, &[u32])], beginnings: bool| {
+            classify_answers(&frozen, answers, &prompts, &questions, &tokenizer, beginnings)
+        };
+        let all = told(&answers, true);
+        assert_eq!(all.beginnings.iter().map(Vec::len).collect::<Vec<_>>(), [3, 4, 1, 3], "no more than the policy has said");
+        let near = |x: &[Vec<f64>], y: &[Vec<f64>]| {
+            x.iter().flatten().zip(y.iter().flatten()).all(|(x, y)| (x - y).abs() < 1e-5) && x.len() == 4
+        };
+        for ((n, answer), beginnings) in answers.iter().enumerate().zip(&all.beginnings) {
+            let alone = told(&[*answer], true);
+            assert!(near(&alone.answers[0], &all.answers[n]) && near(&told(&answers, false).answers[n], &all.answers[n]));
+            beginnings.iter().zip(&alone.beginnings[0]).for_each(|(x, y)| assert!(near(x, y), "answer {n}"));
+        }
+        let [first, second, third, fourth] = &all.beginnings[..] else { panic!("four answers") };
+        assert!((0..3).all(|t| near(&first[t], &second[t])), "the same tokens before them");
+        assert!(near(&third[0], &fourth[0]) && !near(&first[0], &third[0]), "of another question");
+        assert!(!near(&first[1], &first[2]) && !near(&third[0], &all.answers[2]));
+    }
+
+    #[test]
+    fn what_heads_expect_is_mapped_by_what_its_own_prompt_asks() {
+        let wishes = [[Some(1), None, None, None], [None, Some(0), None, Some(2)]];
+        let prompts = prompts(&wishes);
+        let p = |x: f64| vec![vec![x, 1.0 - x], vec![1.0 - x, x], vec![0.5; 2], vec![0.1, x / 2.0, 0.9 - x / 2.0]];
+        // Two answers to each prompt, of one to four tokens.
+        let beginnings: Vec<Vec<Vec<Vec<f64>>>> =
+            (0..4).map(|n| (0..=n).map(|t| p(0.1 + 0.2 * n as f64 + 0.03 * t as f64)).collect()).collect();
+        let each = |of: fn(usize) -> f64| [2, 2, 2, 3].map(|n| (0..n).map(of).collect::<Vec<f64>>()).to_vec();
+        let statistics = RewardStatistics {
+            mean: each(|c| 0.2 + 0.1 * c as f64),
+            std: each(|c| 0.5 + 0.2 * c as f64),
+            expected_mean: vec![0.4, 0.5, 0.6, 1.0],
+            expected_std: vec![0.3, 0.4, 0.5, 0.6],
+        };
+        let config = MappingConfig::default();
+        let mapped = |aim: &Aim| map_beginnings(aim, &config, &statistics, &beginnings, &prompts, 2, &[true, false, true, true]);
+        let asked = mapped(&Aim::Preference);
+        let weights = [0.5, 0.25, 0.0, 0.25];
+        let weighed = mapped(&Aim::Weights(weights.to_vec()));
+        for (n, tokens) in beginnings.iter().enumerate() {
+            assert_eq!((asked[n].len(), weighed[n].len()), (n + 1, n + 1));
+            for (t, token) in tokens.iter().enumerate() {
+                let own = Preference(wishes[n / 2].to_vec());
+                assert_eq!(asked[n][t], expected_reward(&config, &statistics, token, &own));
+                assert_eq!(weighed[n][t], map_weighted(&config, &statistics, token, &weights, &[true, false, true, true]).scalar);
+            }
+        }
+        assert!(asked[1][0] != asked[2][0] && asked[3][0] != asked[3][1] && weighed[3][0] != weighed[3][1]);
+    }
+}

@@ -63,14 +63,22 @@ pub unsafe fn columns(into: Lines<*mut f32>, left: Lines<*const f32>, right: Rig
     }
     // SAFETY: the processor has what the function is compiled for; the caller vouches for the pointers.
     unsafe {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        if has_avx512() {
             with_avx512(into, left, right, size, add)
-        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        } else if has_avx2() {
             with_avx2(into, left, right, size, add)
         } else {
             0
         }
     }
+}
+
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+fn has_avx512() -> bool {
+    has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")
 }
 
 /// 32 registers of 16 numbers: a tile of 8 rows has 24 of them for its sums.
@@ -265,10 +273,10 @@ mod tests {
     /// Every way that this processor has, and the columns of its tiles.
     fn ways() -> Vec<(Compute, usize)> {
         let mut ways: Vec<(Compute, usize)> = Vec::new();
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        if has_avx512() {
             ways.push((with_avx512, 48));
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if has_avx2() {
             ways.push((with_avx2, 24));
         }
         ways

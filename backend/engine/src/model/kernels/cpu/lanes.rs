@@ -68,7 +68,8 @@ pub fn lanes(values: &[f32], at: usize) -> &[f32; LANES] {
     values[at..at + LANES].try_into().expect("a slice of that length")
 }
 
-/// `a * b + c`, rounded once: one instruction of every processor of the last ten years. WebAssembly has none for it.
+/// `a * b + c`, rounded once: one instruction of processors with FMA or NEON. One without it calls a function for every number and is slow, and
+/// WebAssembly, which has none, rounds twice.
 #[inline(always)]
 pub fn fused(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(target_arch = "wasm32") { a * b + c } else { a.mul_add(b, c) }
