@@ -106,8 +106,8 @@ fn dot_lanes<const Q: usize, const W: usize>(
     let mut sums = [[[0f32; LANES]; W]; Q];
     // Equally long: that `d` is within one of them is known of all.
     let q: [&[f32]; Q] = std::array::from_fn(|b| &q[b][..q[0].len()]);
-    for d in 0..q[0].len() {
-        add_products(&mut sums, |b| q[b][d], registers(columns, d * stride + at));
+    for (d, column) in columns.chunks(stride).take(q[0].len()).enumerate() {
+        add_products(&mut sums, |b| q[b][d], registers(column, at));
     }
     for (b, sums) in sums.iter().enumerate() {
         out[b * size + at..][..W * LANES].copy_from_slice(sums.as_flattened());
