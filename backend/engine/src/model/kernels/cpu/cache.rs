@@ -1,7 +1,8 @@
 //! Attention of one new token against the keys and values before it: what generation does.
 
 use super::super::shape::AttentionShape;
-use super::attention::{View, add_weighted, exponentials, rotate};
+use super::attention::{View, exponentials, rotate};
+use super::blocks::add_weighted;
 use super::lanes::{add_weighted_rows, padded};
 use crate::model::span::Span;
 use multiversion::multiversion;

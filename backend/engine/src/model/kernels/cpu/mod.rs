@@ -6,6 +6,7 @@
 //! Here belong loops that know slices and sizes. Tensors and gradients' bookkeeping are in `flex`.
 
 mod attention;
+mod blocks;
 mod cache;
 mod lanes;
 mod rows;
