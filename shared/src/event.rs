@@ -206,11 +206,11 @@ pub struct PolicyStep {
 }
 
 impl PolicyStep {
-    /// The step without what every class gets, which is most of it: no distributions, and of the matrix one number for each objective, the
-    /// sum of all, which is 0 where nobody asked for it.
-    pub fn brief(&self) -> Self {
-        let sum = |rows: &Vec<Vec<f64>>| vec![vec![rows.iter().flatten().sum()]];
-        Self { distributions: Vec::new(), matrix: self.matrix.iter().map(sum).collect(), ..self.clone() }
+    /// Forgets what every class gets, which is most of a step: no distributions, and of the matrix one number for each objective, the sum
+    /// of all, which is 0 where nobody asked for it.
+    pub fn shorten(&mut self) {
+        self.distributions.clear();
+        self.matrix.iter_mut().for_each(|rows| *rows = vec![vec![rows.iter().flatten().sum()]]);
     }
 }
 

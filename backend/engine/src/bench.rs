@@ -30,7 +30,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
 use moslim_shared::config::{DeviceChoice, ModelConfig, PolicyConfig, Precision, RunConfig, TaskConfig};
-use moslim_shared::mapping::{MappingConfig, RewardStatistics};
+use moslim_shared::mapping::RewardStatistics;
 use moslim_shared::ordinal::RewardLoss;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -350,15 +350,7 @@ fn iteration<B: TrainBackend>(size: &Size, config: &ModelConfig, device: &B::Dev
     let trunk = Transformer::new(config, vocabulary, 1, 2, device);
     let model = RewardModel::<B::InnerBackend>::on_trunk(trunk, &classes, &Default::default(), 3);
     let rows: Vec<Group> = corpus.train.iter().take(64).map(|r| r.group()).collect();
-    let mut calibration = Calibration {
-        temperatures: vec![1.0; classes.len()],
-        statistics: RewardStatistics::default(),
-        mapping: MappingConfig::default(),
-        hash: String::new(),
-        loss: RewardLoss::CrossEntropy,
-        classes,
-        thresholds: Vec::new(),
-    };
+    let mut calibration = Calibration::unfitted(classes);
     let distributions: Vec<Vec<Vec<f64>>> = outputs_of(&model, &rows).iter().map(|o| calibration.distributions(o)).collect();
     calibration.statistics = RewardStatistics::over(&calibration.mapping, &distributions);
     let reward_model = FrozenRewardModel { models: vec![model], calibration };

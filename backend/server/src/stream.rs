@@ -264,7 +264,8 @@ impl Viewer {
             let (follower, id, after, number, wanted) = (self.follower.clone(), run.clone(), *sent, *number, wanted.clone());
             let read = move || -> anyhow::Result<_> {
                 let events = follower.events(&id, after, FRAME_EVENTS)?;
-                Ok((events.last().map(|e| e.seq), events.len(), frames(&events, &wanted, number)?))
+                let (last, count) = (events.last().map(|e| e.seq), events.len());
+                Ok((last, count, frames(events, &wanted, number)?))
             };
             let (last, count, frames) = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
             let Some(last) = last else { return Ok(()) };

@@ -13,7 +13,7 @@ pub struct Hello {
     /// Kinds of events that it wants, as the journal calls them; empty for all.
     #[serde(default)]
     pub kinds: Vec<String>,
-    /// Whether it wants [`PolicyStep::brief`] in the place of steps of the policy: who draws curves of many runs needs no more.
+    /// Whether steps of the policy are to be shortened (`PolicyStep::shorten`): who draws curves of many runs needs no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brief: bool,
 }

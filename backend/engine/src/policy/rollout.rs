@@ -284,7 +284,6 @@ mod tests {
     use crate::reward::frozen::Calibration;
     use burn::backend::Flex;
     use moslim_shared::config::{ModelConfig, TaskConfig};
-    use moslim_shared::ordinal::RewardLoss;
 
     fn prompts(preferences: &[[Option<usize>; 4]]) -> Vec<Prompt> {
         let of = |(question, wish): (usize, &[Option<usize>; 4])| Prompt {
@@ -310,16 +309,7 @@ mod tests {
             3,
             &Default::default(),
         );
-        let calibration = Calibration {
-            temperatures: vec![1.0; 4],
-            statistics: RewardStatistics::default(),
-            mapping: MappingConfig::default(),
-            hash: String::new(),
-            loss: RewardLoss::CrossEntropy,
-            classes,
-            thresholds: Vec::new(),
-        };
-        let frozen = FrozenRewardModel { models: vec![model], calibration };
+        let frozen = FrozenRewardModel { models: vec![model], calibration: Calibration::unfitted(classes) };
         let question =
             |text: &str| EncodedQuestion { text: text.into(), tokens: tokenizer.encode(text).unwrap(), topic: 0, part: 0 };
         let (questions, prompts) = ([question("How do I make tea?"), question("Why?")], prompts(&[[None; 4]; 2]));

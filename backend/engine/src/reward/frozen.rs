@@ -65,6 +65,19 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// That of heads trained by cross-entropy, before anything is fitted: temperatures of 1, and no statistics. `classes`: of each head.
+    pub fn unfitted(classes: Vec<usize>) -> Self {
+        Self {
+            temperatures: vec![1.0; classes.len()],
+            statistics: RewardStatistics::default(),
+            mapping: MappingConfig::default(),
+            hash: String::new(),
+            loss: RewardLoss::CrossEntropy,
+            classes,
+            thresholds: Vec::new(),
+        }
+    }
+
     /// Calibrated class distributions of one answer: `[head][class]`.
     pub fn distributions(&self, outputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
         outputs

@@ -27,25 +27,17 @@ fn kind_of(event: &str) -> &str {
     event.split_once(r#""body":{""#).and_then(|(_, body)| body.split_once('"')).map_or("", |(kind, _)| kind)
 }
 
-/// The event as text, or without what every class gets.
-fn text_of(event: &Event, brief: bool) -> serde_json::Result<String> {
-    match &event.body {
-        EventBody::Policy { part, step, total } if brief => {
-            let body = EventBody::Policy { part: part.clone(), step: step.brief(), total: *total };
-            serde_json::to_string(&Event { body, ..*event })
-        }
-        _ => serde_json::to_string(event),
-    }
-}
-
 /// [`Frame::Events`] as text, split by size, of the events that are wanted. Each event is written once, and the frame is put together
 /// around it.
-pub fn frames(events: &[Event], Wanted { kinds, brief }: &Wanted, number: Option<u32>) -> anyhow::Result<Vec<String>> {
+pub fn frames(events: Vec<Event>, Wanted { kinds, brief }: &Wanted, number: Option<u32>) -> anyhow::Result<Vec<String>> {
     const HEAD: &str = r#"{"events":{"events":["#;
     let mut frames = Vec::new();
     let mut frame = String::new();
-    for event in events {
-        let text = text_of(event, *brief)?;
+    for mut event in events {
+        if let (true, EventBody::Policy { step, .. }) = (*brief, &mut event.body) {
+            step.shorten();
+        }
+        let text = serde_json::to_string(&event)?;
         if !kinds.is_empty() && !kinds.iter().any(|kind| kind == kind_of(&text)) {
             continue;
         }
@@ -73,7 +65,7 @@ mod tests {
     #[test]
     fn frames_hold_all_events_in_order_and_keep_to_the_limit() {
         let events: Vec<Event> = (1..=50).map(|seq| event(seq, if seq == 9 { 2 * FRAME_BYTES } else { 10_000 })).collect();
-        let frames = frames(&events, &Wanted::default(), None).unwrap();
+        let frames = frames(events.clone(), &Wanted::default(), None).unwrap();
         let mut seen = Vec::new();
         for text in &frames {
             let Frame::Events { events } = serde_json::from_str(text).unwrap() else { panic!("an events frame was expected") };
@@ -99,7 +91,7 @@ mod tests {
                 events
             };
             let wanted = Wanted { kinds, brief: false };
-            frames(&events, &wanted, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
+            frames(events.clone(), &wanted, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
         };
         assert_eq!((seqs(&["answering"]), seqs(&["note", "loss"])), (vec![4], vec![1, 2, 3, 5]));
         assert_eq!((seqs(&[]), seqs(&["loss"])), (vec![1, 2, 3, 4, 5], vec![]));
@@ -120,7 +112,7 @@ mod tests {
         let events =
             [Event { seq: 1, time: 7, body: EventBody::Policy { part: None, total: 9, step: step.clone() } }, event(2, 5)];
         for (wanted, want) in [(false, step), (true, brief)] {
-            let frames = frames(&events, &Wanted { kinds: Vec::new(), brief: wanted }, None).unwrap();
+            let frames = frames(events.to_vec(), &Wanted { kinds: Vec::new(), brief: wanted }, None).unwrap();
             let Frame::Events { events: told } = serde_json::from_str(&frames[0]).unwrap() else {
                 panic!("events were expected")
             };
