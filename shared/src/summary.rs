@@ -236,6 +236,20 @@ pub struct FrontReport {
     /// What was chosen from.
     #[serde(default)]
     pub menu: Option<MenuReport>,
+    /// The same offers on parts of the test split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<FrontPart>,
+}
+
+/// What a front reaches on one part of the split, by the offers that are kept on the whole of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+pub struct FrontPart {
+    pub part: String,
+    /// Questions.
+    pub n: usize,
+    pub hypervolume: f64,
+    pub expected_utility: f64,
 }
 
 /// Which point serves a trade-off.

@@ -14,8 +14,8 @@
 
 use super::root;
 use anyhow::{Context, Result, bail};
-use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, TAKEN, Table, best};
-use moslim_shared::summary::ControlFigures;
+use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, StudyRow, TAKEN, Table, best};
+use moslim_shared::summary::{ControlFigures, FrontPart};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -199,19 +199,38 @@ fn table(study: &StudyResults, metrics: &str, groups: &[&StudyGroup]) -> Result<
     Ok(rows(&heads, body))
 }
 
-/// Figures of a part, by their id.
-fn part_figure(id: &str) -> Result<fn(&ControlFigures) -> f64> {
+/// A figure of a run on a part, by its id: of control, or of the front.
+fn part_figure(id: &str) -> Result<PartFigure> {
     Ok(match id {
-        "spearman" => |f| f.spearman,
-        "hit_rate" => |f| f.hit_rate,
-        "joint_hit_rate" => |f| f.joint_hit_rate,
-        "held_out_hit_rate" => |f| f.held_out_hit_rate,
-        "win_rate" => |f| f.win_rate,
-        "fluency" => |f| f.fluency,
-        "unique" => |f| f.unique,
-        "on_topic" => |f| f.on_topic,
-        _ => bail!("no figure of control is called {id}"),
+        "spearman" => PartFigure::Control(|f| f.spearman),
+        "hit_rate" => PartFigure::Control(|f| f.hit_rate),
+        "joint_hit_rate" => PartFigure::Control(|f| f.joint_hit_rate),
+        "held_out_hit_rate" => PartFigure::Control(|f| f.held_out_hit_rate),
+        "win_rate" => PartFigure::Control(|f| f.win_rate),
+        "fluency" => PartFigure::Control(|f| f.fluency),
+        "unique" => PartFigure::Control(|f| f.unique),
+        "on_topic" => PartFigure::Control(|f| f.on_topic),
+        "hypervolume" => PartFigure::Front(|f| f.hypervolume),
+        "expected_utility" => PartFigure::Front(|f| f.expected_utility),
+        _ => bail!("no figure of a part is called {id}"),
     })
+}
+
+/// Where a figure of a part stands.
+#[derive(Clone, Copy)]
+enum PartFigure {
+    Control(fn(&ControlFigures) -> f64),
+    Front(fn(&FrontPart) -> f64),
+}
+
+impl PartFigure {
+    /// The figure of `run` on `part`, where it was measured.
+    fn of(self, run: &StudyRow, part: &str) -> Option<f64> {
+        match self {
+            Self::Control(figure) => run.parts.iter().find(|p| p.part == part).map(|p| figure(&p.figures)),
+            Self::Front(figure) => run.front_parts.iter().find(|p| p.part == part).map(figure),
+        }
+    }
 }
 
 /// A row for every setting, a column for every figure on every part: means over the seeds.
@@ -223,9 +242,9 @@ fn by_part(study: &StudyResults, figures: &str) -> Result<String> {
     let heads: Vec<String> =
         [study.axes.join(" · ")].into_iter().chain(columns().map(|(id, _, part)| format!("{}, {part}", title(id)))).collect();
     let body = study.groups.iter().map(|g| {
-        let of = |part: &String, figure: fn(&ControlFigures) -> f64| {
-            let values = study.runs.iter().filter(|r| r.labels == g.labels).flat_map(|r| &r.parts).filter(|p| p.part == *part);
-            let values: Vec<f64> = values.map(|p| figure(&p.figures)).collect();
+        let of = |part: &String, figure: PartFigure| {
+            let runs = study.runs.iter().filter(|r| r.labels == g.labels);
+            let values: Vec<f64> = runs.filter_map(|r| figure.of(r, part)).collect();
             short(values.iter().sum::<f64>() / values.len().max(1) as f64)
         };
         [name(g)].into_iter().chain(columns().map(|(_, figure, part)| of(part, figure))).collect()
@@ -273,7 +292,7 @@ fn tuned(study: &StudyResults, of: Table) -> Result<String> {
 mod tests {
     use super::*;
     use moslim_shared::presets;
-    use moslim_shared::study::{Axis, StudyRow};
+    use moslim_shared::study::Axis;
     use moslim_shared::summary::PartReport;
     use serde_json::json;
 
@@ -295,6 +314,7 @@ mod tests {
                 n: 3,
                 figures: ControlFigures { hit_rate, ..Default::default() },
             }],
+            front_parts: vec![FrontPart { part: "new topics".into(), n: 3, hypervolume: hit_rate / 2.0, expected_utility: 0.7 }],
             ..Default::default()
         };
         let study = StudyResults {
@@ -327,6 +347,7 @@ mod tests {
             "| method | hypervolume | hit rate |\n|---|---|---|\n| B · as shipped | 0.900 (0.850–0.950) | 0.900 (0.850–0.950) |"
         );
         assert!(made("{{parts s | hit_rate}}").contains("| A · half | 0.300 |"));
+        assert!(made("{{parts s | hypervolume expected_utility}}").contains("| A · half | 0.150 | 0.700 |"));
         let versus = made("{{versus s | A · half | A · as shipped; B · as shipped | hit_rate}}");
         assert!(versus.contains("| A · as shipped | 0.080 ahead, intervals overlap |"), "{versus}");
         assert!(versus.contains("| B · as shipped | 0.320 behind |"), "{versus}");

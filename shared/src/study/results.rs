@@ -2,7 +2,7 @@
 
 use super::plan::StudyConfig;
 use crate::metrics::middle;
-use crate::summary::{ChosenFront, ControlFigures, PartReport, RunSummary};
+use crate::summary::{ChosenFront, ControlFigures, FrontPart, PartReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
 /// A figure of a run.
@@ -197,6 +197,9 @@ pub struct StudyRow {
     #[serde(default)]
     pub parts: Vec<PartReport>,
     pub front: Vec<Vec<f64>>,
+    /// The front on parts of the test split.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front_parts: Vec<FrontPart>,
 }
 
 impl StudyRow {
@@ -216,6 +219,7 @@ impl StudyRow {
             intervals: METRICS.iter().map(|m| (m.interval)(s)).collect(),
             parts: s.control.policy.parts.clone(),
             front: s.front.points.iter().map(|p| p.utility.clone()).collect(),
+            front_parts: s.front.parts.clone(),
         }
     }
 }

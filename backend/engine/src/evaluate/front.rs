@@ -11,7 +11,7 @@ use crate::model::kernels::Kernels;
 use anyhow::Result;
 use moslim_shared::metrics::middle;
 use moslim_shared::pareto::hypervolume;
-use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport, Served, expected_utility};
+use moslim_shared::summary::{ChosenFront, FrontPart, FrontPoint, FrontReport, Served, expected_utility};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -61,53 +61,68 @@ impl Choice {
     }
 }
 
-/// Hypervolume and expected utility of what is kept, then of the best for each trade-off, each with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Figures {
-    values: [f64; 4],
-    intervals: [[f64; 2]; 4],
+/// What the chosen offers reached, from which the figures of any questions follow.
+struct Reached<'a> {
+    choice: &'a Choice,
+    /// Every chosen offer of the menu.
+    measured: &'a BTreeMap<usize, Measured>,
+    steered: &'a [usize],
+    trade_offs: &'a [Vec<f64>],
 }
 
-impl Figures {
-    /// `measured`: every chosen offer of the menu; `topics`: of every question that it was measured on.
-    fn of(
-        choice: &Choice,
-        measured: &BTreeMap<usize, Measured>,
-        topics: &[usize],
-        (steered, trade_offs): (&[usize], &[Vec<f64>]),
-        rng: &mut StdRng,
-    ) -> Self {
+impl Reached<'_> {
+    /// Hypervolume and expected utility of what is kept, then of the best for each trade-off, on `questions`, which may repeat.
+    fn figures(&self, questions: &[usize]) -> [f64; 4] {
+        let Choice { kept, served, best } = self.choice;
+        [
+            self.volume(kept, questions),
+            self.utility(served, questions),
+            self.volume(best, questions),
+            self.utility(best, questions),
+        ]
+    }
+
+    fn volume(&self, offers: &[usize], questions: &[usize]) -> f64 {
         // The worst class everywhere. A method that reaches nothing better than the worst class in one objective gains nothing.
-        let reference = vec![0.0; steered.len()];
-        let volume = |offers: &[usize], questions: &[usize]| {
-            hypervolume(&offers.iter().map(|o| measured[o].mean(questions)).collect::<Vec<_>>(), &reference)
-        };
-        let utility = |serving: &[usize], questions: &[usize]| {
-            let reached: Vec<Vec<f64>> = serving.iter().map(|o| measured[o].mean(questions)).collect();
-            let pairs: Vec<(&[f64], &[f64])> =
-                trade_offs.iter().map(Vec::as_slice).zip(reached.iter().map(Vec::as_slice)).collect();
-            expected_utility(&pairs, steered)
-        };
-        let all = |questions: &[usize]| {
-            let Choice { kept, served, best } = choice;
-            [volume(kept, questions), utility(served, questions), volume(best, questions), utility(best, questions)]
-        };
+        let reference = vec![0.0; self.steered.len()];
+        hypervolume(&offers.iter().map(|o| self.measured[o].mean(questions)).collect::<Vec<_>>(), &reference)
+    }
+
+    fn utility(&self, serving: &[usize], questions: &[usize]) -> f64 {
+        let reached: Vec<Vec<f64>> = serving.iter().map(|o| self.measured[o].mean(questions)).collect();
+        let pairs: Vec<(&[f64], &[f64])> =
+            self.trade_offs.iter().map(Vec::as_slice).zip(reached.iter().map(Vec::as_slice)).collect();
+        expected_utility(&pairs, self.steered)
+    }
+
+    /// The 95 % interval of each figure. `topics`: of every question.
+    fn intervals(&self, topics: &[usize], rng: &mut StdRng) -> [[f64; 2]; 4] {
         let mut draws = [const { Vec::new() }; 4];
         for resample in by_topic(topics, RESAMPLES, rng) {
-            draws.iter_mut().zip(all(&resample)).for_each(|(all, v)| all.push(v));
+            draws.iter_mut().zip(self.figures(&resample)).for_each(|(all, v)| all.push(v));
         }
-        let values = all(&(0..topics.len()).collect::<Vec<_>>());
-        Self { values, intervals: draws.map(|d| if d.is_empty() { [0.0; 2] } else { middle(d) }) }
+        draws.map(|d| if d.is_empty() { [0.0; 2] } else { middle(d) })
+    }
+
+    /// The figures on the questions of each of `parts`. `of`: the part of every question.
+    fn parts(&self, of: &[usize], parts: &[String]) -> Vec<FrontPart> {
+        let figures = |(n, part): (usize, &String)| {
+            let own: Vec<usize> = (0..of.len()).filter(|&q| of[q] == n).collect();
+            let [hypervolume, expected_utility, ..] = self.figures(&own);
+            FrontPart { part: part.clone(), n: own.len(), hypervolume, expected_utility }
+        };
+        parts.iter().enumerate().map(figures).filter(|part| part.n > 0).collect()
     }
 }
 
 /// Asks `questions` held-out questions for every offer of `menu` that is kept: for the hypervolume, as many as there are trade-offs,
-/// and the best for each trade-off. The questions are the same for each and for every method. `steered`: the objectives that count.
+/// and the best for each trade-off. The questions are the same for each and for every method. `parts`: names of the parts of the
+/// split; `steered`: the objectives that count.
 ///
 /// # Errors
 /// When the tokenizer fails, or `each`, which is told the number of answers to every offer, stops it.
 pub fn front<B: Kernels>(
-    (x, grading): (&Answering<B>, &Grading<B>),
+    (x, grading, parts): (&Answering<B>, &Grading<B>, &[String]),
     menu: &Menu,
     (steered, trade_offs): (&[usize], &[Vec<f64>]),
     questions: usize,
@@ -137,8 +152,10 @@ pub fn front<B: Kernels>(
         each(asked.len())?;
     }
     let topics: Vec<usize> = asked.iter().map(|&q| x.questions[q].topic).collect();
-    let Figures { values, intervals } = Figures::of(&choice, &measured, &topics, (steered, trade_offs), &mut rng);
     let every: Vec<usize> = (0..asked.len()).collect();
+    let reached = Reached { choice: &choice, measured: &measured, steered, trade_offs };
+    let (values, intervals) = (reached.figures(&every), reached.intervals(&topics, &mut rng));
+    let of: Vec<usize> = asked.iter().map(|&q| x.questions[q].part).collect();
     let point = |offer: usize, weights: Option<&Vec<f64>>| {
         let own = menu.offers[offer].offer.and_then(|n| x.offered_weights(n));
         FrontPoint {
@@ -166,6 +183,7 @@ pub fn front<B: Kernels>(
             utility_interval: intervals[3],
         }),
         menu: Some(menu.report),
+        parts: reached.parts(&of, parts),
     })
 }
 
@@ -207,7 +225,9 @@ mod tests {
             (2, measured(&[[1.0, 0.0], [0.8, 0.2]])),
         ]
         .into();
-        let figures = Figures::of(&choice, &all, &[4, 9], (&STEERED, &trade_offs()), &mut StdRng::seed_from_u64(1));
+        let trade_offs = trade_offs();
+        let reached = Reached { choice: &choice, measured: &all, steered: &STEERED, trade_offs: &trade_offs };
+        let intervals = reached.intervals(&[4, 9], &mut StdRng::seed_from_u64(1));
         // Points (0.6, 0.4) and (0.2, 0.9); then (0.9, 0.1) and (0.2, 0.9).
         let want = [
             0.2 * 0.9 + 0.4 * 0.4,
@@ -215,12 +235,24 @@ mod tests {
             0.2 * 0.9 + 0.7 * 0.1,
             (0.9 + 0.25 * 0.2 + 0.75 * 0.9) / 2.0,
         ];
-        for ((value, want), [low, high]) in figures.values.iter().zip(want).zip(figures.intervals) {
+        for ((value, want), [low, high]) in reached.figures(&[0, 1]).into_iter().zip(want).zip(intervals) {
             assert!((value - want).abs() < 1e-12, "{value} is not {want}");
-            assert!(low < *value && *value < high, "{low} {value} {high}");
+            assert!(low < value && value < high, "{low} {value} {high}");
         }
         // With one topic there is nothing to resample but itself.
-        let one = Figures::of(&choice, &all, &[4, 4], (&STEERED, &trade_offs()), &mut StdRng::seed_from_u64(1));
-        assert_eq!(one.intervals.map(|[low, high]| high - low), [0.0; 4]);
+        let one = reached.intervals(&[4, 4], &mut StdRng::seed_from_u64(1));
+        assert_eq!(one.map(|[low, high]| high - low), [0.0; 4]);
+        // The second question is of the first part, and nothing was asked of the second part.
+        let names = ["seen", "odd", "new"].map(String::from);
+        let parts = reached.parts(&[2, 0], &names);
+        assert_eq!(parts.iter().map(|p| (p.part.as_str(), p.n)).collect::<Vec<_>>(), [("seen", 1), ("new", 1)]);
+        // Points (0.7, 0.3) and (0.2, 0.8); then (0.5, 0.5) and (0.2, 1).
+        for (part, volume, utility) in [
+            (&parts[0], 0.2 * 0.8 + 0.5 * 0.3, (0.7 + 0.25 * 0.2 + 0.75 * 0.8) / 2.0),
+            (&parts[1], 0.2 * 1.0 + 0.3 * 0.5, (0.5 + 0.25 * 0.2 + 0.75) / 2.0),
+        ] {
+            assert!((part.hypervolume - volume).abs() < 1e-12, "{part:?}");
+            assert!((part.expected_utility - utility).abs() < 1e-12, "{part:?}");
+        }
     }
 }

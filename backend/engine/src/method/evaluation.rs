@@ -198,7 +198,7 @@ pub fn evaluate<B: TrainBackend>(
         let x = answering(method, questions);
         let wanted = (setting.steered.as_slice(), setting.trade_offs.as_slice());
         let each = config.evaluation.front;
-        report = front((&x, &grading), &menu, wanted, each, &sampling, seed, |answers| go_on(progress, answers))?;
+        report = front((&x, &grading, parts), &menu, wanted, each, &sampling, seed, |answers| go_on(progress, answers))?;
         progress.emit(EventBody::Evaluating { done: total, total });
         progress.emit(EventBody::Front { report: report.clone() });
     }
