@@ -53,6 +53,11 @@ impl Method {
         }
     }
 
+    /// Whether it optimises policies by sampling.
+    pub fn optimises(self) -> bool {
+        matches!(self, Self::Moslim | Self::Morlhf | Self::RewardedSoups)
+    }
+
     /// Policies that it trains for `objectives` objectives and `weights` weight vectors.
     pub fn policies(self, objectives: usize, weights: usize) -> usize {
         match self {

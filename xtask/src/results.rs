@@ -7,6 +7,9 @@
 //!     {{table STUDY | METRIC .. | LABEL; LABEL ..}}        these settings alone
 //!     {{mean STUDY | LABEL | METRIC}}                      one figure, with its interval
 //!     {{parts STUDY | FIGURE FIGURE ..}}                   figures on the parts of the test split
+//!     {{part STUDY | LABEL | PART | FIGURE}}               one of them
+//!     {{gap STUDY | LABEL | LABEL | METRIC}}               by how much the means of two settings differ
+//!     {{least STUDY | METRIC METRIC}}                      the least that the first exceeds the second by, of all runs
 //!     {{versus STUDY | LABEL | LABEL; LABEL .. | METRIC ..}}  who is ahead, and where intervals are apart
 //!     {{tuned STUDY | fronts}}                             which settings were taken for a table
 //!     {{runs STUDY}}                                       the number of runs, and their seeds
@@ -132,6 +135,21 @@ fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyRe
         ("table", [metrics, labels]) => table(study, metrics, &groups(study, labels)?),
         ("mean", [label, id]) => Ok(cell(group(study, label)?.metrics[metric(id)?])),
         ("parts", [figures]) => by_part(study, figures),
+        ("part", [label, part, id]) => {
+            let labels = &group(study, label)?.labels;
+            let own = study.runs.iter().filter(|r| r.labels == *labels);
+            mean_on_part(own, part, part_figure(id)?).with_context(|| format!("{id} was not measured on a part called {part}"))
+        }
+        ("gap", [one, other, id]) => {
+            let mean = |label: &str| Ok::<f64, anyhow::Error>(group(study, label)?.metrics[metric(id)?].mean);
+            Ok(short((mean(one)? - mean(other)?).abs()))
+        }
+        ("least", [pair]) => {
+            let (first, second) = pair.split_once(' ').context("least takes two metrics")?;
+            let (first, second) = (metric(first)?, metric(second)?);
+            let least = study.runs.iter().map(|r| r.metrics[first] - r.metrics[second]).min_by(f64::total_cmp);
+            least.map(short).context("the study has no runs")
+        }
         ("versus", [label, others, metrics]) => versus(study, label, others, metrics),
         ("tuned", ["fronts"]) => tuned(study, Table::Fronts),
         ("tuned", ["control"]) => tuned(study, Table::Control),
@@ -141,7 +159,8 @@ fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyRe
             seeds.sort_unstable();
             seeds.dedup();
             let seeds = seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-            Ok(format!("{} runs, seeds {seeds}", study.runs.len()))
+            let those = if seeds.contains(',') { "seeds" } else { "seed" };
+            Ok(format!("{} runs, {those} {seeds}", study.runs.len()))
         }
         _ => bail!("unknown directive"),
     }
@@ -233,6 +252,12 @@ impl PartFigure {
     }
 }
 
+/// The mean over `runs` of a figure on a part; `None` where none has it.
+fn mean_on_part<'a>(runs: impl Iterator<Item = &'a StudyRow>, part: &str, figure: PartFigure) -> Option<String> {
+    let values: Vec<f64> = runs.filter_map(|r| figure.of(r, part)).collect();
+    (!values.is_empty()).then(|| short(values.iter().sum::<f64>() / values.len() as f64))
+}
+
 /// A row for every setting, a column for every figure on every part: means over the seeds.
 fn by_part(study: &StudyResults, figures: &str) -> Result<String> {
     let figures = figures.split(' ').map(|id| Ok((id, part_figure(id)?))).collect::<Result<Vec<_>>>()?;
@@ -243,9 +268,7 @@ fn by_part(study: &StudyResults, figures: &str) -> Result<String> {
         [study.axes.join(" · ")].into_iter().chain(columns().map(|(id, _, part)| format!("{}, {part}", title(id)))).collect();
     let body = study.groups.iter().map(|g| {
         let of = |part: &String, figure: PartFigure| {
-            let runs = study.runs.iter().filter(|r| r.labels == g.labels);
-            let values: Vec<f64> = runs.filter_map(|r| figure.of(r, part)).collect();
-            short(values.iter().sum::<f64>() / values.len().max(1) as f64)
+            mean_on_part(study.runs.iter().filter(|r| r.labels == g.labels), part, figure).unwrap_or_default()
         };
         [name(g)].into_iter().chain(columns().map(|(_, figure, part)| of(part, figure))).collect()
     });
@@ -309,6 +332,7 @@ mod tests {
         let row = |label: &str, seed, hit_rate| StudyRow {
             labels: vec![label.into()],
             seed,
+            metrics: METRICS.iter().enumerate().map(|(m, _)| hit_rate * (m + 1) as f64).collect(),
             parts: vec![PartReport {
                 part: "new topics".into(),
                 n: 3,
@@ -348,6 +372,13 @@ mod tests {
         );
         assert!(made("{{parts s | hit_rate}}").contains("| A · half | 0.300 |"));
         assert!(made("{{parts s | hypervolume expected_utility}}").contains("| A · half | 0.150 | 0.700 |"));
+        assert_eq!(made("{{part s | A · half | new topics | hypervolume}}"), "0.150");
+        assert!(render("{{part s | A · half | old topics | hypervolume}}", &folder).is_err());
+        assert_eq!(made("{{gap s | A · as shipped | B · as shipped | hit_rate}}"), "0.400");
+        // The second metric is twice the first, of runs with 0.2 and 0.4.
+        let [first, second] = [METRICS[0].id, METRICS[1].id];
+        assert_eq!(made(&format!("{{{{least s | {second} {first}}}}}")), "0.200");
+        assert_eq!(made(&format!("{{{{least s | {first} {second}}}}}")), "-0.400");
         let versus = made("{{versus s | A · half | A · as shipped; B · as shipped | hit_rate}}");
         assert!(versus.contains("| A · as shipped | 0.080 ahead, intervals overlap |"), "{versus}");
         assert!(versus.contains("| B · as shipped | 0.320 behind |"), "{versus}");

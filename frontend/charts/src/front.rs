@@ -10,7 +10,7 @@ use plotters::prelude::*;
 /// What both axes show: utilities from 0 to 1, with room for a marker that lies on the edge.
 const RANGE: (f64, f64) = (-0.04, 1.04);
 /// Half the width of a marker, CSS pixels.
-const SIZE: f64 = 5.0;
+const SIZE: f64 = 5.5;
 /// Opacity of a point that another one of its group dominates.
 const PALE: f64 = 0.35;
 
@@ -24,27 +24,31 @@ enum Shape {
     Line(&'static [(f64, f64)]),
 }
 
-/// Shapes of the groups, each with the character that looks like it. No two are alike, so that colour says nothing alone.
-static MARKERS: [(&str, Shape); INKS + 2] = [
-    ("●", Shape::Circle(true)),
-    ("×", Shape::Line(&[(-1.0, -1.0), (1.0, 1.0), (0.0, 0.0), (-1.0, 1.0), (1.0, -1.0)])),
-    ("▲", Shape::Area(&[(0.0, 1.2), (1.1, -0.8), (-1.1, -0.8)])),
-    ("■", Shape::Area(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)])),
-    ("○", Shape::Circle(false)),
-    ("◆", Shape::Area(&[(0.0, 1.2), (1.2, 0.0), (0.0, -1.2), (-1.2, 0.0)])),
-    ("+", Shape::Line(&[(-1.1, 0.0), (1.1, 0.0), (0.0, 0.0), (0.0, 1.1), (0.0, -1.1)])),
-    ("▼", Shape::Area(&[(0.0, -1.2), (1.1, 0.8), (-1.1, 0.8)])),
-    ("□", Shape::Line(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9), (-0.9, -0.9)])),
-];
+/// Groups that no two look alike of, so that colour says nothing alone: those of the inks, and two hollow ones.
+const LOOKS: usize = INKS + 2;
+
+/// The shape of the `group`th group, with the character that looks like it. The first ones are those at the ends of lines: who has both
+/// looks the same in either.
+fn look(group: usize) -> (&'static str, Shape) {
+    match group % LOOKS {
+        INKS => ("○", Shape::Circle(false)),
+        n if n > INKS => ("□", Shape::Line(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9), (-0.9, -0.9)])),
+        n => {
+            let ink = Ink::Objective(n);
+            let outline = ink.marker();
+            (ink.glyph(), if outline.is_empty() { Shape::Circle(true) } else { Shape::Area(outline) })
+        }
+    }
+}
 
 /// The character that looks like the marker of the `group`th group.
 pub fn sign(group: usize) -> &'static str {
-    MARKERS[group % MARKERS.len()].0
+    look(group).0
 }
 
 /// Colour of the `group`th group, where nothing else decides it.
 pub fn ink(group: usize) -> Ink {
-    match group % MARKERS.len() {
+    match group % LOOKS {
         INKS => Ink::Strong,
         n if n > INKS => Ink::Accent,
         n => Ink::Objective(n),
@@ -134,7 +138,7 @@ fn mark<DB: DrawingBackend>(
     let (dx, dy) = (unit / f64::from(width), unit / f64::from(height));
     let around = |outline: &[(f64, f64)]| outline.iter().map(|(x, y)| (at.0 + x * dx, at.1 + y * dy)).collect::<Vec<_>>();
     let stroke = color.stroke_width(palette.px(2.0) as u32);
-    match MARKERS[group % MARKERS.len()].1 {
+    match look(group).1 {
         Shape::Circle(filled) => {
             let style = if filled { color.filled() } else { stroke };
             chart.draw_series(std::iter::once(Circle::new(at, size, style)))?;
@@ -161,7 +165,7 @@ pub fn legend<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, names: &[String
         };
         let color = palette.ink(ink(group));
         let stroke = color.stroke_width(palette.px(2.0) as u32);
-        match MARKERS[group % MARKERS.len()].1 {
+        match look(group).1 {
             Shape::Circle(filled) => area.draw(&Circle::new((x, y), size, if filled { color.filled() } else { stroke }))?,
             Shape::Area(outline) => area.draw(&Polygon::new(around(outline), color.filled()))?,
             Shape::Line(outline) => area.draw(&PathElement::new(around(outline), stroke))?,
@@ -228,11 +232,13 @@ mod tests {
 
     #[test]
     fn every_group_has_its_own_shape_and_colour() {
-        let looks: Vec<(&str, Ink)> = (0..MARKERS.len()).map(|g| (sign(g), ink(g))).collect();
+        let looks: Vec<(&str, Ink)> = (0..LOOKS).map(|g| (sign(g), ink(g))).collect();
         for (n, (sign, ink)) in looks.iter().enumerate() {
             assert!(looks[..n].iter().all(|(s, i)| s != sign && i != ink), "group {n}");
         }
-        assert_eq!(sign(MARKERS.len()), sign(0));
+        assert_eq!(sign(LOOKS), sign(0));
+        // As on the chips and at the ends of lines.
+        assert!((0..INKS).all(|g| sign(g) == ink(g).glyph()));
     }
 
     #[test]
@@ -241,7 +247,7 @@ mod tests {
         let area = (&mut recorder).into_drawing_area();
         assert!(legend(&area, &["one".into(), "two".into(), "three".into()], &palette()).is_ok());
         drop(area);
-        assert_eq!((recorder.texts, recorder.polygons, recorder.paths), (3, 1, 1), "a circle is neither");
+        assert_eq!((recorder.texts, recorder.polygons, recorder.paths), (3, 2, 0), "a circle is neither");
     }
 
     #[test]
@@ -250,16 +256,16 @@ mod tests {
         assert_eq!((nothing.paths, nothing.polygons, nothing.texts), (0, 0, 0));
         // Two points at the edges and one that they dominate.
         let points = vec![(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)];
-        assert!(drawn(vec![points.clone(); MARKERS.len()]).points > 0);
+        assert!(drawn(vec![points.clone(); LOOKS]).points > 0);
         // What is drawn for the group at a position, when those before it are empty.
         let only = |group: usize| {
             let mut groups = vec![vec![]; group];
             groups.push(points.clone());
             drawn(groups)
         };
-        let (cross, triangle) = (only(1), only(2));
-        assert_eq!((cross.polygons, triangle.polygons), (0, 3));
-        assert_eq!(cross.paths - triangle.paths, 3, "beside axes, ticks and one step line");
+        let (hollow, triangle) = (only(INKS + 1), only(2));
+        assert_eq!((hollow.polygons, triangle.polygons), (0, 3));
+        assert_eq!(hollow.paths - triangle.paths, 3, "beside axes, ticks and one step line");
         assert!(triangle.texts >= 6, "labels, and the names of both axes");
     }
 }

@@ -28,7 +28,7 @@ impl RunState {
 
     /// Whether its policies are optimised by sampling; else they are trained on given answers, or not at all.
     pub fn optimises(&self) -> bool {
-        optimises(self.method())
+        self.method().optimises()
     }
 
     /// Whether what a prompt asks for decides the reward.
@@ -100,11 +100,6 @@ pub(super) fn matrix_of(steps: &[PolicyStep], objective: usize) -> Option<Vec<Ve
         }
     }
     Some(sum)
-}
-
-/// Whether a method optimises policies by sampling.
-pub fn optimises(method: Method) -> bool {
-    matches!(method, Method::Moslim | Method::Morlhf | Method::RewardedSoups)
 }
 
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub const ON_REQUEST: [&str; 1] = ["methods-long"];
 /// By how much the budget of `methods-long` is larger.
 const LONGER: usize = 10;
 
+/// Weight of SFT's answers where a try mixes them in.
+const SFT_MIX: f64 = 0.5;
+
 /// MOSLIM's policy with MOC's balance of the objectives, which is tried and compared like a method.
 const MOC: &str = "MOC";
 /// The label of a method's settings as they are shipped.
@@ -109,9 +112,11 @@ pub fn study(
             base.policy.iterations *= LONGER;
             let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
             let rivals = [Method::Moslim, Method::Morlhf, Method::RewardedSoups, Method::RicClass];
-            let variants =
-                rivals.iter().flat_map(|m| chosen(m.title(), &tries, results, &[Table::Fronts, Table::Control])).collect();
-            let axes = vec![Axis { name: "method".into(), variants }];
+            let taken = |m: &Method| {
+                let chosen = chosen(m.title(), &tries, results, &[Table::Fronts, Table::Control]);
+                if m.optimises() { chosen.into_iter().flat_map(with_sft_answers).collect() } else { chosen }
+            };
+            let axes = vec![Axis { name: "method".into(), variants: rivals.iter().flat_map(taken).collect() }];
             let question = "Who is ahead at ten times the budget?";
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }
@@ -126,6 +131,15 @@ pub fn study(
         other if PROGRAMME.contains(&other) => shipped::preset(other, base, seeds.to_vec()),
         _ => None,
     }
+}
+
+/// A setting, and the same with SFT's answers in every update, where it has none. Validation questions are about topics that training
+/// knew, so tries on them cannot tell what a long run forgets of others: here everybody who is optimised gets both.
+fn with_sft_answers(taken: Variant) -> Vec<Variant> {
+    let mut mixed = taken.clone();
+    mixed.label.push_str(", SFT answers mixed in");
+    let before = mixed.set.insert("policy.sft_mix".into(), json!(SFT_MIX));
+    if before.is_some() { vec![taken] } else { vec![taken, mixed] }
 }
 
 /// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
@@ -169,7 +183,7 @@ fn tagged_tries(base: &RunConfig) -> Vec<Try> {
     // The best of everything is what cannot be had at once: near the front, half of the goals are drawn whatever the question.
     let near = |share: f64| [("targets.near_front_share", json!(share)), ("targets.impossible_share", json!(0.5))];
     let loose = ("policy.kl_coefficient", json!(beta / 2.0));
-    let (mix, average) = (("policy.sft_mix", json!(0.5)), ("policy.average", json!(0.3)));
+    let (mix, average) = (("policy.sft_mix", json!(SFT_MIX)), ("policy.average", json!(0.3)));
     let [half, any] = near(0.5);
     let [all, _] = near(1.0);
     vec![
@@ -204,7 +218,7 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
                 ("half the KL coefficient", vec![("policy.kl_coefficient", json!(beta / 2.0))]),
                 ("twice the KL coefficient", vec![("policy.kl_coefficient", json!(beta * 2.0))]),
                 ("half the prompts", vec![("policy.prompts", json!((base.policy.prompts / 2).max(1)))]),
-                ("SFT answers mixed in", vec![("policy.sft_mix", json!(0.5))]),
+                ("SFT answers mixed in", vec![("policy.sft_mix", json!(SFT_MIX))]),
                 ("averaged weights", vec![("policy.average", json!(0.3))]),
             ],
             Method::Ric | Method::RicClass => vec![
@@ -241,7 +255,7 @@ mod tests {
     use super::*;
     use crate::study::{Spread, StudyGroup};
 
-    fn results(figures: &[(&str, [f64; 4])]) -> StudyResults {
+    fn results_of(figures: &[(&str, [f64; 4])]) -> StudyResults {
         let at = |id: &str| METRICS.iter().position(|m| m.id == id).unwrap();
         let ids = ["hypervolume", "expected_utility", "hit_rate", "joint_hit_rate"].map(at);
         let group = |(label, values): &(&str, [f64; 4])| {
@@ -256,7 +270,7 @@ mod tests {
 
     #[test]
     fn every_table_takes_what_is_best_in_its_own_figures() {
-        let results = results(&[
+        let results = results_of(&[
             ("RiC · as shipped", [0.2, 0.7, 0.5, 0.2]),
             ("RiC · half the rate", [0.3, 0.7, 0.4, 0.2]),
             ("RiC · twice the rate", [0.1, 0.7, 0.6, 0.3]),
@@ -279,6 +293,19 @@ mod tests {
         let long = super::study("methods-long", &base, &[1, 2], 4, &done).unwrap();
         let budget = |study: &StudyConfig| (study.base.policy.passes.unwrap(), study.base.policy.iterations);
         assert_eq!(budget(&long), (10.0 * budget(&study).0, 10 * budget(&study).1));
+        // Supervised methods read nothing else than SFT's answers.
+        let labels: Vec<&str> = long.axes[0].variants.iter().map(|v| v.label.as_str()).collect();
+        assert_eq!(labels, ["RiC with class tags"]);
+        let tried = |label: &str| results_of(&[(label, [0.5; 4])]);
+        let labels = |label: &str| {
+            let done = [("methods-tuning".to_string(), tried(label))].into();
+            let long = super::study("methods-long", &base, &[1], 4, &done).unwrap();
+            let mix = |v: &Variant| (v.label.clone(), v.set.get("policy.sft_mix").cloned());
+            long.axes[0].variants.iter().map(mix).collect::<Vec<_>>()
+        };
+        let mixed = |label: &str| (label.to_string(), Some(json!(0.5)));
+        assert_eq!(labels("MORLHF · half the rate"), [("MORLHF".to_string(), None), mixed("MORLHF, SFT answers mixed in")]);
+        assert_eq!(labels("MORLHF · SFT answers mixed in"), [mixed("MORLHF")]);
     }
 
     #[test]

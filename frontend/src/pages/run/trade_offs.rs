@@ -8,7 +8,7 @@ use leptos::prelude::*;
 use moslim_shared::objective::index_of;
 use moslim_shared::pareto;
 use moslim_shared::preference::Preference;
-use moslim_shared::summary::{ChosenFront, FrontPoint, FrontReport};
+use moslim_shared::summary::{ChosenFront, FrontPart, FrontPoint, FrontReport};
 
 /// The points, as tables, and their hypervolume.
 pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
@@ -33,6 +33,7 @@ pub fn trade_offs(state: &RunState) -> Option<impl IntoView + use<>> {
             <p class="hint">{menu(report)}</p>
             {points(state, report, &report.points, t("One row for every offer that is kept"))}
             <p class="hint">{volume(report)}</p>
+            {parts(report)}
             {chosen}
         </div>
     })
@@ -110,6 +111,19 @@ fn volume(report: &FrontReport) -> String {
             &utility,
         ],
     )
+}
+
+/// The figures of the same offers on parts of the questions that differ in what training knew of them; nothing where they are of
+/// one piece.
+fn parts(report: &FrontReport) -> Option<impl IntoView + use<>> {
+    let heads = ["", t("questions"), t("hypervolume"), t("expected utility")].map(String::from).to_vec();
+    let row = |p: &FrontPart| {
+        let [volume, utility] = [p.hypervolume, p.expected_utility].map(|x| format::number(x, 3));
+        vec![p.part.clone(), format::count(p.n as u64), volume, utility]
+    };
+    let rows: Vec<Vec<String>> = report.parts.iter().map(row).collect();
+    let caption = t("The offers that are kept, by part of the questions");
+    (!rows.is_empty()).then(|| view! { <Table class="values" caption=caption heads=heads rows=rows/> })
 }
 
 /// Where the points come from.

@@ -3,8 +3,7 @@
 use super::super::opened::Opened;
 use super::{Form, licence};
 use crate::evaluate::answer::Route;
-use moslim_shared::config::WishPlace;
-use moslim_shared::method::Method;
+use moslim_shared::config::{TargetWording, WishPlace};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use moslim_shared::summary::RunSummary;
@@ -32,8 +31,7 @@ pub fn card(opened: &Opened, route: &Route, summary: Option<&RunSummary>, (form,
         None => "A small model trained from nothing in a world of its own, aligned to several graded objectives at once".into(),
     };
     let kind = config.method.kind;
-    let optimised = matches!(kind, Method::Moslim | Method::Morlhf | Method::RewardedSoups);
-    let by = if optimised {
+    let by = if kind.optimises() {
         format!("{}, optimised with {}", kind.title(), config.policy.optimizer.title())
     } else {
         kind.title().into()
@@ -92,8 +90,15 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
                 "Say {place} which classes are wanted, any number of objectives in any order. What is not named is left to the model.\n"
             );
             let words: Vec<String> = example.iter().map(|&(i, class)| opened.objectives[i].said(class, 0)).collect();
-            if chat && opened.objectives.iter().any(|o| !o.wordings.is_empty()) {
-                let _ = writeln!(out, "In words: `{}`; as tags: `{}`\n", words.join(" "), tags.join(" "));
+            // Only what it was trained on: told in another way, it does not know what is wanted.
+            let words = format!("In words: `{}`", words.join(" "));
+            let ways = match opened.config.targets.wording {
+                TargetWording::Tags => None,
+                TargetWording::Words => Some(words),
+                TargetWording::Mixed => Some(format!("{words}; as tags: `{}`", tags.join(" "))),
+            };
+            if let Some(ways) = ways.filter(|_| chat) {
+                let _ = writeln!(out, "{ways}\n");
             }
             let mut asked = Preference::none(opened.objectives.len());
             example.iter().for_each(|&(i, class)| asked.0[i] = Some(class));
