@@ -22,6 +22,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
 
+/// Finished runs that an estimate is made from.
+const MOST_MEASURED: usize = 8;
+
 /// What comes back, sooner or later.
 type Answer<T> = Result<T, Failure>;
 
@@ -49,6 +52,16 @@ pub async fn runs(query: &ListQuery) -> Answer<RunsPage> {
         path.push_str(&format!("&limit={limit}"));
     }
     get(&path).await
+}
+
+/// The last finished runs with what they took, as estimates are made from; none where they cannot be had.
+pub async fn measured() -> Vec<RunInfo> {
+    let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_MEASURED), ..Default::default() };
+    let mut measured = Vec::new();
+    for row in runs(&query).await.map(|page| page.rows).unwrap_or_default() {
+        measured.extend(run(&row.id).await.ok().filter(|run| run.summary.is_some()));
+    }
+    measured
 }
 
 fn encoded(text: &str) -> String {

@@ -14,6 +14,7 @@ use crate::pages::run::RunPage;
 use crate::pages::studies::Studies;
 use crate::pages::study::StudyPage;
 use crate::parts::theme::Theme;
+use crate::parts::title::Title;
 use crate::source::{at, base, is_tab, notice};
 use crate::words::{self, said, t};
 use leptos::prelude::*;
@@ -27,6 +28,7 @@ pub fn App() -> impl IntoView {
     provide_context(theme);
     view! {
         <Router base=base()>
+            <Title known=page_name/>
             <a class="skip" href="#main" rel="external">{t("Skip to the content")}</a>
             <header class="bar">
                 <div class="bar-inner">
@@ -105,4 +107,20 @@ pub fn App() -> impl IntoView {
             </footer>
         </Router>
     }
+}
+
+/// What the page at a path is called, where it has no name of its own.
+fn page_name(path: &str) -> String {
+    let name = match path.strip_prefix(&base()).unwrap_or(path).split('/').nth(1) {
+        Some("learn") => t("Learn"),
+        Some("configure") => t("Configure"),
+        Some("playground") => t("Playground"),
+        Some("compare") => t("Compare"),
+        Some("studies") => t("Studies"),
+        Some("data") => t("Data"),
+        Some("models") => t("Models"),
+        Some("runs") => t("Run"),
+        _ => "",
+    };
+    name.into()
 }

@@ -3,14 +3,18 @@
 use crate::parts::canvas::{resized, surface};
 use crate::parts::format;
 use crate::parts::pick::Pick;
+use crate::parts::sheet::{Save, Sheet, quoted};
+use crate::parts::table::Table;
 use crate::parts::theme::Theme;
+use crate::parts::title::origin;
 use crate::words::{said, t};
 use leptos::html;
 use leptos::prelude::*;
-use moslim_charts::Ink;
 use moslim_charts::front::{self as drawing, FrontPlot};
+use moslim_charts::{Ink, Palette};
 use moslim_shared::pareto::attained;
 use plotters::prelude::IntoDrawingArea;
+use serde_json::json;
 
 /// Trade-offs of one legend entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +102,13 @@ pub fn FrontFigure(
             }
         });
     });
+    let made = move |kind: &'static str| {
+        kept.with_untracked(|kept| match kind {
+            "CSV" => csv(kept),
+            "JSON" => data(kept, &origin()),
+            _ => plot.with_untracked(|plane| svg(kept, plane, &origin())),
+        })
+    };
     let across = Callback::new(move |new: String| choose.run((new, y.get_untracked())));
     let up = Callback::new(move |new: String| choose.run((x.get_untracked(), new)));
     view! {
@@ -116,6 +127,7 @@ pub fn FrontFigure(
             <div class="grid two">
             <div class="plot front-plot">
                 <canvas node_ref=canvas role="img" tabindex="0" aria-label=move || kept.with(|f| sentence(f, &x.get(), &y.get()))></canvas>
+                <p class="tools"><Save name=format!("{id}-front") make=Callback::new(made)/></p>
             </div>
             <div>
                 <h3>{t("All objectives at once")}</h3>
@@ -130,8 +142,52 @@ pub fn FrontFigure(
                 </p>
             </div>
             </div>
+            <details>
+                <summary>{t("The trade-offs as a table")}</summary>
+                {move || kept.with(listed)}
+            </details>
         </figure>
     }
+}
+
+/// Every trade-off that is shown: its group, and what it reaches of each objective.
+fn rows(fronts: &Fronts) -> Vec<(&str, &Vec<f64>)> {
+    let own = fronts.groups.iter().filter(|g| !g.again);
+    own.flat_map(|g| g.runs.iter().flatten().map(|point| (g.name.as_str(), point))).collect()
+}
+
+fn listed(fronts: &Fronts) -> impl IntoView + use<> {
+    let heads = std::iter::once(t("Of")).map(String::from).chain(fronts.objectives.clone()).collect();
+    let cells = |(name, point): &(&str, &Vec<f64>)| {
+        std::iter::once(name.to_string()).chain(point.iter().map(|v| format::number(*v, 3))).collect::<Vec<String>>()
+    };
+    let rows = rows(fronts).iter().map(cells).collect();
+    view! { <Table class="values" caption=t("Mean utility of each objective, 0 the worst class and 1 the best") heads=heads rows=rows/> }
+}
+
+/// All trade-offs, a line each.
+fn csv(fronts: &Fronts) -> String {
+    let line = |name: &str, cells: Vec<String>| std::iter::once(quoted(name)).chain(cells).collect::<Vec<_>>().join(",") + "\n";
+    let heads = line("of", fronts.objectives.iter().map(|o| quoted(o)).collect());
+    heads + &rows(fronts).iter().map(|(name, p)| line(name, p.iter().map(f64::to_string).collect())).collect::<String>()
+}
+
+/// All trade-offs with what they are.
+fn data(fronts: &Fronts, source: &str) -> String {
+    let rows: Vec<_> = rows(fronts).iter().map(|(name, point)| json!({ "of": name, "utilities": point })).collect();
+    let document = json!({ "source": source, "objectives": fronts.objectives, "reference": fronts.reference, "rows": rows });
+    format!("{document:#}\n")
+}
+
+/// The plane on paper.
+fn svg(fronts: &Fronts, plane: &FrontPlot, source: &str) -> String {
+    let palette = Palette::paper();
+    let entries = fronts.groups.iter().enumerate().map(|(n, g)| (g.name.clone(), palette.ink(g.ink), drawing::sign(n))).collect();
+    let sheet = Sheet { title: t("What can be had together"), source, entries, ..Default::default() };
+    sheet.svg(|area, palette| {
+        // A drawing in memory takes everything; the axes carry their own names.
+        let _ = drawing::draw(area, plane, palette);
+    })
 }
 
 /// Says the least of an objective that a trade-off must reach.
@@ -297,6 +353,24 @@ mod tests {
         let [one, two] = [1, 2].map(Ink::Objective);
         assert_eq!(plot.groups, [(one, vec![(0.25, 0.9), (0.5, 0.9)]), (two, vec![(0.0, 0.0)])]);
         assert_eq!(super::plot(&fronts(), "c", "nothing"), FrontPlot::default());
+    }
+
+    #[test]
+    fn a_file_has_every_trade_off_that_is_shown() {
+        let mut fronts = fronts();
+        fronts.groups[0].runs[0].pop();
+        // Reached by fewer: the same runs.
+        fronts.groups.push(Group { again: true, ..fronts.groups[1].clone() });
+        assert_eq!(csv(&fronts), "of,a,b,c\none,0.5,0.9,0.25\none,0.75,0.9,0.5\ntwo,1,0,0\ntwo,0.5,0,0.5\n");
+        let document: serde_json::Value = serde_json::from_str(&data(&fronts, "/compare")).unwrap();
+        assert_eq!(
+            (&document["rows"][2], &document["source"]),
+            (&json!({ "of": "two", "utilities": [1.0, 0.0, 0.0] }), &json!("/compare"))
+        );
+        let drawing = svg(&fronts, &plot(&fronts, "a", "c"), "/compare");
+        for part in [">●</tspan> one", "/compare", "\na\n", "\nc\n"] {
+            assert!(drawing.contains(part), "{part} is not in {drawing}");
+        }
     }
 
     #[test]

@@ -72,8 +72,16 @@ fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) 
     }
 }
 
-/// A small heat-map as a table; every row is a class asked for. `values`: shares, a row of zeros where nothing was asked for.
-pub fn mini(index: usize, name: &str, classes: &[String], values: Option<&Vec<Vec<f64>>>) -> impl IntoView + use<> {
+/// A small heat-map as a table; every row is a class asked for. `values`: shares, a row of zeros where nothing was asked for; `open` is told
+/// of a cell that is clicked, the class asked for first. Whoever gives it has another way for the keyboard: cells are too many to tab
+/// through.
+pub fn mini(
+    index: usize,
+    name: &str,
+    classes: &[String],
+    values: Option<&Vec<Vec<f64>>>,
+    open: Option<Callback<(usize, usize)>>,
+) -> impl IntoView + use<> {
     let hit = values.and_then(|m| diagonal(m));
     let count = classes.len();
     let rows = (0..count)
@@ -89,7 +97,14 @@ pub fn mini(index: usize, name: &str, classes: &[String], values: Option<&Vec<Ve
                         None => said("asked {0}: no answer yet", &[&classes[asked]]),
                     };
                     let text = value.map(|v| format!("{:.0}", v * 100.0)).unwrap_or_default();
-                    view! { <td class:diagonal={asked == got} style:background=color title=title>{text}</td> }
+                    let inside = match open.filter(|_| value.is_some_and(|v| v > 0.0)) {
+                        Some(open) => view! {
+                            <button type="button" class="cell" tabindex="-1" on:click=move |_| open.run((asked, got))>{text}</button>
+                        }
+                        .into_any(),
+                        None => text.into_any(),
+                    };
+                    view! { <td class:diagonal={asked == got} style:background=color title=title>{inside}</td> }
                 })
                 .collect_view();
             view! { <tr><th scope="row" title=classes[asked].clone()>{classes[asked].clone()}</th>{cells}</tr> }

@@ -92,6 +92,11 @@ fn set(config: &mut Value, path: &str, value: &Value) -> Result<(), String> {
 }
 
 impl StudyConfig {
+    /// Settings that are compared: the product of the axes.
+    pub fn settings(&self) -> usize {
+        self.axes.iter().map(|a| a.variants.len()).product()
+    }
+
     /// Every run: the product of the axes, for each seed. Runs whose configurations are the same are planned once.
     ///
     /// # Errors

@@ -291,7 +291,7 @@ impl StudyResults {
 
     /// Whether every run of the plan is there.
     pub fn is_complete(&self, config: &StudyConfig) -> bool {
-        self.runs.len() == config.seeds.len() * config.axes.iter().map(|a| a.variants.len()).product::<usize>()
+        self.runs.len() == config.seeds.len() * config.settings()
     }
 
     /// One line per run, comma-separated, with a heading. Cells that a spreadsheet would run as a formula are quoted.

@@ -207,5 +207,5 @@ fn tuned(optimizer: PolicyOptimizer, base: &PolicyConfig) -> Variant {
 pub fn preset_list() -> Vec<StudyPreset> {
     let base = presets::find("quick").expect("a shipped preset").config;
     let studies = PRESETS.iter().filter_map(|id| preset(id, base.clone(), vec![1]));
-    studies.map(|s| StudyPreset { id: s.name, question: s.question }).collect()
+    studies.map(|s| StudyPreset { settings: s.settings(), id: s.name, question: s.question }).collect()
 }

@@ -71,6 +71,8 @@ impl StudyState {
 pub struct StudyPreset {
     pub id: String,
     pub question: String,
+    /// Settings that are compared: runs for each seed.
+    pub settings: usize,
 }
 
 /// What the API needs to start a study.

@@ -2,6 +2,7 @@
 //!
 //! Inputs and what they do to the configuration belong here; what a valid configuration is does not: `moslim-shared` knows that.
 
+mod curve;
 mod field;
 mod fields;
 mod form;
@@ -20,11 +21,7 @@ use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
 use moslim_shared::config::{Difference, Problem, RunConfig, TaskKind};
 use moslim_shared::event::PresetInfo;
-use moslim_shared::listing::ListQuery;
 use moslim_shared::presets;
-
-/// Finished runs that an estimate is made from.
-const MOST_MEASURED: usize = 8;
 
 /// The page.
 #[component]
@@ -48,12 +45,7 @@ pub fn Configure() -> impl IntoView {
     form.fetch_devices();
     form.follow_task();
     spawn_local(async move {
-        let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_MEASURED), ..Default::default() };
-        let Ok(page) = api::runs(&query).await else { return };
-        let mut finished = Vec::new();
-        for row in page.rows {
-            finished.extend(api::run(&row.id).await.ok().filter(|run| run.summary.is_some()));
-        }
+        let finished = api::measured().await;
         form.change(|d| d.finished = finished);
     });
     // A tab has its own models and the built-in world.
@@ -65,6 +57,7 @@ pub fn Configure() -> impl IntoView {
         let extra = match s.id {
             "run" => device_notes(form),
             "targets" => targets::held_out(form),
+            "mapping" => curve::curve(form),
             _ => ().into_any(),
         };
         // Objectives and held-out pairs have editors of their own.

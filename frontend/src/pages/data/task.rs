@@ -7,6 +7,7 @@ use super::rows::listed;
 use crate::api::{self, Failure};
 use crate::parts::format;
 use crate::parts::table::Table;
+use crate::parts::title::titled;
 use crate::source::at;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -31,7 +32,8 @@ pub fn TaskPage() -> impl IntoView {
     let task: Known<RatingsTask> = RwSignal::new(None);
     let stats: Known<TaskStatistics> = RwSignal::new(None);
     load(&name, task, stats);
-    let shown = name.clone();
+    let (shown, title) = (name.clone(), name.clone());
+    titled(move || title.clone());
     view! {
         <div class="task-page">
             <p><a href=at("/data")>{t("All data")}</a></p>

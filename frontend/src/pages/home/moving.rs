@@ -35,7 +35,7 @@ pub fn MovingPicture() -> impl IntoView {
             let one = |(i, (name, classes)): (usize, &(String, Vec<String>))| {
                 let shares = frame.and_then(|f| f.matrices.get(i));
                 let values = shares.map(|m| m.iter().map(|r| r.iter().map(|&p| f64::from(p) / 100.0).collect()).collect());
-                mini(i, name, classes, values.as_ref())
+                mini(i, name, classes, values.as_ref(), None)
             };
             m.objectives.iter().enumerate().map(one).collect_view()
         })

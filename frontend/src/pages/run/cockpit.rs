@@ -1,5 +1,6 @@
 //! The first screen of a run: a sentence, what was asked against what came, what moves now, and the newest answers.
 
+use crate::pages::run::behind::{Behind, Cell};
 use crate::pages::run::curves::{loss, validation};
 use crate::pages::run::learning::on_target;
 use crate::parts::chart::{Chart, Linked};
@@ -66,6 +67,7 @@ pub fn Cockpit(run: Run) -> impl IntoView {
 #[component]
 fn Matrices(run: Run, place: Place) -> impl IntoView {
     let revision = run.revision(Topic::Control);
+    let behind = expect_context::<Behind>();
     let steps = run.on(Topic::Policy, |s| (s.policy().first().map_or(0, |p| p.step), s.policy().last().map_or(0, |p| p.step)));
     let playing = RwSignal::new(false);
     every(BEAT, move || {
@@ -110,7 +112,8 @@ fn Matrices(run: Run, place: Place) -> impl IntoView {
                             .filter(|(i, _)| steered.is_empty() || steered.contains(i))
                             .map(|(i, o)| {
                                 let matrix = matrix(s, i, o, at);
-                                mini(i, &o.name, &o.classes, matrix.as_ref())
+                                let open = Callback::new(move |(asked, got)| behind.open(Cell { objective: i, asked, got }));
+                                mini(i, &o.name, &o.classes, matrix.as_ref(), Some(open))
                             })
                             .collect_view()
                     })

@@ -4,6 +4,7 @@
 //! drawn in `moslim-charts`.
 
 mod about;
+mod behind;
 mod cockpit;
 mod control;
 mod curves;
@@ -16,6 +17,7 @@ mod what_if;
 
 use crate::api;
 use crate::pages::run::about::Said;
+use crate::pages::run::behind::{Answers, Behind};
 use crate::pages::run::cockpit::{Age, Cockpit};
 use crate::pages::run::control::Control;
 use crate::pages::run::curves::{Distributions, Training};
@@ -27,6 +29,7 @@ use crate::pages::run::what_if::OtherMappings;
 use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::chart::Linked;
 use crate::parts::format;
+use crate::parts::title::titled;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
@@ -153,6 +156,7 @@ fn Live(id: String) -> impl IntoView {
     let run = Run::new();
     let connection = RwSignal::new(Connection::Connecting);
     provide_context(Linked::new());
+    provide_context(Behind::new());
     let stream = StoredValue::new_local(Some(Stream::open(id.clone(), Wanted::ALL, run, connection)));
     on_cleanup(move || {
         let _ = stream.try_update_value(|s| {
@@ -166,6 +170,12 @@ fn Live(id: String) -> impl IntoView {
     // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
     let links = links().into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
     let (own, named) = (id.clone(), id.clone());
+    let known = run.memo(|s| s.info().map(|i| (i.title(), i.status)));
+    titled(move || match known.get() {
+        Some((name, RunStatus::Finished)) => name,
+        Some((name, status)) => format!("{name} ({})", format::status_told(status)),
+        None => String::new(),
+    });
     view! {
         <div class="live" data-run=own>
             <Header run=run id=id connection=connection actions=actions/>
@@ -179,6 +189,7 @@ fn Live(id: String) -> impl IntoView {
             <Control run=run/>
             <OnTheWay run=run/>
             <Samples run=run/>
+            <Answers run=run/>
             <Distributions run=run/>
             <OtherMappings run=run/>
             <Training run=run/>

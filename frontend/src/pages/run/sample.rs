@@ -58,15 +58,21 @@ fn cards(state: &RunState) -> AnyView {
         };
         return view! { <p class="card empty">{text}</p> }.into_any();
     };
-    let update = (state.optimizer(), state.kl_placement(), state.kl_coefficient(*step));
+    let update = update(state, *step);
     let cards = samples.iter().take(SHOWN).map(|sample| card(sample, &state.objectives, *step, update)).collect_view();
     view! { <div class="grid two" data-step=step.to_string()>{cards}</div> }.into_any()
 }
 
 /// Who updates the policy, where the KL penalty is, and its coefficient as far as it is known.
-type Update = (PolicyOptimizer, KlPlacement, Option<f64>);
+pub type Update = (PolicyOptimizer, KlPlacement, Option<f64>);
 
-fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) -> impl IntoView + use<> {
+/// Those of a run at a step.
+pub fn update(state: &RunState, step: usize) -> Update {
+    (state.optimizer(), state.kl_placement(), state.kl_coefficient(step))
+}
+
+/// One answer, with what its reward is made of.
+pub fn card(sample: &Sample, objectives: &[Objective], step: usize, update: Update) -> impl IntoView + use<> {
     let chips = sample
         .preference
         .asked()

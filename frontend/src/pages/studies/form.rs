@@ -1,11 +1,14 @@
 //! The form that starts a study.
 
 use crate::api::{self, Failure};
+use crate::parts::format;
 use crate::parts::pick::Pick;
 use crate::words::{said, t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_navigate;
+use moslim_shared::config::cost;
+use moslim_shared::event::RunInfo;
 use moslim_shared::presets;
 use moslim_shared::study::{Host, StudyPreset, StudyRequest};
 
@@ -38,6 +41,10 @@ pub fn StudyForm() -> impl IntoView {
     spawn_local(async move {
         // Where there is no answer there is no choice: the machine of the server.
         let _ = hosts.try_set(api::study_hosts().await.unwrap_or_default());
+    });
+    let measured: RwSignal<Option<Vec<RunInfo>>> = RwSignal::new(None);
+    spawn_local(async move {
+        let _ = measured.try_set(Some(api::measured().await));
     });
     let starting = RwSignal::new(false);
     let refused = RwSignal::new(String::new());
@@ -106,6 +113,11 @@ pub fn StudyForm() -> impl IntoView {
                         <p class="problem" role="status">{move || problem.get()}</p>
                     </div>
                 </div>
+                <p class="hint num" id="study-size">{move || {
+                    let settings = offered.with(|known| settings(known, &preset.read()))?;
+                    let seeds = seeds.with(|text| read_seeds(text).ok())?.len();
+                    measured.with(|known| Some(size(settings, seeds, seconds(&base.read(), known.as_deref()?))))
+                }}</p>
                 <p class="actions">
                     <button
                         id="start-study"
@@ -123,6 +135,34 @@ pub fn StudyForm() -> impl IntoView {
             </div>
         </section>
     }
+}
+
+/// How many settings the study `id` compares.
+fn settings(known: &Offer, id: &str) -> Option<usize> {
+    known.as_ref()?.as_ref().ok()?.iter().find(|p| p.id == id).map(|p| p.settings)
+}
+
+/// Seconds of a run of the preset `base`, at the speed of finished ones.
+fn seconds(base: &str, measured: &[RunInfo]) -> Option<f64> {
+    let config = presets::find(base)?.config;
+    let known = measured.iter().filter_map(|run| Some((&run.config, &run.summary.as_ref()?.seconds)));
+    cost::seconds(&config, config.targets.objectives.len().max(1), known)
+}
+
+/// How many runs a study is, and how long they take one after another where one takes `each` seconds.
+fn size(settings: usize, seeds: usize, each: Option<f64>) -> String {
+    let runs = settings * seeds;
+    let [settings, seeds, all] = [settings, seeds, runs].map(|n| n.to_string());
+    let count = said("{0} settings, each with {1} seeds: {2} runs.", &[&settings, &seeds, &all]);
+    let time = match each {
+        Some(each) => said(
+            " One after another they take about {0}, judging by the runs that are finished here; less where stages are shared, and where \
+             several train at once.",
+            &[&format::duration(each * runs as f64)],
+        ),
+        None => t(" How long they take is not known before a run like them is finished here.").to_string(),
+    };
+    count + &time
 }
 
 fn load(offered: RwSignal<Offer>, preset: RwSignal<String>) {
@@ -219,6 +259,16 @@ mod tests {
         refuse("1.5", "\"1.5\"");
         refuse("9007199254740993", "\"9007199254740993\"");
         refuse("4, 5, 4", "4 is named twice");
+    }
+
+    #[test]
+    fn a_study_says_how_many_runs_it_is_and_how_long_they_take() {
+        let known: Offer = Some(Ok(vec![StudyPreset { id: "stages".into(), question: String::new(), settings: 6 }]));
+        assert_eq!((settings(&known, "stages"), settings(&known, "labels"), settings(&None, "stages")), (Some(6), None, None));
+        assert!(size(6, 3, None).starts_with("6 settings, each with 3 seeds: 18 runs. How long"));
+        // A run of half a minute.
+        let text = size(6, 3, Some(30.0));
+        assert!(text.starts_with("6 settings, each with 3 seeds: 18 runs. One after another they take about 9 min"), "{text}");
     }
 
     #[test]

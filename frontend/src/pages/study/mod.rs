@@ -12,6 +12,7 @@ use crate::pages::study::front::Front;
 use crate::pages::study::handle::Study;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::title::titled;
 use crate::source::at;
 use crate::state::study::{setting, standing};
 use crate::words::{said, t};
@@ -42,6 +43,7 @@ fn Whole(id: String) -> impl IntoView {
     every(POLL, move || study.tick());
     let state = study.memo(|d| d.state.clone());
     let known = Memo::new(move |_| state.with(Option::is_some));
+    titled(move || state.with(|s| s.as_ref().map(|s| s.name.clone()).unwrap_or_default()));
     view! {
         <article class="study-page" data-study=id>
             <Head study=study state=state/>

@@ -2,78 +2,28 @@
 
 use super::Shown;
 use super::reading::{self, names, rows, said, value};
-use crate::parts::save::{save, save_text};
-use crate::words::t;
-use js_sys::Uint8Array;
+use crate::parts::sheet::{self, Sheet, quoted};
+use crate::parts::title::origin;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use moslim_charts::{Palette, Plot, View, band, line};
-use plotters::prelude::{DrawingBackend, IntoDrawingArea, SVGBackend};
-use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind};
 use serde_json::json;
-use std::fmt::Write;
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{Blob, CanvasRenderingContext2d, HtmlCanvasElement, HtmlImageElement};
-
-/// Size of a drawing, and of what stands above and below its axes.
-const SIZE: (u32, u32) = (760, 420);
-const ABOVE: u32 = 84;
-const BELOW: u32 = 46;
 
 /// Buttons that save a chart.
 #[component]
 pub(super) fn Save(shown: Shown, title: String, id: String) -> impl IntoView {
-    let open = RwSignal::new(false);
-    let said = RwSignal::new(String::new());
-    let name = id.trim_start_matches("chart-").to_string();
-    let button = move |kind: &'static str| {
-        let (title, name) = (title.clone(), name.clone());
-        view! {
-            <button
-                class="link"
-                type="button"
-                data-save=kind
-                on:click=move |_| {
-                    let plot = shown.plot.get_untracked();
-                    let view = untrack(|| shown.view());
-                    let caption = window().location().pathname().unwrap_or_default();
-                    let file = format!("{name}.{}", kind.to_lowercase());
-                    let done = match kind {
-                        "CSV" => save_text(&file, &csv(&plot)),
-                        "JSON" => save_text(&file, &data(&title, &caption, &plot)),
-                        "SVG" => save_text(&file, &svg(&title, &caption, &plot, &view)),
-                        _ => {
-                            let drawing = svg(&title, &caption, &plot, &view);
-                            spawn_local(async move {
-                                if save_png(&file, &drawing).await.is_err() {
-                                    let _ = said.try_set(t("This browser makes no PNG of it; save the SVG.").into());
-                                }
-                            });
-                            Ok(())
-                        }
-                    };
-                    said.set(if done.is_err() { t("This browser saves no files.").into() } else { String::new() });
-                }
-            >
-                {kind}
-            </button>
+    let make = move |kind: &'static str| {
+        let plot = shown.plot.get_untracked();
+        match kind {
+            "CSV" => csv(&plot),
+            "JSON" => data(&title, &origin(), &plot),
+            _ => svg(&title, &origin(), &plot, &untrack(|| shown.view())),
         }
     };
-    let buttons = ["SVG", "PNG", "CSV", "JSON"].map(button);
-    view! {
-        <button class="link" type="button" aria-expanded=move || open.get().to_string() on:click=move |_| open.update(|o| *o = !*o)>
-            {t("Save")}
-        </button>
-        <span class="kinds" class:gone=move || !open.get()>{buttons.into_iter().collect_view()}</span>
-        <span class="note" role="alert" class:gone=move || said.with(String::is_empty)>{move || said.get()}</span>
-    }
+    view! { <sheet::Save name=id.trim_start_matches("chart-").to_string() make=Callback::new(make)/> }
 }
 
 /// All data, a line each.
 fn csv(plot: &Plot) -> String {
-    let quoted =
-        |text: &str| if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() };
     let x = if let Plot::Lines(p) = plot { p.x_title() } else { "step" };
     let mut text = std::iter::once(x.to_string()).chain(names(plot)).map(|n| quoted(&n)).collect::<Vec<_>>().join(",");
     text.push('\n');
@@ -96,150 +46,26 @@ fn data(title: &str, source: &str, plot: &Plot) -> String {
     format!("{document:#}\n")
 }
 
-/// Plotters measures text by putting it into the page, whose rules forbid that; here its width is guessed, as on paper anywhere else.
-struct Paper<'a>(SVGBackend<'a>);
-
-type Drawn<'a> = Result<(), DrawingErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
-
-impl<'a> DrawingBackend for Paper<'a> {
-    type ErrorType = <SVGBackend<'a> as DrawingBackend>::ErrorType;
-
-    fn get_size(&self) -> (u32, u32) {
-        self.0.get_size()
-    }
-
-    fn ensure_prepared(&mut self) -> Drawn<'a> {
-        self.0.ensure_prepared()
-    }
-
-    fn present(&mut self) -> Drawn<'a> {
-        self.0.present()
-    }
-
-    fn draw_pixel(&mut self, point: BackendCoord, color: BackendColor) -> Drawn<'a> {
-        self.0.draw_pixel(point, color)
-    }
-
-    fn draw_line<S: BackendStyle>(&mut self, from: BackendCoord, to: BackendCoord, style: &S) -> Drawn<'a> {
-        self.0.draw_line(from, to, style)
-    }
-
-    fn draw_rect<S: BackendStyle>(&mut self, from: BackendCoord, to: BackendCoord, style: &S, fill: bool) -> Drawn<'a> {
-        self.0.draw_rect(from, to, style, fill)
-    }
-
-    fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Drawn<'a> {
-        self.0.draw_path(path, style)
-    }
-
-    fn draw_circle<S: BackendStyle>(&mut self, center: BackendCoord, radius: u32, style: &S, fill: bool) -> Drawn<'a> {
-        self.0.draw_circle(center, radius, style, fill)
-    }
-
-    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, corners: I, style: &S) -> Drawn<'a> {
-        self.0.fill_polygon(corners, style)
-    }
-
-    fn draw_text<S: BackendTextStyle>(&mut self, text: &str, style: &S, at: BackendCoord) -> Drawn<'a> {
-        self.0.draw_text(text, style, at)
-    }
-
-    fn estimate_text_size<S: BackendTextStyle>(
-        &self,
-        text: &str,
-        style: &S,
-    ) -> Result<(u32, u32), DrawingErrorKind<Self::ErrorType>> {
-        let wide = text.chars().count() as f64 * style.size() * 0.56;
-        Ok((wide.ceil() as u32, style.size().ceil() as u32))
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 /// The drawing: what is shown, on paper, with title, legend and where it is from.
 fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
-    let mut inner = String::new();
-    {
-        let area = Paper(SVGBackend::with_string(&mut inner, SIZE)).into_drawing_area();
-        let palette = Palette::paper();
-        let _ = match plot {
-            Plot::Lines(lines) => line::draw(&area, lines, view, &palette),
-            Plot::Bands(bands) => band::draw(&area, bands, view, &palette),
-        };
-    }
-    let (width, height) = (SIZE.0, SIZE.1 + ABOVE + BELOW);
     let palette = Palette::paper();
-    let hex = |c: plotters::style::RGBColor| format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2);
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\">\n\
-         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n<text x=\"12\" y=\"26\" font-size=\"17\" font-weight=\"600\">{}</text>\n",
-        escaped(title)
-    );
-    let (mut x, mut y) = (12.0, 50.0);
-    for (n, name) in names(plot).into_iter().enumerate() {
-        let Some(last) = value(plot, n, None).filter(|_| !view.hidden.contains(&n)) else { continue };
+    let entry = |(n, name): (usize, String)| {
+        let last = value(plot, n, None).filter(|_| !view.hidden.contains(&n))?;
         let (color, glyph) = match plot {
             Plot::Lines(p) => (palette.ink(p.series[n].ink), p.series[n].ink.glyph()),
             Plot::Bands(p) => (palette.class(p.objective, n, p.classes.len()), "■"),
         };
-        let entry = format!("{name} {}", said(plot, last));
-        // A Chinese character is about twice as wide as a letter.
-        let chinese = entry.chars().filter(|c| *c >= '\u{2e80}').count();
-        let wide = 22.0 + 6.6 * entry.chars().count() as f64 + 6.0 * chinese as f64;
-        if x + wide > f64::from(width) && x > 12.0 {
-            (x, y) = (12.0, y + 18.0);
-        }
-        let _ = writeln!(
-            text,
-            "<text x=\"{x:.0}\" y=\"{y:.0}\" font-size=\"12\"><tspan fill=\"{}\">{glyph}</tspan> {}</text>",
-            hex(color),
-            escaped(&entry)
-        );
-        x += wide;
-    }
-    let (unit, x_title) = (reading::unit(plot), reading::x_title(plot));
-    let _ = writeln!(text, "<text x=\"12\" y=\"{}\" font-size=\"11\" fill=\"#555\">{}</text>", ABOVE - 2, escaped(unit));
-    // The axes are a drawing within this one.
-    let inner = inner.trim_start().trim_start_matches("<?xml version=\"1.0\" encoding=\"UTF-8\"?>").trim_start();
-    let _ = writeln!(text, "{}", inner.replacen("<svg ", &format!("<svg y=\"{ABOVE}\" "), 1));
-    let foot = SIZE.1 + ABOVE + 14;
-    let _ = writeln!(
-        text,
-        "<text x=\"{}\" y=\"{foot}\" font-size=\"11\" fill=\"#555\" text-anchor=\"end\">{}</text>\n\
-         <text x=\"12\" y=\"{}\" font-size=\"10\" fill=\"#777\">MOSLIM Lab {} · {}</text>\n</svg>",
-        width - 16,
-        escaped(x_title),
-        foot + 22,
-        env!("CARGO_PKG_VERSION"),
-        escaped(source)
-    );
-    text
-}
-
-/// Draws a drawing at twice its size, and gives the person the pixels.
-async fn save_png(name: &str, drawing: &str) -> Result<(), JsValue> {
-    let image = HtmlImageElement::new()?;
-    image.set_src(&format!("data:image/svg+xml;charset=utf-8,{}", String::from(js_sys::encode_uri_component(drawing))));
-    JsFuture::from(image.decode()).await?;
-    let canvas: HtmlCanvasElement = document().create_element("canvas")?.unchecked_into();
-    canvas.set_width(SIZE.0 * 2);
-    canvas.set_height((SIZE.1 + ABOVE + BELOW) * 2);
-    let context: CanvasRenderingContext2d = canvas.get_context("2d")?.ok_or(JsValue::NULL)?.unchecked_into();
-    context.draw_image_with_html_image_element_and_dw_and_dh(
-        &image,
-        0.0,
-        0.0,
-        f64::from(canvas.width()),
-        f64::from(canvas.height()),
-    )?;
-    let made = js_sys::Promise::new(&mut |resolve, _| {
-        let _ = canvas.to_blob(&resolve);
-    });
-    let blob: Blob = JsFuture::from(made).await?.dyn_into()?;
-    let bytes = JsFuture::from(blob.array_buffer()).await?;
-    save(name, &Uint8Array::new(&bytes))
+        Some((format!("{name} {}", said(plot, last)), color, glyph))
+    };
+    let entries = names(plot).into_iter().enumerate().filter_map(entry).collect();
+    let sheet = Sheet { title, source, entries, y_title: reading::unit(plot), x_title: reading::x_title(plot) };
+    sheet.svg(|area, palette| {
+        // A drawing in memory takes everything.
+        let _ = match plot {
+            Plot::Lines(lines) => line::draw(area, lines, view, palette),
+            Plot::Bands(bands) => band::draw(area, bands, view, palette),
+        };
+    })
 }
 
 #[cfg(test)]
