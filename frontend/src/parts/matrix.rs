@@ -1,4 +1,4 @@
-//! Matrices as heat-maps: asked against achieved for one objective, and numbers between objectives.
+//! Matrices as heat-maps: asked against achieved and labels against grades for one objective, and numbers between objectives.
 
 use crate::parts::format;
 use crate::words::{said, t};
@@ -12,23 +12,52 @@ pub const HEAT: f64 = 50.0;
 
 /// A heat-map as a table; every row is a class asked for. `who` is `sft`, `policy` or `rollouts`.
 pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[Vec<f64>]) -> impl IntoView + use<> {
+    let rows = values.iter().enumerate().map(|(asked, row)| {
+        let nothing = row.iter().all(|v| *v == 0.0);
+        let cells = row.iter().enumerate();
+        cells.map(|(achieved, value)| cell(index, asked, achieved, *value, nothing).into_any()).collect::<Vec<AnyView>>()
+    });
+    framed(objective, who, t("asked ↓ achieved →"), rows.collect())
+}
+
+/// A confusion matrix as a table: `counts[label][predicted]`, shaded by their share of the row.
+pub fn confusion(objective: &Objective, index: usize, counts: &[Vec<u64>]) -> impl IntoView + use<> {
+    let shares = row_shares(counts);
+    let rows = counts.iter().zip(&shares).enumerate().map(|(label, (row, shares))| {
+        let cells = row.iter().zip(shares).enumerate();
+        let cell = |(predicted, (count, share)): (usize, (&u64, &f64))| {
+            counted(objective, index, [label, predicted], *count, *share).into_any()
+        };
+        cells.map(cell).collect::<Vec<AnyView>>()
+    });
+    framed(objective, "reward_model", t("labelled ↓ graded →"), rows.collect())
+}
+
+/// Counts as shares of their row; zeros where a row has none.
+pub fn row_shares(counts: &[Vec<u64>]) -> Vec<Vec<f64>> {
+    let shares = |row: &Vec<u64>| {
+        let all = row.iter().sum::<u64>().max(1) as f64;
+        row.iter().map(|count| *count as f64 / all).collect::<Vec<f64>>()
+    };
+    counts.iter().map(shares).collect()
+}
+
+/// The table around cells, with the classes of the objective above and beside them.
+fn framed(objective: &Objective, who: &'static str, corner: &'static str, rows: Vec<Vec<AnyView>>) -> impl IntoView + use<> {
     let heads = objective
         .classes
         .iter()
         .enumerate()
         .map(|(c, label)| view! { <th scope="col" title=label.clone()>{c.to_string()}</th> })
         .collect_view();
-    let rows = values
-        .iter()
+    let rows = rows
+        .into_iter()
         .enumerate()
-        .map(|(asked, row)| {
-            let label = objective.classes.get(asked).cloned().unwrap_or_default();
-            let nothing = row.iter().all(|v| *v == 0.0);
-            let cells =
-                row.iter().enumerate().map(|(achieved, value)| cell(index, asked, achieved, *value, nothing)).collect_view();
+        .map(|(c, cells)| {
+            let label = objective.classes.get(c).cloned().unwrap_or_default();
             view! {
                 <tr>
-                    <th scope="row"><b>{asked.to_string()}</b>" "<span>{label}</span></th>
+                    <th scope="row"><b>{c.to_string()}</b>" "<span>{label}</span></th>
                     {cells}
                 </tr>
             }
@@ -39,13 +68,36 @@ pub fn matrix(objective: &Objective, index: usize, who: &'static str, values: &[
             <table class="matrix" data-objective=objective.id.clone() data-who=who>
                 <thead>
                     <tr>
-                        <th scope="col" class="corner">{t("asked ↓ achieved →")}</th>
+                        <th scope="col" class="corner">{corner}</th>
                         {heads}
                     </tr>
                 </thead>
                 <tbody>{rows}</tbody>
             </table>
         </div>
+    }
+}
+
+/// A cell of a confusion matrix; `at` is its label and what was predicted.
+fn counted(objective: &Objective, index: usize, at: [usize; 2], count: u64, share: f64) -> impl IntoView + use<> {
+    let heat = share * HEAT;
+    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.1}%, var(--surface))", index % INKS);
+    let [label, predicted] = at.map(|c| objective.classes.get(c).cloned().unwrap_or_default());
+    let text = format::count(count);
+    let title = said(
+        "labelled {0}, graded {1}: {2} answers, {3} of those labelled so",
+        &[&label, &predicted, &text, &format::percent(share)],
+    );
+    view! {
+        <td
+            class:diagonal={at[0] == at[1]}
+            data-label=at[0].to_string()
+            data-predicted=at[1].to_string()
+            title=title
+            style:background=color
+        >
+            {text}
+        </td>
     }
 }
 
@@ -148,4 +200,15 @@ fn number(value: f64) -> impl IntoView {
     let (hue, share) = (u8::from(value < 0.0), value.abs().min(1.0) * HEAT);
     let color = format!("color-mix(in srgb, var(--obj-{hue}) {share:.1}%, var(--surface))");
     view! { <td style:background=color>{format::number(value, 2)}</td> }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_shared_out_within_their_row() {
+        let counts = [vec![3, 1, 0], vec![0, 0, 0], vec![2, 4, 2]];
+        assert_eq!(row_shares(&counts), [[0.75, 0.25, 0.0], [0.0; 3], [0.25, 0.5, 0.25]]);
+    }
 }

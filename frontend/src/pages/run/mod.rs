@@ -8,6 +8,7 @@ mod behind;
 mod cockpit;
 mod control;
 mod curves;
+mod grades;
 mod learning;
 mod report;
 mod sample;

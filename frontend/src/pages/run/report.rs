@@ -1,6 +1,7 @@
 //! The reward model's report, the calibration, and the summary at the end.
 
 use crate::pages::carry::SaveRun;
+use crate::pages::run::grades::grades;
 use crate::pages::run::trade_offs::{name, trade_offs};
 use crate::parts::format;
 use crate::parts::matrix::between;
@@ -106,6 +107,7 @@ fn report(state: &RunState) -> AnyView {
             </div>
             <p class="hint">{frozen}</p>
         </div>
+        {grades(state, report)}
         {gradients(state, report)}
     }
     .into_any()
