@@ -11,7 +11,7 @@ use crate::preference::Preference;
 use crate::summary::{Answerer, ControlReport, FrontReport, FrontSeen, Grader, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
-pub use frame::{Addressed, Frame, Hello, Subscription};
+pub use frame::{Addressed, First, Frame, Hello, Subscription};
 
 /// The stages of a run, in order. A run has those that its configuration asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

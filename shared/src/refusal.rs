@@ -22,11 +22,15 @@ pub struct ApiError {
     /// Problems of a configuration, with the path of each field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// Where the server failed: the id of the request, under which its log says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 impl ApiError {
     pub fn new(status: u16, detail: impl Into<String>, problems: Vec<Problem>) -> Self {
-        Self { kind: "about:blank".into(), title: title(status).into(), status, detail: detail.into(), problems }
+        let title = title(status).into();
+        Self { kind: "about:blank".into(), title, status, detail: detail.into(), problems, request: None }
     }
 }
 
@@ -59,5 +63,9 @@ mod tests {
         let text = serde_json::to_string(&error).unwrap();
         assert_eq!(text, r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"there is no run a"}"#);
         assert_eq!(serde_json::from_str::<ApiError>(&text).unwrap(), error);
+        let failed = ApiError { request: Some("7f3a".into()), ..error };
+        let text = serde_json::to_string(&failed).unwrap();
+        assert!(text.ends_with(r#","request":"7f3a"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<ApiError>(&text).unwrap(), failed);
     }
 }

@@ -1,7 +1,7 @@
 //! A laboratory of its own for each test: a server with a fresh folder, and the ways to talk to it.
 
 use crate::browser::Browser;
-use crate::process::{LIMIT, Process, kill_processes, processes, text, wait_until};
+use crate::process::{LIMIT, Process, binary, kill_processes, processes, text, wait_until};
 use anyhow::{Result, ensure};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus, Stage};
@@ -25,6 +25,8 @@ pub struct Answer {
 /// A running server and its folder.
 #[derive(Debug)]
 pub struct Lab {
+    /// The program that serves.
+    program: PathBuf,
     server: Process,
     port: u16,
     token: String,
@@ -37,11 +39,11 @@ pub struct Lab {
 }
 
 /// Starts a server; returns its port and its token.
-async fn serve(data: &Path, port: u16, options: &[String]) -> (Process, u16, String) {
+async fn serve(program: &Path, data: &Path, port: u16, options: &[String]) -> (Process, u16, String) {
     let port = port.to_string();
     let mut args = vec!["serve", "--port", &port, "--data", text(data)];
     args.extend(options.iter().map(String::as_str));
-    let mut server = Process::lab(&args);
+    let mut server = Process::start(program, &args, "");
     let (port, token) = wait_until("the server to be ready", || {
         assert!(server.running(), "the server ended at once; it said\n{}", server.stderr());
         let said = server.stdout();
@@ -68,7 +70,17 @@ impl Lab {
     pub async fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data = folder.path().to_path_buf();
-        Self::start_at(data, Some(folder), options).await
+        Self::start_at(binary(), data, Some(folder), options).await
+    }
+
+    /// Starts a server on a free port with an empty folder, from another file than [`binary`].
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_from(program: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().to_path_buf();
+        Self::start_at(program.into(), data, Some(folder), &[]).await
     }
 
     /// Starts a server on a free port with a given folder.
@@ -76,14 +88,14 @@ impl Lab {
     /// # Panics
     /// When it does not come up.
     pub async fn start_in(data: &Path) -> Self {
-        Self::start_at(data.into(), None, &[]).await
+        Self::start_at(binary(), data.into(), None, &[]).await
     }
 
-    async fn start_at(data: PathBuf, folder: Option<TempDir>, options: &[&str]) -> Self {
+    async fn start_at(program: PathBuf, data: PathBuf, folder: Option<TempDir>, options: &[&str]) -> Self {
         let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(LIMIT).build().expect("an HTTP client");
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (server, port, token) = serve(&data, 0, &options).await;
-        Self { server, port, token, options, http, data, _folder: folder }
+        let (server, port, token) = serve(&program, &data, 0, &options).await;
+        Self { program, server, port, token, options, http, data, _folder: folder }
     }
 
     /// Ends the server at once (SIGKILL).
@@ -97,7 +109,12 @@ impl Lab {
     /// When it does not come up.
     pub async fn restart(&mut self) {
         self.kill();
-        (self.server, self.port, self.token) = serve(&self.data, self.port, &self.options).await;
+        (self.server, self.port, self.token) = serve(&self.program, &self.data, self.port, &self.options).await;
+    }
+
+    /// What the server wrote to standard error since it was started.
+    pub fn stderr(&self) -> String {
+        self.server.stderr()
     }
 
     /// The data folder.

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_tests::{LIMIT, Lab, Process, binary, signal, smoke, text, wait_until};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -216,6 +217,56 @@ async fn the_folder_is_its_owners_alone() -> Result<()> {
     let command = std::fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap_or_default();
     assert!(!String::from_utf8_lossy(&command).contains(token.trim()), "everybody can read what a program was called with");
     server.kill();
+    Ok(())
+}
+
+/// The status of an answer, the id of its request, and its body, where that is JSON.
+async fn identified(request: RequestBuilder) -> Result<(u16, String, Value)> {
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    let id = answer.headers().get("x-request-id").context("an answer without an id")?.to_str()?.to_string();
+    Ok((status, id, serde_json::from_slice(&answer.bytes().await?).unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_under_which_the_log_says_why_it_failed() -> Result<()> {
+    let lab = Lab::start().await;
+    let read = |path: &str| lab.request(Method::GET, path);
+    let mut seen = BTreeSet::new();
+    for (request, status) in [
+        (read("/api/v1/health"), 200),
+        (read("/api/v1/health"), 200),
+        (read("/api/v1/nothing"), 404),
+        (read("/api/v1/ws"), 400),
+        (read("/api/v1/health").header("host", "evil.example"), 403),
+        (lab.stranger(Method::GET, "/api/v1/health"), 401),
+        (lab.request(Method::POST, "/api/v1/runs"), 403),
+        (read("/api/v1/health").header("x-request-id", ""), 200),
+        (read("/api/v1/health").header("x-request-id", "a b"), 200),
+        (read("/api/v1/health").header("x-request-id", "x".repeat(65)), 200),
+    ] {
+        let (answered, id, _) = identified(request).await?;
+        ensure!(answered == status, "{answered} in place of {status}");
+        let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric());
+        ensure!(plain && seen.insert(id.clone()), "\"{id}\" is no fresh id");
+    }
+    for given in ["mine-1_2.a".to_string(), "x".repeat(64)] {
+        let (_, id, _) = identified(read("/api/v1/health").header("x-request-id", &given)).await?;
+        ensure!(id == given, "{id} in place of {given}");
+    }
+    // Where the folder of all runs should be is a file, so that no run can be written.
+    let runs = lab.data().join("runs");
+    wait_until("the folder of runs", || runs.is_dir().then_some(())).await;
+    std::fs::remove_dir(&runs)?;
+    std::fs::write(&runs, "no folder")?;
+    let start = json!({ "config": smoke() });
+    let start = lab.request(Method::POST, "/api/v1/runs").header("origin", lab.origin()).json(&start);
+    let (status, id, body) = identified(start).await?;
+    ensure!(status == 500 && body["request"] == id, "{status} {id} {body}");
+    ensure!(body["detail"].as_str().is_some_and(|detail| detail.contains(&id)), "{body}");
+    let said = lab.stderr();
+    let failed = |line: &str| line.contains("ERROR") && line.contains(&id) && line.contains("moslim_lab::error");
+    ensure!(said.lines().any(failed), "{id} is not in the log:\n{said}");
     Ok(())
 }
 

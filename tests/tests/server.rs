@@ -530,6 +530,31 @@ async fn a_server_that_is_killed_again_and_again_loses_nothing() {
     assert_eq!(text.lines().count(), events.len());
 }
 
+/// A rebuild puts another file in the place of the program that serves: what it starts is still the program that it is.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_whose_file_is_replaced_starts_what_it_was_started_from() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+    let folder = tempfile::tempdir()?;
+    let [program, rebuilt, marker] = ["moslim-lab", "rebuilt", "marker"].map(|name| folder.path().join(name));
+    // Copied by another process: a file that this one has open for writing while another test starts a child cannot be started.
+    ensure!(Command::new("cp").arg(moslim_tests::binary()).arg(&program).status()?.success(), "the program cannot be copied");
+    let lab = Lab::start_from(&program).await;
+    std::fs::write(&rebuilt, format!("#!/bin/sh\necho started >> '{}'\n", text(&marker)))?;
+    std::fs::set_permissions(&rebuilt, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&rebuilt, &program)?;
+
+    let id = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&id).await;
+    let devices = lab.get("/api/v1/devices").await;
+    ensure!(devices.status == 200, "{}", devices.body);
+    ensure!(!marker.exists(), "the new file was started");
+    // It would have been seen.
+    ensure!(Command::new(&program).status()?.success() && marker.exists(), "the new file says nothing when it is started");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_run_from_the_command_line_is_shown_live() {
     let lab = Lab::start().await;

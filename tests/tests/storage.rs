@@ -103,6 +103,43 @@ async fn another_program_that_locks_the_index_holds_nothing_up() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_damaged_index_is_set_aside_and_made_anew_from_the_folders() -> Result<()> {
+    let mut lab = Lab::start().await;
+    let mut before = Vec::new();
+    for _ in 0..2 {
+        let id = lab.start_run(&smoke()).await;
+        before.push(lab.wait_for_finish(&id).await);
+    }
+    let path = lab.data().join("index.db");
+    let mut other = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await?;
+    let both = "SELECT id FROM runs WHERE info LIKE '%finished%' LIMIT 1 OFFSET 1";
+    let began = Instant::now();
+    while sqlx::query(both).fetch_optional(&mut other).await?.is_none() {
+        ensure!(began.elapsed() < LIMIT, "the index is not written");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lab.kill();
+    // What the server had written to the database's log alone would hide what is wrong with its file.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut other).await?;
+    other.close().await?;
+    let mut bytes = std::fs::read(&path)?;
+    // The second page, where the table of runs begins.
+    bytes.get_mut(4096..8192).context("the file has no second page")?.fill(0xa5);
+    std::fs::write(&path, &bytes)?;
+    lab.restart().await;
+    let listed = lab.get("/api/v1/runs").await.body;
+    ensure!(listed["total"] == before.len(), "{listed}");
+    for run in &before {
+        ensure!(lab.run(&run.id).await == *run, "run {} is not what it was", run.id);
+    }
+    let aside = std::fs::read(lab.data().join("index-damaged.db"))?;
+    ensure!(aside.get(4096..8192) == bytes.get(4096..8192), "the damaged index is not kept");
+    let said = lab.stderr();
+    ensure!(said.contains("it is damaged") && said.contains("index-damaged.db"), "{said}");
+    Ok(())
+}
+
 /// Numbers that look random and are the same every time.
 fn scattered(n: u64) -> u64 {
     let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);

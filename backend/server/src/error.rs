@@ -1,6 +1,7 @@
 //! Errors of the API: one type, one shape on the wire, and nothing internal in it.
 
 use crate::json::JsonError;
+use crate::request;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -111,6 +112,7 @@ impl IntoResponse for Error {
         let status = self.status();
         let detail = match &self {
             Self::Internal(cause) => {
+                // The log names the request that this is about: it is said while that is answered.
                 tracing::error!("{cause:#}");
                 internal_message()
             }
@@ -125,29 +127,77 @@ impl IntoResponse for Error {
     }
 }
 
-/// A problem document.
+/// A problem document. That of a fault of the server says which request it was.
 fn answer(status: StatusCode, detail: String, problems: Vec<Problem>) -> Response {
-    (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(ApiError::new(status.as_u16(), detail, problems))).into_response()
+    let request = request::id().filter(|_| status.is_server_error());
+    let error = ApiError { request, ..ApiError::new(status.as_u16(), detail, problems) };
+    (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], Json(error)).into_response()
 }
 
-/// The answer when a handler panicked. The panic itself was printed to standard error by then.
+/// The answer when a handler panicked. The panic itself was printed to standard error by then, but not at which request.
 pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a request ended in a panic, whose message is before this");
     answer(StatusCode::INTERNAL_SERVER_ERROR, internal_message(), Vec::new())
 }
 
 fn internal_message() -> String {
-    "the server failed at this request; its log on standard error says why".to_string()
+    let which = request::id().map_or("this request".to_string(), |id| format!("request {id}"));
+    format!("the server failed at {which}; its log on standard error says why")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::{HEADER, identify};
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
 
     #[test]
     fn internal_causes_stay_inside() {
         let error = Error::Internal(anyhow::anyhow!("secret path"));
         assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!internal_message().contains("secret"));
+    }
+
+    async fn panics() -> &'static str {
+        panic!("secret path, on purpose")
+    }
+
+    #[tokio::test]
+    async fn an_answer_carries_the_id_of_its_request_and_a_failure_quotes_it() {
+        let router = Router::new()
+            .route("/well", get(|| async { "well" }))
+            .route("/fails", get(|| async { Error::Internal(anyhow::anyhow!("secret path")) }))
+            .route("/panics", get(panics))
+            .route("/none", get(|| async { Error::NotFound("there is none".into()) }))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn(identify));
+        for (path, status) in [("/well", 200), ("/fails", 500), ("/panics", 500), ("/none", 404), ("/nowhere", 404)] {
+            let mut seen = Vec::new();
+            for (given, kept) in [("mine-1_2.a", true), ("", false), ("a b", false), (&*"x".repeat(65), false)] {
+                let request = Request::get(path).header(HEADER, given).body(Body::empty()).unwrap();
+                let answer = router.clone().oneshot(request).await.unwrap();
+                let id = answer.headers()[HEADER].to_str().unwrap().to_string();
+                assert_eq!((answer.status().as_u16(), id == given), (status, kept), "{path} {given} {id}");
+                let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                assert!(!body.contains("secret"), "{body}");
+                if status == 500 {
+                    let error: ApiError = serde_json::from_str(&body).unwrap();
+                    assert_eq!(error.request.as_deref(), Some(id.as_str()));
+                    assert!(error.detail.contains(&id), "{body}");
+                } else {
+                    assert!(!body.contains(&id), "{body}");
+                }
+                assert!(!seen.contains(&id), "{id} came twice");
+                seen.push(id);
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use moslim_shared::listing::Figures;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
 use std::collections::HashMap;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the index knows of a run.
@@ -29,20 +30,42 @@ pub struct Index {
 /// Raised when what is indexed changes; an index of another version is thrown away.
 const VERSION: i64 = 3;
 
+/// Beside the index: the last one that was damaged, for whoever wants to know what happened to it.
+const DAMAGED: &str = "index-damaged.db";
+
+/// The index is sound, and of another version of the lab.
+#[derive(Debug, thiserror::Error)]
+#[error("it is of version {0}")]
+struct OtherVersion(i64);
+
+/// The files of a database: itself, and what SQLite keeps beside it.
+fn files(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| {
+        let mut file = path.as_os_str().to_owned();
+        file.push(end);
+        file.into()
+    })
+}
+
 impl Index {
-    /// Opens the index; one that is damaged or of another version is thrown away and begun anew.
+    /// Opens the index. One of another version is thrown away, one that is damaged set aside; then it is begun anew, empty.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be made, or a damaged one cannot be moved.
     pub async fn open(path: &Path) -> Result<Self> {
         match Self::connect(path).await {
-            Ok(index) => Ok(index),
-            Err(error) => {
-                tracing::warn!("the index is made anew: {error:#}");
+            Ok(index) => return Ok(index),
+            Err(error) if error.is::<OtherVersion>() => {
+                tracing::warn!("the index is made anew from the runs' folders: {error}");
                 Self::remove(path)?;
-                Self::connect(path).await
+            }
+            Err(error) => {
+                let aside = Self::set_aside(path)?;
+                let kept = format!("it is kept as {}, and made anew from the runs' folders", aside.display());
+                tracing::warn!("the index cannot be used ({error:#}); {kept}");
             }
         }
+        Self::connect(path).await
     }
 
     /// Removes an index.
@@ -50,15 +73,26 @@ impl Index {
     /// # Errors
     /// When a file of it is there and cannot be removed.
     pub fn remove(path: &Path) -> Result<()> {
-        for end in ["", "-wal", "-shm"] {
-            let mut file = path.as_os_str().to_owned();
-            file.push(end);
+        for file in files(path) {
             match std::fs::remove_file(&file) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                removed => removed.with_context(|| format!("removing {}", Path::new(&file).display()))?,
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("removing {}", file.display()))?,
             }
         }
         Ok(())
+    }
+
+    /// Moves an index out of the way, in place of the one that was moved before it; returns where it is.
+    fn set_aside(path: &Path) -> Result<PathBuf> {
+        let aside = path.with_file_name(DAMAGED);
+        Self::remove(&aside)?;
+        for (from, to) in files(path).iter().zip(&files(&aside)) {
+            match std::fs::rename(from, to) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                moved => moved.with_context(|| format!("moving {} to {}", from.display(), to.display()))?,
+            }
+        }
+        Ok(aside)
     }
 
     async fn connect(path: &Path) -> Result<Self> {
@@ -69,12 +103,28 @@ impl Index {
             .synchronous(SqliteSynchronous::Off)
             .busy_timeout(Duration::from_secs(2));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.context("opening the index")?;
-        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await?;
-        if version != VERSION {
-            anyhow::ensure!(version == 0, "it is of version {version}");
-            sqlx::raw_sql(include_str!("index.sql")).execute(&pool).await.context("preparing the index")?;
+        if let Err(error) = Self::prepare(&pool).await {
+            // A connection that is closed later would take away what SQLite keeps beside the next index of this name.
+            pool.close().await;
+            return Err(error);
         }
         Ok(Self { pool })
+    }
+
+    /// Makes sure that a database is sound and of this version, and gives a new one its table.
+    async fn prepare(pool: &SqlitePool) -> Result<()> {
+        // A page that is spoilt would otherwise be noticed by whoever reads it, which may be long after. One problem is enough.
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await.context("checking the index")?;
+        anyhow::ensure!(found == "ok", "it is damaged: {}", found.replace('\n', " "));
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await?;
+        match version {
+            VERSION => Ok(()),
+            0 => {
+                sqlx::raw_sql(include_str!("index.sql")).execute(pool).await.context("preparing the index")?;
+                Ok(())
+            }
+            other => Err(OtherVersion(other).into()),
+        }
     }
 
     /// Everything in the index. What cannot be read is left out, and read from its folder again.
@@ -125,5 +175,62 @@ impl Index {
     /// Closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::config::RunConfig;
+
+    /// Bytes of a page of the database.
+    const PAGE: usize = 4096;
+
+    async fn count(index: &Index) -> usize {
+        index.all().await.unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_damaged_index_is_set_aside_and_one_of_another_version_thrown_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, aside) = (folder.path().join("index.db"), folder.path().join(DAMAGED));
+        let run = |n: u64| {
+            let id: RunId = format!("run-{n}").parse().unwrap();
+            let info = RunInfo::new(id.as_str(), &RunConfig::default(), n);
+            (id, Indexed { info, figures: None, bytes: n })
+        };
+        let runs: Vec<(RunId, Indexed)> = (0..100).map(run).collect();
+        let index = Index::open(&path).await.unwrap();
+        index.write(&runs).await.unwrap();
+        index.close().await;
+        let index = Index::open(&path).await.unwrap();
+        assert_eq!(count(&index).await, runs.len(), "a sound one is taken as it is");
+        index.close().await;
+
+        let mut bytes = std::fs::read(&path).unwrap();
+        let pages = bytes.len() / PAGE;
+        assert!(pages > 20, "{pages}");
+        let spoilt = pages / 2 * PAGE..(pages / 2 + 1) * PAGE;
+        bytes[spoilt.clone()].fill(0xa5);
+        std::fs::write(&path, &bytes).unwrap();
+        let index = Index::open(&path).await.unwrap();
+        assert_eq!(count(&index).await, 0, "nothing of a damaged one is believed");
+        index.write(&runs[..3]).await.unwrap();
+        index.close().await;
+        let kept = std::fs::read(&aside).unwrap();
+        assert_eq!((kept.len(), &kept[spoilt.clone()]), (bytes.len(), &bytes[spoilt]));
+
+        // What is no database at all takes the place of the one before.
+        std::fs::write(&path, "no database").unwrap();
+        let index = Index::open(&path).await.unwrap();
+        assert_eq!((count(&index).await, std::fs::read(&aside).unwrap().as_slice()), (0, b"no database".as_slice()));
+
+        std::fs::remove_file(&aside).unwrap();
+        index.write(&runs[..3]).await.unwrap();
+        sqlx::query("PRAGMA user_version = 2").execute(&index.pool).await.unwrap();
+        index.close().await;
+        let index = Index::open(&path).await.unwrap();
+        assert_eq!((count(&index).await, aside.exists()), (0, false), "it is not damaged");
+        index.close().await;
     }
 }

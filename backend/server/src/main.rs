@@ -26,6 +26,7 @@ mod pictures;
 mod progress;
 mod queue;
 mod report;
+mod request;
 mod signals;
 mod starts;
 mod state;

@@ -15,8 +15,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::connect;
-use moslim_shared::event::{Addressed, Frame, Hello, RunInfo, Subscription};
-use serde_json::Value;
+use moslim_shared::event::{Addressed, First, Frame, Hello, RunInfo, Subscription};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
@@ -113,13 +112,6 @@ struct Channel {
     info: RunInfo,
 }
 
-/// What a client said first.
-enum First {
-    /// The socket is for one run.
-    One(Hello),
-    Several(Subscription),
-}
-
 /// The run with its summary, which is on the disk.
 fn whole(follower: &Follower, id: &RunId) -> impl Future<Output = Result<Option<RunInfo>, Goodbye>> + use<> {
     let (follower, id) = (follower.clone(), id.clone());
@@ -182,19 +174,7 @@ impl Viewer {
     async fn first(&mut self) -> Result<First, Goodbye> {
         let late = Goodbye::Close(HELLO_TIMEOUT, "no hello within 5 seconds");
         match timeout(HELLO_TIME, self.socket.recv()).await.map_err(|_| late)? {
-            Some(Ok(Message::Text(text))) => {
-                let wrong = |error| {
-                    let message = format!(
-                        "the first message must be {{\"run\", \"after\"}}, or {{\"subscribe\": {{\"channel\", \"hello\"}}}}: {error}"
-                    );
-                    Goodbye::Error(close_code::POLICY, message)
-                };
-                let value: Value = serde_json::from_str(&text).map_err(wrong)?;
-                if value.get("subscribe").is_some() {
-                    return serde_json::from_value(value).map(First::Several).map_err(wrong);
-                }
-                serde_json::from_value(value).map(First::One).map_err(wrong)
-            }
+            Some(Ok(Message::Text(text))) => First::read(&text).map_err(|why| Goodbye::Error(close_code::POLICY, why)),
             Some(Ok(Message::Close(_))) | None => Err(Goodbye::Gone),
             Some(_) => Err(Goodbye::Close(close_code::POLICY, "the first message must be a hello")),
         }
@@ -208,8 +188,7 @@ impl Viewer {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Heard::Nothing),
             Some(Ok(Message::Close(_))) | None => Ok(Heard::Leaving),
             Some(Ok(Message::Text(text))) if several => {
-                let wrong = |error| format!("only subscriptions are understood: {error}");
-                serde_json::from_str(&text).map(Heard::Wish).map_err(|e| Goodbye::Error(close_code::POLICY, wrong(e)))
+                Subscription::read(&text).map(Heard::Wish).map_err(|why| Goodbye::Error(close_code::POLICY, why))
             }
             // An error is a broken connection or a message that is too large or malformed; only in the latter cases there
             // is still somebody to read the reason.

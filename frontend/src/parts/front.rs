@@ -127,7 +127,6 @@ pub fn FrontFigure(
             <div class="grid two">
             <div class="plot front-plot">
                 <canvas node_ref=canvas role="img" tabindex="0" aria-label=move || kept.with(|f| sentence(f, &x.get(), &y.get()))></canvas>
-                <p class="tools"><Save name=format!("{id}-front") make=Callback::new(made)/></p>
             </div>
             <div>
                 <h3>{t("All objectives at once")}</h3>
@@ -142,6 +141,7 @@ pub fn FrontFigure(
                 </p>
             </div>
             </div>
+            <p class="tools"><Save name=format!("{id}-front") make=Callback::new(made)/></p>
             <details>
                 <summary>{t("The trade-offs as a table")}</summary>
                 {move || kept.with(listed)}

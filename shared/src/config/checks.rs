@@ -265,12 +265,12 @@ impl RunConfig {
             "must be larger than 0 for policy.kl_target to move it",
         );
         c.require(
-            policy.max_new_tokens + 40 <= self.model.context,
+            policy.max_new_tokens.saturating_add(40) <= self.model.context,
             "policy.max_new_tokens",
             format!("plus 40 tokens of prompt must fit into model.context ({})", self.model.context),
         );
         c.require(
-            policy.max_new_tokens + 40 <= self.reward_trunk.context,
+            policy.max_new_tokens.saturating_add(40) <= self.reward_trunk.context,
             "policy.max_new_tokens",
             format!("plus 40 tokens of prompt must fit into reward_trunk.context ({})", self.reward_trunk.context),
         );

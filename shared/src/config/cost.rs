@@ -13,6 +13,11 @@ const ANSWER: f64 = 25.0;
 /// Share of a run's time that calibration and evaluation take, about.
 const MEASURING: f64 = 0.12;
 
+/// A product of two counts. What nobody has found to be in its range yet may be larger than any whole number holds.
+fn product(a: usize, b: usize) -> f64 {
+    a as f64 * b as f64
+}
+
 /// Weights of policy and reward model, roughly; those of an off-the-shelf model are not known from the configuration.
 pub fn parameters(c: &RunConfig) -> f64 {
     let of = |m: &ModelConfig| {
@@ -25,13 +30,13 @@ pub fn parameters(c: &RunConfig) -> f64 {
 /// Memory of a run on the lab's own models, MiB: weights, gradients of several threads, two moments, reference and reward model come to
 /// about twenty numbers a weight.
 pub fn memory_mib(c: &RunConfig) -> u64 {
-    RUN_MEMORY_MIB + (parameters(c) * 20.0 * 4.0 / f64::from(1 << 20)) as u64
+    RUN_MEMORY_MIB.saturating_add((parameters(c) * 20.0 * 4.0 / f64::from(1 << 20)) as u64)
 }
 
 /// Floating-point operations of the stages before the policy, in units of two a weight.
 pub fn supervised(c: &RunConfig) -> f64 {
-    let rows = c.sft.steps * c.sft.batch + c.reward_model.steps * c.reward_model.batch;
-    parameters(c) * 3.0 * ROW * rows as f64
+    let rows = product(c.sft.steps, c.sft.batch) + product(c.reward_model.steps, c.reward_model.batch);
+    parameters(c) * 3.0 * ROW * rows
 }
 
 /// Those of training policies; `steered`: how many objectives are.
@@ -46,7 +51,7 @@ pub fn optimisation(c: &RunConfig, steered: usize) -> f64 {
         }
     };
     let group = PROMPT + ANSWER * c.policy.samples_per_prompt as f64;
-    let iterations = group * (c.policy.iterations * c.policy.prompts) as f64 * 6.0;
+    let iterations = group * product(c.policy.iterations, c.policy.prompts) * 6.0;
     parameters(c) * c.policy.passes.map_or(iterations, |p| p * 1e6) * policies as f64
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Event, RunInfo};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Which run a client follows, and what it has already.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,41 @@ pub struct Hello {
 pub enum Subscription {
     Subscribe { channel: u32, hello: Hello },
     Unsubscribe { channel: u32 },
+}
+
+impl Subscription {
+    /// Reads what a client says after its first message.
+    ///
+    /// # Errors
+    /// When it is no subscription; the message is for the client.
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|e| format!("only subscriptions are understood: {e}"))
+    }
+}
+
+/// What a client says first on a websocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum First {
+    /// The socket is for one run.
+    One(Hello),
+    Several(Subscription),
+}
+
+impl First {
+    /// Reads a client's first message.
+    ///
+    /// # Errors
+    /// When it is neither; the message is for the client, and says what it may be.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let wrong = |e: serde_json::Error| {
+            format!("the first message must be {{\"run\", \"after\"}}, or {{\"subscribe\": {{\"channel\", \"hello\"}}}}: {e}")
+        };
+        let value: Value = serde_json::from_str(text).map_err(wrong)?;
+        if value.get("subscribe").is_some() {
+            return serde_json::from_value(value).map(Self::Several).map_err(wrong);
+        }
+        serde_json::from_value(value).map(Self::One).map_err(wrong)
+    }
 }
 
 /// What the server sends on such a websocket.

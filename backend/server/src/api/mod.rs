@@ -17,6 +17,7 @@ use crate::error::{Error, panicked};
 use crate::guard::{BODY_LIMIT, guard, secure};
 use crate::id::RunId;
 use crate::json;
+use crate::request::identify;
 use crate::state::Shared;
 use crate::{assets, stream};
 use axum::Router;
@@ -36,7 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 /// The whole application: API, websocket and page, behind the guard.
 pub fn router(app: Shared) -> Router {
     let (hosts, access) = (app.hosts.clone(), app.access.clone());
-    // Layers are listed from the inside out: an answer passes `secure` last, also if it is a refusal or a panic.
+    // Layers are listed from the inside out: an answer passes `secure` and `identify` last, also if it is a refusal or a panic.
     let (routes, _) = routes();
     routes
         .method_not_allowed_fallback(method_not_allowed)
@@ -48,6 +49,8 @@ pub fn router(app: Shared) -> Router {
         .layer(from_fn(secure))
         // Every request and how it was answered: RUST_LOG=tower_http=debug shows them.
         .layer(TraceLayer::new_for_http())
+        // Outside of the others, so that whatever they log stands under the id of its request.
+        .layer(from_fn(identify))
         .with_state(app)
 }
 

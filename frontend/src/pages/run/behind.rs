@@ -111,7 +111,10 @@ fn classes(chosen: RwSignal<Option<Cell>>, objective: &Objective) -> impl IntoVi
 fn found(state: &RunState, cell: Cell) -> AnyView {
     let found = of(&state.past, cell);
     let kept: usize = state.past.iter().map(|(_, samples)| samples.len()).sum();
-    let count = said("{0} of the {1} answers that this page has kept.", &[&found.len().to_string(), &kept.to_string()]);
+    let count = said(
+        "{0} of the {1} answers of training that this page has kept. The matrices count every answer; of each step a few are kept.",
+        &[&found.len().to_string(), &kept.to_string()],
+    );
     let cards = found.iter().take(MOST).map(|(step, s)| card(s, &state.objectives, *step, update(state, *step))).collect_view();
     view! {
         <p class="hint num" role="status">{count}</p>
