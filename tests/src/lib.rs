@@ -31,6 +31,18 @@ pub fn smoke() -> RunConfig {
     RunConfig { device: DeviceChoice::Cpu, ..preset.config }
 }
 
+/// How many times as long as usual the tests are that `cargo lab soak` repeats.
+pub fn soak() -> u64 {
+    std::env::var("MOSLIM_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1).max(1)
+}
+
+/// Numbers that look random and are the same every time.
+pub fn scattered(n: u64) -> u64 {
+    let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 27;
+    x.wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
+}
+
 /// A run that hurries to policy optimisation and stays there for seconds, with a checkpoint every few iterations, so that
 /// it can be disturbed.
 pub fn long_run(iterations: usize) -> RunConfig {

@@ -1,7 +1,7 @@
 //! The journal for other software: server-sent events that are left and taken up again, and figures as columns.
 
 use anyhow::{Context, Result, ensure};
-use moslim_tests::{LIMIT, Lab, long_run, policy_steps, smoke};
+use moslim_tests::{LIMIT, Lab, long_run, policy_steps, scattered, smoke, soak};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -47,9 +47,10 @@ impl Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_left_and_taken_up_again_misses_nothing() -> Result<()> {
     let lab = Lab::start().await;
-    let id = lab.start_run(&long_run(60)).await;
+    let id = lab.start_run(&long_run(60 * soak() as usize)).await;
     let (mut heard, mut last) = (Vec::new(), None);
-    for part in [7, 40, usize::MAX] {
+    let more = (0..20 * (soak() - 1)).map(|n| 1 + scattered(n) as usize % 5);
+    for part in [7, 40].into_iter().chain(more).chain([usize::MAX]) {
         let mut client = Client::open(&lab, &id, last).await?;
         let mut ended = false;
         for _ in 0..part {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Addressed, Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
-use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, signal, smoke, text, wait_until};
+use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, scattered, signal, smoke, soak, text, wait_until};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -504,10 +504,10 @@ async fn a_killed_server_leaves_its_worker_training_and_the_next_one_finds_it() 
     assert_eq!(reached, (1..=reached.len()).collect::<Vec<_>>(), "no step is missing");
 }
 
-/// In short what `cargo lab soak` does fifty times: the server dies at any moment, and no step is missing.
+/// In short what `cargo lab soak` does again and again: the server dies at any moment, and no step is missing.
 #[tokio::test]
 async fn a_server_that_is_killed_again_and_again_loses_nothing() {
-    let kills = std::env::var("MOSLIM_SOAK_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4u64);
+    let kills = 4 * soak();
     let mut lab = Lab::start().await;
     let steps = 100 * kills as usize;
     let id = lab.start_run(&long_run(steps)).await;
@@ -528,6 +528,31 @@ async fn a_server_that_is_killed_again_and_again_loses_nothing() {
     assert_eq!(policy_steps(&events), (1..=steps).collect::<Vec<_>>(), "no step is missing, none came twice");
     let text = std::fs::read_to_string(lab.data().join("runs").join(&id).join("events.jsonl")).unwrap();
     assert_eq!(text.lines().count(), events.len());
+}
+
+/// The same where a worker dies, and a person has the run go on.
+#[tokio::test]
+async fn a_worker_that_is_killed_again_and_again_loses_nothing() {
+    let kills = 2 * soak();
+    let lab = Lab::start().await;
+    let steps = 100 * kills as usize;
+    let id = lab.start_run(&long_run(steps)).await;
+    let mut known: Vec<Event> = Vec::new();
+    for n in 0..kills {
+        lab.wait_for_policy(&id, policy_steps(&known).last().copied().unwrap_or(0) + 1).await;
+        tokio::time::sleep(std::time::Duration::from_millis(scattered(n) % 500)).await;
+        lab.workers().into_iter().for_each(|pid| signal(pid, "KILL"));
+        lab.wait_for_end(&id).await;
+        let events = lab.events(&id).await;
+        assert!(events.starts_with(&known), "what was seen is gone after kill {n}");
+        known = events;
+        if lab.run(&id).await.status == RunStatus::Finished {
+            break;
+        }
+        lab.resume(&id).await;
+    }
+    lab.wait_for_finish(&id).await;
+    assert_eq!(policy_steps(&lab.events(&id).await), (1..=steps).collect::<Vec<_>>(), "no step is missing, none came twice");
 }
 
 /// A rebuild puts another file in the place of the program that serves: what it starts is still the program that it is.

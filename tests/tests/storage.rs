@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
 use moslim_shared::study::StudyConfig;
-use moslim_tests::{LIMIT, Lab, Process, binary, long_run, metrics, smoke, text};
+use moslim_tests::{LIMIT, Lab, Process, binary, long_run, metrics, scattered, smoke, soak, text};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
@@ -52,9 +52,12 @@ async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
     };
     let lab = Lab::start_in(disk.path()).await;
     let mut config = smoke();
-    config.policy.iterations = 60;
+    // Each time for another while, up to ten seconds.
+    let more = (0..2 * (soak() - 1)).map(|n| (45 + 20 * n as usize, 500 + scattered(n) % 9_500));
+    let times: Vec<(usize, u64)> = [(5, 600), (25, 2_500)].into_iter().chain(more).collect();
+    config.policy.iterations = 20 * times.len() + 20;
     let id = lab.start_run(&config).await;
-    for (reach, full) in [(5, 600), (25, 2_500)] {
+    for (reach, full) in times {
         lab.wait_for_policy(&id, reach).await;
         let filler = disk.fill()?;
         tokio::time::sleep(Duration::from_millis(full)).await;
@@ -71,7 +74,7 @@ async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
     lab.wait_for_finish(&id).await;
     // None is missing, none came twice; and the server takes the next run, without a restart.
     let steps = moslim_tests::policy_steps(&lab.events(&id).await);
-    ensure!(steps == (1..=60).collect::<Vec<_>>(), "{steps:?}");
+    ensure!(steps == (1..=config.policy.iterations).collect::<Vec<_>>(), "{steps:?}");
     let next = lab.start_run(&smoke()).await;
     lab.wait_for_finish(&next).await;
     Ok(())
@@ -84,11 +87,19 @@ async fn another_program_that_locks_the_index_holds_nothing_up() -> Result<()> {
     let mut other = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await?;
     sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await?;
     let began = Instant::now();
-    let id = lab.start_run(&smoke()).await;
-    lab.wait_for_finish(&id).await;
-    let told = lab.get("/api/v1/runs").await;
-    ensure!(told.body["rows"][0]["status"] == "finished", "{}", told.body);
-    ensure!(began.elapsed() < LIMIT);
+    // The longer it is locked, the more runs come and go meanwhile: up to a minute.
+    let mut id = String::new();
+    for _ in 0..soak() {
+        if began.elapsed() > Duration::from_secs(60) {
+            break;
+        }
+        let started = Instant::now();
+        id = lab.start_run(&smoke()).await;
+        lab.wait_for_finish(&id).await;
+        let told = lab.get("/api/v1/runs").await;
+        ensure!(told.body["rows"][0]["status"] == "finished", "{}", told.body);
+        ensure!(started.elapsed() < LIMIT);
+    }
     sqlx::query("COMMIT").execute(&mut other).await?;
     // It catches up by itself.
     let began = Instant::now();
@@ -140,13 +151,6 @@ async fn a_damaged_index_is_set_aside_and_made_anew_from_the_folders() -> Result
     Ok(())
 }
 
-/// Numbers that look random and are the same every time.
-fn scattered(n: u64) -> u64 {
-    let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x ^= x >> 27;
-    x.wrapping_mul(0x94d0_49bb_1331_11eb) >> 20
-}
-
 #[tokio::test]
 async fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
     let data = tempfile::tempdir()?;
@@ -184,7 +188,7 @@ async fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result
             continue;
         }
         let whole = std::fs::read(file)?;
-        for turn in 0..4 {
+        for turn in 0..4 * soak() {
             let at = scattered(n as u64 * 31 + turn) as usize % whole.len();
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (scattered(turn) % 8);

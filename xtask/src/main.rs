@@ -7,7 +7,7 @@
 //!     cargo lab bench --frames                                  measure how smoothly pages move
 //!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
-//!     cargo lab soak [KILLS]                                    kill the server KILLS times (50) while a run trains
+//!     cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
 //!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
 //!     cargo lab scale [--runs N | --readers N]                  simulate what many runs or readers a day need
@@ -194,15 +194,23 @@ fn test_cluster(binary: &Path, site: &Path, name: &str) -> Result<()> {
     run(command)
 }
 
-/// The test that kills the server while a run trains, as often as asked for.
+/// What a soak repeats: the tests in which something dies, fills up, is locked, spoilt or cut off.
+const SOAKED: [&str; 5] =
+    ["again_and_again", "full_for_a_while", "locks_the_index", "a_bit_that_flips", "left_and_taken_up_again"];
+
+/// Those tests, as many times as long as asked for.
 fn soak(rest: &[String]) -> Result<()> {
-    let kills: u32 = match rest.first() {
-        Some(text) => text.parse().with_context(|| format!("\"{text}\" is no number of kills"))?,
-        None => 50,
+    let times: u32 = match rest.first() {
+        Some(text) => text.parse().ok().filter(|n| *n > 0).with_context(|| format!("\"{text}\" is no number from 1 on"))?,
+        None => 10,
     };
     let binary = build_server(&[])?;
-    let mut command = cargo(&["test", "--package", "moslim-tests", "--test", "server", "again_and_again", "--", "--nocapture"]);
-    command.env("MOSLIM_LAB_BIN", &binary).env("MOSLIM_SOAK_KILLS", kills.to_string());
+    let mut command = system_tests(&binary, &page::target_folder().join("site"));
+    command
+        .args(["--no-fail-fast", "--test", "server", "--test", "storage", "--test", "feed", "--"])
+        .args(SOAKED)
+        .arg("--nocapture");
+    command.env("MOSLIM_SOAK", times.to_string());
     run(command)
 }
 
@@ -302,7 +310,9 @@ fn main() -> Result<()> {
                 "cargo lab bench --cluster                                 measure 100 runs on a Slurm cluster of this machine"
             );
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
-            println!("cargo lab soak [KILLS]                                    kill the server KILLS times while a run trains");
+            println!(
+                "cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test"
+            );
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab results [--check]                               write docs/results.md from the studies' files");
             println!("cargo lab scale [--runs N | --readers N]                  simulate what N runs or readers a day need");
