@@ -101,9 +101,11 @@ async fn a_chart_answers_pointer_and_keys_and_its_twins_hold_every_number() -> R
     browser.wait(&format!("document.querySelector('#{id} .legend .entry').getAttribute('aria-pressed') === 'false'")).await?;
     browser.wait(&format!("{pixels} !== {before}")).await?;
 
-    // The mass of classes in its three ways, and what other mappings would have paid for the same answers.
+    // The mass of classes in its five ways, and what other mappings would have paid for the same answers.
     for (way, there) in [
         ("least", "document.querySelector('#chart-classes-verbosity')?.textContent.includes('so much of it, or more')"),
+        ("heat", "document.querySelector('#chart-classes-verbosity')?.textContent.includes('a row for every class')"),
+        ("ridges", "document.querySelector('#chart-classes-verbosity')?.textContent.includes('newest at the top')"),
         ("ends", "document.querySelectorAll('#chart-classes-verbosity.ends .bar-row').length === 2"),
         ("stacked", "document.querySelector('#chart-classes-verbosity canvas') !== null"),
     ] {

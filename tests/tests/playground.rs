@@ -238,6 +238,10 @@ async fn the_lesson_is_alive_without_a_run() -> Result<()> {
     assert_eq!(browser.js("document.querySelectorAll('.quiz, #toy input').length").await?, 0);
     browser.click("#toy [data-toy=step]").await?;
     browser.wait("document.querySelector('#toy .actions').textContent.includes('step 1')").await?;
+    // So do all of them.
+    browser.goto(&format!("{}/learn?hide=controls", lab.origin())).await?;
+    browser.wait("document.querySelectorAll('.station').length === 7").await?;
+    assert_eq!(browser.js("document.querySelectorAll('.stage-side :is(input, select, .segments)').length").await?, 0);
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

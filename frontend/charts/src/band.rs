@@ -1,16 +1,18 @@
-//! Stacked bands: how the mass of ordered classes moves over steps.
+//! Stacked bands: how the mass of ordered classes moves over steps. What has another shape is drawn by its own file.
 
 use crate::frame::{Frame, geometry};
+use crate::heat;
 use crate::line::short;
 use crate::palette::Palette;
-use crate::plot::BandPlot;
+use crate::plot::{BandPlot, Shape};
+use crate::ridges;
 use crate::view::{Geometry, View};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-/// Draws `plot` on `area`: the lowest class at the bottom, each class in its shade.
+/// Draws `plot` on `area` in its shape; stacked: the lowest class at the bottom, each class in its shade.
 ///
-/// Says where it is; nothing where there is nothing to draw.
+/// Says where it is; nothing where there is nothing to draw, or where x is no step.
 pub fn draw<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     plot: &BandPlot,
@@ -23,7 +25,12 @@ pub fn draw<DB: DrawingBackend>(
     if seen.is_empty() {
         return Ok(None);
     }
-    let plot = &BandPlot { objective: plot.objective, classes: plot.classes.clone(), rows: seen };
+    let plot = &BandPlot { objective: plot.objective, classes: plot.classes.clone(), rows: seen, shape: plot.shape };
+    match plot.shape {
+        Shape::Stacked => {}
+        Shape::Heat => return heat::draw(area, plot, (x0, x1), palette),
+        Shape::Ridges => return ridges::draw(area, plot, palette).map(|()| None),
+    }
     let format_y = |v: &f64| format!("{:.0} %", v * 100.0);
     let frame = Frame { x: (x0, x1), y: (0.0, 1.0), y_labels: 3, grid: false, format_x: &|v| short(*v, 0), format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
@@ -76,12 +83,30 @@ mod tests {
     use crate::recorder::{Recorder, palette};
 
     fn drawn(rows: Vec<(f64, Vec<f64>)>) -> Recorder {
-        let plot = BandPlot { objective: 0, classes: vec!["low".into(), "mid".into(), "high".into()], rows };
+        shaped(Shape::Stacked, rows).0
+    }
+
+    fn shaped(shape: Shape, rows: Vec<(f64, Vec<f64>)>) -> (Recorder, Option<Geometry>) {
+        let plot = BandPlot { objective: 0, classes: vec!["low".into(), "mid".into(), "high".into()], rows, shape };
         let mut recorder = Recorder::default();
         let area = (&mut recorder).into_drawing_area();
-        assert!(draw(&area, &plot, &View::default(), &palette()).is_ok());
+        let geometry = draw(&area, &plot, &View::default(), &palette());
+        assert!(geometry.is_ok());
+        let geometry = geometry.ok().flatten();
         drop(area);
-        recorder
+        (recorder, geometry)
+    }
+
+    #[test]
+    fn a_plot_is_drawn_in_its_shape_and_steps_are_found_where_x_is_steps() {
+        let of = |shape: Shape| {
+            let (recorder, geometry) = shaped(shape, vec![(3.0, vec![0.2, 0.3, 0.5]), (8.0, vec![0.5, 0.3, 0.2])]);
+            (recorder.polygons, geometry.map(|g| g.x))
+        };
+        let steps = Some((3.0, 8.0));
+        let key = |shape: Shape| BandPlot { classes: vec![String::new(); 3], shape, ..Default::default() }.key(1);
+        assert_eq!([key(Shape::Stacked), key(Shape::Heat), key(Shape::Ridges)], [1, 2, 2]);
+        assert_eq!([of(Shape::Stacked), of(Shape::Heat), of(Shape::Ridges)], [(3, steps), (6, steps), (2, None)]);
     }
 
     #[test]
@@ -97,6 +122,7 @@ mod tests {
             objective: 0,
             classes: vec!["a".into(), "b".into()],
             rows: (0..100).map(|i| (f64::from(i), vec![1.0, 3.0])).collect(),
+            ..Default::default()
         };
         let columns = columns(&plot, 10, 99.0);
         assert_eq!(columns[0].1, [0.25, 1.0]);

@@ -7,14 +7,16 @@ pub mod band;
 pub mod bars;
 mod frame;
 pub mod front;
+mod heat;
 pub mod line;
 pub mod palette;
 pub mod plot;
 #[cfg(test)]
 mod recorder;
+mod ridges;
 pub mod smooth;
 pub mod view;
 
 pub use palette::{INKS, Ink, Palette, ramp};
-pub use plot::{BandPlot, LinePlot, Over, Plot, SHARE, Series};
+pub use plot::{BandPlot, LinePlot, Over, Plot, SHARE, Series, Shape};
 pub use view::{Geometry, View};

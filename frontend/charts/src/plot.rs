@@ -52,7 +52,19 @@ pub enum Over {
     Kl,
 }
 
-/// Shares of ordered classes over steps, stacked to one.
+/// How shares of classes over steps are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// Bands, stacked to one.
+    #[default]
+    Stacked,
+    /// A row for every class, as full in colour as its share is large.
+    Heat,
+    /// Outlines over the classes, at a few steps one above the other.
+    Ridges,
+}
+
+/// Shares of ordered classes over steps.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BandPlot {
     /// Position of the objective, for the hue.
@@ -61,6 +73,14 @@ pub struct BandPlot {
     pub classes: Vec<String>,
     /// (step, share per class).
     pub rows: Vec<(f64, Vec<f64>)>,
+    pub shape: Shape,
+}
+
+impl BandPlot {
+    /// The class whose shade stands for class `n` in a legend: its own, or the highest one where shades do not tell classes apart.
+    pub fn key(&self, n: usize) -> usize {
+        if self.shape == Shape::Stacked { n } else { self.classes.len().saturating_sub(1) }
+    }
 }
 
 /// A chart's data.

@@ -11,6 +11,8 @@ pub struct Recorder {
     pub polygons: usize,
     pub texts: usize,
     pub points: usize,
+    /// Corners of every polygon, and how opaque it is.
+    pub filled: Vec<(Vec<BackendCoord>, f64)>,
 }
 
 impl Recorder {
@@ -43,9 +45,11 @@ impl DrawingBackend for &mut Recorder {
         }
         Ok(())
     }
-    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, _: &S) -> Drawn {
+    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Drawn {
         self.polygons += 1;
-        path.into_iter().for_each(|p| self.inside(p));
+        let corners: Vec<BackendCoord> = path.into_iter().collect();
+        corners.iter().for_each(|p| self.inside(*p));
+        self.filled.push((corners, style.color().alpha));
         Ok(())
     }
     fn draw_text<T: BackendTextStyle>(&mut self, _: &str, _: &T, at: BackendCoord) -> Drawn {

@@ -1,7 +1,7 @@
 //! A canvas whose picture has as many pixels as the screen shows of it.
 
 use crate::parts::backend::CanvasBackend;
-use js_sys::Array;
+use crate::parts::seen::watched;
 use leptos::html;
 use leptos::prelude::*;
 use moslim_charts::{INKS, Palette};
@@ -10,10 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
-use web_sys::{
-    CanvasRenderingContext2d, HtmlCanvasElement, IntersectionObserver, IntersectionObserverEntry, IntersectionObserverInit,
-    ResizeObserver,
-};
+use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ResizeObserver};
 
 /// Milliseconds of a frame that pictures may take; those that are left are drawn in the next one.
 const FRAME_MS: f64 = 6.0;
@@ -53,21 +50,6 @@ fn paint() {
     }
 }
 
-/// Watches the element from when it is there until the view is gone. `watch` begins, and returns what ends it.
-fn watched<T: FnOnce() + 'static>(canvas: NodeRef<html::Canvas>, watch: impl Fn(&HtmlCanvasElement) -> Option<T> + 'static) {
-    let kept = StoredValue::new_local(None::<T>);
-    Effect::new(move |_| {
-        if let Some(element) = canvas.get() {
-            kept.set_value(watch(&element));
-        }
-    });
-    on_cleanup(move || {
-        if let Some(end) = kept.try_update_value(Option::take).flatten() {
-            end();
-        }
-    });
-}
-
 /// Grows when the size of the element changes.
 pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
     let (count, grow) = signal(0u64);
@@ -83,26 +65,6 @@ pub fn resized(canvas: NodeRef<html::Canvas>) -> ReadSignal<u64> {
         })
     });
     count
-}
-
-/// Whether the element is on the screen, or nearly.
-pub fn seen(canvas: NodeRef<html::Canvas>) -> ReadSignal<bool> {
-    let (now, tell) = signal(false);
-    watched(canvas, move |element| {
-        let changed = Closure::<dyn FnMut(Array)>::new(move |entries: Array| {
-            let last = entries.iter().last().map(JsCast::unchecked_into::<IntersectionObserverEntry>);
-            let _ = last.and_then(|entry| tell.try_set(entry.is_intersecting()));
-        });
-        let options = IntersectionObserverInit::new();
-        options.set_root_margin("200px");
-        let observer = IntersectionObserver::new_with_options(changed.as_ref().unchecked_ref(), &options).ok()?;
-        observer.observe(element);
-        Some(move || {
-            observer.disconnect();
-            drop(changed);
-        })
-    });
-    now
 }
 
 /// An empty picture in device pixels, and the colours of the page; none while the canvas is hidden or too small.

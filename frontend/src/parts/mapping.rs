@@ -1,11 +1,18 @@
 //! The mapping by hand: move class probabilities, ask for classes, and watch the scalar.
 
 use crate::parts::format;
+use crate::parts::seen::Alone;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
 use moslim_shared::mapping::{MappingConfig, MappingFunction, RewardStatistics, map_reward};
 use moslim_shared::preference::Preference;
+use std::time::Duration;
+
+/// Time between two wishes of the playing by itself, which have to be read.
+const BEAT: Duration = Duration::from_millis(2_500);
+/// These wishes, over and over.
+const WISHES: [Asked; 4] = [[Some(2), Some(0)], [Some(2), None], [Some(2), Some(2)], [Some(0), None]];
 
 /// Two example objectives with three classes each.
 const NAMES: [(&str, [&str; 3]); 2] =
@@ -73,13 +80,27 @@ fn distributions(weights: &Weights) -> Vec<Vec<f64>> {
 
 /// The interactive example.
 #[component]
-pub fn MappingByHand() -> impl IntoView {
+pub fn MappingByHand(
+    /// Whether it plays by itself.
+    #[prop(optional)]
+    alone: Option<Alone>,
+    /// Whether something can be changed.
+    #[prop(default = true)]
+    controls: bool,
+) -> impl IntoView {
     let inputs = Inputs {
         weights: [[10, 30, 60], [50, 35, 15]].map(|row| row.map(RwSignal::new)),
-        asked: [Some(2), Some(0)].map(RwSignal::new),
+        asked: WISHES[0].map(RwSignal::new),
         function: RwSignal::new(0),
     };
-    let objectives = (0..2).map(|index| view! { <ObjectiveInputs index=index inputs=inputs/> }).collect_view();
+    if let Some(alone) = alone {
+        alone.every(BEAT, move |beat| {
+            for (asked, wish) in inputs.asked.into_iter().zip(WISHES[beat % WISHES.len()]) {
+                asked.set(wish);
+            }
+        });
+    }
+    let objectives = (0..2).map(|index| view! { <ObjectiveInputs index=index inputs=inputs controls=controls/> }).collect_view();
     let options = FUNCTIONS
         .iter()
         .enumerate()
@@ -95,17 +116,19 @@ pub fn MappingByHand() -> impl IntoView {
             <div class="card demo">
                 <div class="demo-inputs">
                     {objectives}
-                    <label class="field">
-                        <span class="label">{t("What is read off the probabilities")}</span>
-                        <select
-                            id="demo-function"
-                            on:change=move |ev| inputs.function.set(event_target_value(&ev).parse().unwrap_or(0))
-                        >
-                            {options}
-                        </select>
-                    </label>
+                    {controls.then(|| view! {
+                        <label class="field">
+                            <span class="label">{t("What is read off the probabilities")}</span>
+                            <select
+                                id="demo-function"
+                                on:change=move |ev| inputs.function.set(event_target_value(&ev).parse().unwrap_or(0))
+                            >
+                                {options}
+                            </select>
+                        </label>
+                    })}
                 </div>
-                <div class="demo-result" aria-live="polite">
+                <div class="demo-result" aria-live=move || if alone.is_some_and(Alone::plays) { "off" } else { "polite" }>
                     <p class="label">{t("The prompt that the policy sees")}</p>
                     <p class="prompt"><code>{move || prompt(&inputs.asked())}</code></p>
                     {move || outcome(&inputs.weights(), &inputs.asked(), inputs.function.get())}
@@ -124,7 +147,7 @@ fn prompt(asked: &Asked) -> String {
 
 /// Sliders of one objective, and the class that is asked for.
 #[component]
-fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
+fn ObjectiveInputs(index: usize, inputs: Inputs, controls: bool) -> impl IntoView {
     let (name, classes) = NAMES[index];
     let sliders = classes
         .iter()
@@ -135,14 +158,16 @@ fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
             view! {
                 <div class="slider">
                     <label for=id.clone()>{format!("{c} {}", t(label))}</label>
-                    <input
-                        type="range"
-                        id=id
-                        min="0"
-                        max="100"
-                        prop:value=weight.get_untracked().to_string()
-                        on:input=move |ev| weight.set(event_target_value(&ev).parse().unwrap_or(0))
-                    />
+                    {controls.then(move || view! {
+                        <input
+                            type="range"
+                            id=id
+                            min="0"
+                            max="100"
+                            prop:value=weight.get_untracked().to_string()
+                            on:input=move |ev| weight.set(event_target_value(&ev).parse().unwrap_or(0))
+                        />
+                    })}
                     <output class="num">{move || format::percent(distributions(&inputs.weights())[index][c])}</output>
                 </div>
             }
@@ -167,8 +192,10 @@ fn ObjectiveInputs(index: usize, inputs: Inputs) -> impl IntoView {
             <legend><span class="swatch bold" style:background=Ink::Objective(index * 3).css()></span>{t(name)}</legend>
             <p class="label">{t("How probable is each class for this answer?")}</p>
             {sliders}
-            <p class="label">{t("Which class does the prompt ask for?")}</p>
-            <div class="segments" role="group" aria-label=said("Class of {0} asked for", &[t(name)])>{choices}</div>
+            {controls.then(|| view! {
+                <p class="label">{t("Which class does the prompt ask for?")}</p>
+                <div class="segments" role="group" aria-label=said("Class of {0} asked for", &[t(name)])>{choices}</div>
+            })}
         </fieldset>
     }
 }

@@ -14,6 +14,7 @@ pub mod matrix;
 pub mod pick;
 pub mod reliability;
 pub mod save;
+pub mod seen;
 pub mod sheet;
 pub mod spark;
 pub mod stack;

@@ -2,20 +2,56 @@
 
 use crate::parts::class_bars::class_bars;
 use crate::parts::format;
+use crate::parts::seen::{Alone, to_and_fro};
 use crate::state::toy::{ANSWERS, QUESTION, distributions, objectives};
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
+use std::time::Duration;
+
+/// Time between two moves of the playing by itself: grading, which is read, and scales that differ.
+const READING: Duration = Duration::from_millis(1_500);
+const SCALES: Duration = Duration::from_millis(600);
+/// Moves for every answer: it is shown, graded twice, and the reward model's word stays for a while.
+const MOVES: usize = 6;
 
 /// Answers to grade, in order: easy ones first.
 const TO_GRADE: [usize; 4] = [9, 1, 3, 5];
 
+/// Grades that a reader might give: right about help, and everything seems to be of medium length.
+fn example(at: usize) -> [usize; 2] {
+    [ANSWERS[TO_GRADE[at]].classes[0], 1]
+}
+
+/// What is shown at a move of the playing by itself: the answer, its grades, and whether the reward model has its say.
+fn shown(beat: usize) -> (usize, [Option<usize>; 2], bool) {
+    let (at, phase) = (beat / MOVES % TO_GRADE.len(), beat % MOVES);
+    let [help, length] = example(at);
+    (at, [(phase > 0).then_some(help), (phase > 1).then_some(length)], phase > 2)
+}
+
 /// An answer that a person grades before the reward model does.
 #[component]
-pub fn Grade() -> impl IntoView {
+pub fn Grade(alone: Alone, controls: bool) -> impl IntoView {
     let at = RwSignal::new(0_usize);
     let grades = RwSignal::new([None::<usize>; 2]);
     let told = RwSignal::new(false);
+    // Whether the grades are the reader's own, and no example.
+    let mine = RwSignal::new(false);
+    alone.every(READING, move |beat| {
+        let (answer, given, says) = shown(beat);
+        at.set(answer);
+        grades.set(given);
+        told.set(says);
+    });
+    let grade = move |i: usize, class: usize| {
+        if !mine.get_untracked() {
+            mine.set(true);
+            grades.set([None; 2]);
+            told.set(false);
+        }
+        grades.update(|g| g[i] = Some(class));
+    };
     let answer = move || TO_GRADE[at.get()];
     let rows = objectives()
         .into_iter()
@@ -29,7 +65,7 @@ pub fn Grade() -> impl IntoView {
                     <button
                         type="button"
                         aria-pressed=move || (grades.get()[i] == Some(c)).to_string()
-                        on:click=move |_| grades.update(|g| g[i] = Some(c))
+                        on:click=move |_| grade(i, c)
                     >
                         {name.clone()}
                     </button>
@@ -45,9 +81,19 @@ pub fn Grade() -> impl IntoView {
         <div class="card stage-card" id="grade">
             <p class="question">{t(QUESTION)}</p>
             <p class="answer">{move || t(ANSWERS[answer()].text)}</p>
-            {rows}
+            {controls.then_some(rows)}
             <p class="actions">
-                <button type="button" class="button primary" disabled=move || grades.get().contains(&None) on:click=move |_| told.set(true)>
+                <button
+                    type="button"
+                    class="button primary"
+                    disabled=move || controls && grades.get().contains(&None)
+                    on:click=move |_| {
+                        if !controls {
+                            grades.set(example(at.get_untracked()).map(Some));
+                        }
+                        told.set(true);
+                    }
+                >
                     {t("What does the reward model say?")}
                 </button>
                 <button
@@ -67,9 +113,14 @@ pub fn Grade() -> impl IntoView {
                 let shares = distributions(own, false);
                 let bars = objectives().iter().enumerate().map(|(i, o)| class_bars(o, i * 3, &shares[i], grades[i], Some(ANSWERS[own].classes[i]))).collect_view();
                 let agreed = (0..2).filter(|i| grades[*i] == Some(ANSWERS[own].classes[*i])).count();
+                let hint = if mine.get() {
+                    said("You and the rules agree on {0} of 2. ◆ is your grade, ✓ that of the rules; columns are how probable a reward model finds each class.", &[&agreed.to_string()])
+                } else {
+                    t("◆ is a grade that a reader might give, ✓ that of the rules; columns are how probable a reward model finds each class.").into()
+                };
                 view! {
                     <div class="bars">{bars}</div>
-                    <p class="hint">{said("You and the rules agree on {0} of 2. ◆ is your grade, ✓ that of the rules; columns are how probable a reward model finds each class.", &[&agreed.to_string()])}</p>
+                    <p class="hint">{hint}</p>
                 }
             })}
         </div>
@@ -126,8 +177,10 @@ fn classes(seed: u64) -> [Vec<usize>; 2] {
 
 /// Scores that drown in people's scales, and classes that do not.
 #[component]
-pub fn Noise(seed: u64) -> impl IntoView {
+pub fn Noise(seed: u64, alone: Alone, controls: bool) -> impl IntoView {
     let spread = RwSignal::new(0.15);
+    // In steps of the slider, from where it stands.
+    alone.every(SCALES, move |beat| spread.set(to_and_fro(beat + 3, 12) as f64 / 20.0));
     let histogram = |name: &'static str, marks: Vec<usize>, from: usize, to: usize, labels: Option<Vec<String>>, ink: usize| {
         let most = (from..=to).map(|m| marks.iter().filter(|x| **x == m).count()).max().unwrap_or(1).max(1);
         let columns = (from..=to)
@@ -155,11 +208,13 @@ pub fn Noise(seed: u64) -> impl IntoView {
         <div class="card stage-card" id="noise">
             <label class="wish-row">
                 <span>{t("How much scales differ")}</span>
-                <input
-                    type="range" min="0" max="0.6" step="0.05"
-                    prop:value=move || spread.get().to_string()
-                    on:input=move |ev| if let Ok(v) = event_target_value(&ev).parse() { spread.set(v) }
-                />
+                {controls.then(|| view! {
+                    <input
+                        type="range" min="0" max="0.6" step="0.05"
+                        prop:value=move || spread.get().to_string()
+                        on:input=move |ev| if let Ok(v) = event_target_value(&ev).parse() { spread.set(v) }
+                    />
+                })}
                 <output>{move || format::percent(spread.get())}</output>
             </label>
             {move || {
@@ -189,6 +244,16 @@ pub fn Noise(seed: u64) -> impl IntoView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_graded_one_after_the_other_before_they_are_told() {
+        assert_eq!(shown(0), (0, [None, None], false));
+        assert_eq!([shown(1), shown(2)], [(0, [Some(2), None], false), (0, [Some(2), Some(1)], false)]);
+        assert_eq!([shown(3), shown(5)], [(0, [Some(2), Some(1)], true); 2]);
+        assert_eq!(shown(6), (1, [None, None], false));
+        assert_eq!([shown(9), shown(15)], [(1, [Some(1), Some(1)], true), (2, [Some(0), Some(1)], true)]);
+        assert_eq!(shown(4 * MOVES), shown(0));
+    }
 
     #[test]
     fn scales_that_differ_hide_what_classes_show() {

@@ -1,9 +1,15 @@
 //! Station 5: what can be had together.
 
 use crate::parts::format;
+use crate::parts::seen::{Alone, to_and_fro};
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::pareto::front;
+use std::time::Duration;
+
+/// Time between two weights of the playing by itself, and how many there are above the smallest one.
+const BEAT: Duration = Duration::from_millis(120);
+const WEIGHTS: usize = 50;
 
 /// Answers, and how many of four points each gives.
 const ANSWERS: [(&str, usize); 7] = [
@@ -40,8 +46,9 @@ fn never(points: &[Vec<f64>]) -> Vec<usize> {
 }
 
 #[component]
-pub fn FrontStage() -> impl IntoView {
+pub fn FrontStage(alone: Alone, controls: bool) -> impl IntoView {
     let weight = RwSignal::new(0.5);
+    alone.every(BEAT, move |beat| weight.set(to_and_fro(beat + WEIGHTS / 2, WEIGHTS) as f64 / WEIGHTS as f64));
     let all = points();
     let (own, hollow) = (front(&all), never(&all));
     let best = {
@@ -89,14 +96,16 @@ pub fn FrontStage() -> impl IntoView {
             </svg>
             <label class="wish-row">
                 <span>{t("Weight of help")}</span>
-                <input
-                    id="front-weight" type="range" min="0" max="1" step="0.02"
-                    prop:value=move || weight.get().to_string()
-                    on:input=move |ev| if let Ok(v) = event_target_value(&ev).parse() { weight.set(v) }
-                />
+                {controls.then(|| view! {
+                    <input
+                        id="front-weight" type="range" min="0" max="1" step="0.02"
+                        prop:value=move || weight.get().to_string()
+                        on:input=move |ev| if let Ok(v) = event_target_value(&ev).parse() { weight.set(v) }
+                    />
+                })}
                 <output>{move || format::percent(weight.get())}</output>
             </label>
-            <p aria-live="polite">{t("The best weighted sum:")}" "<b id="front-best">{move || t(ANSWERS[best.get()].0)}</b></p>
+            <p aria-live=move || if alone.plays() { "off" } else { "polite" }>{t("The best weighted sum:")}" "<b id="front-best">{move || t(ANSWERS[best.get()].0)}</b></p>
             <p class="hint">{said("Full dots are the front; {0} of them, marked with a ring, are never the best for any weight.", &[&count.to_string()])}</p>
         </div>
     }

@@ -1,6 +1,7 @@
 //! The lesson: seven stations, alive with no server and no run. What is simulated says so.
 //!
-//! A station is a text and a stage beside it. Words and questions belong here; the tiny policy is in `state::toy`.
+//! A station is a text and a stage beside it, whose toy plays by itself until somebody takes it over. Words and questions belong here; the
+//! tiny policy is in `state::toy`.
 
 mod classes;
 mod front;
@@ -10,10 +11,12 @@ mod zoo;
 
 use crate::pages::carry::Example;
 use crate::parts::mapping::MappingByHand;
+use crate::parts::seen::Alone;
 use crate::source::{at, has_example};
 use crate::words::t;
 use classes::{Grade, Noise};
 use front::FrontStage;
+use leptos::html;
 use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 use policy::{Bench, Steering};
@@ -26,6 +29,7 @@ struct Wishes {
     /// The only station that is shown.
     only: Option<usize>,
     questions: bool,
+    /// Whether settings can be changed; what steps and plays is always there.
     controls: bool,
     seed: u64,
 }
@@ -189,14 +193,17 @@ pub fn Learn() -> impl IntoView {
 
 fn station(n: usize, wishes: Wishes) -> impl IntoView {
     let text = &STATIONS[n];
-    let stage = match n {
-        0 => view! { <Grade/> }.into_any(),
-        1 => view! { <Noise seed=wishes.seed/> }.into_any(),
-        2 => view! { <MappingByHand/> }.into_any(),
-        3 => view! { <Bench seed=wishes.seed controls=wishes.controls/> }.into_any(),
-        4 => view! { <FrontStage/> }.into_any(),
-        5 => view! { <Steering seed=wishes.seed/> }.into_any(),
-        _ => view! { <Zoo seed=wishes.seed/> }.into_any(),
+    let Wishes { controls, seed, .. } = wishes;
+    let stage = NodeRef::<html::Div>::new();
+    let alone = Alone::new(stage);
+    let toy = match n {
+        0 => view! { <Grade alone=alone controls=controls/> }.into_any(),
+        1 => view! { <Noise seed=seed alone=alone controls=controls/> }.into_any(),
+        2 => view! { <MappingByHand alone=alone controls=controls/> }.into_any(),
+        3 => view! { <Bench seed=seed alone=alone controls=controls/> }.into_any(),
+        4 => view! { <FrontStage alone=alone controls=controls/> }.into_any(),
+        5 => view! { <Steering seed=seed alone=alone/> }.into_any(),
+        _ => view! { <Zoo seed=seed alone=alone controls=controls/> }.into_any(),
     };
     let paragraphs = text.paragraphs.iter().map(|p| view! { <p>{t(p)}</p> }).collect_view();
     let more = match n {
@@ -224,7 +231,14 @@ fn station(n: usize, wishes: Wishes) -> impl IntoView {
                 {wishes.questions.then(|| view! { <Quiz question=&text.question/> })}
                 {more}
             </div>
-            <div class="stage-side">{stage}</div>
+            <div
+                class="stage-side"
+                node_ref=stage
+                on:click=move |ev| alone.touched(&ev)
+                on:input=move |ev| alone.touched(&ev)
+            >
+                {toy}
+            </div>
         </section>
     }
 }

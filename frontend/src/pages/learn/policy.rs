@@ -3,6 +3,7 @@
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::parts::matrix::matrix;
+use crate::parts::seen::Alone;
 use crate::parts::spark::Spark;
 use crate::state::toy::{ANSWERS, Figures, Optimizer, QUESTION, Settings, Toy, every_class, objectives};
 use crate::words::{said, t};
@@ -19,23 +20,31 @@ const MOST_STEPS: usize = 400;
 #[derive(Clone, Copy)]
 pub struct Play {
     pub toy: RwSignal<Toy>,
+    /// Whether somebody plays it.
     pub playing: RwSignal<bool>,
+    /// Whether it plays by itself.
+    alone: Alone,
     /// What was drawn last for the first prompt.
     pub drawn: RwSignal<Vec<usize>>,
 }
 
 impl Play {
-    pub fn new(toy: Toy) -> Self {
-        let play = Self { toy: RwSignal::new(toy), playing: RwSignal::new(false), drawn: RwSignal::new(Vec::new()) };
+    pub fn new(toy: Toy, alone: Alone) -> Self {
+        let play = Self { toy: RwSignal::new(toy), playing: RwSignal::new(false), alone, drawn: RwSignal::new(Vec::new()) };
         every(BEAT, move || {
-            if play.playing.get_untracked() {
+            if untrack(|| play.moves()) {
                 play.step();
                 if play.toy.with_untracked(|t| t.history.len() > MOST_STEPS) {
                     play.playing.set(false);
+                    play.alone.end();
                 }
             }
         });
         play
+    }
+
+    fn moves(self) -> bool {
+        self.playing.get() || self.alone.plays()
     }
 
     pub fn step(self) {
@@ -73,8 +82,8 @@ impl Play {
         view! {
             <p class="actions">
                 <button type="button" class="button" data-toy="step" on:click=move |_| self.step()>{t("Step")}</button>
-                <button type="button" class="button primary" data-toy="play" on:click=move |_| self.playing.update(|p| *p = !*p)>
-                    {move || if self.playing.get() { t("Pause") } else { t("Play") }}
+                <button type="button" class="button primary" data-toy="play" on:click=move |_| self.playing.set(!untrack(|| self.moves()))>
+                    {move || if self.moves() { t("Pause") } else { t("Play") }}
                 </button>
                 <button type="button" class="button quiet" on:click=move |_| self.begin(self.toy.with_untracked(|t| t.settings))>{t("Begin anew")}</button>
                 <span class="hint num">{move || self.toy.with(|toy| said("step {0}", &[&(toy.history.len() - 1).to_string()]))}</span>
@@ -118,9 +127,9 @@ pub fn bars(play: Play) -> impl IntoView {
 
 /// Station 4: two wishes that cannot both be had.
 #[component]
-pub fn Bench(seed: u64, controls: bool) -> impl IntoView {
+pub fn Bench(seed: u64, alone: Alone, controls: bool) -> impl IntoView {
     let wish = Preference(vec![Some(2), Some(0)]);
-    let play = Play::new(Toy::new(vec![wish], Settings { seed, ..Settings::default() }));
+    let play = Play::new(Toy::new(vec![wish], Settings { seed, ..Settings::default() }), alone);
     let change = move |f: &dyn Fn(&mut Settings)| {
         let mut settings = play.toy.with_untracked(|t| t.settings);
         f(&mut settings);
@@ -171,8 +180,8 @@ pub fn Bench(seed: u64, controls: bool) -> impl IntoView {
 
 /// Station 6: one policy, every class asked for.
 #[component]
-pub fn Steering(seed: u64) -> impl IntoView {
-    let play = Play::new(Toy::new(every_class(), Settings { seed, samples: 8, ..Settings::default() }));
+pub fn Steering(seed: u64, alone: Alone) -> impl IntoView {
+    let play = Play::new(Toy::new(every_class(), Settings { seed, samples: 8, ..Settings::default() }), alone);
     let all = objectives();
     view! {
         <div class="card stage-card" id="steering">

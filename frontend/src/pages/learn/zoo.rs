@@ -1,6 +1,7 @@
 //! Station 7: ways to fail.
 
 use super::policy::{Play, bars};
+use crate::parts::seen::Alone;
 use crate::state::toy::{Settings, Toy};
 use crate::words::t;
 use leptos::prelude::*;
@@ -47,11 +48,11 @@ pub fn texts() -> impl Iterator<Item = &'static str> {
 }
 
 #[component]
-pub fn Zoo(seed: u64) -> impl IntoView {
+pub fn Zoo(seed: u64, alone: Alone, controls: bool) -> impl IntoView {
     let chosen = RwSignal::new(0_usize);
     let told = RwSignal::new(false);
     let with = move |n: usize| Settings { seed, ..FAILURES[n].settings };
-    let play = Play::new(Toy::new(vec![Preference::single(2, 0, 2)], with(0)));
+    let play = Play::new(Toy::new(vec![Preference::single(2, 0, 2)], with(0)), alone);
     let choices = FAILURES
         .iter()
         .enumerate()
@@ -73,7 +74,7 @@ pub fn Zoo(seed: u64) -> impl IntoView {
         .collect_view();
     view! {
         <div class="card stage-card" id="zoo">
-            <div class="segments" role="group" aria-label=t("Failures")>{choices}</div>
+            {controls.then(|| view! { <div class="segments" role="group" aria-label=t("Failures")>{choices}</div> })}
             <p>{t("Asked for: full help.")}" "{move || t(FAILURES[chosen.get()].look)}</p>
             {play.buttons()}
             {play.curves()}

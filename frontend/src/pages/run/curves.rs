@@ -7,7 +7,7 @@ use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use crate::words::{said, t};
 use leptos::prelude::*;
-use moslim_charts::{BandPlot, Ink, LinePlot, Plot, SHARE, Series};
+use moslim_charts::{BandPlot, Ink, LinePlot, Plot, SHARE, Series, Shape};
 use moslim_shared::event::{PolicyStep, Stage};
 use moslim_shared::objective::Objective;
 
@@ -45,9 +45,11 @@ pub fn Training(run: Run) -> impl IntoView {
 }
 
 /// Ways to look at the mass of classes.
-fn ways() -> [(&'static str, &'static str); 3] {
+fn ways() -> [(&'static str, &'static str); 5] {
     [
         ("stacked", t("Share of each class over time")),
+        ("heat", t("Heat map of the shares")),
+        ("ridges", t("Outlines at a few steps")),
         ("least", t("This class or more, over time")),
         ("ends", t("First against newest")),
     ]
@@ -126,8 +128,19 @@ fn distribution(run: Run, way: RwSignal<String>, index: usize, objective: Object
                     let plot = run.on(Topic::Policy, move |s| at_least(s, index, &classes));
                     (said("{0}: so much of it, or more", &[name]), hint, plot)
                 } else {
-                    let plot = run.on(Topic::Policy, move |s| band(s, index, &classes));
-                    (said("{0}: share of each class", &[name]), t("One shade per class, pale is low."), plot)
+                    let (shape, hint) = match way {
+                        "heat" => (
+                            Shape::Heat,
+                            t("Steps from left to right, a row for every class. The fuller the colour, the larger the share."),
+                        ),
+                        "ridges" => (
+                            Shape::Ridges,
+                            t("First step at the bottom, newest at the top. The higher over a class, the larger its share."),
+                        ),
+                        _ => (Shape::Stacked, t("One shade per class, pale is low.")),
+                    };
+                    let plot = run.on(Topic::Policy, move |s| band(s, index, &classes, shape));
+                    (said("{0}: share of each class", &[name]), hint, plot)
                 };
                 view! { <Chart id=id title=title hint=hint empty=empty plot=plot/> }.into_any()
             }
@@ -177,9 +190,9 @@ pub fn lines(
     Plot::Lines(LinePlot::over_steps(series, unit))
 }
 
-fn band(state: &RunState, objective: usize, classes: &[String]) -> Plot {
+fn band(state: &RunState, objective: usize, classes: &[String], shape: Shape) -> Plot {
     let rows = state.policy().iter().filter_map(|p| Some((p.step as f64, p.distributions.get(objective)?.clone()))).collect();
-    Plot::Bands(BandPlot { objective, classes: classes.to_vec(), rows })
+    Plot::Bands(BandPlot { objective, classes: classes.to_vec(), rows, shape })
 }
 
 /// The share of every class and those above it, but for the lowest, which is all.
@@ -204,7 +217,7 @@ mod tests {
     fn missing_values_leave_an_empty_chart() {
         let mut state = RunState::default();
         state.policies.entry(0).or_default().push(PolicyStep { step: 1, ..Default::default() });
-        assert!(band(&state, 0, &["no".into(), "yes".into()]).is_empty());
+        assert!(band(&state, 0, &["no".into(), "yes".into()], Shape::Stacked).is_empty());
         assert!(at_least(&state, 0, &["no".into(), "yes".into()]).is_empty());
         assert_eq!(ends(&state, 0), None);
         state.objectives.push(Objective::new("honesty", "Honesty", "", &["no", "yes"]));
@@ -219,6 +232,10 @@ mod tests {
             let step = PolicyStep { step, distributions: vec![shares], ..Default::default() };
             state.policies.entry(0).or_default().push(step);
         }
+        let names = ["low", "mid", "high"].map(String::from);
+        let Plot::Bands(plot) = band(&state, 0, &names, Shape::Ridges) else { panic!("no bands") };
+        let rows = vec![(1.0, vec![0.5, 0.25, 0.25]), (7.0, vec![0.0, 0.25, 0.75])];
+        assert_eq!((plot.shape, plot.rows), (Shape::Ridges, rows));
         let Plot::Lines(plot) = at_least(&state, 0, &["low".into(), "mid".into(), "high".into()]) else { panic!("no lines") };
         let points: Vec<_> = plot.series.iter().map(|s| (s.label.as_str(), s.points.clone())).collect();
         assert_eq!(points, [("mid or more", vec![(1.0, 0.5), (7.0, 1.0)]), ("high or more", vec![(1.0, 0.25), (7.0, 0.75)])]);

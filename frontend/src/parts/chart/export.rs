@@ -53,12 +53,12 @@ fn svg(title: &str, source: &str, plot: &Plot, view: &View) -> String {
         let last = value(plot, n, None).filter(|_| !view.hidden.contains(&n))?;
         let (color, glyph) = match plot {
             Plot::Lines(p) => (palette.ink(p.series[n].ink), p.series[n].ink.glyph()),
-            Plot::Bands(p) => (palette.class(p.objective, n, p.classes.len()), "■"),
+            Plot::Bands(p) => (palette.class(p.objective, p.key(n), p.classes.len()), "■"),
         };
         Some((format!("{name} {}", said(plot, last)), color, glyph))
     };
     let entries = names(plot).into_iter().enumerate().filter_map(entry).collect();
-    let sheet = Sheet { title, source, entries, y_title: reading::unit(plot), x_title: reading::x_title(plot) };
+    let sheet = Sheet { title, source, entries, y_title: reading::unit(plot), x_title: reading::across(plot) };
     sheet.svg(|area, palette| {
         // A drawing in memory takes everything.
         let _ = match plot {

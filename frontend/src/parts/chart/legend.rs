@@ -36,7 +36,7 @@ pub(super) fn Legend(shown: Shown) -> impl IntoView {
 fn ink(plot: &Plot, n: usize) -> (String, Option<Ink>) {
     match plot {
         Plot::Lines(p) => (p.series[n].ink.css(), Some(p.series[n].ink)),
-        Plot::Bands(p) => (class_color(p.objective, n, p.classes.len()), None),
+        Plot::Bands(p) => (class_color(p.objective, p.key(n), p.classes.len()), None),
     }
 }
 

@@ -8,8 +8,9 @@ mod legend;
 mod reading;
 mod table;
 
-use crate::parts::canvas::{resized, seen, soon, surface};
+use crate::parts::canvas::{resized, soon, surface};
 use crate::parts::format;
+use crate::parts::seen::seen;
 use crate::parts::theme::Theme;
 use crate::words::{said, t};
 use export::Save;
@@ -185,7 +186,7 @@ pub fn Chart(
 ) -> impl IntoView {
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = expect_context::<Theme>().revision;
-    let (resized, seen) = (resized(canvas), seen(canvas));
+    let (resized, seen) = (resized(canvas), seen(canvas, "200px"));
     let shown = Shown {
         plot,
         linked: use_context::<Linked>().unwrap_or_default(),
@@ -232,7 +233,7 @@ pub fn Chart(
     let has_data = Memo::new(move |_| plot.with(|plot| !plot.is_empty()));
     let (heading, own) = (title.clone(), id.clone());
     let unit = Memo::new(move |_| plot.with(reading::unit));
-    let x_title = Memo::new(move |_| plot.with(reading::x_title));
+    let x_title = Memo::new(move |_| plot.with(reading::across));
     let offset = |ev: &PointerEvent| f64::from(ev.offset_x());
     let moved = move |ev: PointerEvent| {
         shown.look(offset(&ev));
@@ -283,7 +284,7 @@ pub fn Chart(
                     class:gone=move || !has_data.get()
                     on:pointermove=moved
                     on:pointerleave=move |_| shown.linked.at.set(None)
-                    on:pointerdown=move |ev| if ev.button() == 0 && shown.over_steps() {
+                    on:pointerdown=move |ev| if ev.button() == 0 && shown.over_steps() && shown.geometry.with_untracked(Option::is_some) {
                         shown.brush.set(Some((offset(&ev), offset(&ev))));
                     }
                     on:pointerup=move |_| shown.brushed()

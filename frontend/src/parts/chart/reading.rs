@@ -4,7 +4,7 @@ use super::place_name;
 use crate::parts::format;
 use crate::words::{self, t};
 use moslim_charts::view::nearest;
-use moslim_charts::{Over, Plot};
+use moslim_charts::{Over, Plot, Shape};
 
 /// Every place on the x axis that has data, in ascending order.
 pub fn places(plot: &Plot) -> Vec<f64> {
@@ -50,11 +50,23 @@ pub fn value(plot: &Plot, n: usize, x: Option<f64>) -> Option<f64> {
 pub fn unit(plot: &Plot) -> &'static str {
     match plot {
         Plot::Lines(p) => t(p.unit),
-        Plot::Bands(_) => t("share of answers"),
+        Plot::Bands(p) => match p.shape {
+            Shape::Stacked => t("share of answers"),
+            Shape::Heat => t("class"),
+            Shape::Ridges => t("step"),
+        },
     }
 }
 
-/// Title of the x axis in the reader's language.
+/// Title of the x axis of the drawing in the reader's language.
+pub fn across(plot: &Plot) -> &'static str {
+    match plot {
+        Plot::Bands(p) if p.shape == Shape::Ridges => t("class"),
+        _ => x_title(plot),
+    }
+}
+
+/// What the places of the data are, in the reader's language.
 pub fn x_title(plot: &Plot) -> &'static str {
     match plot {
         Plot::Lines(p) if p.over == Over::Kl => t("KL, nats per answer"),
@@ -122,9 +134,17 @@ mod tests {
         let plot = lines([&[(1.0, 0.5), (3.0, 0.7)], &[(2.0, 9.0), (3.0, 8.0)]]);
         let expected = vec![(1.0, vec![Some(0.5), None]), (2.0, vec![None, Some(9.0)]), (3.0, vec![Some(0.7), Some(8.0)])];
         assert_eq!(rows(&plot), expected);
-        let bands =
-            Plot::Bands(BandPlot { objective: 0, classes: vec!["no".into(), "yes".into()], rows: vec![(4.0, vec![0.25, 0.75])] });
-        assert_eq!(rows(&bands), [(4.0, vec![Some(0.25), Some(0.75)])]);
+        let bands = |shape: Shape| {
+            let classes = vec!["no".into(), "yes".into()];
+            Plot::Bands(BandPlot { objective: 0, classes, rows: vec![(4.0, vec![0.25, 0.75])], shape })
+        };
+        assert_eq!(rows(&bands(Shape::Stacked)), [(4.0, vec![Some(0.25), Some(0.75)])]);
+        // Axes are named by the drawing, places by the data.
+        let titles = [Shape::Stacked, Shape::Heat, Shape::Ridges].map(|shape| {
+            let plot = bands(shape);
+            [unit(&plot), across(&plot), x_title(&plot)]
+        });
+        assert_eq!(titles, [["share of answers", "step", "step"], ["class", "step", "step"], ["step", "class", "step"]]);
     }
 
     #[test]
