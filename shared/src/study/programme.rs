@@ -108,13 +108,14 @@ pub fn study(
         }
         "methods-long" => {
             let mut base = base;
+            let short = shipped::affordable(&base);
             base.policy.passes = base.policy.passes.map(|passes| passes * LONGER as f64);
             base.policy.iterations *= LONGER;
             let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
             let rivals = [Method::Moslim, Method::Morlhf, Method::RewardedSoups, Method::RicClass];
             let taken = |m: &Method| {
                 let chosen = chosen(m.title(), &tries, results, &[Table::Fronts, Table::Control]);
-                if m.optimises() { chosen.into_iter().flat_map(with_sft_answers).collect() } else { chosen }
+                if m.optimises() { chosen.into_iter().flat_map(|v| kept_from_forgetting(v, short)).collect() } else { chosen }
             };
             let axes = vec![Axis { name: "method".into(), variants: rivals.iter().flat_map(taken).collect() }];
             let question = "Who is ahead at ten times the budget?";
@@ -133,13 +134,21 @@ pub fn study(
     }
 }
 
-/// A setting, and the same with SFT's answers in every update, where it has none. Validation questions are about topics that training
-/// knew, so tries on them cannot tell what a long run forgets of others: here everybody who is optimised gets both.
-fn with_sft_answers(taken: Variant) -> Vec<Variant> {
-    let mut mixed = taken.clone();
-    mixed.label.push_str(", SFT answers mixed in");
-    let before = mixed.set.insert("policy.sft_mix".into(), json!(SFT_MIX));
-    if before.is_some() { vec![taken] } else { vec![taken, mixed] }
+/// A setting, and the same with SFT's answers in every update, where it has none; where it begins with preference SFT, which grows with
+/// the budget, also with `short` steps of it. Validation questions are about topics that training knew, so tries on them cannot tell
+/// what a long run forgets of others: here everybody who is optimised gets all that applies to them.
+fn kept_from_forgetting(taken: Variant, short: usize) -> Vec<Variant> {
+    let with = |to: &Variant, said: &str, field: &str, value: Value| {
+        let mut new = to.clone();
+        new.label.push_str(said);
+        let before = new.set.insert(field.into(), value);
+        (new, before)
+    };
+    let (mixed, before) = with(&taken, ", SFT answers mixed in", "policy.sft_mix", json!(SFT_MIX));
+    let (less, long) = with(&mixed, ", short preference SFT", "method.preference_sft", json!(short));
+    let own = before.is_none().then_some(mixed);
+    let less = long.is_some().then_some(less);
+    std::iter::once(taken).chain(own).chain(less).collect()
 }
 
 /// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
@@ -306,6 +315,16 @@ mod tests {
         let mixed = |label: &str| (label.to_string(), Some(json!(0.5)));
         assert_eq!(labels("MORLHF · half the rate"), [("MORLHF".to_string(), None), mixed("MORLHF, SFT answers mixed in")]);
         assert_eq!(labels("MORLHF · SFT answers mixed in"), [mixed("MORLHF")]);
+        let taught: Vec<String> = labels("MOSLIM · preference SFT").into_iter().map(|(label, _)| label).collect();
+        let whole = "MOSLIM, SFT answers mixed in, short preference SFT";
+        assert_eq!(taught, ["MOSLIM", "MOSLIM, SFT answers mixed in", whole]);
+        let done = [("methods-tuning".to_string(), tried("MOSLIM · preference SFT"))].into();
+        let [at_ten, at_hundred] = ["methods", "methods-long"].map(|id| super::study(id, &base, &[1], 4, &done).unwrap());
+        let steps = |study: &StudyConfig, label: &str| {
+            study.axes[0].variants.iter().find(|v| v.label == label).unwrap().set["method.preference_sft"].clone()
+        };
+        assert_eq!(steps(&at_hundred, whole), steps(&at_ten, "MOSLIM"));
+        assert!(steps(&at_hundred, "MOSLIM").as_u64() > steps(&at_ten, "MOSLIM").as_u64());
     }
 
     #[test]
