@@ -541,7 +541,9 @@ async fn a_worker_that_is_killed_again_and_again_loses_nothing() {
     for n in 0..kills {
         lab.wait_for_policy(&id, policy_steps(&known).last().copied().unwrap_or(0) + 1).await;
         tokio::time::sleep(std::time::Duration::from_millis(scattered(n) % 500)).await;
-        lab.workers().into_iter().for_each(|pid| signal(pid, "KILL"));
+        for pid in lab.workers() {
+            signal(pid, "KILL");
+        }
         lab.wait_for_end(&id).await;
         let events = lab.events(&id).await;
         assert!(events.starts_with(&known), "what was seen is gone after kill {n}");
