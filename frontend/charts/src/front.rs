@@ -14,7 +14,7 @@ const SIZE: f64 = 5.5;
 /// Opacity of a point that another one of its group dominates.
 const PALE: f64 = 0.35;
 
-/// How a point is drawn, in units of [`SIZE`] around it, y upwards.
+/// How a point is drawn, in units of [`SIZE`] around it, y downwards as on a screen.
 enum Shape {
     /// Filled or not.
     Circle(bool),
@@ -136,7 +136,7 @@ fn mark<DB: DrawingBackend>(
     // A marker is as large in pixels on both axes, whatever their scale is.
     let unit = f64::from(size) * (RANGE.1 - RANGE.0);
     let (dx, dy) = (unit / f64::from(width), unit / f64::from(height));
-    let around = |outline: &[(f64, f64)]| outline.iter().map(|(x, y)| (at.0 + x * dx, at.1 + y * dy)).collect::<Vec<_>>();
+    let around = |outline: &[(f64, f64)]| placed(outline, at, (dx, dy));
     let stroke = color.stroke_width(palette.px(2.0) as u32);
     match look(group).1 {
         Shape::Circle(filled) => {
@@ -153,6 +153,11 @@ fn mark<DB: DrawingBackend>(
     Ok(())
 }
 
+/// An outline around a point of the plane, whose y points upwards. `unit`: the outline's, on both axes.
+fn placed(outline: &[(f64, f64)], at: (f64, f64), unit: (f64, f64)) -> Vec<(f64, f64)> {
+    outline.iter().map(|(x, y)| (at.0 + x * unit.0, at.1 - y * unit.1)).collect()
+}
+
 /// Draws on `area` what the markers stand for, one name below the other; the page writes its legends as text instead.
 pub fn legend<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, names: &[String], palette: &Palette) -> DrawResult<(), DB> {
     let label = TextStyle::from((FontFamily::SansSerif, f64::from(palette.px(13.0)))).color(&palette.text);
@@ -161,7 +166,7 @@ pub fn legend<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, names: &[String
         let (x, y) = (palette.px(14.0), line * (group as i32 + 1));
         let around = |outline: &[(f64, f64)]| {
             let pixel = |from: i32, by: f64| from + (by * f64::from(size)).round() as i32;
-            outline.iter().map(|(dx, dy)| (pixel(x, *dx), pixel(y, -dy))).collect::<Vec<_>>()
+            outline.iter().map(|(dx, dy)| (pixel(x, *dx), pixel(y, *dy))).collect::<Vec<_>>()
         };
         let color = palette.ink(ink(group));
         let stroke = color.stroke_width(palette.px(2.0) as u32);
@@ -237,6 +242,9 @@ mod tests {
             assert!(looks[..n].iter().all(|(s, i)| s != sign && i != ink), "group {n}");
         }
         assert_eq!(sign(LOOKS), sign(0));
+        let Shape::Area(outline) = look(2).1 else { panic!("a triangle is an area") };
+        let top = placed(outline, (0.5, 0.5), (0.1, 0.1)).into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        assert!(sign(2) == "▲" && top.0 == 0.5, "its one corner is above");
         // As on the chips and at the ends of lines.
         assert!((0..INKS).all(|g| sign(g) == ink(g).glyph()));
     }
