@@ -141,6 +141,10 @@ pub enum Wording {
     /// As in training.
     #[default]
     Tags,
+    /// By a policy that was trained on tags, words and both: the tags alone.
+    TagsAlone,
+    /// By the same: one of the wordings of training alone.
+    WordsAlone,
     /// The tags in reverse order.
     Reversed,
     /// Names of objectives and labels of classes as text, in place of the tags.
@@ -151,12 +155,14 @@ pub enum Wording {
 
 impl Wording {
     /// All of them, that of training first.
-    pub const ALL: [Self; 4] = [Self::Tags, Self::Reversed, Self::Words, Self::Missing];
+    pub const ALL: [Self; 6] = [Self::Tags, Self::TagsAlone, Self::WordsAlone, Self::Reversed, Self::Words, Self::Missing];
 
     /// Name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Tags => "as in training",
+            Self::TagsAlone => "in tags alone",
+            Self::WordsAlone => "in words of training",
             Self::Reversed => "in reverse order",
             Self::Words => "in words",
             Self::Missing => "not asked",

@@ -343,8 +343,12 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let summary: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(summary["control"]["policy"]["heads"].as_array().unwrap().len(), 5);
-    // The model before is asked for the same in the same words.
-    assert_eq!(summary["control"]["sft"]["wordings"].as_array().unwrap().len(), 4);
+    // Trained on tags, words and both, it is asked in each apart; and the model before for the same in the same words.
+    for who in ["policy", "sft"] {
+        let ways = summary["control"][who]["wordings"].as_array().unwrap();
+        let names: Vec<&str> = ways.iter().filter_map(|w| w["wording"].as_str()).collect();
+        assert_eq!(names, ["tags", "tags_alone", "words_alone", "reversed", "words", "missing"], "{who}");
+    }
     // What is kept is adapters: a few kilobytes, of 28 thousand weights.
     let run = data.join("runs/styled");
     let kept = fs::metadata(run.join("policy.safetensors")).unwrap().len();

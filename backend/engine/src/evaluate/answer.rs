@@ -9,7 +9,7 @@ use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::reward::frozen::FrozenRewardModel;
 use crate::text::corpus::EncodedQuestion;
-use crate::text::{Tokenizer, UNSEEN};
+use crate::text::{Said, Tokenizer, UNSEEN};
 use anyhow::Result;
 use moslim_shared::mapping::{map_reward, map_weighted};
 use moslim_shared::objective::Objective;
@@ -112,11 +112,13 @@ impl Route {
         }
     }
 
-    /// How prompts can say what is asked for; empty where they say nothing.
-    pub fn wordings(&self) -> &'static [Wording] {
+    /// How prompts can say what is asked for; empty where they say nothing. `mixed`: whether training said it in tags, in words and in
+    /// both, each of which is then asked apart.
+    pub fn wordings(&self, mixed: bool) -> &'static [Wording] {
         match self {
             Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => &[],
-            Self::Tags => &Wording::ALL,
+            Self::Tags if mixed => &Wording::ALL,
+            Self::Tags => &[Wording::Tags, Wording::Reversed, Wording::Words, Wording::Missing],
             // Scores are told apart by their place.
             Self::Scores { .. } => &[Wording::Tags, Wording::Words, Wording::Missing],
         }
@@ -127,7 +129,7 @@ impl Route {
     /// # Errors
     /// When the tokenizer fails.
     pub fn prompt(&self, question: &[u32], ask: &Ask, tokenizer: &Tokenizer, objectives: &[Objective]) -> Result<Vec<u32>> {
-        if ask.wording == Wording::Words && !self.wordings().is_empty() {
+        if ask.wording == Wording::Words && !self.wordings(false).is_empty() {
             let said = ask.preference.asked().map(|(i, t)| objectives[i].said(t, UNSEEN));
             return tokenizer.prompt_after(&said.collect::<Vec<_>>().join(" "), question);
         }
@@ -137,8 +139,11 @@ impl Route {
             Self::Untagged | Self::Nearest { .. } | Self::BestOf(_) => tokenizer.untagged_prompt(question),
             Self::Tags => {
                 let mut manner = tokenizer.manner(preference.0.len());
-                if ask.wording == Wording::Reversed {
-                    manner.order.reverse();
+                match ask.wording {
+                    Wording::Reversed => manner.order.reverse(),
+                    Wording::TagsAlone => manner.said = Said::Tags,
+                    Wording::WordsAlone => manner.said = Said::Words(0),
+                    Wording::Tags | Wording::Words | Wording::Missing => {}
                 }
                 tokenizer.prompt(question, preference, &manner)?
             }

@@ -10,8 +10,8 @@ use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed, chunks};
 use crate::model::transformer::Transformer;
-use crate::text::Tokenizer;
 use crate::text::corpus::EncodedQuestion;
+use crate::text::{Said, Tokenizer};
 use anyhow::Result;
 use moslim_shared::config::EvaluationConfig;
 use moslim_shared::distribution::argmax;
@@ -112,7 +112,7 @@ pub fn wordings<B: Kernels>(
     count: usize,
     sampling: &Sampling,
 ) -> Result<Vec<WordingReport>> {
-    let ways = x.route.wordings();
+    let ways = x.route.wordings(matches!(x.tokenizer.manner(0).said, Said::Both(_)));
     let asks = |probe: &Probe, wording| (probe.question, Ask { wording, ..Ask::of(probe.preference.clone()) });
     let mut probes: Vec<&Probe> = Vec::new();
     for probe in plan.probes.iter().filter(|p| p.purpose == Purpose::Joint) {
