@@ -182,6 +182,107 @@ async fn the_document_of_the_api_has_every_route_and_its_role() -> Result<()> {
     Ok(())
 }
 
+/// Largest body of JSON, bytes.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// Routes that take a file as it is. Their limit is 256 MiB, too much to send here, so that it is not tried.
+const FILES: [&str; 2] = ["/api/v1/run-files", "/api/v1/uploads"];
+
+/// The path of a template, of something that there is not.
+fn filled(template: &str) -> String {
+    let parts = template.split('/').map(|part| if part.starts_with('{') { "none" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// What is wrong with the answer to a request that must be refused with one of these statuses.
+async fn deviation(asked: String, request: RequestBuilder, refusals: &[u16]) -> Option<String> {
+    let answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) => return Some(format!("{asked}: no answer, but {error:?}")),
+    };
+    let status = answer.status().as_u16();
+    let body = answer.text().await.unwrap_or_default();
+    (!refusals.contains(&status)).then(|| format!("{asked}: {status} in place of {refusals:?}: {body:.200}"))
+}
+
+#[tokio::test]
+async fn no_route_takes_what_is_foreign_malformed_or_too_large() -> Result<()> {
+    let lab = Lab::start().await;
+    let document = lab.get("/api/v1/openapi.json").await.body;
+    let lists = async || {
+        let mut lists = Vec::new();
+        for path in ["/api/v1/runs", "/api/v1/studies", "/api/v1/tasks"] {
+            let answer = lab.get(path).await;
+            lists.push((answer.status, answer.body));
+        }
+        lists
+    };
+    let before = lists().await;
+    assert!(before.iter().all(|(status, _)| *status == 200), "{before:?}");
+    let (mut wrong, mut found) = (Vec::new(), 0);
+    for (template, item) in document["paths"].as_object().context("no paths")? {
+        let path = filled(template);
+        let offered = item.as_object().with_context(|| format!("{template} has no operations"))?;
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+            if !offered.keys().any(|name| name.eq_ignore_ascii_case(method.as_str())) {
+                let request = lab.request(method.clone(), &path).header("origin", lab.origin());
+                wrong.extend(deviation(format!("{method} {path}, which is not offered"), request, &[405]).await);
+            }
+        }
+        for (name, operation) in offered {
+            let method: Method = name.to_uppercase().parse()?;
+            let kinds = operation["requestBody"]["content"].as_object();
+            let kind = kinds.and_then(|kinds| kinds.keys().next()).map(String::as_str);
+            // An admin asks from a page at `origin`, with this body.
+            let ask = |origin: &str, kind: &str, body: Vec<u8>| {
+                lab.request(method.clone(), &path).header("origin", origin).header("content-type", kind).body(body)
+            };
+            let plain = |origin: &str| match kind {
+                Some(kind) => ask(origin, kind, b"{}".to_vec()),
+                None => lab.request(method.clone(), &path).header("origin", origin),
+            };
+            let (own, what) = (lab.origin(), |what: &str| format!("{method} {path} {what}"));
+            found += 1;
+            // As by DNS rebinding: the page comes from the host that the request names.
+            let request = plain("http://evil.example").header("host", "evil.example");
+            wrong.extend(deviation(what("at a foreign host"), request, &[403]).await);
+            if method == Method::GET || method == Method::HEAD {
+                continue;
+            }
+            wrong.extend(deviation(what("of a foreign origin"), plain("https://evil.example"), &[403]).await);
+            let request = ask(&own, "text/plain", b"{}".to_vec());
+            wrong.extend(deviation(what("with a body of text"), request, &[415]).await);
+            match kind {
+                None => {}
+                Some("application/json") => {
+                    let bodies: [(Vec<u8>, &str, &[u16]); 3] = [
+                        (b"{\"config\": ".to_vec(), "with broken JSON", &[400, 422]),
+                        // Spaces are no JSON, so that nothing comes of it where it is let through.
+                        (vec![b' '; BODY_LIMIT], "with a body at the limit", &[400, 422]),
+                        (vec![b' '; BODY_LIMIT + 1], "with a body above the limit", &[413]),
+                    ];
+                    for (body, said, refusals) in bodies {
+                        wrong.extend(deviation(what(said), ask(&own, "application/json", body), refusals).await);
+                    }
+                }
+                Some("application/octet-stream") if FILES.contains(&path.as_str()) => {}
+                Some(kind) => wrong.push(what(&format!("takes {kind}, of which this test knows nothing"))),
+            }
+        }
+    }
+    let after = lists().await;
+    if after != before {
+        wrong.push(format!("runs, studies and tasks were {before:?} and are {after:?}"));
+    }
+    if lab.data().join("uploads").exists() {
+        wrong.push("a file was kept".to_string());
+    }
+    ensure!(wrong.is_empty(), "{} deviations:\n{}", wrong.len(), wrong.join("\n"));
+    // As in the test of the document: the page, its code, and the old name of the task are no operations.
+    assert_eq!(found, ROUTES.len() - 3);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_browser_is_given_a_cookie_and_strangers_a_door() -> Result<()> {
     let mut lab = Lab::start().await;
