@@ -42,9 +42,12 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
-/// A page of the list of runs, newest first.
+/// A page of the list of runs.
 pub async fn runs(query: &ListQuery) -> Answer<RunsPage> {
     let mut path = format!("/api/v1/runs?filter={}", encoded(&query.filter));
+    if !query.sort.is_empty() {
+        path.push_str(&format!("&sort={}", encoded(&query.sort)));
+    }
     if let Some(after) = &query.after {
         path.push_str(&format!("&after={}", encoded(after)));
     }

@@ -98,6 +98,9 @@ pub struct ListQuery {
     /// Words such as `method:moslim status:finished hit>0.6`; everything, where it is empty.
     #[serde(default)]
     pub filter: String,
+    /// The order: `newest` first, as where nothing is said; `oldest` first; by `name`; the best `hit` rate first, and last who has none.
+    #[serde(default)]
+    pub sort: String,
     /// Only runs that come after this one in the list: the last of the page before.
     #[serde(default)]
     pub after: Option<String>,
@@ -106,7 +109,7 @@ pub struct ListQuery {
     pub limit: Option<usize>,
 }
 
-/// A page of a list, newest first.
+/// A page of a list, in the order that was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct RunsPage {
@@ -121,15 +124,16 @@ impl RunsPage {
     /// The page of `runs`, in any order, that is asked for.
     ///
     /// # Errors
-    /// When the filter is not understood, or the limit not allowed; for people, with the field.
+    /// When the filter is not understood, or the order or the limit not allowed; for people, with the field.
     pub fn of<'a>(runs: impl Iterator<Item = Listed<'a>>, query: &ListQuery) -> Result<Self, String> {
         let filter = Filter::parse(&query.filter).map_err(|e| format!("filter: {e}"))?;
+        let sort = Sort::parse(&query.sort).map_err(|e| format!("sort: {e}"))?;
         let limit = query.limit.unwrap_or(ROWS);
         if !(1..=MOST_ROWS).contains(&limit) {
             return Err(format!("limit: is {limit}; allowed is 1 to {MOST_ROWS}"));
         }
         let mut taken: Vec<Listed> = runs.filter(|run| filter.takes(*run)).collect();
-        taken.sort_unstable_by(|(a, _), (b, _)| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        sort.apply(&mut taken);
         let total = taken.len();
         let from = match &query.after {
             None => 0,
@@ -143,6 +147,44 @@ impl RunsPage {
         let next = (from + rows.len() < total).then(|| rows.last().map(|row| row.id.clone())).flatten();
         Ok(Self { rows, total, next })
     }
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sort {
+    Newest,
+    Oldest,
+    Name,
+    Hit,
+}
+
+impl Sort {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "newest" => Ok(Self::Newest),
+            "oldest" => Ok(Self::Oldest),
+            "name" => Ok(Self::Name),
+            "hit" => Ok(Self::Hit),
+            _ => Err(format!("is {text:.64}; allowed is newest, oldest, name or hit")),
+        }
+    }
+
+    /// Puts runs into this order. No two have the same place: what is equal is newest first, and of one moment by its id.
+    fn apply(self, runs: &mut [Listed]) {
+        runs.sort_unstable_by(|(a, _), (b, _)| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        // These leave what is equal as it is.
+        match self {
+            Self::Newest => {}
+            Self::Oldest => runs.reverse(),
+            Self::Name => runs.sort_by_cached_key(|(run, _)| run.title().to_lowercase()),
+            Self::Hit => runs.sort_by(|(_, a), (_, b)| rank(*b).total_cmp(&rank(*a))),
+        }
+    }
+}
+
+/// Its hit rate; less than any where there is none.
+fn rank(figures: Option<Figures>) -> f64 {
+    figures.map(|f| f.hit).filter(|hit| !hit.is_nan()).unwrap_or(f64::NEG_INFINITY)
 }
 
 /// One condition. All of a filter's must hold.
@@ -323,7 +365,7 @@ mod tests {
         let mut runs: Vec<RunInfo> = (0..5).map(|n| RunInfo { id: format!("r{n}"), created: n / 2, ..run(n) }).collect();
         runs[3].about.archived = true;
         let page = |filter: &str, after: Option<&str>, limit| {
-            let query = ListQuery { filter: filter.into(), after: after.map(Into::into), limit };
+            let query = ListQuery { filter: filter.into(), after: after.map(Into::into), limit, ..Default::default() };
             RunsPage::of(runs.iter().map(|run| (run, None)), &query)
         };
         let ids = |page: &RunsPage| page.rows.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
@@ -346,5 +388,38 @@ mod tests {
             assert!(page(filter, after, limit).unwrap_err().contains(said), "{said}");
         }
         assert!(page(&"a ".repeat(17), None, None).is_err() && page(&"a".repeat(401), None, None).is_err());
+    }
+
+    #[test]
+    fn every_order_holds_over_pages_and_what_is_equal_keeps_its_place() {
+        let known = [
+            ("a", "tea", 3, Some(0.5)),
+            ("b", "Coffee", 1, None),
+            ("c", "tea", 2, Some(0.9)),
+            ("d", "Tea", 2, Some(0.5)),
+            ("e", "milk", 1, None),
+        ];
+        let runs = known.map(|(id, name, created, hit)| {
+            let info = RunInfo { id: id.into(), name: name.into(), created, ..run(1) };
+            (info, hit.map(|hit| Figures { hit, ..Default::default() }))
+        });
+        let page = |query: &ListQuery| RunsPage::of(runs.iter().map(|(run, figures)| (run, *figures)), query);
+        for (sort, expected) in [("", "adceb"), ("newest", "adceb"), ("oldest", "becda"), ("name", "beadc"), ("hit", "cadeb")] {
+            for limit in 1..=6 {
+                let (mut found, mut after) = (String::new(), None);
+                loop {
+                    let query = ListQuery { sort: sort.into(), after, limit: Some(limit), ..Default::default() };
+                    let next = page(&query).unwrap();
+                    next.rows.iter().for_each(|row| found.push_str(&row.id));
+                    after = next.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{sort}, {limit} on a page");
+            }
+        }
+        let refused = page(&ListQuery { sort: "best".into(), ..Default::default() }).unwrap_err();
+        assert_eq!(refused, "sort: is best; allowed is newest, oldest, name or hit");
     }
 }

@@ -276,6 +276,7 @@ async fn the_list_of_runs_is_filtered_and_tidied_up() -> Result<()> {
     browser
         .wait(&format!("{ROWS} === 1 && document.querySelector('#runs .run-row').textContent.includes('With <b>care')"))
         .await?;
+    browser.wait("location.search === '?filter=tag%3Asecond'").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

@@ -618,6 +618,7 @@ async fn a_run_from_the_command_line_is_shown_live() {
     for (query, said) in [
         ("filter=mood%3Agood", "filter: There is no field"),
         ("limit=0", "limit: is 0"),
+        ("sort=best", "sort: is best; allowed is newest"),
         ("after=b", "after: there is no run b"),
         ("x=1", "are known"),
     ] {
@@ -680,6 +681,8 @@ async fn runs_wait_their_turn_and_the_urgent_ones_go_first() {
     };
     let (calm, unwanted, urgent) = (queue("calm", 0).await, queue("unwanted", 0).await, queue("urgent", 5).await);
     assert_eq!(lab.get("/api/v1/runs?filter=status%3Aqueued").await.body["total"], 3);
+    let queued = lab.get("/api/v1/runs?filter=status%3Aqueued&sort=name").await.body;
+    assert_eq!([0_usize, 1, 2].map(|n| queued["rows"][n]["title"].clone()), ["calm", "unwanted", "urgent"]);
     assert_eq!(lab.post(&format!("/api/v1/runs/{unwanted}/cancel"), &json!({})).await.status, 202);
     assert_eq!(lab.run(&unwanted).await.status, RunStatus::Cancelled);
     // The queue is on the disk: another server goes on with it.

@@ -75,13 +75,14 @@ struct Range {
 }
 
 /// A page of the list. Who has it already, and says so by its tag, is told that nothing has changed.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(ListQuery), responses((status = 200, description = "A page of the list, newest first; its tag is in `ETag`", body = RunsPage), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(ListQuery), responses((status = 200, description = "A page of the list, in the order that was asked for; its tag is in `ETag`", body = RunsPage), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
 async fn list(
     State(app): State<Shared>,
     headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
-    let Query(query) = query.map_err(|e| Error::BadRequest(format!("filter, after and limit are known: {}", e.body_text())))?;
+    let Query(query) =
+        query.map_err(|e| Error::BadRequest(format!("filter, sort, after and limit are known: {}", e.body_text())))?;
     let page = app.follower.list(&query).map_err(Error::BadRequest)?;
     Ok(tagged(&headers, serde_json::to_vec(&page).map_err(anyhow::Error::from)?))
 }

@@ -96,7 +96,7 @@ pub fn page(args: &PackArgs) -> Result<(), Failure> {
 pub fn list(args: &ListRunsArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     let follower = follow(&data)?;
-    let query = ListQuery { filter: args.filter.clone(), after: None, limit: Some(args.limit) };
+    let query = ListQuery { filter: args.filter.clone(), limit: Some(args.limit), ..Default::default() };
     let page = follower.list(&query).map_err(Failure::BadInput)?;
     if args.json {
         return print_json(&page);

@@ -95,9 +95,15 @@ pub fn Compare() -> impl IntoView {
             }
         });
     };
-    let wished = use_query_map().with_untracked(|q| q.get("runs")).unwrap_or_default();
+    let query = use_query_map();
+    let of = |name: &str| query.with_untracked(|q| q.get(name)).unwrap_or_default();
+    let wished = of("runs");
     wished.split(',').filter(|id| !id.is_empty()).for_each(|id| add(id.to_string()));
-    together.set(entries.with_untracked(|all| all.len() > MANY));
+    together.set(match of("together").as_str() {
+        "1" => true,
+        "0" => false,
+        _ => entries.with_untracked(|all| all.len() > MANY),
+    });
     let compared = Compared::new(entries, together);
     spawn_local(async move {
         let query = ListQuery { limit: Some(MOST_ROWS), ..Default::default() };
@@ -110,7 +116,14 @@ pub fn Compare() -> impl IntoView {
     });
     Effect::new(move |_| {
         let ids: Vec<String> = entries.with(|all| all.iter().map(|e| e.id.get_value()).collect());
-        address::replace(&(at("/compare") + if ids.is_empty() { "" } else { "?runs=" } + &ids.join(",")));
+        // Said where it is not as usual; of many it is said in either case, so that one run less changes nothing.
+        let seeds = match together.get() {
+            _ if ids.is_empty() => "",
+            true => "&together=1",
+            false if ids.len() > MANY => "&together=0",
+            false => "",
+        };
+        address::replace(&(at("/compare") + if ids.is_empty() { "" } else { "?runs=" } + &ids.join(",") + seeds));
     });
     let remove = move |id: String| {
         entries.update(|all| {

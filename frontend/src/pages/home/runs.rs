@@ -2,12 +2,15 @@
 
 use crate::api::{self, Failure};
 use crate::pages::carry::OpenRun;
+use crate::parts::address;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::pick::Pick;
 use crate::source::at;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use leptos_router::hooks::use_query_map;
 use moslim_shared::listing::{Filter, HELP, ListQuery, MOST_ROWS, RunRow, RunsPage};
 use std::time::Duration;
 
@@ -39,6 +42,7 @@ struct List {
     known: RwSignal<Known>,
     ticked: RwSignal<Vec<RunRow>>,
     wanted: RwSignal<String>,
+    sort: RwSignal<String>,
     rows: RwSignal<usize>,
     done: RwSignal<Option<Done>>,
     failed: RwSignal<String>,
@@ -50,11 +54,13 @@ impl List {
         if Filter::parse(&filter).is_err() {
             return;
         }
-        let query = ListQuery { filter, after: None, limit: Some(self.rows.get_untracked()) };
+        let (sort, limit) = (self.sort.get_untracked(), Some(self.rows.get_untracked()));
+        let query = ListQuery { filter, sort, after: None, limit };
         spawn_local(async move {
             let answer = Some(api::runs(&query).await);
             // Something else may be asked for by now.
-            if self.wanted.try_get_untracked().as_ref() != Some(&query.filter) {
+            let asked = [(self.wanted, &query.filter), (self.sort, &query.sort)];
+            if asked.into_iter().any(|(now, then)| now.try_get_untracked().as_ref() != Some(then)) {
                 return;
             }
             // Nothing is drawn again when nothing changed.
@@ -114,41 +120,63 @@ async fn apply(what: Change, run: &RunRow) -> Result<(), Failure> {
     }
 }
 
-/// Runs, newest first, kept fresh.
+/// Orders of the list, as addresses and people call them; the first is the usual one.
+fn sorts() -> [(&'static str, &'static str); 4] {
+    [("newest", t("Newest first")), ("oldest", t("Oldest first")), ("name", t("By name")), ("hit", t("Best hit rate first"))]
+}
+
+/// Runs, in the order that is chosen, kept fresh. Filter and order are those of the address.
 #[component]
 pub fn Runs() -> impl IntoView {
     let list = List {
         known: RwSignal::new(None),
         ticked: RwSignal::new(Vec::new()),
-        wanted: RwSignal::new(String::new()),
+        wanted: RwSignal::new(use_query_map().with_untracked(|q| q.get("filter")).unwrap_or_default()),
+        sort: RwSignal::new(address::chosen("sort", &sorts())),
         rows: RwSignal::new(ROWS),
         done: RwSignal::new(None),
         failed: RwSignal::new(String::new()),
     };
-    let List { known, ticked, wanted, .. } = list;
+    let List { known, ticked, wanted, sort, .. } = list;
     list.load();
     every(REFRESH, move || list.load());
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">{t("Runs")}</h2>
             <div
-                class="field filter"
+                class="sifter"
                 class:gone=move || wanted.with(String::is_empty) && known.with(|k| !matches!(k, Some(Ok(page)) if page.total > 1))
             >
-                <label for="filter">{t("Filter")}</label>
-                <input
-                    id="filter"
-                    type="text"
-                    placeholder="method:moslim hit>0.6"
-                    title=HELP
-                    prop:value=move || wanted.get()
-                    on:input=move |ev| {
-                        wanted.set(event_target_value(&ev));
+                <div class="field filter">
+                    <label for="filter">{t("Filter")}</label>
+                    <input
+                        id="filter"
+                        type="text"
+                        placeholder="method:moslim hit>0.6"
+                        title=HELP
+                        prop:value=move || wanted.get()
+                        on:input=move |ev| {
+                            let text = event_target_value(&ev);
+                            address::set("filter", &text);
+                            wanted.set(text);
+                            list.rows.set(ROWS);
+                            list.load();
+                        }
+                    />
+                    <p class="problem" role="status">{move || wanted.with(|text| Filter::parse(text).err())}</p>
+                </div>
+                <Pick
+                    id="sort"
+                    label=t("Order")
+                    options=sorts().map(|(value, text)| (value.to_string(), text.to_string())).to_vec()
+                    chosen=sort
+                    choose=Callback::new(move |new: String| {
+                        address::choose("sort", &sorts(), &new);
+                        sort.set(new);
                         list.rows.set(ROWS);
                         list.load();
-                    }
+                    })
                 />
-                <p class="problem" role="status">{move || wanted.with(|text| Filter::parse(text).err())}</p>
             </div>
             {move || rows(list)}
             <p class="actions ticked" class:gone=move || ticked.with(Vec::is_empty)>
@@ -213,6 +241,8 @@ pub fn Runs() -> impl IntoView {
 
 fn rows(list: List) -> AnyView {
     match list.known.get() {
+        // An address may have a filter that is not understood; nothing was asked for then.
+        None if list.wanted.with(|text| Filter::parse(text).is_err()) => ().into_any(),
         None => view! { <p class="card empty" role="status">{t("Loading the list…")}</p> }.into_any(),
         Some(Err(failure)) => view! {
             <div class="card banner error" role="alert">
@@ -235,7 +265,7 @@ fn rows(list: List) -> AnyView {
                 let all = shown >= MOST_ROWS;
                 view! {
                     <p class="hint">
-                        {said("The newest {0} of {1}. ", &[&shown.to_string(), &total.to_string()])}
+                        {said("The first {0} of {1}. ", &[&shown.to_string(), &total.to_string()])}
                         <button
                             id="more-runs"
                             class="button quiet small"

@@ -1,5 +1,6 @@
 //! Charts of a run, as functions from its state: the supervised stages, the classes of the answers, and how lines are made.
 
+use crate::parts::address;
 use crate::parts::chart::Chart;
 use crate::parts::class_bars::class_bars;
 use crate::parts::pick::Pick;
@@ -59,7 +60,7 @@ fn ways() -> [(&'static str, &'static str); 5] {
 #[component]
 pub fn Distributions(run: Run) -> impl IntoView {
     let known = run.memo(|s| (s.optimises(), s.objectives.clone()));
-    let way = RwSignal::new(ways()[0].0.to_string());
+    let way = RwSignal::new(address::chosen("classes", &ways()));
     view! {
         <section id="classes" class="section" aria-labelledby="classes-title">
             <h2 id="classes-title">{t("Where does the mass of each objective go?")}</h2>
@@ -73,7 +74,10 @@ pub fn Distributions(run: Run) -> impl IntoView {
                     label=t("Shown as")
                     options=ways().map(|(value, text)| (value.to_string(), text.to_string())).to_vec()
                     chosen=way
-                    choose=Callback::new(move |new| way.set(new))
+                    choose=Callback::new(move |new: String| {
+                        address::choose("classes", &ways(), &new);
+                        way.set(new);
+                    })
                 />
             </div>
             <div class="grid two">

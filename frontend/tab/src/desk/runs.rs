@@ -12,8 +12,8 @@ pub fn list_query(query: &str) -> ListQuery {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
         js_sys::decode_uri_component(value).ok().map(String::from)
     };
-    let filter = text("filter").unwrap_or_default();
-    ListQuery { filter, after: text("after"), limit: text("limit").and_then(|n| n.parse().ok()) }
+    let [filter, sort] = ["filter", "sort"].map(|name| text(name).unwrap_or_default());
+    ListQuery { filter, sort, after: text("after"), limit: text("limit").and_then(|n| n.parse().ok()) }
 }
 
 impl Desk {
