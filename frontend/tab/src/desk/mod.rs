@@ -68,15 +68,15 @@ pub async fn open() {
 }
 
 /// Why a request came to nothing: its status, and what is said.
-struct Refused(ApiError);
+struct Refused(Box<ApiError>);
 
 impl Refused {
     fn new(status: u16, error: impl Into<String>) -> Self {
-        Self(ApiError::new(status, error, Vec::new()))
+        Self(Box::new(ApiError::new(status, error, Vec::new())))
     }
 
     fn invalid(problems: Vec<Problem>) -> Self {
-        Self(ApiError::new(422, "the configuration is not valid", problems))
+        Self(Box::new(ApiError::new(422, "the configuration is not valid", problems)))
     }
 
     fn missing(run: &str) -> Self {
@@ -247,7 +247,7 @@ impl Desk {
             (What::Score(request), problems)
         };
         if !problems.is_empty() {
-            return Err(Refused(ApiError::new(422, "the request is not valid", problems)));
+            return Err(Refused(Box::new(ApiError::new(422, "the request is not valid", problems))));
         }
         let request = Request { number, run: run.into(), what };
         self.asking.add(request).map_err(|message| Refused::new(429, message))?;
