@@ -122,7 +122,7 @@ pub struct ModelReport {
 }
 
 /// One answer with everything that its reward is made of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct Sample {
     /// The question, without tags.

@@ -121,12 +121,7 @@ mod tests {
                 preference: Preference(wishes),
                 answer,
                 distributions: vec![vec![0.2, 0.8]],
-                contributions: Vec::new(),
-                penalty: 0.0,
-                score: 0.0,
-                kl: 0.0,
-                reward: 0.0,
-                advantage: 0.0,
+                ..Default::default()
             };
             let samples = vec![sample(vec![None], "none".into()), sample(vec![Some(0)], format!("of step {n}"))];
             bodies.push(EventBody::Samples { part: None, step: n, samples });

@@ -1,6 +1,7 @@
 //! Numbers, durations and states as people read them.
 
 use crate::words::{said, t};
+use moslim_charts::INKS;
 use moslim_shared::config::{KlPlacement, PolicyConfig};
 use moslim_shared::event::RunStatus;
 
@@ -18,6 +19,11 @@ pub fn number(value: f64, digits: usize) -> String {
 pub fn signed(value: f64, digits: usize) -> String {
     let text = number(value, digits);
     if value.is_finite() && !text.starts_with('−') { format!("+{text}") } else { text }
+}
+
+/// A colour for style sheets: so many per cent of the hue of the objective at a position, over the page.
+pub fn tint(objective: usize, percent: f64) -> String {
+    format!("color-mix(in srgb, var(--obj-{}) {percent:.1}%, var(--surface))", objective % INKS)
 }
 
 /// A share in per cent, without decimals.

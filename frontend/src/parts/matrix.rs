@@ -3,7 +3,7 @@
 use crate::parts::format;
 use crate::words::{said, t};
 use leptos::prelude::*;
-use moslim_charts::{INKS, Ink};
+use moslim_charts::Ink;
 use moslim_shared::metrics::diagonal;
 use moslim_shared::objective::Objective;
 
@@ -81,7 +81,7 @@ fn framed(objective: &Objective, who: &'static str, corner: &'static str, rows: 
 /// A cell of a confusion matrix; `at` is its label and what was predicted.
 fn counted(objective: &Objective, index: usize, at: [usize; 2], count: u64, share: f64) -> impl IntoView + use<> {
     let heat = share * HEAT;
-    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.1}%, var(--surface))", index % INKS);
+    let color = format::tint(index, heat);
     let [label, predicted] = at.map(|c| objective.classes.get(c).cloned().unwrap_or_default());
     let text = format::count(count);
     let title = said(
@@ -103,7 +103,7 @@ fn counted(objective: &Objective, index: usize, at: [usize; 2], count: u64, shar
 
 fn cell(index: usize, asked: usize, achieved: usize, value: f64, nothing: bool) -> impl IntoView {
     let share = (value.clamp(0.0, 1.0)) * HEAT;
-    let color = format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", index % INKS);
+    let color = format::tint(index, share);
     let text = if nothing { "·".to_string() } else { format!("{:.0}", value * 100.0) };
     let spoken = if nothing {
         t("no answer").to_string()
@@ -143,7 +143,7 @@ pub fn mini(
                 .map(|got| {
                     let value = row.and_then(|row| row.get(got)).copied();
                     let heat = value.unwrap_or(0.0) * HEAT;
-                    let color = format!("color-mix(in srgb, var(--obj-{}) {heat:.0}%, var(--surface))", index % INKS);
+                    let color = format::tint(index, heat);
                     let title = match value {
                         Some(v) => said("asked {0}, got {1}: {2}", &[&classes[asked], &classes[got], &format::percent(v)]),
                         None => said("asked {0}: no answer yet", &[&classes[asked]]),
@@ -197,8 +197,7 @@ pub fn between(of: &'static str, names: &[String], values: &[Vec<f64>]) -> impl 
 }
 
 fn number(value: f64) -> impl IntoView {
-    let (hue, share) = (u8::from(value < 0.0), value.abs().min(1.0) * HEAT);
-    let color = format!("color-mix(in srgb, var(--obj-{hue}) {share:.1}%, var(--surface))");
+    let color = format::tint(usize::from(value < 0.0), value.abs().min(1.0) * HEAT);
     view! { <td style:background=color>{format::number(value, 2)}</td> }
 }
 

@@ -3,14 +3,12 @@
 use crate::parts::format;
 use crate::words;
 use leptos::prelude::*;
-use moslim_charts::INKS;
 use moslim_shared::objective::Objective;
 
 /// The shade of class `c` of `n`, from faint to full.
 fn shade(index: usize, c: usize, n: usize) -> String {
     // Faint enough for a number on it in both themes.
-    let share = 12 + 43 * c / n.saturating_sub(1).max(1);
-    format!("color-mix(in srgb, var(--obj-{}) {share}%, var(--surface))", index % INKS)
+    format::tint(index, (12 + 43 * c / n.saturating_sub(1).max(1)) as f64)
 }
 
 /// The bar and, below it, its counts in words. `counts` are rows of every class, `missing` rows without a label, which are left

@@ -72,16 +72,10 @@ mod tests {
 
     fn sample(p: [f64; 3], asked: usize) -> Sample {
         Sample {
-            question: String::new(),
             preference: Preference(vec![Some(asked)]),
-            answer: String::new(),
             distributions: vec![p.to_vec()],
             contributions: vec![0.0],
-            penalty: 0.0,
-            score: 0.0,
-            kl: 0.0,
-            reward: 0.0,
-            advantage: 0.0,
+            ..Default::default()
         }
     }
 

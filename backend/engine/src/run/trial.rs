@@ -3,12 +3,13 @@
 
 use super::{RunError, fits, train_on_device};
 use crate::data::Task;
+use crate::evaluate::answer::Route;
 use crate::keep::Job;
 use crate::keep::above::Above;
 use crate::model::memory::peak_memory_mib;
 use crate::progress::{Progress, Stop};
 use crate::run::memory::available_mib;
-use moslim_shared::config::{RunConfig, TaskKind};
+use moslim_shared::config::{RunConfig, TargetWording, TaskKind};
 use moslim_shared::event::{EventBody, Stage};
 use moslim_shared::objective::Objective;
 use serde::Serialize;
@@ -21,8 +22,6 @@ const STEPS: usize = 3;
 const ITERATIONS: usize = 2;
 const QUESTIONS: usize = 2;
 const JOINT: usize = 4;
-/// Ways in which prompts with several wishes are said again in the evaluation.
-const WORDINGS: usize = 4;
 
 /// What one stage will take.
 #[derive(Debug, Clone, Serialize)]
@@ -115,7 +114,9 @@ fn work(stage: Stage, c: &RunConfig, objectives: &[Objective]) -> f64 {
         Stage::Evaluation => {
             let e = &c.evaluation;
             let classes: usize = objectives.iter().map(Objective::class_count).sum();
-            let said_again = WORDINGS * e.paraphrased.min(e.joint);
+            // Prompts with several wishes are said again in every way that there is.
+            let ways = Route::Tags.wordings(c.targets.wording == TargetWording::Mixed).len();
+            let said_again = ways * e.paraphrased.min(e.joint);
             classes * e.questions + e.joint + 2 * c.targets.held_out.len() * e.held_out + said_again + e.front
         }
     };
@@ -156,5 +157,8 @@ mod tests {
         // Seven classes, sixteen questions each; eight prompts with several wishes, said in four ways again.
         assert_eq!(work(Stage::Evaluation, &c, &objectives(&[5, 2])), 7.0 * 16.0 + 8.0 + 4.0 * 8.0);
         assert_eq!(work(Stage::PreferenceSft, &c, &[]), 1.0);
+        // Trained on tags, words and both, it is asked in each apart, too.
+        c.targets.wording = TargetWording::Mixed;
+        assert_eq!(work(Stage::Evaluation, &c, &objectives(&[5, 2])), 7.0 * 16.0 + 8.0 + 6.0 * 8.0);
     }
 }

@@ -23,7 +23,7 @@ pub fn curve(form: Form) -> AnyView {
     let function = Memo::new(move |_| form.read(|d| d.parsed.as_ref().map(|c| c.mapping.function).unwrap_or_default()));
     let lines = Memo::new(move |_| (0..CLASSES).map(|class| paid(function.get(), class)).collect::<Vec<_>>());
     let path = move |class: usize| lines.with(|all| drawn(all, class));
-    let faint = move || (0..CLASSES).map(|class| view! { <path d=path(class) class="faint"/> }).collect_view();
+    let faint = move || (0..CLASSES).map(|class| view! { <path d=path(class)/> }).collect_view();
     view! {
         <figure class="curve" id="mapping-curve">
             <label class="slider">

@@ -197,7 +197,7 @@ fn pair(both: &Together, objectives: &[Objective]) -> AnyView {
     let rows = both.counts.iter().enumerate().map(|(c, counts)| {
         let cells = counts.iter().map(|n| {
             let share = *n as f64 / most;
-            let ink = format!("color-mix(in srgb, var(--obj-0) {:.0}%, var(--surface))", 50.0 * share);
+            let ink = format::tint(0, 50.0 * share);
             view! { <td style:background=ink>{format::count(*n)}</td> }
         });
         view! { <tr><th scope="row">{c}</th>{cells.collect_view()}</tr> }

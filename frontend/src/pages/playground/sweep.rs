@@ -8,7 +8,7 @@ use crate::parts::save::save_text;
 use crate::source::Link;
 use crate::words::{said, t};
 use leptos::prelude::*;
-use moslim_charts::{INKS, ramp};
+use moslim_charts::ramp;
 use moslim_shared::inference::GenerateRequest;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -209,10 +209,7 @@ fn cell(
 ) -> impl IntoView + use<> {
     let got = heard.class(objective);
     let label = got.and_then(|c| classes.get(c)).cloned();
-    let heat = got.map(|c| {
-        let share = ramp(c, classes.len()) * 55.0;
-        format!("color-mix(in srgb, var(--obj-{}) {share:.0}%, var(--surface))", objective % INKS)
-    });
+    let heat = got.map(|c| format::tint(objective, ramp(c, classes.len()) * 55.0));
     let text = label.clone().unwrap_or_else(|| if heard.failed.is_some() { t("failed").into() } else { "…".into() });
     view! {
         <td class:diagonal={got == Some(at.0)} style:background=heat.unwrap_or_default()>

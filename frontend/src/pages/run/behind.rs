@@ -131,16 +131,10 @@ mod tests {
     #[test]
     fn a_cell_has_the_answers_that_were_asked_for_it_and_came_out_so() {
         let sample = |answer: &str, asked: [Option<usize>; 2], p: [[f64; 2]; 2]| Sample {
-            question: String::new(),
             preference: Preference(asked.to_vec()),
             answer: answer.into(),
             distributions: p.iter().map(|p| p.to_vec()).collect(),
-            contributions: Vec::new(),
-            penalty: 0.0,
-            score: 0.0,
-            kl: 0.0,
-            reward: 0.0,
-            advantage: 0.0,
+            ..Default::default()
         };
         let (low, high) = ([0.8, 0.2], [0.3, 0.7]);
         let past = vec![

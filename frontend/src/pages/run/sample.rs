@@ -159,16 +159,14 @@ mod tests {
 
     fn told(optimizer: PolicyOptimizer, asked: Option<usize>) -> String {
         let sample = Sample {
-            question: String::new(),
             preference: Preference(vec![asked, None]),
-            answer: String::new(),
-            distributions: Vec::new(),
             contributions: vec![0.5, 0.0],
             penalty: -1.0,
             score: -0.5,
             kl: 2.0,
             reward: -0.6,
             advantage: 0.25,
+            ..Default::default()
         };
         let objectives = [Objective::new("a", "A", "", &["0", "1"]), Objective::new("b", "B", "", &["0", "1"])];
         arithmetic(&sample, &objectives, (optimizer, optimizer.kl_placement(), Some(0.05)))

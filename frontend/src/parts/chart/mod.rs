@@ -19,7 +19,7 @@ use leptos::ev::{KeyboardEvent, PointerEvent, WheelEvent};
 use leptos::html;
 use leptos::prelude::*;
 use moslim_charts::view::nearest;
-use moslim_charts::{Geometry, INKS, Plot, View, band, line, ramp};
+use moslim_charts::{Geometry, Plot, View, band, line, ramp};
 use plotters::prelude::IntoDrawingArea;
 use reading::{places, sentence};
 use table::Table;
@@ -335,8 +335,7 @@ fn draw(canvas: &HtmlCanvasElement, plot: &Plot, view: &View) -> Option<Geometry
 
 /// The style sheet's colour of a class; the same mixture as on the canvas.
 pub fn class_color(objective: usize, class: usize, classes: usize) -> String {
-    let share = ramp(class, classes) * 100.0;
-    format!("color-mix(in srgb, var(--obj-{}) {share:.1}%, var(--surface))", objective % INKS)
+    format::tint(objective, ramp(class, classes) * 100.0)
 }
 
 /// A place on the x axis, for people.
