@@ -15,6 +15,7 @@ pub mod pick;
 pub mod reliability;
 pub mod save;
 pub mod seen;
+pub mod settling;
 pub mod sheet;
 pub mod spark;
 pub mod stack;

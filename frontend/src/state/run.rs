@@ -102,6 +102,11 @@ impl RunState {
         self.last_seq
     }
 
+    /// Whether all that was there when one began to listen has been heard.
+    pub fn is_told(&self) -> bool {
+        self.error.is_some() || self.info().is_some_and(|i| self.ended.is_some() || self.last_seq >= i.last_seq)
+    }
+
     /// Grows when what `topic` shows has changed.
     pub fn revision(&self, topic: Topic) -> u64 {
         self.revisions[topic as usize]

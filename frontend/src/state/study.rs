@@ -31,6 +31,13 @@ impl StudyData {
         changed
     }
 
+    /// Whether all that there is to know has been heard.
+    pub fn is_told(&self) -> bool {
+        let without = |s: &StudyState| s.count(StudyRunStatus::Finished) == 0;
+        let state = self.state.as_ref();
+        !self.failure.is_empty() || state.is_some_and(|s| without(s) || self.results.is_some() || !self.missing.is_empty())
+    }
+
     /// Whether a run is finished that the results do not contain.
     pub fn outdated(&self) -> bool {
         let finished = self.state.as_ref().map_or(0, |s| s.count(StudyRunStatus::Finished));

@@ -13,6 +13,7 @@ use crate::parts::chart::{Chart, Linked};
 use crate::parts::format;
 use crate::parts::front::OwnFront;
 use crate::parts::matrix::between;
+use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::state::{RunState, Topic};
@@ -131,57 +132,61 @@ pub fn Compare() -> impl IntoView {
             all.retain(|e| e.id.with_value(|own| *own != id));
         });
     };
+    let told = of_all(entries, Topic::Head, Box::new(|runs| runs.iter().all(|run| run.is_told())));
+    let settling = settling(move || told.get());
     view! {
-        <div class="section-head">
-            <h1>{t("Compare runs")}</h1>
-            <Tour stops=tour()/>
-        </div>
-        <p class="muted">{t("What differs between them, which obeys better and where, and how they came to that.")}</p>
-        <div class="card chosen">
-            <ul class="plain chips" aria-label=t("Runs that are compared")>
-                {move || {
-                    entries.get().into_iter().enumerate().map(|(n, entry)| chosen((compared, n), entry, remove)).collect_view()
-                }}
-            </ul>
-            <div class="adder">
-                <label for="add-run">{t("Add a run")}</label>
-                <select id="add-run" on:change=move |ev| {
-                    let id = event_target_value(&ev);
-                    if !id.is_empty() {
-                        add(id);
-                    }
-                }>
-                    <option value="">{t("Choose…")}</option>
-                    {move || known.get().into_iter().map(|run| view! {
-                        <option value=run.id.clone()>{format!("{} ({}, {})", run.title, format::status_told(run.status), run.id)}</option>
-                    }).collect_view()}
-                </select>
-                <label class="check">
-                    <input type="checkbox" prop:checked=move || together.get() on:change=move |ev| together.set(event_target_checked(&ev))/>
-                    {t("Seeds of the same settings as one: median and range")}
-                </label>
-                <a
-                    class="button quiet small"
-                    class:gone=move || entries.with(Vec::is_empty)
-                    href=move || {
-                        let ids: Vec<String> = entries.with(|all| all.iter().take(4).map(|e| e.id.get_value()).collect());
-                        at(&format!("/playground?in={}", ids.join(",")))
-                    }
-                >
-                    {t("Ask them the same")}
-                </a>
+        <div class="compare-page" class:settling=move || settling.get()>
+            <div class="section-head">
+                <h1>{t("Compare runs")}</h1>
+                <Tour stops=tour()/>
             </div>
+            <p class="muted">{t("What differs between them, which obeys better and where, and how they came to that.")}</p>
+            <div class="card chosen">
+                <ul class="plain chips" aria-label=t("Runs that are compared")>
+                    {move || {
+                        entries.get().into_iter().enumerate().map(|(n, entry)| chosen((compared, n), entry, remove)).collect_view()
+                    }}
+                </ul>
+                <div class="adder">
+                    <label for="add-run">{t("Add a run")}</label>
+                    <select id="add-run" on:change=move |ev| {
+                        let id = event_target_value(&ev);
+                        if !id.is_empty() {
+                            add(id);
+                        }
+                    }>
+                        <option value="">{t("Choose…")}</option>
+                        {move || known.get().into_iter().map(|run| view! {
+                            <option value=run.id.clone()>{format!("{} ({}, {})", run.title, format::status_told(run.status), run.id)}</option>
+                        }).collect_view()}
+                    </select>
+                    <label class="check">
+                        <input type="checkbox" prop:checked=move || together.get() on:change=move |ev| together.set(event_target_checked(&ev))/>
+                        {t("Seeds of the same settings as one: median and range")}
+                    </label>
+                    <a
+                        class="button quiet small"
+                        class:gone=move || entries.with(Vec::is_empty)
+                        href=move || {
+                            let ids: Vec<String> = entries.with(|all| all.iter().take(4).map(|e| e.id.get_value()).collect());
+                            at(&format!("/playground?in={}", ids.join(",")))
+                        }
+                    >
+                        {t("Ask them the same")}
+                    </a>
+                </div>
+            </div>
+            <Show
+                when=move || entries.with(|all| all.len() > 1)
+                fallback=|| view! { <p class="card empty">{t("Two runs or more are needed: tick them in the list of runs, or add them here.")}</p> }
+            >
+                <Results compared=compared/>
+                <TradeOffs compared=compared/>
+                <OnTheWay compared=compared/>
+                <Curves compared=compared/>
+                <Settings compared=compared/>
+            </Show>
         </div>
-        <Show
-            when=move || entries.with(|all| all.len() > 1)
-            fallback=|| view! { <p class="card empty">{t("Two runs or more are needed: tick them in the list of runs, or add them here.")}</p> }
-        >
-            <Results compared=compared/>
-            <TradeOffs compared=compared/>
-            <OnTheWay compared=compared/>
-            <Curves compared=compared/>
-            <Settings compared=compared/>
-        </Show>
     }
 }
 
@@ -269,7 +274,7 @@ fn Results(compared: Compared) -> impl IntoView {
             <h2 id="better-title">{t("Which obeys better, and where?")}</h2>
             <p class="muted" id="compare-verdict">{move || verdict.get()}</p>
             <div class="card scroll" tabindex="0" role="region" aria-label=t("Figures of the runs")>
-                {move || table("", &names.get(), &rows.get())}
+                {move || table(t("figure"), &names.get(), &rows.get())}
             </div>
         </section>
         <section class="section" aria-labelledby="apart-title">
@@ -327,7 +332,7 @@ fn Settings(compared: Compared) -> impl IntoView {
     view! {
         <section class="section" aria-labelledby="settings-title">
             <h2 id="settings-title">{t("Settings that differ")}</h2>
-            <div class="card scroll" tabindex="0" role="region" aria-label=t("Settings that differ")>
+            <div class="card scroll" tabindex="0" role="group" aria-label=t("Settings that differ")>
                 {move || {
                     let rows = settings.get();
                     if rows.is_empty() {

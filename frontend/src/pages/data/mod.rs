@@ -12,6 +12,7 @@ pub use task::TaskPage;
 
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::source::at;
 use crate::words::t;
 use import::ImportForm;
@@ -26,9 +27,10 @@ type Known = Option<Result<Vec<RatingsTask>, Failure>>;
 #[component]
 pub fn Data() -> impl IntoView {
     let tasks = RwSignal::new(None);
+    let settling = settling(move || tasks.with(Option::is_some));
     load(tasks);
     view! {
-        <div class="data-page">
+        <div class="data-page" class:settling=move || settling.get()>
             <h1>{t("Data")}</h1>
             <p class="muted">
                 {t("MOSLIM learns from graded labels: answers that people have placed in classes, one objective at a time. The built-in world needs none of this. Here are the ratings that you brought, as tasks that every method, study and page works on.")}

@@ -2,6 +2,7 @@
 
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::source::at;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -14,9 +15,10 @@ type Known = Option<Result<ModelList, Failure>>;
 #[component]
 pub fn Models() -> impl IntoView {
     let models = RwSignal::new(None);
+    let settling = settling(move || models.with(Option::is_some));
     load(models);
     view! {
-        <div class="models-page">
+        <div class="models-page" class:settling=move || settling.get()>
             <h1>{t("Models")}</h1>
             <p class="muted">
                 {t("Besides its own small models the lab steers models as people have them on their disks: Llama, SmolLM2, Mistral, Qwen2 and Qwen3, as a Hugging Face folder or a GGUF file. Policy, reference and reward model share one copy of the weights; what is trained are adapters beside them.")}

@@ -13,6 +13,7 @@ mod wish;
 
 use crate::api;
 use crate::parts::address;
+use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
 use crate::words::{said, t};
@@ -233,6 +234,11 @@ pub fn Playground() -> impl IntoView {
             }
         });
     });
+    let settling = settling(move || {
+        let nothing_to_ask = bench.runs.with(|runs| runs.as_ref().is_some_and(Vec::is_empty));
+        let asked = bench.runs.with(Option::is_some) && bench.task.with(Option::is_some);
+        nothing_to_ask || asked || !bench.failed.with(String::is_empty)
+    });
     // The address follows what is chosen, so that it can be passed on.
     Effect::new(move |_| {
         let address = bench.address();
@@ -241,7 +247,7 @@ pub fn Playground() -> impl IntoView {
         }
     });
     view! {
-        <div class="playground">
+        <div class="playground" class:settling=move || settling.get()>
             <div class="section-head">
                 <h1>{t("Playground")}</h1>
                 <Show when=move || bench.runs.with(|r| r.as_ref().is_some_and(|r| !r.is_empty()))><Tour stops=tour()/></Show>

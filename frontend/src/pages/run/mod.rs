@@ -30,6 +30,7 @@ use crate::pages::run::what_if::OtherMappings;
 use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::chart::Linked;
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::parts::title::titled;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::{at, is_tab};
@@ -171,6 +172,8 @@ fn Live(id: String) -> impl IntoView {
     // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
     let links = links().into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
     let (own, named) = (id.clone(), id.clone());
+    let told = run.memo(RunState::is_told);
+    let settling = settling(move || told.get());
     let known = run.memo(|s| s.info().map(|i| (i.title(), i.status)));
     titled(move || match known.get() {
         Some((name, RunStatus::Finished)) => name,
@@ -178,7 +181,7 @@ fn Live(id: String) -> impl IntoView {
         None => String::new(),
     });
     view! {
-        <div class="live" data-run=own>
+        <div class="live" class:settling=move || settling.get() data-run=own>
             <Header run=run id=id connection=connection actions=actions/>
             <Banner run=run actions=actions/>
             <section id="stages" aria-label=t("Stages")>

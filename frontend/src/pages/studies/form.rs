@@ -27,12 +27,11 @@ fn place(host: Host) -> (&'static str, &'static str) {
 }
 
 /// Nothing before the first answer.
-type Offer = Option<Result<Vec<StudyPreset>, Failure>>;
+pub type Offer = Option<Result<Vec<StudyPreset>, Failure>>;
 
 /// What is studied, on which runs, with which seeds.
 #[component]
-pub fn StudyForm() -> impl IntoView {
-    let offered = RwSignal::new(None);
+pub fn StudyForm(offered: RwSignal<Offer>) -> impl IntoView {
     let preset = RwSignal::new(String::new());
     let base = RwSignal::new("quick".to_string());
     let seeds = RwSignal::new(SEEDS.to_string());

@@ -7,6 +7,7 @@ use crate::pages::studies::form::StudyForm;
 use crate::pages::study::told;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::source::at;
 use crate::state::study::standing;
 use crate::words::{said, t, translated};
@@ -25,15 +26,17 @@ type Known = Option<Result<Vec<StudyState>, Failure>>;
 #[component]
 pub fn Studies() -> impl IntoView {
     let studies = RwSignal::new(None);
+    let offered = RwSignal::new(None);
+    let settling = settling(move || offered.with(Option::is_some) && studies.with(Option::is_some));
     load(studies);
     every(REFRESH, move || load(studies));
     view! {
-        <div class="studies-page">
+        <div class="studies-page" class:settling=move || settling.get()>
             <h1>{t("Studies")}</h1>
             <p class="muted">
                 {t("A study trains the same thing in several ways, and each way with several seeds. One run alone can be lucky; when every seed of one way is better than every seed of another, it is hardly luck. The runs share the stages that they have in common, and are compared in one table and one picture.")}
             </p>
-            <StudyForm/>
+            <StudyForm offered=offered/>
             <section id="studies" class="section" aria-labelledby="studies-title">
                 <h2 id="studies-title">{t("All studies")}</h2>
                 {move || studies.with(|known| list(known, studies))}

@@ -43,7 +43,7 @@ pub fn comparison(id: &str, results: &StudyResults) -> impl IntoView + use<> {
         .collect_view();
     view! {
         <article class="card">
-            <div class="scroll" tabindex="0" role="region" aria-labelledby="results-title">
+            <div class="scroll" tabindex="0" role="group" aria-labelledby="results-title">
                 <table class="values comparison" id="comparison">
                     <thead>
                         <tr>

@@ -12,9 +12,10 @@ use crate::pages::study::front::Front;
 use crate::pages::study::handle::Study;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::parts::title::titled;
 use crate::source::at;
-use crate::state::study::{setting, standing};
+use crate::state::study::{StudyData, setting, standing};
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
@@ -43,9 +44,11 @@ fn Whole(id: String) -> impl IntoView {
     every(POLL, move || study.tick());
     let state = study.memo(|d| d.state.clone());
     let known = Memo::new(move |_| state.with(Option::is_some));
+    let told = study.memo(StudyData::is_told);
+    let settling = settling(move || told.get());
     titled(move || state.with(|s| s.as_ref().map(|s| s.name.clone()).unwrap_or_default()));
     view! {
-        <article class="study-page" data-study=id>
+        <article class="study-page" class:settling=move || settling.get() data-study=id>
             <Head study=study state=state/>
             <Trouble study=study/>
             <Show when=move || known.get()><Results study=study/></Show>
@@ -174,7 +177,7 @@ fn runs(state: &StudyState) -> impl IntoView + use<> {
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">{t("Runs")}</h2>
-            <div class="card scroll study-runs" tabindex="0" role="region" aria-labelledby="runs-title">
+            <div class="card scroll study-runs" tabindex="0" role="group" aria-labelledby="runs-title">
                 <table class="values">
                     <thead>
                         <tr>
