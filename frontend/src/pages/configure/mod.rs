@@ -307,7 +307,7 @@ fn problem_list(id: &'static str, problems: &[Problem]) -> AnyView {
             .into_any()
         })
         .collect();
-    view! { <ul class="plain problems" id=id role="status">{items}</ul> }.into_any()
+    view! { <div id=id role="status"><ul class="plain problems">{items}</ul></div> }.into_any()
 }
 
 fn refusal(failure: &Failure) -> AnyView {

@@ -204,7 +204,7 @@ fn pair(both: &Together, objectives: &[Objective]) -> AnyView {
     });
     let [a, b] = [name(&both.ids[0]), name(&both.ids[1])];
     view! {
-        <div class="card scroll">
+        <div class="card scroll" tabindex="0">
             <table class="pair">
                 <caption>{said("{0} down, {1} across; rank correlation {2}", &[&a, &b, &format::signed(both.spearman, 2)])}</caption>
                 <thead><tr><td></td>{heads}</tr></thead>

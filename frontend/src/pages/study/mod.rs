@@ -68,6 +68,7 @@ fn Head(study: Study, state: Memo<Option<StudyState>>) -> impl IntoView {
             view! { <p class="card empty" role="status">{t("Loading the study…")}</p> }.into_any()
         }
         None => view! {
+            <h1>{t("Study")}</h1>
             <div class="card banner error" role="alert">
                 <p>{failure.get()}</p>
                 <button class="button" type="button" on:click=move |_| study.load()>{t("Try again")}</button>
