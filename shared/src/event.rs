@@ -388,7 +388,7 @@ pub struct RunInfo {
     /// Why it failed or was interrupted; empty otherwise.
     pub message: String,
     pub config: RunConfig,
-    pub summary: Option<RunSummary>,
+    pub summary: Option<Box<RunSummary>>,
     /// What a person says of it.
     #[serde(default)]
     pub about: About,
@@ -424,7 +424,7 @@ impl RunInfo {
                 }
                 (self.status, self.message) = (RunStatus::Running, String::new());
             }
-            EventBody::Summary { summary } => self.summary = Some(summary.clone()),
+            EventBody::Summary { summary } => self.summary = Some(Box::new(summary.clone())),
             _ => {}
         }
     }

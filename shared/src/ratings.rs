@@ -1,6 +1,6 @@
 //! Tasks made of people's ratings: what is kept of an import, and what was done to its classes since.
 
-use crate::objective::{Objective, index_of};
+use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 
 /// How several raters' labels of one answer become one.
@@ -162,6 +162,10 @@ pub struct ImportReport {
     pub dropped: Vec<Dropped>,
     pub labels: Vec<LabelCounts>,
 }
+
+/// Most changes of a task, and most characters of a name that one gives.
+pub const MOST_CHANGES: usize = 500;
+const LONGEST_NAME: usize = 200;
 
 /// A task of imported ratings, as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -338,6 +342,9 @@ impl RatingsTask {
             objective: o.objective.clone(),
             bins: Bins::of(o.objective.class_count(), o.agree),
         });
+        if self.changes.len() > MOST_CHANGES {
+            return Err(format!("changes: there are {}; allowed are {MOST_CHANGES}", self.changes.len()));
+        }
         self.changes.iter().enumerate().try_fold(own.collect(), |shaped: Vec<Shaped>, (n, change)| {
             change.applied(shaped).map_err(|e| format!("changes[{n}]: {e}"))
         })
@@ -357,15 +364,27 @@ impl Change {
         }
     }
 
+    /// What it calls things.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Merge { name, .. } | Self::RenameClass { name, .. } | Self::Rename { name, .. } => vec![name],
+            Self::Rebin { classes, .. } => classes.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// `shaped` after the change.
     ///
     /// # Errors
     /// When it names an objective or a class that is not there, or too few classes would be left.
     pub fn applied(&self, mut shaped: Vec<Shaped>) -> Result<Vec<Shaped>, String> {
-        let all: Vec<Objective> = shaped.iter().map(|s| s.objective.clone()).collect();
         let id = self.objective();
-        let known = || all.iter().map(|o| o.id.as_str()).collect::<Vec<_>>().join(", ");
-        let at = index_of(&all, id).ok_or_else(|| format!("there is no objective {id}; there are {}", known()))?;
+        let known = || shaped.iter().map(|s| s.objective.id.as_str()).collect::<Vec<_>>().join(", ");
+        let place = shaped.iter().position(|s| s.objective.id == id);
+        let at = place.ok_or_else(|| format!("there is no objective {id:.64}; there are {}", known()))?;
+        if let Some(name) = self.names().into_iter().find(|name| name.chars().count() > LONGEST_NAME) {
+            return Err(format!("the name {name:.20}… has more than {LONGEST_NAME} characters"));
+        }
         let last = shaped.len() == 1;
         let Shaped { objective, bins, .. } = &mut shaped[at];
         let n = objective.class_count();
@@ -455,6 +474,13 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_changed_so_often_and_no_oftener() {
+        let often = |n| task(vec![Change::HigherIsBetter { objective: "a".into(), yes: true }; n]).shaped();
+        assert_eq!(often(MOST_CHANGES).unwrap().len(), 2);
+        assert_eq!(often(MOST_CHANGES + 1), Err("changes: there are 501; allowed are 500".into()));
+    }
+
+    #[test]
     fn changes_are_applied_one_after_the_other() {
         let a = || "a".to_string();
         let merge = |from, to, name: &str| Change::Merge { objective: a(), from, to, name: name.into() };
@@ -476,6 +502,7 @@ mod tests {
             (merge(0, 5, "x"), "a has classes 0 to 4, not 5"),
             (merge(2, 2, "x"), "not several"),
             (merge(0, 4, "x"), "fewer than two"),
+            (merge(0, 1, &"ä".repeat(201)), "has more than 200 characters"),
             (Change::Leave { objective: "c".into() }, "there is no objective c; there are a, b"),
             (Change::Rebin { objective: a(), edges: vec![2.0, 1.0], classes: vec![] }, "rising"),
             (Change::Rebin { objective: a(), edges: vec![2.0], classes: vec!["x".into()] }, "make 2 classes, not 1"),

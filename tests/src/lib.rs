@@ -2,24 +2,31 @@
 //!
 //! Nothing here waits for a fixed time: every wait is for something, and [`LIMIT`] only decides how long a failure takes.
 
+pub mod bodies;
 mod browser;
 pub mod charts;
 pub mod cluster;
 mod hub;
 pub mod inference;
+mod journal;
 mod lab;
 pub mod pages;
 mod place;
 mod process;
 mod site;
+mod socket;
 pub mod studies;
+mod usage;
 
 pub use browser::Browser;
 pub use hub::{Hub, Repository};
+pub use journal::{copy_run, hold};
 pub use lab::{Answer, Lab, policy_steps};
 pub use place::{FLAT, Place, lab, lines, record};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
 pub use site::Site;
+pub use socket::{Socket, heard};
+pub use usage::{open_files, processor, resident};
 
 use moslim_shared::config::{DeviceChoice, RunConfig};
 use serde_json::Value;

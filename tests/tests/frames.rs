@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::{Event, EventBody, PolicyStep, Stage};
-use moslim_tests::{Browser, Lab, long_run, policy_steps, smoke};
+use moslim_tests::{Browser, Lab, copy_run, hold, long_run, policy_steps, smoke};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -63,16 +63,6 @@ fn lines(events: &[Event]) -> String {
     events.iter().map(|e| serde_json::to_string(e).expect("JSON") + "\n").collect()
 }
 
-fn copy(from: &Path, to: &Path, journal: &str) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for name in ["config.toml", "task.json", "tokenizer.json"] {
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name))?;
-        }
-    }
-    Ok(std::fs::write(to.join("events.jsonl"), journal)?)
-}
-
 /// What adds steps to the journals of some runs.
 struct Feeder {
     end: Arc<AtomicBool>,
@@ -85,12 +75,7 @@ impl Feeder {
     /// Adds a step to each of the journals, ten times a second, until told to end. It is what trains the runs: a journal at rest is looked at
     /// now and then only.
     fn start(folders: &[PathBuf], first: Event, step: PolicyStep) -> Result<Self> {
-        let lock = |folder: &PathBuf| -> Result<File> {
-            let file = File::create(folder.join("process.lock"))?;
-            file.lock()?;
-            Ok(file)
-        };
-        let locks = folders.iter().map(lock).collect::<Result<Vec<File>>>()?;
+        let locks = folders.iter().map(|folder| hold(folder)).collect::<std::io::Result<Vec<File>>>()?;
         let journals = folders.iter().map(|folder| folder.join("events.jsonl")).collect();
         let (end, newest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(step.step)));
         let (told, tells) = (end.clone(), newest.clone());
@@ -168,7 +153,7 @@ async fn how_smoothly_pages_move() -> Result<()> {
     let journal = format!("{}{}", lines(&head), lines(&many));
     let copies = |name: &str, count: usize| -> Result<Vec<PathBuf>> {
         let copies: Vec<PathBuf> = (0..count).map(|n| runs.join(format!("{name}-{n}"))).collect();
-        copies.iter().try_for_each(|to| copy(&own, to, &journal))?;
+        copies.iter().try_for_each(|to| copy_run(&own, to, &journal))?;
         Ok(copies)
     };
     let (some, most) = (copies("some", SOME)?, copies("most", MOST)?);
@@ -186,7 +171,7 @@ async fn how_smoothly_pages_move() -> Result<()> {
         Event { seq: head[began].seq + n as u64, time: head[began].time + n as u64, body }
     });
     let long = format!("{}{}", lines(&head[..began]), lines(&losses.collect::<Vec<_>>()));
-    copy(&own, &runs.join("long"), &long)?;
+    copy_run(&own, &runs.join("long"), &long)?;
 
     let browser = lab.browser().await?;
     browser.screen(1440, 2400, "light").await?;

@@ -1,56 +1,28 @@
 //! The server as programs see it: the API, the guard, the websocket, and what is left when processes die.
 
-use anyhow::{Context, Result, bail, ensure};
-use futures_util::{SinkExt, StreamExt};
+use anyhow::{Result, bail, ensure};
+use futures_util::SinkExt;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Addressed, Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
-use moslim_tests::{LIMIT, Lab, Process, long_run, policy_steps, processes, scattered, signal, smoke, soak, text, wait_until};
+use moslim_tests::{
+    LIMIT, Lab, Process, Socket, heard, long_run, policy_steps, processes, scattered, signal, smoke, soak, text, wait_until,
+};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Bytes of the whole page as they are sent (brotli).
 const PAGE_BUDGET: usize = 700_000;
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Opens a websocket with the given origin, or none.
-async fn connect(lab: &Lab, origin: Option<&str>) -> Result<Socket, Error> {
-    let mut request = format!("ws://127.0.0.1:{}/api/v1/ws", lab.port()).into_client_request()?;
-    request.headers_mut().insert("authorization", format!("Bearer {}", lab.token()).parse()?);
-    if let Some(origin) = origin {
-        request.headers_mut().insert("origin", origin.parse()?);
-    }
-    connect_async(request).await.map(|(socket, _)| socket)
-}
-
-/// Opens a websocket and asks for the events of a run after number `after`.
-async fn follow(lab: &Lab, run: &str, after: u64) -> Result<Socket> {
-    let mut socket = connect(lab, Some(&lab.origin())).await?;
-    socket.send(Message::text(json!({ "run": run, "after": after }).to_string())).await?;
-    Ok(socket)
-}
 
 async fn frame(socket: &mut Socket) -> Result<Frame> {
     read(socket).await
 }
 
 async fn read<T: DeserializeOwned>(socket: &mut Socket) -> Result<T> {
-    loop {
-        let message = timeout(LIMIT, socket.next()).await.context("the server says nothing")?;
-        match message.context("the socket is closed")?? {
-            Message::Text(text) => return Ok(serde_json::from_str(text.as_str())?),
-            Message::Close(reason) => bail!("the server closed the socket: {reason:?}"),
-            _ => {}
-        }
-    }
+    Ok(serde_json::from_str(&heard(socket).await?)?)
 }
 
 async fn snapshot(socket: &mut Socket) -> Result<RunInfo> {
@@ -179,12 +151,12 @@ async fn strangers_are_refused_and_every_answer_is_guarded() {
     assert_eq!(lab.get("/api/v1/runs").await.body["total"], 0, "nothing was started");
 
     for origin in [None, Some("http://evil.example"), Some("null")] {
-        match connect(&lab, origin).await {
+        match lab.socket(origin).await {
             Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), 403, "{origin:?}"),
             other => panic!("a websocket with the origin {origin:?} was not refused: {other:?}"),
         }
     }
-    assert!(connect(&lab, Some(&own)).await.is_ok());
+    assert!(lab.socket(Some(&own)).await.is_ok());
 
     for (path, host) in
         [("/", "localhost"), ("/api/v1/runs", "localhost"), ("/api/v1/nothing", "localhost"), ("/", "evil.example")]
@@ -235,7 +207,7 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
     assert_eq!(second.status, 409, "{}", second.body);
     assert!(second.body["detail"].as_str().is_some_and(|e| e.contains(&id)), "{}", second.body);
 
-    let mut socket = follow(&lab, &id, 0).await?;
+    let mut socket = lab.follow(&id, 0).await?;
     let mut info = snapshot(&mut socket).await?;
     assert_eq!((info.id.as_str(), info.status), (id.as_str(), RunStatus::Running));
     let mut seen = read_events(&mut socket, 0, &mut info, |events, _| policy_steps(events).len() >= 5).await?;
@@ -243,7 +215,7 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
     drop(socket);
 
     let after = seen.len() as u64;
-    let mut socket = follow(&lab, &id, after).await?;
+    let mut socket = lab.follow(&id, after).await?;
     let mut info = snapshot(&mut socket).await?;
     seen.extend(read_events(&mut socket, after, &mut info, over).await?);
     assert_eq!((info.id.as_str(), info.status, info.last_seq), (id.as_str(), RunStatus::Finished, seen.len() as u64));
@@ -264,12 +236,12 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
 
     // Late viewers: one that knows nothing, and one that knows another journal.
     for claimed in [0, 1_000_000] {
-        let mut socket = follow(&lab, &id, claimed).await?;
+        let mut socket = lab.follow(&id, claimed).await?;
         let mut info = snapshot(&mut socket).await?;
         assert_eq!(info.status, RunStatus::Finished);
         assert!(read_events(&mut socket, 0, &mut info, over).await? == stored, "after={claimed}");
     }
-    let mut socket = follow(&lab, "no-such-run", 0).await?;
+    let mut socket = lab.follow("no-such-run", 0).await?;
     let answer = frame(&mut socket).await?;
     assert!(matches!(&answer, Frame::Error { message } if message.contains("no-such-run")), "{answer:?}");
 
@@ -291,7 +263,7 @@ async fn one_socket_follows_several_runs() -> Result<()> {
             json!({ "subscribe": { "channel": channel, "hello": { "run": run, "after": after, "kinds": kinds } } }).to_string(),
         )
     };
-    let mut socket = connect(&lab, Some(&lab.origin())).await?;
+    let mut socket = lab.socket(Some(&lab.origin())).await?;
     socket.send(subscribe(1, &finished, 0, &[])).await?;
     // Before the second, so that it would have the end first if it were not left.
     socket.send(subscribe(4, &training, 0, &[])).await?;
@@ -332,7 +304,7 @@ async fn one_socket_follows_several_runs() -> Result<()> {
     assert_eq!(again.iter().map(|e| e.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);
     // One that is not free, and what is no subscription: the server says why, and hangs up.
     for (said, why) in [(subscribe(2, &training, 0, &[]), "open already"), (Message::text("{}"), "only subscriptions")] {
-        let mut socket = connect(&lab, Some(&lab.origin())).await?;
+        let mut socket = lab.socket(Some(&lab.origin())).await?;
         socket.send(subscribe(2, &finished, u64::MAX, &["ended"])).await?;
         socket.send(said).await?;
         let error = loop {

@@ -6,6 +6,7 @@
 //!     cargo lab bench --tab                                     measure how fast a browser's tab does, beside it
 //!     cargo lab bench --frames                                  measure how smoothly pages move
 //!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
+//!     cargo lab bench --server [-- FILTER]                      measure what the server takes under load
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
 //!     cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
@@ -235,6 +236,14 @@ fn bench_page(what: &str) -> Result<()> {
     run(command)
 }
 
+/// Measures the server under load: what `filter` names, or everything, one after the other. Neither browser nor page is needed.
+fn bench_server(filter: &[String]) -> Result<()> {
+    let binary = build_server(&[])?;
+    let mut command = system_tests(&binary, &page::target_folder().join("site"));
+    command.args(["--test", "load", "--", "--ignored", "--nocapture", "--test-threads=1"]).args(filter);
+    run(command)
+}
+
 /// Draws every page at four sizes and in two colour schemes, and films the demo, into the folder that the arguments name.
 fn pictures(rest: &[String]) -> Result<()> {
     let [_, to] = rest else { bail!("cargo lab pictures --to DIR names the folder for the pictures") };
@@ -256,6 +265,10 @@ fn bench(options: Options) -> Result<()> {
     }
     if options.rest.iter().any(|arg| arg == "--frames") {
         return bench_page("frames");
+    }
+    if options.rest.iter().any(|arg| arg == "--server") {
+        let filter: Vec<String> = options.rest.into_iter().filter(|arg| arg != "--server").collect();
+        return bench_server(&filter);
     }
     if options.cluster {
         if !system::slurm() {
@@ -322,6 +335,7 @@ fn main() -> Result<()> {
             println!(
                 "cargo lab bench --cluster                                 measure 100 runs on a Slurm cluster of this machine"
             );
+            println!("cargo lab bench --server [-- FILTER]                      measure what the server takes under load");
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!(
                 "cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test"

@@ -156,6 +156,11 @@ pub struct Mapping {
 
 /// Stands for one of [`Mapping::each`].
 pub const EACH: &str = "{each}";
+/// Most answers that a record names one by one, and most paths in the template of a prompt.
+const MOST_EACH: usize = 64;
+const MOST_PARTS: usize = 64;
+/// Longest mapping, bytes: one with all the objectives, classes and wordings that there may be fits.
+const LONGEST: usize = 256 << 10;
 /// Most objectives, and most classes of one.
 pub const MOST_OBJECTIVES: usize = 64;
 pub const MOST_CLASSES: usize = 32;
@@ -169,6 +174,9 @@ impl Mapping {
     /// # Errors
     /// When it is no TOML, has a field that is not known, or does not make sense; the message names line or field, and what is allowed.
     pub fn parse(toml: &str) -> Result<Self, String> {
+        if toml.len() > LONGEST {
+            return Err(format!("a mapping has at most {LONGEST} bytes; this one has {}", toml.len()));
+        }
         let mapping: Self = toml::from_str(toml).map_err(|e| e.to_string().trim().to_string())?;
         for (field, path) in [("prompt", mapping.prompt.as_ref()), ("response", Some(&mapping.response))] {
             if path.is_some_and(|path| path.to_string() == OPEN) {
@@ -221,6 +229,11 @@ impl Mapping {
 
     fn check(&self) -> Result<(), String> {
         let need = |ok: bool, message: String| if ok { Ok(()) } else { Err(message) };
+        // First how much there is: what follows is done for all of it.
+        let (n, parts) = (self.objectives.len(), self.prompt_template.matches('{').count());
+        need((1..=MOST_OBJECTIVES).contains(&n), format!("objectives: has {n}; allowed are 1 to {MOST_OBJECTIVES}"))?;
+        need(self.each.len() <= MOST_EACH, format!("each: has {} names; allowed are {MOST_EACH}", self.each.len()))?;
+        need(parts <= MOST_PARTS, format!("prompt_template: has {parts} braces; allowed are {MOST_PARTS}"))?;
         need(!self.response.0.is_empty(), "response: is missing; it says where the answer is".into())?;
         let prompts = usize::from(self.prompt.is_some()) + usize::from(!self.prompt_template.is_empty());
         need(
@@ -239,15 +252,12 @@ impl Mapping {
             self.each.is_empty() != uses_each,
             format!("each: has {} names; they stand where the response says {EACH}", self.each.len()),
         )?;
-        need(self.each.len() <= 64, "each: has more than 64 names".into())?;
         for path in self.paths() {
             need(path.answers() <= stars, format!("the path {path} has more * than the response, {}", self.response))?;
         }
         if let Some(turns) = &self.turns {
             need(!turns.assistant.is_empty() && !turns.user.is_empty(), "turns: user and assistant must not be empty".into())?;
         }
-        let n = self.objectives.len();
-        need((1..=MOST_OBJECTIVES).contains(&n), format!("objectives: has {n}; allowed are 1 to {MOST_OBJECTIVES}"))?;
         for (at, o) in self.objectives.iter().enumerate() {
             o.check(&self.each).map_err(|e| {
                 format!("objectives[{at}]{}: {e}", if o.id.is_empty() { String::new() } else { format!(" ({})", o.id) })
@@ -411,6 +421,17 @@ mod tests {
             ("response = \"r\"", "response = \"r.@\"", "* stands for each"),
             ("response = \"r\"", "response = \"r_{each}\"", "each: has 0 names"),
             ("response = \"r\"", "response = \"r\"\neach = [\"0\", \"1\"]", "each: has 2 names"),
+            (
+                "response = \"r\"",
+                &format!("response = \"r_{{each}}\"\neach = {:?}", vec!["n"; 65]),
+                "each: has 65 names; allowed are 64",
+            ),
+            ("prompt = \"p\"", &format!("prompt_template = \"{}\"", "{p}".repeat(65)), "has 65 braces; allowed are 64"),
+            (
+                "[[objectives]]",
+                &("[[objectives]]\nid = \"x\"\n".repeat(64) + "[[objectives]]"),
+                "objectives: has 65; allowed are 1 to 64",
+            ),
             ("label = \"l\"", "label = \"l.*\"", "more * than the response"),
             ("label = \"l\"", "labels = \"l\"", "labels"),
             ("label = \"l\"", "", "one of label, preferred"),

@@ -54,6 +54,15 @@ pub struct News {
     pub state_changed: bool,
 }
 
+/// How far a journal is. Two that are equal hold the same events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which of the journals that the run had, one after the other.
+    pub journal: u32,
+    /// Number of its last event.
+    pub last_seq: u64,
+}
+
 /// What a look at a journal has found.
 struct Look {
     /// Whether that is more than events.
@@ -67,7 +76,7 @@ struct Look {
 pub struct Follower {
     data: DataFolder,
     launcher: Arc<dyn Launcher>,
-    runs: Arc<Mutex<HashMap<RunId, Followed>>>,
+    runs: Arc<Mutex<HashMap<RunId, Box<Followed>>>>,
     news: broadcast::Sender<News>,
 }
 
@@ -82,7 +91,7 @@ impl Follower {
             let mut runs = follower.lock();
             for (id, Indexed { info, figures, bytes }) in indexed {
                 // What was training may have gone since.
-                runs.insert(id, Followed { info, figures, bytes, marks: Vec::new(), started: None, ending: None, dirty: false });
+                runs.insert(id, Box::new(Followed::indexed(info, figures, bytes)));
             }
         }
         let present = follower.present()?;
@@ -93,7 +102,7 @@ impl Follower {
         Ok(follower)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Followed>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Box<Followed>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,11 +126,16 @@ impl Follower {
         self.lock().get(id).map(|f| f.info.clone())
     }
 
+    /// How far the journal of a run is, if there is one.
+    pub fn place(&self, id: &RunId) -> Option<Place> {
+        self.lock().get(id).map(|f| Place { journal: f.journal, last_seq: f.info.last_seq })
+    }
+
     /// A run with its summary, if it exists; blocks on the disk.
     pub fn run(&self, id: &RunId) -> Option<RunInfo> {
         let (mut info, finished) = self.lock().get(id).map(|f| (f.info.clone(), f.figures.is_some()))?;
         if finished {
-            info.summary = summary(&self.data.run(id));
+            info.summary = summary(&self.data.run(id)).map(Box::new);
         }
         Some(info)
     }
@@ -143,7 +157,7 @@ impl Follower {
     /// A process is about to be started for a run: it counts as running from now on.
     pub fn expect(&self, id: &RunId, config: &RunConfig) {
         let mut runs = self.lock();
-        let run = runs.entry(id.clone()).or_insert_with(|| Followed::new(id, config, now_ms()));
+        let run = runs.entry(id.clone()).or_insert_with(|| Box::new(Followed::new(id, config, now_ms())));
         (run.info.status, run.info.message, run.started, run.dirty) =
             (RunStatus::Running, String::new(), Some(Instant::now()), true);
         drop(runs);
@@ -153,7 +167,7 @@ impl Follower {
     /// A run waits for its turn.
     pub fn queue(&self, id: &RunId, config: &RunConfig) {
         let mut runs = self.lock();
-        let run = runs.entry(id.clone()).or_insert_with(|| Followed::new(id, config, now_ms()));
+        let run = runs.entry(id.clone()).or_insert_with(|| Box::new(Followed::new(id, config, now_ms())));
         (run.info.status, run.info.message, run.dirty) = (RunStatus::Queued, WAITS.into(), true);
         drop(runs);
         self.announce(id, true);
@@ -305,7 +319,7 @@ impl Follower {
             if size == 0 {
                 fresh.read_summary(&folder);
             }
-            self.lock().entry(id.clone()).or_insert(fresh);
+            self.lock().entry(id.clone()).or_insert_with(|| Box::new(fresh));
         }
         // A journal that became shorter is another one.
         let from = known.filter(|&bytes| bytes <= size).unwrap_or(0);
@@ -322,9 +336,9 @@ impl Follower {
             return Ok(None);
         }
         if run.bytes > size {
-            let about = std::mem::take(&mut run.info.about);
-            *run = Followed::new(id, &run.info.config, run.info.created);
-            run.info.about = about;
+            let (about, journal) = (std::mem::take(&mut run.info.about), run.journal + 1);
+            **run = Followed::new(id, &run.info.config, run.info.created);
+            (run.info.about, run.journal) = (about, journal);
         } else if run.bytes != from {
             // Somebody else looked meanwhile.
             return Ok(None);
@@ -367,7 +381,7 @@ impl Follower {
     pub fn changed(&self) -> Vec<(RunId, Indexed)> {
         let mut runs = self.lock();
         let dirty = runs.iter_mut().filter(|(_, f)| f.dirty);
-        let take = |(id, f): (&RunId, &mut Followed)| {
+        let take = |(id, f): (&RunId, &mut Box<Followed>)| {
             f.dirty = false;
             (id.clone(), Indexed { info: f.info.clone(), figures: f.figures, bytes: f.bytes })
         };

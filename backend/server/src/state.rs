@@ -7,6 +7,7 @@ use crate::guard::Hosts;
 use crate::inference::Inference;
 use crate::launch::Local;
 use crate::starts::Starts;
+use crate::stream::Ready;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
 use moslim_shared::study::Host;
@@ -19,6 +20,8 @@ use tokio::sync::{OnceCell, watch};
 pub struct App {
     pub data: DataFolder,
     pub follower: Follower,
+    /// Frames that were made for one socket and serve others.
+    pub ready: Arc<Ready>,
     pub launcher: Arc<Local>,
     pub supervisor: Supervisor,
     pub studies: Studies,
@@ -49,6 +52,20 @@ impl App {
         let starts = Arc::new(Starts::new(data.clone(), quota));
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        Arc::new(Self { data, follower, launcher, supervisor, studies, starts, inference, hosts, access, stopping, devices })
+        let ready = Arc::default();
+        Arc::new(Self {
+            data,
+            follower,
+            ready,
+            launcher,
+            supervisor,
+            studies,
+            starts,
+            inference,
+            hosts,
+            access,
+            stopping,
+            devices,
+        })
     }
 }

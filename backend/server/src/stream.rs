@@ -1,8 +1,12 @@
 //! The websocket: the tails of runs' journals. Nothing is changed over it, and whatever is lost on it can be had from the API.
 
 mod frames;
+mod ready;
+
+pub use ready::Ready;
 
 use self::frames::{Wanted, addressed, frames};
+use self::ready::{Batch, Key};
 use crate::error::Error;
 use crate::follow::{Follower, News};
 use crate::id::RunId;
@@ -17,6 +21,7 @@ use axum::response::Response;
 use axum::routing::connect;
 use moslim_shared::event::{Addressed, First, Frame, Hello, RunInfo, Subscription};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -27,6 +32,8 @@ use utoipa_axum::routes;
 
 /// Largest message of a client, bytes.
 const MESSAGE_LIMIT: usize = 16 << 10;
+/// What is read of a socket at once: clients say little, and there is one of this size for each.
+const READ_BUFFER: usize = 4 << 10;
 /// Most events of a frame.
 const FRAME_EVENTS: usize = 200;
 /// Time for the client's first message.
@@ -56,12 +63,13 @@ async fn upgrade(
 ) -> Result<Response, Error> {
     // Host, origin and person were checked before the upgrade.
     let upgrade = upgrade.map_err(|rejection| Error::BadRequest(format!("this is for websockets: {rejection}")))?;
-    let upgrade = upgrade.max_message_size(MESSAGE_LIMIT).max_frame_size(MESSAGE_LIMIT);
+    let upgrade = upgrade.max_message_size(MESSAGE_LIMIT).max_frame_size(MESSAGE_LIMIT).read_buffer_size(READ_BUFFER);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let _held = held;
         let mut viewer = Viewer {
             socket,
             follower: app.follower.clone(),
+            ready: app.ready.clone(),
             stopping: app.stopping.clone(),
             heard: Instant::now(),
             channels: Vec::new(),
@@ -93,6 +101,7 @@ impl From<anyhow::Error> for Goodbye {
 struct Viewer {
     socket: WebSocket,
     follower: Follower,
+    ready: Arc<Ready>,
     stopping: watch::Receiver<bool>,
     /// When the client last sent anything.
     heard: Instant,
@@ -240,17 +249,20 @@ impl Viewer {
     async fn send_events(&mut self, n: usize) -> Result<(), Goodbye> {
         loop {
             let Channel { number, run, wanted, sent, .. } = &self.channels[n];
-            let (follower, id, after, number, wanted) = (self.follower.clone(), run.clone(), *sent, *number, wanted.clone());
-            let read = move || -> anyhow::Result<_> {
-                let events = follower.events(&id, after, FRAME_EVENTS)?;
-                let (last, count) = (events.last().map(|e| e.seq), events.len());
-                Ok((last, count, frames(events, &wanted, number)?))
+            let Some(place) = self.follower.place(run).filter(|place| place.last_seq > *sent) else { return Ok(()) };
+            let key = Key { run: run.clone(), place, after: *sent, wanted: wanted.clone(), channel: *number };
+            let batch = match self.ready.find(&key) {
+                Some(batch) => batch,
+                None => {
+                    let (follower, ready) = (self.follower.clone(), self.ready.clone());
+                    let make = move || ready.find_or_make(key.clone(), || batch(&follower, &key));
+                    tokio::task::spawn_blocking(make).await.map_err(anyhow::Error::from)??
+                }
             };
-            let (last, count, frames) = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
-            let Some(last) = last else { return Ok(()) };
+            let Batch { last: Some(last), count, ref frames } = *batch else { return Ok(()) };
             self.channels[n].sent = last;
             for frame in frames {
-                self.send(Message::Text(frame.into())).await?;
+                self.send(Message::Text(frame.clone())).await?;
             }
             if count < FRAME_EVENTS {
                 return Ok(());
@@ -298,6 +310,14 @@ impl Viewer {
         // sends is read for a moment.
         let _ = timeout(Duration::from_secs(1), async { while let Some(Ok(_)) = self.socket.recv().await {} }).await;
     }
+}
+
+/// What the journal holds after what was sent; blocks on the disk.
+fn batch(follower: &Follower, key: &Key) -> anyhow::Result<Batch> {
+    let events = follower.events(&key.run, key.after, FRAME_EVENTS)?;
+    let (last, count) = (events.last().map(|e| e.seq), events.len());
+    let frames = frames(events, &key.wanted, key.channel)?;
+    Ok(Batch { last, count, frames: frames.into_iter().map(Into::into).collect() })
 }
 
 /// Waits until the server stops. A function of its own, because the guard that `wait_for` returns must not outlive it.

@@ -80,7 +80,7 @@ pub struct RunState {
     pub checkpoint: Option<(Stage, usize)>,
     pub notes: Vec<String>,
     pub ended: Option<(Outcome, String)>,
-    pub summary: Option<RunSummary>,
+    pub summary: Option<Box<RunSummary>>,
     /// What the server refused or could not do.
     pub error: Option<String>,
 }
@@ -276,7 +276,7 @@ impl RunState {
                 self.touch(Topic::Measured);
             }
             EventBody::Summary { summary } => {
-                self.summary = Some(summary);
+                self.summary = Some(Box::new(summary));
                 self.touch(Topic::Summary);
                 self.touch(Topic::Measured);
             }

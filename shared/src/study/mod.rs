@@ -93,6 +93,11 @@ mod tests {
         let mut twice = study(vec![]);
         twice.seeds = vec![1, 1];
         assert!(twice.plan(&objectives()).unwrap_err()[0].field.contains("seeds[1]"));
+        // What is too much is refused for that alone, and nothing is tried of it.
+        let mut many = study(vec![Axis::field("x", "no such field", &[json!(1)])]);
+        many.seeds = (0..=MOST_RUNS as u64).collect();
+        let problems = many.plan(&objectives()).unwrap_err();
+        assert_eq!(problems.iter().map(|p| p.field.as_str()).collect::<Vec<_>>(), ["axes"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::method::Budget;
 use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Runs of one study at most.
 pub const MOST_RUNS: usize = 2_000;
@@ -110,8 +111,9 @@ impl StudyConfig {
         if self.seeds.is_empty() {
             problem("seeds".into(), "is empty; name at least one".into());
         }
+        let mut named = HashSet::new();
         for (n, seed) in self.seeds.iter().enumerate() {
-            if self.seeds[..n].contains(seed) {
+            if !named.insert(seed) {
                 problem(format!("seeds[{n}]"), format!("{seed} is named twice"));
             }
         }
@@ -123,12 +125,15 @@ impl StudyConfig {
         let size = self.axes.iter().map(|a| a.variants.len().max(1)).try_fold(self.seeds.len(), usize::checked_mul);
         if size.is_none_or(|n| n > MOST_RUNS) {
             problem("axes".into(), format!("make more than {MOST_RUNS} runs"));
+            // Nothing more is done for what is too much.
+            return Err(problems);
         }
         let base = serde_json::to_value(&self.base).expect("a configuration can be written");
         for (a, axis) in self.axes.iter().enumerate() {
             for (v, variant) in axis.variants.iter().enumerate() {
+                let mut tried = base.clone();
                 for (path, value) in &variant.set {
-                    if let Err(message) = set(&mut base.clone(), path, value) {
+                    if let Err(message) = set(&mut tried, path, value) {
                         problem(format!("axes[{a}].variants[{v}].set"), message);
                     }
                 }

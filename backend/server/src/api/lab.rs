@@ -88,15 +88,29 @@ struct Toml {
     toml: String,
 }
 
+/// Largest configuration that is translated, bytes: ten times a long one.
+const LARGEST_CONFIG: usize = 48 << 10;
+
+fn small(bytes: usize) -> Result<(), Error> {
+    let large = || Error::TooLarge(format!("the configuration is larger than {LARGEST_CONFIG} bytes"));
+    (bytes <= LARGEST_CONFIG).then_some(()).ok_or_else(large)
+}
+
 /// A configuration as TOML, as a run's folder has it.
 #[utoipa::path(post, path = "/api/v1/config/toml", tag = "lab", request_body = Proposal, responses((status = 200, description = "The configuration as TOML", body = Toml)))]
 async fn written(Body(proposal): Body<Proposal>) -> Result<Json<Toml>, Error> {
-    Ok(Json(Toml { toml: toml::to_string(&proposal.config).context("writing a configuration")? }))
+    // A number may be a few bytes as JSON and hundreds as TOML: the one says whether the other is worth writing.
+    let json = serde_json::to_vec(&proposal.config).context("writing a configuration")?;
+    small(json.len())?;
+    let toml = toml::to_string(&proposal.config).context("writing a configuration")?;
+    small(toml.len())?;
+    Ok(Json(Toml { toml }))
 }
 
 /// The configuration that TOML holds; fields that it leaves out have their defaults.
 #[utoipa::path(post, path = "/api/v1/config/read", tag = "lab", request_body = Toml, responses((status = 200, description = "The configuration that TOML holds", body = RunConfig)))]
 async fn read(Body(Toml { toml }): Body<Toml>) -> Result<Json<RunConfig>, Error> {
+    small(toml.len())?;
     Ok(Json(crate::json::read_toml(toml.as_bytes())?))
 }
 

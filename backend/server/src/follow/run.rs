@@ -20,6 +20,8 @@ pub struct Followed {
     pub info: RunInfo,
     /// Those of its summary, once there is one.
     pub figures: Option<Figures>,
+    /// Which of the journals that the run had, one after the other, this is.
+    pub journal: u32,
     /// Bytes of the journal's whole lines.
     pub bytes: u64,
     /// Where line `n * MARK_EVERY` begins; empty until the run is read.
@@ -35,7 +37,12 @@ pub struct Followed {
 impl Followed {
     pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
         let info = RunInfo::new(id.as_str(), config, created);
-        Self { info, figures: None, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+        Self { info, figures: None, journal: 0, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+    }
+
+    /// A run as the index has it. Where the lines of its journal begin is found when somebody asks for them.
+    pub fn indexed(info: RunInfo, figures: Option<Figures>, bytes: u64) -> Self {
+        Self { info, figures, journal: 0, bytes, marks: Vec::new(), started: None, ending: None, dirty: false }
     }
 
     /// A run that has no journal, from before there were some, is known by its summary.
@@ -77,7 +84,7 @@ impl Followed {
         if ["started", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
             let event = journal::read_line(self.info.last_seq, line);
             self.info.hear(&event);
-            self.figures = self.info.summary.take().as_ref().map(Figures::of).or(self.figures);
+            self.figures = self.info.summary.take().map(|s| Figures::of(&s)).or(self.figures);
             match event.body {
                 EventBody::Started { .. } => (self.started, self.ending) = (None, None),
                 EventBody::Ended { outcome, message } => self.ending = Some((outcome, message)),

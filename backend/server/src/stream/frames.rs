@@ -6,7 +6,7 @@ use moslim_shared::event::{Event, EventBody};
 const FRAME_BYTES: usize = 256 << 10;
 
 /// What a client wants of a journal.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Kinds of events; all where there are none.
     pub kinds: Vec<String>,

@@ -6,6 +6,7 @@ use super::import::dropped;
 use super::rows::listed;
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::settling::settling;
 use crate::parts::table::Table;
 use crate::parts::title::titled;
 use crate::source::at;
@@ -32,10 +33,11 @@ pub fn TaskPage() -> impl IntoView {
     let task: Known<RatingsTask> = RwSignal::new(None);
     let stats: Known<TaskStatistics> = RwSignal::new(None);
     load(&name, task, stats);
+    let settling = settling(move || stats.with(Option::is_some) || task.with(|t| matches!(t, Some(Err(_)))));
     let (shown, title) = (name.clone(), name.clone());
     titled(move || title.clone());
     view! {
-        <div class="task-page">
+        <div class="task-page" class:settling=move || settling.get()>
             <p><a href=at("/data")>{t("All data")}</a></p>
             <h1>{name.clone()}</h1>
             {move || task.with(|known| match known {
