@@ -109,7 +109,7 @@ pub async fn start(config: &RunConfig) -> Answer<String> {
     Ok(info.id)
 }
 
-/// Asks a run to `cancel`, `checkpoint`, `resume` or, out of the trash, `restore`.
+/// Asks a run to `cancel`, `pause`, `kill`, `checkpoint`, `resume` or, out of the trash, `restore`.
 pub async fn act(run: &str, action: &str) -> Answer<()> {
     let _: IgnoredAny = post(&format!("/api/v1/runs/{run}/{action}"), &json!({})).await?;
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Here belong events and what the API says of a run. How they are kept, sent or drawn does not.
 
+mod about;
 mod frame;
 
 use crate::config::RunConfig;
@@ -11,6 +12,7 @@ use crate::preference::Preference;
 use crate::summary::{Answerer, ControlReport, FrontReport, FrontSeen, Grader, KlPoint, RewardModelReport, RunSummary};
 use serde::{Deserialize, Serialize};
 
+pub use about::About;
 pub use frame::{Addressed, First, Frame, Hello, Subscription};
 
 /// The stages of a run, in order. A run has those that its configuration asks for.
@@ -224,6 +226,8 @@ pub enum Outcome {
     Failed,
     /// The worker or the server went away; the run can be resumed.
     Interrupted,
+    /// A person wanted it to stop for a while, and to go on later.
+    Paused,
 }
 
 /// What happened.
@@ -359,6 +363,8 @@ pub enum RunStatus {
     Cancelled,
     Failed,
     Interrupted,
+    /// It goes on when it is resumed.
+    Paused,
 }
 
 impl From<Outcome> for RunStatus {
@@ -368,6 +374,7 @@ impl From<Outcome> for RunStatus {
             Outcome::Cancelled => Self::Cancelled,
             Outcome::Failed => Self::Failed,
             Outcome::Interrupted => Self::Interrupted,
+            Outcome::Paused => Self::Paused,
         }
     }
 }
@@ -439,41 +446,6 @@ impl RunInfo {
                 if *method == crate::method::Method::Moslim { self.config.policy.optimizer.title() } else { method.title() };
             format!("{preset}, seed {}, {how}", self.seed)
         })
-    }
-}
-
-/// What a person says of a run; kept in its folder as `about.json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct About {
-    /// Shown in place of the configuration's name; empty for none.
-    pub name: String,
-    pub note: String,
-    pub tags: Vec<String>,
-    /// Whether it was put away: lists leave it out unless it is asked for.
-    #[serde(default)]
-    pub archived: bool,
-}
-
-impl About {
-    /// What is wrong with it, with the field.
-    pub fn problems(&self) -> Vec<crate::config::Problem> {
-        let mut problems = Vec::new();
-        let mut check = |field: &str, text: &str, most: usize, lines: bool| {
-            let bad = text.chars().any(|c| c.is_control() && !(lines && c == '\n'));
-            if text.chars().count() > most || bad {
-                let message = format!("is longer than {most} characters, or contains control characters");
-                problems.push(crate::config::Problem { field: field.into(), message });
-            }
-        };
-        check("name", &self.name, 120, false);
-        check("note", &self.note, 4000, true);
-        self.tags.iter().take(33).enumerate().for_each(|(n, tag)| check(&format!("tags[{n}]"), tag, 40, false));
-        if self.tags.len() > 32 {
-            problems.push(crate::config::Problem { field: "tags".into(), message: "are more than 32".into() });
-        }
-        problems
     }
 }
 

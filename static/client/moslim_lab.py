@@ -77,7 +77,7 @@ class Lab:
         """Starts a run from a configuration or the name of a preset; returns a `Run`.
 
         `changes` are fields by their path, with two underscores for a dot: `policy__learning_rate=1e-3`. With `wait` it waits for its
-        turn where another run trains.
+        turn where its device has no free slot.
         """
         config = copy.deepcopy(self.presets()[config] if isinstance(config, str) else config)
         for path, value in changes.items():
@@ -165,12 +165,24 @@ class Run:
         """Stops it at its next step."""
         return self.lab.ask("POST", f"{self._path}/cancel", {})
 
+    def pause(self):
+        """Has it keep a checkpoint at its next step, and leave its slot to others until it is resumed."""
+        return self.lab.ask("POST", f"{self._path}/pause", {})
+
+    def kill(self):
+        """Ends its process at once, where it does not end by `cancel`."""
+        return self.lab.ask("POST", f"{self._path}/kill", {})
+
+    def prioritise(self, priority):
+        """Gives it another priority while it waits, from -100 to 100; the highest goes first."""
+        return self.lab.ask("PUT", f"{self._path}/priority", {"priority": priority})
+
     def checkpoint(self):
         """Has it keep a checkpoint after the step it is in."""
         return self.lab.ask("POST", f"{self._path}/checkpoint", {})
 
     def resume(self):
-        """Goes on from its last checkpoint."""
+        """Goes on from its last checkpoint: at once, or when its turn comes."""
         return self.lab.ask("POST", f"{self._path}/resume", {})
 
     def fork(self, **changes):

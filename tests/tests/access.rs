@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 53] = [
+const ROUTES: [(&str, &str, &str); 56] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -39,6 +39,9 @@ const ROUTES: [(&str, &str, &str); 53] = [
     ("GET", "/api/v1/runs/a/series?what=policy", "view"),
     ("POST", "/api/v1/run-files", "run"),
     ("POST", "/api/v1/runs/a/cancel", "run"),
+    ("POST", "/api/v1/runs/a/pause", "run"),
+    ("POST", "/api/v1/runs/a/kill", "run"),
+    ("PUT", "/api/v1/runs/a/priority", "run"),
     ("POST", "/api/v1/runs/a/checkpoint", "run"),
     ("POST", "/api/v1/runs/a/resume", "run"),
     ("PUT", "/api/v1/runs/a/about", "run"),

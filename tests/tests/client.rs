@@ -63,12 +63,16 @@ async fn the_client_says_what_the_server_refuses() -> Result<()> {
          def refused(what):\n\
          \x20   try: what()\n\
          \x20   except moslim_lab.LabError as error: print(error.status, str(error).replace(chr(10), ' '))\n\
-         refused(lambda: lab.start('smoke'))\n\
+         refused(lambda: lab.start('smoke', device='cpu'))\n\
          refused(lambda: lab.start('smoke', policy__learning_rate=-1.0))\n\
          refused(lambda: lab.run('nothing'))\n\
          refused(lambda: moslim_lab.Lab(lab.url, token='x' * 32).presets())\n\
-         waiting = lab.start('smoke', wait=True, priority=3)\n\
+         waiting = lab.start('smoke', device='cpu', wait=True, priority=3)\n\
          print(waiting.info()['status'], [row['id'] for row in lab.runs('status:queued')] == [waiting.id])\n\
+         print(waiting.prioritise(-2)['message'])\n\
+         refused(lambda: waiting.prioritise(101))\n\
+         refused(waiting.pause)\n\
+         refused(waiting.kill)\n\
          waiting.cancel(); lab.run('{first}').cancel()\n\
          waiting.delete(); refused(waiting.info)\n\
          print(len(list(lab.run('{first}').follow())) > 0)\n"
@@ -76,10 +80,21 @@ async fn the_client_says_what_the_server_refuses() -> Result<()> {
     let Some(output) = python(&lab, &script).await? else { return Ok(()) };
     let said = said(&output)?;
     let lines: Vec<&str> = said.lines().collect();
-    for (line, part) in
-        ["409 run ", "422 ", "404 there is no run nothing", "401 who is asking?", "queued True", "404 there is no run", "True"]
-            .iter()
-            .enumerate()
+    for (line, part) in [
+        "409 run ",
+        "422 ",
+        "404 there is no run nothing",
+        "401 who is asking?",
+        "queued True",
+        "It begins when its device has a free slot; its priority is -2.",
+        "422 priority: is 101; allowed is -100 to 100",
+        "409 run ",
+        "409 run ",
+        "404 there is no run",
+        "True",
+    ]
+    .iter()
+    .enumerate()
     {
         ensure!(lines.get(line).is_some_and(|l| l.starts_with(part)), "{part} should begin line {line} of\n{said}");
     }

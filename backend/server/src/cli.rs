@@ -10,6 +10,7 @@ pub use study::*;
 
 use crate::access::keys::Role;
 use crate::id::RunId;
+use crate::queue::Slots;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use moslim_engine::model::files::Storage;
 use moslim_engine::run::export::Form;
@@ -43,6 +44,10 @@ pub enum Command {
     Compare(CompareArgs),
     /// End a run or a study that trains in another process.
     Stop(StopArgs),
+    /// Have a run keep a checkpoint and end, so that others can use its device, until it is resumed.
+    Pause(NamedRunArgs),
+    /// End the process of a run at once, for one that does not end when it is told to; it can be resumed from its last checkpoint.
+    Kill(NamedRunArgs),
     /// Make the server's index of runs anew from their folders.
     Reindex(ReindexArgs),
     /// The process in which a server trains a run.
@@ -243,6 +248,9 @@ pub struct ServeArgs {
     /// Memory that a run may take, MiB; without, what the machine has.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=1 << 30))]
     pub run_memory: Option<u64>,
+    /// Runs that train at a time on each device, as in cpu=2,cuda=1; one where nothing is said.
+    #[arg(long, value_name = "LIST")]
+    pub slots: Option<Slots>,
 }
 
 #[derive(Debug, Args)]
@@ -330,20 +338,6 @@ pub struct WorkerArgs {
     /// Only the stages that other runs share, which are then in the cache.
     #[arg(long)]
     pub stages: bool,
-}
-
-/// What to end.
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["run", "study"])))]
-pub struct StopArgs {
-    /// Identifier of a run; it can be resumed.
-    #[arg(long, value_name = "ID")]
-    pub run: Option<RunId>,
-    /// Identifier of a study; its runs stop at checkpoints.
-    #[arg(long, value_name = "ID")]
-    pub study: Option<RunId>,
-    #[command(flatten)]
-    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]
@@ -481,6 +475,10 @@ mod tests {
             "worker --run a/b --data d",
             "stop",
             "stop --run a --study b",
+            "pause",
+            "kill ../x",
+            "serve --slots cpu=0",
+            "runs priority a 101",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -6,20 +6,20 @@ mod lists;
 mod run;
 #[cfg(test)]
 mod tests;
-
-pub use run::QUEUE;
+mod turns;
 
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
-use crate::launch::{Launcher, Life, is_elsewhere};
+use crate::launch::{Launcher, Life};
+use crate::queue::Place;
 use anyhow::{Context, Result};
 use lines::{next_line, read_piece};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
 use notify::{RecursiveMode, Watcher};
-use run::{Followed, MARK_EVERY, WAITS, created, read_about, said_by_summary, summary};
+use run::{Followed, MARK_EVERY, created, read_about, said_by_summary, summary};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -56,7 +56,7 @@ pub struct News {
 
 /// How far a journal is. Two that are equal hold the same events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Extent {
     /// Which of the journals that the run had, one after the other.
     pub journal: u32,
     /// Number of its last event.
@@ -98,6 +98,7 @@ impl Follower {
         follower.lock().retain(|id, _| present.contains(id));
         for id in present {
             follower.look(&id);
+            follower.recall(&id);
         }
         Ok(follower)
     }
@@ -126,9 +127,9 @@ impl Follower {
         self.lock().get(id).map(|f| f.info.clone())
     }
 
-    /// How far the journal of a run is, if there is one.
-    pub fn place(&self, id: &RunId) -> Option<Place> {
-        self.lock().get(id).map(|f| Place { journal: f.journal, last_seq: f.info.last_seq })
+    /// How far the journal of a run is, and how often its state has changed, if there is one.
+    pub fn extent(&self, id: &RunId) -> Option<(Extent, u32)> {
+        self.lock().get(id).map(|f| (Extent { journal: f.journal, last_seq: f.info.last_seq }, f.changes))
     }
 
     /// A run with its summary, if it exists; blocks on the disk.
@@ -146,14 +147,6 @@ impl Follower {
         self.announce(id, true);
     }
 
-    /// A run that trains on this machine, if one does.
-    pub fn training(&self) -> Option<RunInfo> {
-        let running: Vec<RunInfo> =
-            self.lock().values().filter(|f| f.info.status == RunStatus::Running).map(|f| f.info.clone()).collect();
-        let other = |run: &RunInfo| run.id.parse().is_ok_and(|id: RunId| is_elsewhere(&self.data.run(&id)));
-        running.into_iter().find(|run| !other(run))
-    }
-
     /// A process is about to be started for a run: it counts as running from now on.
     pub fn expect(&self, id: &RunId, config: &RunConfig) {
         let mut runs = self.lock();
@@ -161,24 +154,6 @@ impl Follower {
         (run.info.status, run.info.message, run.started, run.dirty) =
             (RunStatus::Running, String::new(), Some(Instant::now()), true);
         drop(runs);
-        self.announce(id, true);
-    }
-
-    /// A run waits for its turn.
-    pub fn queue(&self, id: &RunId, config: &RunConfig) {
-        let mut runs = self.lock();
-        let run = runs.entry(id.clone()).or_insert_with(|| Box::new(Followed::new(id, config, now_ms())));
-        (run.info.status, run.info.message, run.dirty) = (RunStatus::Queued, WAITS.into(), true);
-        drop(runs);
-        self.announce(id, true);
-    }
-
-    /// A run that waited for its turn does so no more.
-    pub fn unqueue(&self, id: &RunId) {
-        if let Some(run) = self.lock().get_mut(id) {
-            let message = "it was taken out of the queue; resume it to begin";
-            (run.info.status, run.info.message, run.dirty) = (RunStatus::Cancelled, message.into(), true);
-        }
         self.announce(id, true);
     }
 
@@ -279,7 +254,7 @@ impl Follower {
 
     /// Reads what a journal has grown by, a piece at a time, looks whether its process lives, and announces what changed.
     pub fn look(&self, id: &RunId) {
-        let began = Instant::now();
+        let (began, fresh) = (Instant::now(), !self.knows(id));
         loop {
             match self.read(id) {
                 Ok(Some(Look { state_changed, more })) => {
@@ -294,6 +269,9 @@ impl Follower {
             // A process that has said its last word goes within moments, and tells nobody that it has.
             let going = self.lock().get(id).is_some_and(|f| f.ending.is_some());
             if !going || began.elapsed() > EXIT_TIME {
+                if fresh {
+                    self.recall(id);
+                }
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -313,9 +291,6 @@ impl Follower {
             let Some(config) = self.data.read_config(id)? else { return Ok(None) };
             let mut fresh = Followed::new(id, &config, created(&folder));
             fresh.info.about = read_about(&folder);
-            if folder.join(QUEUE).is_file() {
-                (fresh.info.status, fresh.info.message) = (RunStatus::Queued, WAITS.into());
-            }
             if size == 0 {
                 fresh.read_summary(&folder);
             }
@@ -336,9 +311,9 @@ impl Follower {
             return Ok(None);
         }
         if run.bytes > size {
-            let (about, journal) = (std::mem::take(&mut run.info.about), run.journal + 1);
+            let (about, journal, changes) = (std::mem::take(&mut run.info.about), run.journal + 1, run.changes);
             **run = Followed::new(id, &run.info.config, run.info.created);
-            (run.info.about, run.journal) = (about, journal);
+            (run.info.about, run.journal, run.changes) = (about, journal, changes);
         } else if run.bytes != from {
             // Somebody else looked meanwhile.
             return Ok(None);
@@ -364,6 +339,12 @@ impl Follower {
                 run.lose(how, &folder);
             }
         }
+        if run.info.status == RunStatus::Queued
+            && let Some(place) = Place::read(&folder)
+        {
+            // Its priority may be another one by now.
+            run.info.message = place.told();
+        }
         let state_changed = before != state(run) || known.is_none();
         if !state_changed && lines == 0 {
             return Ok(None);
@@ -373,6 +354,9 @@ impl Follower {
     }
 
     fn announce(&self, id: &RunId, state_changed: bool) {
+        if state_changed && let Some(run) = self.lock().get_mut(id) {
+            run.changes += 1;
+        }
         // An error says that nobody listens, which is fine.
         let _ = self.news.send(News { run: id.clone(), state_changed });
     }

@@ -7,6 +7,7 @@ mod assets;
 mod cli;
 mod commands;
 mod curves;
+mod devices;
 mod error;
 mod failure;
 mod folder;

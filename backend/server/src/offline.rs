@@ -116,6 +116,7 @@ fn stands(run: &RunInfo) -> String {
         let how = match run.status {
             RunStatus::Running => "It was still training when this page was made.",
             RunStatus::Queued => "It was waiting for its turn when this page was made.",
+            RunStatus::Paused => "It was paused when this page was made.",
             _ => "It has not finished.",
         };
         return format!("{how} {}", run.message);

@@ -1,20 +1,21 @@
 //! What the handlers share.
 
 use crate::access::Access;
+use crate::devices::Devices;
 use crate::folder::DataFolder;
 use crate::follow::Follower;
 use crate::guard::Hosts;
 use crate::inference::Inference;
 use crate::launch::Local;
+use crate::queue::Slots;
 use crate::starts::Starts;
 use crate::stream::Ready;
 use crate::studies::Studies;
 use crate::supervisor::Supervisor;
 use moslim_shared::study::Host;
-use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 
 /// State of the server.
 pub struct App {
@@ -31,28 +32,27 @@ pub struct App {
     pub access: Arc<Access>,
     /// Becomes true when the server stops, so that sockets say goodbye.
     pub stopping: watch::Receiver<bool>,
-    /// Devices do not change while the server runs, and looking for them takes a moment.
-    pub devices: OnceCell<Value>,
+    pub devices: Arc<Devices>,
 }
 
 /// The state as handlers get it.
 pub type Shared = Arc<App>;
 
 impl App {
-    /// State of a server that keeps its data in `data`, at most `quota` bytes, sends studies to `clusters` as their profiles have it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
+    /// State of a server that trains in `slots`, keeps its data in `data`, at most `quota` bytes, sends studies to `clusters` as their profiles have it, answers for `hosts` to whom `access` knows, and stops when `stopping` becomes true.
     pub fn new(
         follower: Follower,
-        launcher: Arc<Local>,
+        (launcher, slots): (Arc<Local>, Slots),
         (data, clusters, quota): (DataFolder, Vec<(Host, PathBuf)>, Option<u64>),
         (hosts, access): (Hosts, Arc<Access>),
         stopping: watch::Receiver<bool>,
     ) -> Shared {
-        let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone());
+        let devices = Arc::new(Devices::new(launcher.clone()));
+        let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone(), (devices.clone(), slots));
         let studies = Studies::new(data.clone(), launcher.clone(), clusters);
         let starts = Arc::new(Starts::new(data.clone(), quota));
         let inference = Inference::new(data.clone(), launcher.clone());
-        let (hosts, devices) = (Arc::new(hosts), OnceCell::new());
-        let ready = Arc::default();
+        let (hosts, ready) = (Arc::new(hosts), Arc::default());
         Arc::new(Self {
             data,
             follower,

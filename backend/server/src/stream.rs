@@ -6,7 +6,7 @@ mod ready;
 pub use ready::Ready;
 
 use self::frames::{Wanted, addressed, frames};
-use self::ready::{Batch, Key};
+use self::ready::{Batch, Key, Told};
 use crate::error::Error;
 use crate::follow::{Follower, News};
 use crate::id::RunId;
@@ -19,7 +19,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use axum::routing::connect;
-use moslim_shared::event::{Addressed, First, Frame, Hello, RunInfo, Subscription};
+use moslim_shared::event::{Addressed, First, Frame, Hello, Subscription};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,13 +118,25 @@ struct Channel {
     /// Number of the last event that was sent, or passed over.
     sent: u64,
     /// The run as the client knows it.
-    info: RunInfo,
+    print: u64,
 }
 
-/// The run with its summary, which is on the disk.
-fn whole(follower: &Follower, id: &RunId) -> impl Future<Output = Result<Option<RunInfo>, Goodbye>> + use<> {
-    let (follower, id) = (follower.clone(), id.clone());
-    async move { Ok(tokio::task::spawn_blocking(move || follower.run(&id)).await.map_err(anyhow::Error::from)?) }
+/// A run as a whole, if there is one.
+fn told(
+    follower: &Follower,
+    ready: &Arc<Ready>,
+    run: &RunId,
+) -> impl Future<Output = Result<Option<Arc<Told>>, Goodbye>> + Send + use<> {
+    let (follower, ready, run) = (follower.clone(), ready.clone(), run.clone());
+    async move {
+        let Some(extent) = follower.extent(&run) else { return Ok(None) };
+        let version = (run.clone(), extent);
+        if let Some(told) = ready.find_run(&version) {
+            return Ok(Some(told));
+        }
+        let tell = move || ready.find_or_tell(version, || follower.run(&run));
+        Ok(tokio::task::spawn_blocking(tell).await.map_err(anyhow::Error::from)??)
+    }
 }
 
 impl Viewer {
@@ -233,12 +245,12 @@ impl Viewer {
     async fn open(&mut self, number: Option<u32>, hello: Hello) -> Result<Option<String>, Goodbye> {
         let unknown = Some(format!("there is no run {:.64}", hello.run));
         let Ok(run) = hello.run.parse::<RunId>() else { return Ok(unknown) };
-        let Some(info) = whole(&self.follower, &run).await? else { return Ok(unknown) };
+        let Some(told) = told(&self.follower, &self.ready, &run).await? else { return Ok(unknown) };
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
-        let sent = if hello.after > info.last_seq { 0 } else { hello.after };
-        self.send_frame(number, &Frame::Snapshot { info: info.clone() }).await?;
+        let sent = if hello.after > told.last_seq { 0 } else { hello.after };
+        self.send_told(number, "snapshot", &told).await?;
         let wanted = Wanted { kinds: hello.kinds, brief: hello.brief };
-        self.channels.push(Channel { number, run, wanted, sent, info });
+        self.channels.push(Channel { number, run, wanted, sent, print: told.print });
         self.send_events(self.channels.len() - 1).await?;
         // A long journal takes a while to send, and the client was not listened to meanwhile.
         self.heard = Instant::now();
@@ -249,8 +261,9 @@ impl Viewer {
     async fn send_events(&mut self, n: usize) -> Result<(), Goodbye> {
         loop {
             let Channel { number, run, wanted, sent, .. } = &self.channels[n];
-            let Some(place) = self.follower.place(run).filter(|place| place.last_seq > *sent) else { return Ok(()) };
-            let key = Key { run: run.clone(), place, after: *sent, wanted: wanted.clone(), channel: *number };
+            let extent = self.follower.extent(run).map(|(extent, _)| extent);
+            let Some(extent) = extent.filter(|extent| extent.last_seq > *sent) else { return Ok(()) };
+            let key = Key { run: run.clone(), extent, after: *sent, wanted: wanted.clone(), channel: *number };
             let batch = match self.ready.find(&key) {
                 Some(batch) => batch,
                 None => {
@@ -272,13 +285,17 @@ impl Viewer {
 
     /// Sends the state of a channel's run if it differs from what the client knows.
     async fn send_info(&mut self, n: usize) -> Result<(), Goodbye> {
-        let Some(info) = whole(&self.follower, &self.channels[n].run).await? else { return Ok(()) };
-        let known = &mut self.channels[n].info;
-        let differs = (info.status, &info.message, &info.summary, &info.about)
-            != (known.status, &known.message, &known.summary, &known.about);
-        known.clone_from(&info);
-        let number = self.channels[n].number;
-        if differs { self.send_frame(number, &Frame::Info { info }).await } else { Ok(()) }
+        let Some(told) = told(&self.follower, &self.ready, &self.channels[n].run).await? else { return Ok(()) };
+        let Channel { number, print, .. } = &mut self.channels[n];
+        let differs = std::mem::replace(print, told.print) != told.print;
+        let number = *number;
+        if differs { self.send_told(number, "info", &told).await } else { Ok(()) }
+    }
+
+    /// [`Frame::Snapshot`] or [`Frame::Info`], whose JSON is there already.
+    async fn send_told(&mut self, number: Option<u32>, kind: &str, told: &Told) -> Result<(), Goodbye> {
+        let text = format!(r#"{{"{kind}":{{"info":{}}}}}"#, told.info);
+        self.send(Message::Text(addressed(text, number).into())).await
     }
 
     async fn send_frame(&mut self, number: Option<u32>, frame: &Frame) -> Result<(), Goodbye> {

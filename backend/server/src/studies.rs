@@ -184,7 +184,7 @@ impl Studies {
             return Ok(());
         }
         self.ended(last).await?;
-        supervisor.check_free()
+        supervisor.check_idle()
     }
 
     async fn launch(&self, last: &mut Option<(RunId, bool)>, study: &Study, on: Host) -> Result<StudyState, Error> {

@@ -344,7 +344,9 @@ impl Study {
                 }
                 (slot.status, slot.message) = match ends.remove(&run.at) {
                     _ if finished => (StudyRunStatus::Finished, String::new()),
-                    Some((Outcome::Interrupted | Outcome::Cancelled, _)) => (StudyRunStatus::Waiting, String::new()),
+                    Some((Outcome::Interrupted | Outcome::Cancelled | Outcome::Paused, _)) => {
+                        (StudyRunStatus::Waiting, String::new())
+                    }
                     Some((_, message)) => (StudyRunStatus::Failed, message),
                     None => {
                         let how = how.unwrap_or_else(|| "its process is gone".into());

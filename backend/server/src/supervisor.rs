@@ -1,21 +1,20 @@
-//! Starts, resumes and cancels runs, one at a time. How a run goes is told by its journal.
+//! Starts, resumes, pauses and ends runs, as many at a time as there are slots. How a run goes is told by its journal.
 
+use crate::devices::Devices;
 use crate::error::Error;
 use crate::folder::{DataFolder, Room, write_file};
-use crate::follow::{Follower, QUEUE};
-use crate::id::{RunId, now_ms};
-use crate::launch::{self, Ending, Launch, Launcher, Life};
-use anyhow::Context;
+use crate::follow::Follower;
+use crate::id::RunId;
+use crate::launch::{self, Ending, Launch, Launcher, process};
+use crate::queue::{self, Place, Priority, Slots};
 use moslim_engine::keep::Job;
 use moslim_engine::keep::checkpoint::WANTED;
 use moslim_engine::keep::fork::{leave, take_over};
 use moslim_engine::progress::Unfit;
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{DeviceChoice, RunConfig};
 use moslim_shared::event::{About, RunInfo, RunStatus};
-use serde::{Deserialize, Serialize};
-use std::cmp::Reverse;
-use std::io::ErrorKind;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -26,19 +25,13 @@ const STOP_TIME: Duration = Duration::from_secs(30);
 /// Runs that may wait.
 const MOST_QUEUED: usize = 1_000;
 
-/// A run's place in the queue, in its folder.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Place {
-    priority: i32,
-    /// Milliseconds since the Unix epoch.
-    since: u64,
-}
-
 /// Starts runs.
 pub struct Supervisor {
     data: DataFolder,
     follower: Follower,
     launcher: Arc<dyn Launcher>,
+    devices: Arc<Devices>,
+    slots: Slots,
     /// Held while a run is started, so that two requests do not start two.
     starting: Mutex<()>,
 }
@@ -61,19 +54,24 @@ async fn write(job: Job) -> Result<(), Error> {
 }
 
 impl Supervisor {
-    /// A supervisor of the runs in a data folder.
-    pub fn new(data: DataFolder, follower: Follower, launcher: Arc<dyn Launcher>) -> Self {
-        Self { data, follower, launcher, starting: Mutex::default() }
+    /// A supervisor of the runs in a data folder, which start as many at a time as their devices have slots.
+    pub fn new(
+        data: DataFolder,
+        follower: Follower,
+        launcher: Arc<dyn Launcher>,
+        (devices, slots): (Arc<Devices>, Slots),
+    ) -> Self {
+        Self { data, follower, launcher, devices, slots, starting: Mutex::default() }
     }
 
     /// Starts a new run with a valid configuration, as `id`, which is fresh.
     ///
     /// # Errors
-    /// [`Error::Conflict`] while another run trains; [`Error::Invalid`] for a fork of what cannot be forked; [`Error::Internal`] when it cannot
-    /// be written or started.
+    /// [`Error::Conflict`] while its device has no free slot; [`Error::Invalid`] for a fork of what cannot be forked; [`Error::Internal`] when
+    /// it cannot be written or started.
     pub async fn start(&self, id: RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
-        self.check_free()?;
+        self.check_slot(config).await?;
         if let Some(problem) = self.data.room().and_then(Room::problem) {
             return Err(Error::Conflict(problem));
         }
@@ -81,52 +79,65 @@ impl Supervisor {
         self.launch(&id, config).await
     }
 
-    /// Makes a run, as `id`, which is fresh, that is started when its turn comes: those of the highest `priority` first, and of one priority those that came first.
+    /// Makes a run, as `id`, which is fresh, that is started when its turn comes.
     ///
     /// # Errors
     /// [`Error::Conflict`] where too many wait, [`Error::Internal`] when it cannot be written.
-    pub async fn queue(&self, id: RunId, config: &RunConfig, priority: i32) -> Result<RunInfo, Error> {
+    pub async fn queue(&self, id: RunId, config: &RunConfig, priority: Priority) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
-        if self.follower.queued().len() >= MOST_QUEUED {
-            return Err(Error::Conflict(format!("{MOST_QUEUED} runs wait already")));
-        }
-        let (job, file) = (self.data.job(&id, config.clone()), self.data.run(&id).join(QUEUE));
-        let place = serde_json::to_vec(&Place { priority, since: now_ms() }).map_err(anyhow::Error::from)?;
         // Its place before its configuration: a run that has none would be one that waits for nothing.
-        let own = file.clone();
-        blocking(move || write_file(&own, &place)).await?;
-        if let Err(error) = write(job).await {
-            let _ = std::fs::remove_file(file);
+        let place = self.take_place(&id, priority).await?;
+        if let Err(error) = write(self.data.job(&id, config.clone())).await {
+            let _ = Place::leave(&self.data.run(&id));
             return Err(error);
         }
-        self.follower.queue(&id, config);
+        self.follower.queue(&id, config, place);
         self.find(&id)
     }
 
-    /// Starts the run whose turn it is, if nothing trains.
+    /// The last place of a priority, for a run.
+    async fn take_place(&self, id: &RunId, priority: Priority) -> Result<Place, Error> {
+        if self.follower.queued().len() >= MOST_QUEUED {
+            return Err(Error::Conflict(format!("{MOST_QUEUED} runs wait already")));
+        }
+        let (place, folder) = (Place::new(priority), self.data.run(id));
+        blocking(move || place.write(&folder)).await?;
+        Ok(place)
+    }
+
+    /// Gives a run that waits another priority; of those that have it already, it comes as early as it came.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not wait.
+    pub async fn prioritise(&self, id: &RunId, priority: Priority) -> Result<RunInfo, Error> {
+        let _starting = self.starting.lock().await;
+        let run = self.find(id)?;
+        if run.status != RunStatus::Queued {
+            return Err(Error::Conflict(format!("run {id} does not wait; only a run that waits has a priority")));
+        }
+        let folder = self.data.run(id);
+        let place = blocking(move || {
+            let place = Place::read(&folder).unwrap_or_default().with(priority);
+            place.write(&folder).map(|()| place)
+        })
+        .await?;
+        self.follower.queue(id, &run.config, place);
+        self.find(id)
+    }
+
+    /// Starts the run whose turn it is, if there is one.
     ///
     /// # Errors
     /// When it cannot leave the queue, or cannot be started.
     pub async fn take_turn(&self) -> Result<(), Error> {
         let _starting = self.starting.lock().await;
-        let waiting = self.follower.queued();
-        if waiting.is_empty() || self.check_free().is_err() {
-            return Ok(());
-        }
-        let data = self.data.clone();
+        let (waiting, training) = (self.placed(self.follower.queued()).await, self.placed(self.follower.training()).await);
+        let taken: Vec<DeviceChoice> = training.into_iter().map(|(_, device)| device).collect();
+        let (data, slots) = (self.data.clone(), self.slots.clone());
         let next = blocking(move || {
-            let place = |id: &RunId| {
-                let read = std::fs::read(data.run(id).join(QUEUE)).ok();
-                let place: Place = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-                (Reverse(place.priority), place.since, id.to_string())
-            };
-            let Some(next) = waiting.into_iter().min_by_key(place) else { return Ok(None) };
-            match std::fs::remove_file(data.run(&next).join(QUEUE)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    Err(e).with_context(|| format!("taking run {next} out of the queue"))
-                }
-                _ => Ok(Some(next)),
-            }
+            let next = queue::next(waiting, &taken, &slots, |id| Place::read(&data.run(id)));
+            next.as_ref().map_or(Ok(()), |id| Place::leave(&data.run(id)))?;
+            Ok(next)
         })
         .await?;
         let Some(next) = next else { return Ok(()) };
@@ -134,21 +145,29 @@ impl Supervisor {
         self.launch(&next, &run.config).await.map(|_| ())
     }
 
-    /// Goes on with a run that did not finish, from its last checkpoint.
+    /// Goes on with a run that did not finish, from its last checkpoint: at once, where it `may` and its device has a slot that nobody waits
+    /// for, or when its turn comes.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it finished or any run trains.
-    pub async fn resume(&self, id: &RunId) -> Result<RunInfo, Error> {
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it finished, trains or waits, or too many wait.
+    pub async fn resume(&self, id: &RunId, may: bool) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         let run = self.find(id)?;
-        if run.status == RunStatus::Finished {
-            return Err(Error::Conflict(format!("run {id} is finished; there is nothing to resume")));
+        let refused = match run.status {
+            RunStatus::Finished => Some("is finished; there is nothing to resume"),
+            RunStatus::Queued => Some("waits for its turn already"),
+            RunStatus::Running => Some("is training already"),
+            RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted | RunStatus::Paused => None,
+        };
+        if let Some(why) = refused {
+            return Err(Error::Conflict(format!("run {id} {why}")));
         }
-        if run.status == RunStatus::Queued {
-            return Err(Error::Conflict(format!("run {id} waits for its turn already")));
+        if may && self.goes_at_once(&run.config).await {
+            return self.launch(id, &run.config).await;
         }
-        self.check_free()?;
-        self.launch(id, &run.config).await
+        let place = self.take_place(id, Priority::default()).await?;
+        self.follower.queue(id, &run.config, place);
+        self.find(id)
     }
 
     /// Tells a running run to stop for good. It ends within moments, by itself or by force.
@@ -156,32 +175,52 @@ impl Supervisor {
     /// # Errors
     /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
     pub async fn cancel(&self, id: &RunId) -> Result<RunInfo, Error> {
-        let run = self.find(id)?;
-        if run.status == RunStatus::Queued {
+        if self.find(id)?.status == RunStatus::Queued {
             let _starting = self.starting.lock().await;
-            let file = self.data.run(id).join(QUEUE);
             // Its turn may have come meanwhile.
             if self.find(id)?.status == RunStatus::Queued {
-                blocking(move || Ok(std::fs::remove_file(file)?)).await?;
+                let folder = self.data.run(id);
+                blocking(move || Place::leave(&folder)).await?;
                 self.follower.unqueue(id);
                 return self.find(id);
             }
         }
+        let run = self.tell(id, Ending::Cancel, "cancelled").await?;
         let (launcher, folder) = (self.launcher.clone(), self.data.run(id));
-        let told = {
-            let (launcher, folder) = (launcher.clone(), folder.clone());
-            blocking(move || launch::stop(launcher.as_ref(), &folder, Ending::Cancel)).await?
-        };
-        if !told {
-            return Err(Error::Conflict(format!("run {id} is not running; only a running run can be cancelled")));
-        }
         tokio::spawn(async move {
+            let told = process::holder(&folder);
             sleep(STOP_TIME).await;
-            if launcher.poll(&folder) == Life::Running {
-                let _ = launcher.stop(&folder, Ending::Kill);
+            // What was resumed meanwhile was not told.
+            if told.is_some() && process::holder(&folder) == told {
+                let _ = launch::stop(launcher.as_ref(), &folder, Ending::Kill);
             }
         });
         Ok(run)
+    }
+
+    /// Tells a running run to keep a checkpoint at its next step, and to leave its slot to others until it is resumed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
+    pub async fn pause(&self, id: &RunId) -> Result<RunInfo, Error> {
+        self.tell(id, Ending::Pause, "paused").await
+    }
+
+    /// Ends the process of a running run at once; the run can be resumed from its last checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
+    pub async fn kill(&self, id: &RunId) -> Result<RunInfo, Error> {
+        self.tell(id, Ending::Kill, "killed").await
+    }
+
+    /// Tells a running run how to end; `told` is what that is called.
+    async fn tell(&self, id: &RunId, ending: Ending, told: &str) -> Result<RunInfo, Error> {
+        let run = self.find(id)?;
+        let (launcher, folder) = (self.launcher.clone(), self.data.run(id));
+        let runs = blocking(move || launch::stop(launcher.as_ref(), &folder, ending)).await?;
+        let idle = || Error::Conflict(format!("run {id} is not running; only a running run can be {told}"));
+        runs.then_some(run).ok_or_else(idle)
     }
 
     /// Asks a running run for a checkpoint, which it keeps after the step it is in.
@@ -241,10 +280,40 @@ impl Supervisor {
 
     /// # Errors
     /// [`Error::Conflict`] while a run trains, whoever started it.
-    pub fn check_free(&self) -> Result<(), Error> {
-        let Some(run) = self.follower.training() else { return Ok(()) };
-        let message = format!("run {} is training, and one run trains at a time; wait for it or cancel it", run.id);
+    pub fn check_idle(&self) -> Result<(), Error> {
+        let Some((id, _)) = self.follower.training().into_iter().next() else { return Ok(()) };
+        Err(Error::Conflict(format!("run {id} is training, and a study takes the whole machine; wait for it or cancel it")))
+    }
+
+    /// # Errors
+    /// [`Error::Conflict`] while every slot of the device that a configuration asks for is taken, by whomever.
+    pub async fn check_slot(&self, config: &RunConfig) -> Result<(), Error> {
+        let device = self.devices.of(config.device).await;
+        let training = self.placed(self.follower.training()).await;
+        let taken: Vec<DeviceChoice> = training.iter().map(|(_, own)| *own).collect();
+        if self.slots.has_room(device, &taken) {
+            return Ok(());
+        }
+        let there = training.iter().filter(|(_, own)| *own == device).map(|(id, _)| id.as_str());
+        let (runs, name) = (there.collect::<Vec<_>>().join(" and "), format!("{device:?}").to_lowercase());
+        let message =
+            format!("run {runs} trains on {name}, which takes {} at a time; wait for it or cancel it", self.slots.of(device));
         Err(Error::Conflict(message))
+    }
+
+    /// Whether a run with this configuration can begin now: its device has a free slot that nobody waits for.
+    pub async fn goes_at_once(&self, config: &RunConfig) -> bool {
+        let device = self.devices.of(config.device).await;
+        let waiting = self.placed(self.follower.queued()).await;
+        self.check_slot(config).await.is_ok() && !waiting.iter().any(|(_, own)| *own == device)
+    }
+
+    /// Runs with the devices that they take here, in place of those that they ask for.
+    async fn placed(&self, mut runs: Vec<(RunId, DeviceChoice)>) -> Vec<(RunId, DeviceChoice)> {
+        for (_, device) in &mut runs {
+            *device = self.devices.of(*device).await;
+        }
+        runs
     }
 
     fn find(&self, id: &RunId) -> Result<RunInfo, Error> {
@@ -252,8 +321,9 @@ impl Supervisor {
     }
 
     async fn launch(&self, id: &RunId, config: &RunConfig) -> Result<RunInfo, Error> {
-        let launch = worker(&self.data, id, None);
-        let launcher = self.launcher.clone();
+        let cores = available_parallelism().map_or(1, usize::from);
+        let threads = self.slots.threads(self.devices.of(config.device).await, cores);
+        let (launch, launcher) = (worker(&self.data, id, threads), self.launcher.clone());
         // Else the end of the last process would be taken for that of the one to come.
         launcher.forget(&launch.folder);
         self.follower.expect(id, config);

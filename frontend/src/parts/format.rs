@@ -80,6 +80,7 @@ pub fn status(status: RunStatus) -> &'static str {
         RunStatus::Cancelled => "cancelled",
         RunStatus::Failed => "failed",
         RunStatus::Interrupted => "interrupted",
+        RunStatus::Paused => "paused",
     }
 }
 
@@ -92,6 +93,7 @@ pub fn status_told(status: RunStatus) -> &'static str {
         RunStatus::Cancelled => t("cancelled"),
         RunStatus::Failed => t("failed"),
         RunStatus::Interrupted => t("interrupted"),
+        RunStatus::Paused => t("paused"),
     }
 }
 

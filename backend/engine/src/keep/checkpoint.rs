@@ -68,7 +68,10 @@ pub fn save<T: Serialize>(job: &Job, stage: Stage, header: &Header<T>, parts: &P
 /// File of a run's folder by which a checkpoint is asked for: whoever can write there can ask, on this machine or another that shares the
 /// folder.
 pub const WANTED: &str = "checkpoint.wanted";
-/// How often it is looked for.
+/// File of a run's folder by which who tells the run to stop says that it is for a while: the run has been paused then. It is gone when the
+/// next process takes the folder.
+pub const PAUSE: &str = "pause.wanted";
+/// How often a wish for a checkpoint is looked for.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Looks for people who want a checkpoint now.

@@ -16,6 +16,7 @@ pub use inference::{Generator, Scorer};
 use crate::data::Task;
 use crate::keep::Job;
 use crate::keep::above::Above;
+use crate::keep::checkpoint::PAUSE;
 use crate::keep::journal::{self, Journal};
 use crate::method;
 use crate::progress::{Progress, Stop, Stopped, Unfit};
@@ -103,9 +104,11 @@ pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventB
     if let Some(error) = lost.take() {
         result = Err(RunError::Failed(error.context("its events could not be kept (is the disk full?)")));
     }
+    let pauses = || matches!(job.files.read(&job.path(PAUSE)), Ok(Some(_)));
     let (outcome, message) = match &result {
         Ok(_) => (Outcome::Finished, String::new()),
         Err(RunError::Stopped(Outcome::Cancelled)) => (Outcome::Cancelled, "cancelled".into()),
+        Err(RunError::Stopped(_)) if pauses() => (Outcome::Paused, "paused".into()),
         Err(RunError::Stopped(_)) => {
             (Outcome::Interrupted, "it was asked to stop; resume it to go on from its last checkpoint".into())
         }

@@ -4,7 +4,7 @@ use crate::api::Body;
 use crate::api::runs::Proposal;
 use crate::error::{Error, few};
 use crate::state::Shared;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
@@ -13,17 +13,9 @@ use moslim_shared::config::{Problem, RunConfig};
 use moslim_shared::event::{PresetInfo, TaskInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
-use tokio::process::Command;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// Time to look for devices. Drivers can take long to wake.
-const DEVICE_TIME: Duration = Duration::from_secs(60);
 
 /// Routes of the laboratory.
 pub fn router() -> OpenApiRouter<Shared> {
@@ -116,17 +108,5 @@ async fn read(Body(Toml { toml }): Body<Toml>) -> Result<Json<RunConfig>, Error>
 
 #[utoipa::path(get, path = "/api/v1/devices", tag = "lab", responses((status = 200, description = "Devices that can train", body = Vec<Object>)))]
 async fn devices(State(app): State<Shared>) -> Result<Json<Value>, Error> {
-    let devices = app.devices.get_or_try_init(|| look_for_devices(app.launcher.program())).await?;
-    Ok(Json(devices.clone()))
-}
-
-/// Asks a child process (`devices --json`), because looking for a device loads its driver, and a driver that aborts takes
-/// its process with it.
-async fn look_for_devices(program: &Path) -> anyhow::Result<Value> {
-    let child = Command::new(program).args(["devices", "--json"]).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output =
-        timeout(DEVICE_TIME, child).await.context("looking for devices took too long")?.context("looking for devices")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "looking for devices failed ({}): {errors:.500}", output.status);
-    serde_json::from_slice(&output.stdout).context("reading the list of devices")
+    Ok(Json(app.devices.list().await?.clone()))
 }

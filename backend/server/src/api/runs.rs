@@ -1,4 +1,4 @@
-//! Runs: list, start, cancel, resume, and their events.
+//! Runs: list, start, pause, cancel, kill, resume, and their events.
 
 use crate::access::Person;
 use crate::api::{Body, Id, LARGEST_FILE, file_of, finish};
@@ -6,6 +6,7 @@ use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
 use crate::offline;
+use crate::queue::Priority;
 use crate::state::Shared;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -39,8 +40,11 @@ pub fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(page))
         .routes(routes!(open).layer(DefaultBodyLimit::max(LARGEST_FILE)))
         .routes(routes!(cancel))
+        .routes(routes!(pause))
+        .routes(routes!(kill))
         .routes(routes!(checkpoint))
         .routes(routes!(resume))
+        .routes(routes!(prioritise))
         .routes(routes!(describe))
 }
 
@@ -56,12 +60,22 @@ pub struct Proposal {
 #[serde(deny_unknown_fields)]
 struct StartRequest {
     config: RunConfig,
-    /// Whether it waits for its turn where another one trains; without, it is refused then.
+    /// Whether it waits for its turn where its device has no free slot; without, it is refused then.
     #[serde(default)]
     queue: bool,
-    /// Of those that wait, the highest goes first.
+    /// Of those that wait, the highest goes first; from -100 to 100.
     #[serde(default)]
-    priority: i32,
+    #[schema(value_type = i32)]
+    priority: Priority,
+}
+
+/// A request to give a run that waits another priority.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PriorityRequest {
+    /// Of those that wait, the highest goes first; from -100 to 100.
+    #[schema(value_type = i32)]
+    priority: Priority,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -143,10 +157,11 @@ async fn start(
         let StartRequest { config, queue, priority } = &proposal;
         let find = |id| std::future::ready(app.follower.known(&id));
         let start = async |id| {
-            let free = app.supervisor.check_free().and(app.studies.check_free().await);
+            let free = app.supervisor.check_slot(config).await.and(app.studies.check_free().await);
             // Who waits already goes first.
+            let at_once = free.is_ok() && (!queue || app.supervisor.goes_at_once(config).await);
             match free {
-                Ok(()) if !queue || app.follower.queued().is_empty() => app.supervisor.start(id, config).await,
+                Ok(()) if at_once => app.supervisor.start(id, config).await,
                 Err(error) if !queue => Err(error),
                 _ => app.supervisor.queue(id, config, *priority).await,
             }
@@ -162,17 +177,41 @@ async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Js
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
+/// Has a run keep what it has and leave its slot to others, until it is resumed.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/pause", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which keeps a checkpoint at its next step and is paused then", body = RunInfo)))]
+async fn pause(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish(async move { app.supervisor.pause(&id).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(run)))
+}
+
+/// Ends the process of a run at once: for one that does not end when it is told to.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/kill", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which is interrupted then, and can be resumed from its last checkpoint", body = RunInfo)))]
+async fn kill(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish(async move { app.supervisor.kill(&id).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(run)))
+}
+
+#[utoipa::path(put, path = "/api/v1/runs/{id}/priority", tag = "runs", params(("id" = String, Path, description = "Which run")), request_body = PriorityRequest, responses((status = 200, description = "The run, which waits with this priority", body = RunInfo)))]
+async fn prioritise(
+    State(app): State<Shared>,
+    Id(id): Id,
+    Body(PriorityRequest { priority }): Body<PriorityRequest>,
+) -> Result<Json<RunInfo>, Error> {
+    finish(async move { app.supervisor.prioritise(&id, priority).await }).await.map(Json)
+}
+
 #[utoipa::path(post, path = "/api/v1/runs/{id}/checkpoint", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which keeps a checkpoint after the step it is in", body = RunInfo)))]
 async fn checkpoint(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let run = finish(async move { app.supervisor.checkpoint(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
-#[utoipa::path(post, path = "/api/v1/runs/{id}/resume", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which goes on from its last checkpoint", body = RunInfo)))]
+#[utoipa::path(post, path = "/api/v1/runs/{id}/resume", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which goes on from its last checkpoint, or does so when its turn comes", body = RunInfo)))]
 async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
     finish(async move {
         app.starts.admit(&person).await?;
-        app.supervisor.resume(&id).await
+        let may = app.studies.check_free().await.is_ok();
+        app.supervisor.resume(&id, may).await
     })
     .await
     .map(Json)

@@ -1,8 +1,9 @@
-//! Options about runs as files.
+//! Options about runs: as files, and as what waits, is paused or ends.
 
 use super::FolderArgs;
 use crate::id::RunId;
-use clap::{Args, Subcommand};
+use crate::queue::Priority;
+use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -23,6 +24,8 @@ pub enum RunsCommand {
     Page(PackArgs),
     /// List the runs in the data folder.
     List(ListRunsArgs),
+    /// Give a run that waits for its turn another priority.
+    Priority(PriorityArgs),
     /// Put a run into the trash, where it stays for thirty days.
     Delete(NamedRunArgs),
     /// Take a run out of the trash.
@@ -109,6 +112,31 @@ pub struct TensorboardArgs {
 pub struct OpenArgs {
     /// The file.
     pub file: PathBuf,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PriorityArgs {
+    /// Identifier of a run that waits.
+    pub run: RunId,
+    /// From -100 to 100; the highest goes first.
+    #[arg(allow_negative_numbers = true)]
+    pub priority: Priority,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+}
+
+/// What to end.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["run", "study"])))]
+pub struct StopArgs {
+    /// Identifier of a run; it can be resumed.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
+    /// Identifier of a study; its runs stop at checkpoints.
+    #[arg(long, value_name = "ID")]
+    pub study: Option<RunId>,
     #[command(flatten)]
     pub folder: FolderArgs,
 }

@@ -1,6 +1,6 @@
-//! `moslim-lab runs`: runs as files, from lab to lab.
+//! `moslim-lab runs`: runs as files, from lab to lab, and what is said of those of this one.
 
-use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs, TensorboardArgs};
+use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs, PriorityArgs, TensorboardArgs};
 use crate::commands::{print_json, print_line};
 use crate::curves::Curves;
 use crate::failure::Failure;
@@ -9,6 +9,7 @@ use crate::follow::Follower;
 use crate::id::RunId;
 use crate::launch::Local;
 use crate::offline;
+use crate::queue::Place;
 use crate::tensorboard::file;
 use moslim_engine::keep::carried::{pack_run, unpack_run};
 use moslim_engine::keep::files::Disk;
@@ -110,6 +111,17 @@ pub fn list(args: &ListRunsArgs) -> Result<(), Failure> {
         eprintln!("{} of {} runs; --limit shows more, --filter chooses.", page.rows.len(), page.total);
     }
     Ok(())
+}
+
+/// Gives a run that waits another priority; the server looks at it when a slot is free.
+///
+/// # Errors
+/// When it does not wait, or its place cannot be written.
+pub fn priority(args: &PriorityArgs) -> Result<(), Failure> {
+    let folder = DataFolder::resolve(args.folder.data.clone()).run(&args.run);
+    let place = Place::read(&folder).ok_or_else(|| Failure::field("run", format!("{} does not wait for its turn", args.run)))?;
+    place.with(args.priority).write(&folder)?;
+    print_line(&format!("Run {} waits with priority {}", args.run, i32::from(args.priority)))
 }
 
 /// Puts a run into the trash.

@@ -14,7 +14,6 @@ use crate::launch::process::lock_file;
 use crate::launch::{Local, Ray, Slurm};
 use crate::legacy::export_database;
 use crate::listen::{self, Tls};
-use crate::queue::take_turns;
 use crate::signals::{Signals, Wish};
 use crate::starts;
 use crate::state::{App, Shared};
@@ -162,7 +161,7 @@ async fn serve(
     let root = data.root().to_path_buf();
     let app = App::new(
         follower.clone(),
-        launcher,
+        (launcher, args.slots.clone().unwrap_or_default()),
         (data, clusters, args.quota.map(|gib| gib << 30)),
         (hosts, access.clone()),
         stopping.clone(),
@@ -196,10 +195,29 @@ async fn serve(
     turns.abort();
     retiring.abort();
     index.close().await;
-    if let Some(run) = follower.training() {
-        eprintln!("Run {} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {}", run.id, run.id);
+    for (run, _) in follower.training() {
+        eprintln!("Run {run} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {run}");
     }
     Ok(())
+}
+
+/// Time between two looks at whose turn it is.
+const TURN_EVERY: Duration = Duration::from_millis(500);
+/// Time after a run that could not be started.
+const TURN_AGAIN: Duration = Duration::from_secs(10);
+
+/// Starts whose turn it is, for ever. A study that trains here has the whole machine.
+async fn take_turns(app: Shared) {
+    loop {
+        sleep(TURN_EVERY).await;
+        if app.follower.queued().is_empty() || app.studies.check_free().await.is_err() {
+            continue;
+        }
+        if let Err(error) = app.supervisor.take_turn().await {
+            tracing::error!("a run that waited cannot be started: {error:#}");
+            sleep(TURN_AGAIN).await;
+        }
+    }
 }
 
 /// Time between two looks at what nobody wants any more.

@@ -31,14 +31,9 @@ impl Follower {
         RunsPage::of(self.lock().values().map(|f| (&f.info, f.figures)), query)
     }
 
-    /// Runs that wait for their turn.
-    pub fn queued(&self) -> Vec<RunId> {
-        self.lock().iter().filter(|(_, f)| f.info.status == RunStatus::Queued).map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Runs that have come to an end: when each was made (milliseconds since the Unix epoch), and whether no person has said anything of it.
+    /// Runs that have come to an end, and are not paused: when each was made (milliseconds since the Unix epoch), and whether no person has said anything of it.
     pub fn ended(&self) -> Vec<(RunId, u64, bool)> {
-        let at_rest = |f: &Followed| !matches!(f.info.status, RunStatus::Running | RunStatus::Queued);
+        let at_rest = |f: &Followed| !matches!(f.info.status, RunStatus::Running | RunStatus::Queued | RunStatus::Paused);
         let nameless = |f: &Followed| f.info.name.is_empty() && f.info.about == About::default();
         let runs = self.lock();
         runs.iter().filter(|(_, f)| at_rest(f)).map(|(id, f)| (id.clone(), f.info.created, nameless(f))).collect()

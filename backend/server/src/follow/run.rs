@@ -1,6 +1,7 @@
 //! What is known of one run: a fold over the lines of its journal.
 
 use crate::id::RunId;
+use crate::launch::process::KILLED;
 use moslim_engine::keep::journal;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
@@ -22,6 +23,8 @@ pub struct Followed {
     pub figures: Option<Figures>,
     /// Which of the journals that the run had, one after the other, this is.
     pub journal: u32,
+    /// How often its state has changed since the server began.
+    pub changes: u32,
     /// Bytes of the journal's whole lines.
     pub bytes: u64,
     /// Where line `n * MARK_EVERY` begins; empty until the run is read.
@@ -37,12 +40,12 @@ pub struct Followed {
 impl Followed {
     pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
         let info = RunInfo::new(id.as_str(), config, created);
-        Self { info, figures: None, journal: 0, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
+        Self { info, figures: None, journal: 0, changes: 0, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
     }
 
     /// A run as the index has it. Where the lines of its journal begin is found when somebody asks for them.
     pub fn indexed(info: RunInfo, figures: Option<Figures>, bytes: u64) -> Self {
-        Self { info, figures, journal: 0, bytes, marks: Vec::new(), started: None, ending: None, dirty: false }
+        Self { info, figures, journal: 0, changes: 0, bytes, marks: Vec::new(), started: None, ending: None, dirty: false }
     }
 
     /// A run that has no journal, from before there were some, is known by its summary.
@@ -97,9 +100,13 @@ impl Followed {
 
     /// The process of a run that has not ended is gone.
     pub fn lose(&mut self, how: Option<String>, folder: &Path) {
-        // How it went is a failure; that nobody knows is what the end of a machine leaves.
-        self.info.status = if how.is_some() { RunStatus::Failed } else { RunStatus::Interrupted };
-        let how = how.unwrap_or_else(|| "its process went away without a word".into());
+        // How it went is a failure, unless a person wanted it so; that nobody knows is what the end of a machine leaves.
+        let killed = folder.join(KILLED).exists();
+        self.info.status = if how.is_some() && !killed { RunStatus::Failed } else { RunStatus::Interrupted };
+        let how = match how {
+            _ if killed => "it was killed".into(),
+            how => how.unwrap_or_else(|| "its process went away without a word".into()),
+        };
         let mut message = format!("{how}; its last checkpoint is kept, resume the run to go on");
         let log = std::fs::read(folder.join(crate::launch::LOG)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log[log.len().saturating_sub(8 << 10)..]).into_owned();
@@ -119,11 +126,6 @@ pub fn created(folder: &Path) -> u64 {
     let time = made("config.toml").or_else(|| made("config.json")).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
     time.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
 }
-
-/// The file of a run that waits for its turn.
-pub const QUEUE: &str = "queue.json";
-/// What is said of such a run.
-pub const WAITS: &str = "Another one trains, and one trains at a time.";
 
 /// Name, note and tags that a person gave a run.
 pub fn read_about(folder: &Path) -> About {

@@ -1,7 +1,10 @@
 //! What a run is taken for while its processes come and go.
 
 use super::*;
+use crate::launch::process::KILLED;
 use crate::launch::{Ending, Launch};
+use crate::queue::Priority;
+use moslim_shared::event::EventBody;
 use moslim_shared::presets;
 use std::path::Path;
 
@@ -46,4 +49,41 @@ fn the_end_of_one_process_is_not_that_of_the_next() {
     // That it is gone by the next look is the new process's end.
     follower.look(&id);
     assert_eq!(status(), RunStatus::Failed);
+}
+
+#[test]
+fn who_has_a_place_in_the_queue_waits_whatever_index_and_journal_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataFolder::resolve(Some(folder.path().into()));
+    let (id, config): (RunId, _) = ("a-run".parse().unwrap(), presets::find("smoke").unwrap().config);
+    let job = data.job(&id, config.clone());
+    job.write_config().unwrap();
+    let mut events = journal::Journal::open(job.files.as_ref(), &job.path(journal::FILE)).unwrap();
+    events.add(&EventBody::Ended { outcome: Outcome::Paused, message: "paused".into() }).unwrap();
+    drop(events);
+    let known = |indexed: HashMap<RunId, Indexed>| {
+        let follower = Follower::open(data.clone(), Arc::new(Gone::default()), indexed).unwrap();
+        follower.known(&id).unwrap()
+    };
+    let run = known(HashMap::new());
+    assert_eq!((run.status, run.message.as_str()), (RunStatus::Paused, ""));
+    let bytes = std::fs::metadata(data.run(&id).join(journal::FILE)).unwrap().len();
+    let indexed = |status: RunStatus| {
+        let info = RunInfo { status, ..run.clone() };
+        HashMap::from([(id.clone(), Indexed { info, figures: None, bytes })])
+    };
+    Place::new(Priority::default()).write(&data.run(&id)).unwrap();
+    assert_eq!(known(HashMap::new()).status, RunStatus::Queued, "the journal knows nothing of it");
+    assert_eq!(known(indexed(RunStatus::Paused)).status, RunStatus::Queued, "the index did not know yet");
+    assert_eq!(known(indexed(RunStatus::Finished)).status, RunStatus::Finished, "there is nothing to wait for");
+    Place::leave(&data.run(&id)).unwrap();
+    assert_eq!(known(indexed(RunStatus::Queued)).status, RunStatus::Interrupted, "it would wait for ever");
+
+    // That a person had it killed is no failure.
+    let follower = Follower::open(data.clone(), Arc::new(Gone::default()), HashMap::new()).unwrap();
+    std::fs::write(data.run(&id).join(KILLED), "").unwrap();
+    follower.expect(&id, &config);
+    follower.look(&id);
+    let run = follower.known(&id).unwrap();
+    assert_eq!((run.status, run.message.starts_with("it was killed; ")), (RunStatus::Interrupted, true), "{}", run.message);
 }

@@ -115,13 +115,17 @@ impl Launcher for Local {
 
 #[cfg(unix)]
 fn send(pid: u32, ending: Ending) -> Result<()> {
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::{Pid, Signal, kill_process, kill_process_group};
     let signal = match ending {
         Ending::Cancel => Signal::INT,
-        Ending::Interrupt => Signal::TERM,
+        Ending::Interrupt | Ending::Pause => Signal::TERM,
         Ending::Kill => Signal::KILL,
     };
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { bail!("{pid} is no process") };
+    // Those that are started here lead a group of their own; one that a script has started may lead none. The first process's would be all.
+    if ending == Ending::Kill && pid != Pid::INIT && kill_process_group(pid, signal).is_ok() {
+        return Ok(());
+    }
     match kill_process(pid, signal) {
         // It went by itself meanwhile.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

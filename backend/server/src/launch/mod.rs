@@ -14,7 +14,9 @@ pub use local::{LOG, Local};
 pub use ray::Ray;
 pub use slurm::Slurm;
 
+use crate::folder::write_file;
 use anyhow::Context;
+use moslim_engine::keep::checkpoint::PAUSE;
 use moslim_shared::study::Host;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub enum Ending {
     Cancel,
     /// It has to go, and will be resumed: it ends at its next step.
     Interrupt,
+    /// A person wants it to make room for a while: it ends at its next step, and has been paused.
+    Pause,
     /// At once.
     Kill,
 }
@@ -56,9 +60,22 @@ pub enum Life {
 /// # Errors
 /// When it cannot be told.
 pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::Result<bool> {
+    let mark = match ending {
+        Ending::Pause => Some(folder.join(PAUSE)),
+        Ending::Kill => Some(folder.join(process::KILLED)),
+        Ending::Cancel | Ending::Interrupt => None,
+    };
+    // It is there before the process ends, for whoever asks why it did.
+    if let Some(mark) = &mark {
+        write_file(mark, b"")?;
+    }
     let on_a_cluster = slurm::stop(folder, ending)? | ray::stop(folder)?;
     // A process that trains on another machine is told by the cluster alone; one that follows a study is here.
-    Ok(launcher.stop(folder, ending)? || on_a_cluster)
+    let told = launcher.stop(folder, ending)? || on_a_cluster;
+    if let (false, Some(mark)) = (told, &mark) {
+        let _ = std::fs::remove_file(mark);
+    }
+    Ok(told)
 }
 
 /// Whether a run trains on a cluster, and not on this machine.

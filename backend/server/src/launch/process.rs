@@ -2,6 +2,7 @@
 //! who holds it.
 
 use anyhow::{Context, Result};
+use moslim_engine::keep::checkpoint::PAUSE;
 use moslim_engine::keep::write_atomically;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 /// The lock's name in a folder, and that of the file beside it.
 const LOCK: &str = "process.lock";
 const ABOUT: &str = "process.json";
+/// Says in a folder that a person had its process killed.
+pub const KILLED: &str = "process.killed";
 
 /// Which process holds a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +83,10 @@ pub fn take(folder: &Path, patience: Duration) -> Result<Option<File>> {
     let Some(lock) = lock_file(&folder.join(LOCK), patience).with_context(|| format!("locking {}", folder.display()))? else {
         return Ok(None);
     };
+    // What was wished of the process before is not meant for this one.
+    for wish in [PAUSE, KILLED] {
+        let _ = fs::remove_file(folder.join(wish));
+    }
     let about = serde_json::to_vec(&Process::this())?;
     write_atomically(&folder.join(ABOUT), &about).with_context(|| format!("writing {}", folder.join(ABOUT).display()))?;
     Ok(Some(lock))
@@ -118,7 +125,11 @@ mod tests {
         // On a disk that machines share, a process of another one is not to be told anything.
         assert!(Process::this().lives() && !Process { host: "another".into(), ..Process::this() }.lives());
         drop(held);
+        for wish in [PAUSE, KILLED] {
+            fs::write(folder.join(wish), "").unwrap();
+        }
         assert!(!is_taken(&folder) && take(&folder, Duration::ZERO).unwrap().is_some());
+        assert!(!folder.join(PAUSE).exists() && !folder.join(KILLED).exists(), "they were the last one's");
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,11 +1,14 @@
-//! Frames that are made once for all who follow a run from the same place: a journal that two hundred watch is read once.
+//! What is made once for all who follow a run from the same place: of a journal that two hundred watch, each line is read once, and so
+//! is what is known of the run as a whole.
 
 use super::frames::Wanted;
-use crate::follow::Place;
+use crate::follow::Extent;
 use crate::id::RunId;
 use anyhow::Result;
 use axum::extract::ws::Utf8Bytes;
+use moslim_shared::event::RunInfo;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Batches that are kept, and the most bytes of one: together a few megabytes.
@@ -17,7 +20,7 @@ const MOST_BYTES: usize = 64 << 10;
 pub struct Key {
     pub run: RunId,
     /// How far the journal was when it was asked.
-    pub place: Place,
+    pub extent: Extent,
     /// Number of the last event that was sent before.
     pub after: u64,
     pub wanted: Wanted,
@@ -33,15 +36,53 @@ pub struct Batch {
     pub frames: Vec<Utf8Bytes>,
 }
 
+/// A run as a whole, its summary included, which may be half a megabyte.
+pub struct Told {
+    pub last_seq: u64,
+    /// [`RunInfo`] as JSON.
+    pub info: String,
+    /// Differs where what a client shows of the run does.
+    pub print: u64,
+}
+
+impl Told {
+    fn of(info: &RunInfo) -> Result<Self> {
+        let mut print = DefaultHasher::new();
+        serde_json::to_string(&(info.status, &info.message, &info.summary, &info.about))?.hash(&mut print);
+        Ok(Self { last_seq: info.last_seq, info: serde_json::to_string(info)?, print: print.finish() })
+    }
+}
+
+/// Runs that are kept.
+const KEPT_RUNS: usize = 8;
+
+/// Which run, and since when nothing of it has changed.
+pub type Version = (RunId, (Extent, u32));
+
 /// What was made last.
 #[derive(Default)]
-pub struct Ready(Mutex<VecDeque<(Key, Arc<Batch>)>>);
+pub struct Ready {
+    batches: Mutex<VecDeque<(Key, Arc<Batch>)>>,
+    runs: Mutex<VecDeque<(Version, Arc<Told>)>>,
+}
+
+fn find<K: PartialEq, V: Clone>(kept: &Mutex<VecDeque<(K, V)>>, key: &K) -> Option<V> {
+    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone())
+}
+
+fn keep<K, V>(kept: &Mutex<VecDeque<(K, V)>>, most: usize, key: K, value: V) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() == most {
+        kept.pop_front();
+    }
+    kept.push_back((key, value));
+}
 
 impl Ready {
     /// What was made for somebody else already.
     pub fn find(&self, key: &Key) -> Option<Arc<Batch>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().rev().find(|(known, _)| known == key).map(|(_, batch)| batch.clone())
+        find(&self.batches, key)
     }
 
     /// Makes it unless somebody else has.
@@ -54,13 +95,30 @@ impl Ready {
         }
         let batch = Arc::new(make()?);
         if batch.frames.iter().map(|frame| frame.len()).sum::<usize>() <= MOST_BYTES {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == KEPT {
-                kept.pop_front();
-            }
-            kept.push_back((key, batch.clone()));
+            keep(&self.batches, KEPT, key, batch.clone());
         }
         Ok(batch)
+    }
+
+    /// What was made of a run for somebody else already.
+    pub fn find_run(&self, version: &Version) -> Option<Arc<Told>> {
+        find(&self.runs, version)
+    }
+
+    /// Makes it unless somebody else has; one at a time, since each holds a whole summary meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn find_or_tell(&self, version: Version, read: impl FnOnce() -> Option<RunInfo>) -> Result<Option<Arc<Told>>> {
+        static TELLING: Mutex<()> = Mutex::new(());
+        let _one = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = self.find_run(&version) {
+            return Ok(Some(told));
+        }
+        let Some(info) = read() else { return Ok(None) };
+        let told = Arc::new(Told::of(&info)?);
+        keep(&self.runs, KEPT_RUNS, version, told.clone());
+        Ok(Some(told))
     }
 }
 
@@ -69,8 +127,8 @@ mod tests {
     use super::*;
 
     fn key(after: u64) -> Key {
-        let place = Place { journal: 1, last_seq: 9 };
-        Key { run: "r".parse().unwrap(), place, after, wanted: Wanted::default(), channel: None }
+        let extent = Extent { journal: 1, last_seq: 9 };
+        Key { run: "r".parse().unwrap(), extent, after, wanted: Wanted::default(), channel: None }
     }
 
     fn batch(text: &str) -> Result<Batch> {
@@ -85,10 +143,26 @@ mod tests {
         assert_eq!(made(key(3)), "old");
         assert_eq!(made(key(4)), "new");
         // Another journal with as many lines, one that has grown, another wish, another channel.
-        assert_eq!(made(Key { place: Place { journal: 2, last_seq: 9 }, ..key(3) }), "new");
-        assert_eq!(made(Key { place: Place { journal: 1, last_seq: 10 }, ..key(3) }), "new");
+        assert_eq!(made(Key { extent: Extent { journal: 2, last_seq: 9 }, ..key(3) }), "new");
+        assert_eq!(made(Key { extent: Extent { journal: 1, last_seq: 10 }, ..key(3) }), "new");
         assert_eq!(made(Key { wanted: Wanted { brief: true, ..Wanted::default() }, ..key(3) }), "new");
         assert_eq!(made(Key { channel: Some(3), ..key(3) }), "new");
+    }
+
+    #[test]
+    fn a_run_is_told_once_until_it_changes_and_what_differs_shows() {
+        let ready = Ready::default();
+        let version = |changes| ("r".parse().unwrap(), (Extent { journal: 1, last_seq: 9 }, changes));
+        let info = |message: &str| {
+            let info = RunInfo::new("r", &moslim_shared::config::RunConfig::default(), 0);
+            Some(RunInfo { message: message.into(), last_seq: 9, ..info })
+        };
+        let told = |changes, message: &str| ready.find_or_tell(version(changes), || info(message)).unwrap().unwrap();
+        let first = told(1, "one");
+        assert_eq!((told(1, "two").print, first.last_seq), (first.print, 9), "it is not read again");
+        assert_ne!(told(2, "two").print, first.print);
+        assert_eq!(told(3, "one").print, first.print);
+        assert!(ready.find_or_tell(version(4), || None).unwrap().is_none());
     }
 
     #[test]

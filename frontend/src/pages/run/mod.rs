@@ -110,6 +110,8 @@ struct Actions {
     id: StoredValue<String>,
     stream: StoredValue<Option<Stream>, LocalStorage>,
     busy: RwSignal<bool>,
+    /// What was asked for last.
+    asked: RwSignal<&'static str>,
     /// Why the last request came to nothing; empty when it did not.
     failed: RwSignal<String>,
 }
@@ -120,6 +122,7 @@ impl Actions {
             return;
         }
         self.busy.set(true);
+        self.asked.set(action);
         self.failed.set(String::new());
         spawn_local(async move {
             let answer = api::act(&self.id.get_value(), action).await;
@@ -167,8 +170,8 @@ fn Live(id: String) -> impl IntoView {
             }
         });
     });
-    let actions =
-        Actions { id: StoredValue::new(id.clone()), stream, busy: RwSignal::new(false), failed: RwSignal::new(String::new()) };
+    let (busy, asked, failed) = (RwSignal::new(false), RwSignal::new(""), RwSignal::new(String::new()));
+    let actions = Actions { id: StoredValue::new(id.clone()), stream, busy, asked, failed };
     // Within a page the browser scrolls by itself, and takes the keyboard's focus along.
     let links = links().into_iter().map(|(href, text)| view! { <a href=href rel="external">{text}</a> }).collect_view();
     let (own, named) = (id.clone(), id.clone());
@@ -252,40 +255,23 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
             </div>
             <div class="actions">
                 <Tour stops=tour()/>
-                <button
-                    id="cancel"
-                    type="button"
-                    class="button danger"
-                    class:gone=move || !matches!(status.get(), Some(RunStatus::Running | RunStatus::Queued))
-                    disabled=move || actions.busy.get()
-                    on:click=move |_| actions.ask("cancel")
-                >
-                    {t("Cancel")}
-                </button>
-                // A run in a tab is kept with the tab.
-                {(!is_tab()).then(|| view! {
-                    <button
-                        id="checkpoint"
-                        type="button"
-                        class="button"
-                        class:gone=move || status.get() != Some(RunStatus::Running)
-                        disabled=move || actions.busy.get()
-                        title=t("Keeps what was learnt so far after the step it is in; after a crash the run goes on from there")
-                        on:click=move |_| actions.ask("checkpoint")
-                    >
-                        {t("Checkpoint")}
-                    </button>
+                {button(actions, "cancel", t("Cancel"), "", Memo::new(move |_| {
+                    matches!(status.get(), Some(RunStatus::Running | RunStatus::Queued))
+                }))}
+                // A run in a tab is kept with the tab, and ends at once.
+                {(!is_tab()).then(|| {
+                    let running = Memo::new(move |_| status.get() == Some(RunStatus::Running));
+                    let late = Memo::new(move |_| running.get() && actions.asked.get() == "cancel");
+                    let pause = t("Keeps what was learnt so far and makes room for others; Resume goes on from there");
+                    let keep = t("Keeps what was learnt so far after the step it is in; after a crash the run goes on from there");
+                    let kill = t("Ends its process at once; Resume goes on from the last checkpoint");
+                    (
+                        button(actions, "kill", t("Kill"), kill, late),
+                        button(actions, "pause", t("Pause"), pause, running),
+                        button(actions, "checkpoint", t("Checkpoint"), keep, running),
+                    )
                 })}
-                <button
-                    id="resume"
-                    type="button"
-                    class="button primary"
-                    class:gone=move || !status.get().is_some_and(resumable)
-                    disabled=move || actions.busy.get()
-                    on:click=move |_| actions.ask("resume")
-                >
-                    {t("Resume")}
-                </button>
+                {button(actions, "resume", t("Resume"), "", Memo::new(move |_| status.get().is_some_and(resumable)))}
                 <a
                     id="ask-it"
                     class="button primary"
@@ -296,6 +282,28 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                 </a>
             </div>
         </header>
+    }
+}
+
+/// A button that asks something of the run, where that is `possible`.
+fn button(actions: Actions, ask: &'static str, text: &'static str, title: &'static str, possible: Memo<bool>) -> impl IntoView {
+    let kind = match ask {
+        "cancel" | "kill" => "button danger",
+        "resume" => "button primary",
+        _ => "button",
+    };
+    view! {
+        <button
+            id=ask
+            type="button"
+            class=kind
+            class:gone=move || !possible.get()
+            disabled=move || actions.busy.get()
+            title=title
+            on:click=move |_| actions.ask(ask)
+        >
+            {text}
+        </button>
     }
 }
 
@@ -337,7 +345,7 @@ fn Facts(run: Run, id: String, actions: Actions) -> impl IntoView {
 }
 
 fn resumable(status: RunStatus) -> bool {
-    matches!(status, RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted)
+    matches!(status, RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted | RunStatus::Paused)
 }
 
 fn facts(state: &RunState) -> impl IntoView + use<> {
@@ -413,6 +421,7 @@ fn trouble(state: &RunState) -> Option<(&'static str, String, bool)> {
         RunStatus::Failed => Some(("error", said("The run failed. {0}", &[why]), true)),
         RunStatus::Interrupted => Some(("warning", said("The run was interrupted. {0}", &[why]), true)),
         RunStatus::Cancelled => Some(("warning", t("The run was cancelled. It keeps what it has learnt.").into(), true)),
+        RunStatus::Paused => Some(("warning", t("The run is paused. It keeps what it has learnt.").into(), true)),
         RunStatus::Queued => Some(("warning", said("The run waits for its turn. {0}", &[&info.message]), false)),
         RunStatus::Running | RunStatus::Finished => None,
     }
