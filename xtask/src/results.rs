@@ -32,6 +32,9 @@ const MARKERS: [&str; 2] = ["<!-- results: begin -->", "<!-- results: end -->"];
 /// Writes the pages, or names those that are stale.
 pub fn results(check: bool) -> Result<()> {
     let mut stale = Vec::new();
+    for id in studies(&root().join("docs/studies"))? {
+        stale.extend(put_together(&root().join("docs/studies"), &id, check)?);
+    }
     for (template, page, within) in PAGES {
         let text = std::fs::read_to_string(root().join(template)).with_context(|| format!("reading {template}"))?;
         let mut made = render(&text, &root().join("docs/studies")).with_context(|| format!("in {template}"))?;
@@ -42,7 +45,7 @@ pub fn results(check: bool) -> Result<()> {
         }
         if old != made {
             if check {
-                stale.push(page);
+                stale.push(page.to_string());
             } else {
                 std::fs::write(&file, made).with_context(|| format!("writing {page}"))?;
                 println!("wrote {page}");
@@ -64,6 +67,39 @@ pub fn results(check: bool) -> Result<()> {
         }
     }
     if stale.is_empty() { Ok(()) } else { bail!("{} is stale: cargo lab results writes it", stale.join(" and ")) }
+}
+
+/// Studies with results in `folder`.
+fn studies(folder: &Path) -> Result<Vec<String>> {
+    let files = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+    let mut ids: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".results.json")?.to_string())).collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Differences of figures below this are of the last digits, in which machines differ.
+const SAME: f64 = 1e-9;
+
+/// Puts the runs of a study together as today's code does, where its file has that otherwise. Returns the file's name if it is stale.
+fn put_together(folder: &Path, id: &str, check: bool) -> Result<Option<String>> {
+    let name = format!("{id}.results.json");
+    let (config, found): (StudyConfig, StudyResults) = (read(&folder.join(format!("{id}.json")))?, read(&folder.join(&name))?);
+    let today = StudyResults::of(&config, found.runs.clone(), (found.objectives.clone(), found.reference.clone()));
+    let near = |a: f64, b: f64| a == b || (a - b).abs() < SAME || a.is_nan() && b.is_nan();
+    let alike = |(a, b): (&Spread, &Spread)| near(a.mean, b.mean) && near(a.low, b.low) && near(a.high, b.high);
+    let same = |(a, b): (&StudyGroup, &StudyGroup)| {
+        a.labels == b.labels && a.metrics.len() == b.metrics.len() && a.metrics.iter().zip(&b.metrics).all(alike)
+    };
+    if found.groups.len() == today.groups.len() && found.groups.iter().zip(&today.groups).all(same) {
+        return Ok(None);
+    }
+    if check {
+        return Ok(Some(name));
+    }
+    std::fs::write(folder.join(&name), serde_json::to_vec_pretty(&today)?).with_context(|| format!("writing {name}"))?;
+    println!("wrote docs/studies/{name}");
+    Ok(None)
 }
 
 /// `page` with `text` between its markers.

@@ -85,8 +85,9 @@ pub struct Spread {
 
 impl Spread {
     /// The mean of a figure over `runs`, which differ in their seed, with a 95 % interval by a bootstrap of two levels: runs are drawn
-    /// with replacement, and each value is drawn from a normal distribution as wide as the run's own interval over topics. With few
-    /// seeds it is too narrow, as every bootstrap of few is. `runs`: value and interval of each.
+    /// with replacement, and each value is drawn from a normal distribution as wide as the run's own interval over topics, on each side
+    /// as there, so that a share near 1 is not drawn beyond it. With few seeds it is too narrow, as every bootstrap of few is. `runs`:
+    /// value and interval of each.
     ///
     /// ```
     /// use moslim_shared::study::Spread;
@@ -94,6 +95,8 @@ impl Spread {
     /// assert_eq!((spread.low, spread.high), (0.2, 0.4));
     /// let one = Spread::over(&[(0.5, Some([0.4, 0.6]))]);
     /// assert!((one.low - 0.4).abs() < 0.01 && (one.high - 0.6).abs() < 0.01);
+    /// let lopsided = Spread::over(&[(0.9, Some([0.3, 1.0]))]);
+    /// assert!((lopsided.low - 0.3).abs() < 0.06 && (lopsided.high - 1.0).abs() < 0.02);
     /// ```
     pub fn over(runs: &[(f64, Option<[f64; 2]>)]) -> Self {
         let n = runs.len().max(1);
@@ -105,7 +108,11 @@ impl Spread {
         let draws = (0..RESAMPLES).map(|_| {
             let one = |rng: &mut Splitmix| {
                 let (value, interval) = runs[(rng.next() % runs.len() as u64) as usize];
-                value + interval.map_or(0.0, |[low, high]| (high - low) / (2.0 * 1.96) * rng.normal())
+                value
+                    + interval.map_or(0.0, |[low, high]| {
+                        let z = rng.normal() / 1.96;
+                        z * if z > 0.0 { high - value } else { value - low }
+                    })
             };
             (0..n).map(|_| one(&mut rng)).sum::<f64>() / n as f64
         });
