@@ -35,6 +35,10 @@ pub struct Usage {
     pub heap: f64,
 }
 
+/// A tab of a browser.
+#[derive(Debug, Clone)]
+pub struct Tab(WindowHandle);
+
 /// A browser with a profile of its own. It is killed when this is dropped.
 pub struct Browser {
     driver: Option<WebDriver>,
@@ -152,13 +156,21 @@ impl Browser {
     /// # Errors
     /// When it is not within [`LIMIT`], or throws.
     pub async fn wait(&self, expression: &str) -> Result<Value> {
+        self.wait_at_most(LIMIT, expression).await
+    }
+
+    /// The same, with a limit of one's own.
+    ///
+    /// # Errors
+    /// When it is not in time, or throws.
+    pub async fn wait_at_most(&self, limit: Duration, expression: &str) -> Result<Value> {
         let began = Instant::now();
         loop {
             let value = self.js(expression).await?;
             if !matches!(value, Value::Null | Value::Bool(false)) {
                 return Ok(value);
             }
-            if began.elapsed() > LIMIT {
+            if began.elapsed() > limit {
                 let page = self.js("location.href + '\\n' + document.body.innerText").await?;
                 bail!("waited in vain for {expression}; the page is {}", page.as_str().unwrap_or_default());
             }
@@ -192,6 +204,24 @@ impl Browser {
         let element = self.driver()?.find(By::Css(selector)).await?;
         element.send_keys(Key::Control + "a").await?;
         element.send_keys(typed).await.with_context(|| format!("typing into {selector}"))
+    }
+
+    /// Presses a key as a person does: it goes to whatever has the keyboard's focus.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn press(&self, key: impl Into<char>) -> Result<()> {
+        let key: char = key.into();
+        self.driver()?.action_chain().key_down(key).key_up(key).perform().await.context("pressing a key")
+    }
+
+    /// Has the page behave as one whose window has the keyboard, also after Tab has led out of it into the browser's own bars.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn keep_focus(&self) -> Result<()> {
+        self.driver()?.cdp().send_raw("Emulation.setFocusEmulationEnabled", json!({ "enabled": true })).await?;
+        Ok(())
     }
 
     /// Sets the size of the screen and the system's colour scheme.
@@ -231,6 +261,35 @@ impl Browser {
             asked["quotaSize"] = bytes.into();
         }
         self.driver()?.cdp().send_raw("Storage.overrideQuotaForOrigin", asked).await?;
+        Ok(())
+    }
+
+    /// The tab that is in front.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn tab(&self) -> Result<Tab> {
+        Ok(Tab(self.driver()?.window().await?))
+    }
+
+    /// Opens another tab, which is in front then.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn new_tab(&self) -> Result<Tab> {
+        let tab = Tab(self.driver()?.new_tab().await?);
+        self.turn_to(&tab).await?;
+        Ok(tab)
+    }
+
+    /// Brings a tab to the front.
+    ///
+    /// # Errors
+    /// When it is closed.
+    pub async fn turn_to(&self, tab: &Tab) -> Result<()> {
+        let driver = self.driver()?;
+        driver.switch_to_window(tab.0.clone()).await?;
+        driver.cdp().send_raw("Page.bringToFront", json!({})).await?;
         Ok(())
     }
 

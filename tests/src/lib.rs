@@ -18,7 +18,7 @@ mod socket;
 pub mod studies;
 mod usage;
 
-pub use browser::Browser;
+pub use browser::{Browser, Tab};
 pub use hub::{Hub, Repository};
 pub use journal::{copy_run, hold};
 pub use lab::{Answer, Lab, policy_steps};
@@ -26,6 +26,7 @@ pub use place::{FLAT, Place, lab, lines, record};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
 pub use site::Site;
 pub use socket::{Socket, heard};
+pub use thirtyfour::Key;
 pub use usage::{open_files, processor, resident};
 
 use moslim_shared::config::{DeviceChoice, RunConfig};

@@ -1,6 +1,7 @@
 //! Studies: every method and every optimiser from the command line, a study that is killed and goes on, refusals, and the API.
 
 use moslim_shared::config::{PolicyOptimizer, RunConfig};
+use moslim_shared::event::{Event, EventBody};
 use moslim_shared::method::Method;
 use moslim_shared::presets;
 use moslim_shared::study::{
@@ -305,6 +306,28 @@ fn a_run_can_start_from_the_policy_of_another() {
     config.reward_trunk.d_ff = 96;
     let other = train(&config, "fourth");
     assert_eq!((other.code, other.stderr.contains("from: ")), (Some(2), true), "{}", other.stderr);
+}
+
+/// What preference SFT has taught is not punished: the reference is the policy that optimisation starts from, so the first answers are as
+/// likely under both.
+#[test]
+fn after_preference_sft_the_divergence_starts_at_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = tiny();
+    (config.method.preference_sft, config.method.ric.batch) = (60, 16);
+    let file = data.path().join("taught.json");
+    std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
+    let args = ["train", "--json", "--config", text(&file), "--run", "taught", "--data", text(data.path())];
+    let output = Process::lab(&args).wait();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let journal = std::fs::read_to_string(data.path().join("runs/taught/events.jsonl")).unwrap();
+    let kl = |line: &str| match serde_json::from_str::<Event>(line).unwrap().body {
+        EventBody::Policy { step, .. } => Some(step.kl),
+        _ => None,
+    };
+    let divergence: Vec<f64> = journal.lines().filter_map(kl).collect();
+    assert!(divergence.len() == config.policy.iterations && divergence[0].abs() < 0.01, "{divergence:?}");
+    assert!(divergence.iter().any(|kl| kl.abs() > 0.01), "nothing was learnt: {divergence:?}");
 }
 
 #[tokio::test]

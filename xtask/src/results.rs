@@ -1,5 +1,5 @@
-//! `cargo lab results`: docs/results.md and the results in the README, made of templates and of the studies' files, so that no figure in
-//! them can be stale. With `--check`, nothing is written, and what differs is named.
+//! `cargo lab results`: docs/results.md, docs/defects.md and the results in the README, made of templates and of the studies' files, so that
+//! no figure in them can be stale. With `--check`, nothing is written, and what differs is named.
 //!
 //! A template is Markdown with directives in double braces; STUDY is a file `docs/studies/STUDY.results.json`:
 //!
@@ -12,6 +12,11 @@
 //!     {{least STUDY | METRIC METRIC}}                      the least that the first exceeds the second by, of all runs
 //!     {{versus STUDY | LABEL | LABEL; LABEL .. | METRIC ..}}  who is ahead, and where intervals are apart
 //!     {{tuned STUDY | fronts}}                             which settings were taken for a table
+//!     {{each STUDY | LABEL | METRIC}}                      one figure of every run of a setting, by seed
+//!     {{range STUDY | METRIC | LABEL; LABEL ..}}           the least and the most that a run of these settings has
+//!     {{set STUDY | FIELD}}                                what a study's plan sets
+//!     {{set STUDY | LABEL | FIELD}}                        and one of its settings
+//!     {{tries STUDY}}                                      how many settings were tried for each, and for how many
 //!     {{runs STUDY}}                                       the number of runs, and their seeds
 //!     {{when STUDY}} .. {{end}}                            the text between them, where every run of the study is done
 
@@ -24,8 +29,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Template, file, and whether the text stands between the file's markers or is all of it.
-const PAGES: [(&str, &str, bool); 2] =
-    [("docs/results.in.md", "docs/results.md", false), ("docs/results-in-short.in.md", "README.md", true)];
+const PAGES: [(&str, &str, bool); 3] = [
+    ("docs/results.in.md", "docs/results.md", false),
+    ("docs/defects.in.md", "docs/defects.md", false),
+    ("docs/results-in-short.in.md", "README.md", true),
+];
 /// Where the text begins and ends in a file with more than it.
 const MARKERS: [&str; 2] = ["<!-- results: begin -->", "<!-- results: end -->"];
 
@@ -187,6 +195,11 @@ fn figure(directive: &str, folder: &Path, studies: &mut BTreeMap<String, StudyRe
             least.map(short).context("the study has no runs")
         }
         ("versus", [label, others, metrics]) => versus(study, label, others, metrics),
+        ("each", [label, id]) => each(study, label, id),
+        ("range", [id, labels]) => range(study, id, labels),
+        ("set", [field]) => planned(folder, id, None, field),
+        ("set", [label, field]) => planned(folder, id, Some(*label), field),
+        ("tries", []) => tries(study),
         ("tuned", ["fronts"]) => tuned(study, Table::Fronts),
         ("tuned", ["control"]) => tuned(study, Table::Control),
         ("tuned", ["spoken control"]) => tuned(study, Table::SpokenControl),
@@ -328,6 +341,51 @@ fn versus(study: &StudyResults, label: &str, others: &str, metrics: &str) -> Res
     Ok(rows(&heads, body))
 }
 
+/// A figure of every run of a setting, in the order of their seeds.
+fn each(study: &StudyResults, label: &str, id: &str) -> Result<String> {
+    let (labels, m) = (&group(study, label)?.labels, metric(id)?);
+    let mut own: Vec<&StudyRow> = study.runs.iter().filter(|r| r.labels == *labels).collect();
+    own.sort_by_key(|r| r.seed);
+    Ok(own.iter().map(|r| short(r.metrics[m])).collect::<Vec<_>>().join(", "))
+}
+
+/// The least and the most that a run of some settings has, with two digits.
+fn range(study: &StudyResults, id: &str, labels: &str) -> Result<String> {
+    let (m, groups) = (metric(id)?, groups(study, labels)?);
+    let mut own: Vec<f64> =
+        study.runs.iter().filter(|r| groups.iter().any(|g| g.labels == r.labels)).map(|r| r.metrics[m]).collect();
+    own.sort_by(f64::total_cmp);
+    let (least, most) = own.first().zip(own.last()).context("these settings have no runs")?;
+    Ok(format!("{least:.2} to {most:.2}"))
+}
+
+/// What the plan of a study has in a field: that of a setting, or what all have in common.
+fn planned(folder: &Path, id: &str, label: Option<&str>, field: &str) -> Result<String> {
+    let plan: StudyConfig = read(&folder.join(format!("{id}.json")))?;
+    let mut settings = plan.axes.iter().flat_map(|axis| &axis.variants);
+    let own = match label {
+        Some(label) => {
+            settings.find(|v| v.label == label).with_context(|| format!("no setting is called {label}"))?.set.get(field)
+        }
+        None => None,
+    };
+    let base = serde_json::to_value(&plan.base)?;
+    let common = || field.split('.').try_fold(&base, |value, name| value.get(name));
+    let value = own.or_else(common).with_context(|| format!("{field} names no field"))?;
+    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_string))
+}
+
+/// How many settings were tried for each of those that were tuned.
+fn tries(study: &StudyResults) -> Result<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for title in study.groups.iter().filter_map(|g| g.labels.first()?.split(" · ").next()) {
+        *counts.entry(title).or_default() += 1;
+    }
+    let (least, most) = counts.values().min().zip(counts.values().max()).context("nothing was tuned")?;
+    let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    Ok(format!("{count} tries for each of {}", counts.len()))
+}
+
 /// The settings with the best figures of a table, for everyone who was tuned.
 fn tuned(study: &StudyResults, of: Table) -> Result<String> {
     let mut titles: Vec<&str> = study.groups.iter().filter_map(|g| g.labels.first()?.split(" · ").next()).collect();
@@ -383,7 +441,7 @@ mod tests {
             runs: vec![row("A · half", 1, 0.2), row("A · half", 2, 0.4)],
             ..Default::default()
         };
-        let axis = Axis::field("method", "method.kind", &[json!("moslim")]);
+        let axis = Axis::field("method", "method.kind", &[json!("ric")]);
         let base = presets::find("smoke").unwrap().config;
         let plan = StudyConfig { name: "s".into(), question: String::new(), base, axes: vec![axis], seeds: vec![1, 2] };
         std::fs::write(folder.join("s.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
@@ -419,12 +477,21 @@ mod tests {
         assert!(versus.contains("| A · as shipped | 0.080 ahead, intervals overlap |"), "{versus}");
         assert!(versus.contains("| B · as shipped | 0.320 behind |"), "{versus}");
         assert!(made("{{tuned s | fronts}}").contains("| A | half | 0.580 | 0.580 | 0.500, 0.500 |"));
+        assert_eq!(
+            made("{{each s | A · half | hypervolume}}, {{range s | hypervolume | A · half}}"),
+            "0.200, 0.400, 0.20 to 0.40"
+        );
+        assert!(render("{{range s | hypervolume | B · as shipped}}", &folder).is_err(), "it has no runs");
+        assert_eq!(made("{{set s | method.kind}}, {{set s | ric | method.kind}}"), "moslim, ric");
+        assert_eq!(made("{{set s | ric | policy.prompts}}"), "8");
+        assert_eq!(made("{{tries s}}"), "1 to 2 tries for each of 2");
         assert_eq!(made("{{runs s}}"), "2 runs, seeds 1, 2");
         assert_eq!(made("a{{when s}}b {{runs s}}{{end}}c{{when t}}d {{runs t}}{{end}}e"), "ab 2 runs, seeds 1, 2ce");
         assert_eq!(made("a{{when begun}}b{{end}}c"), "ac");
         for (text, what) in [
             ("{{mean s | C | hit_rate}}", "no setting is called C; known are A · as shipped"),
             ("{{mean s | A · half | hits}}", "no metric is called hits"),
+            ("{{set s | policy.sauce}}", "policy.sauce names no field"),
             ("{{mean t | A | hit_rate}}", "moslim-lab compare --to docs/studies"),
             ("{{sum s}}", "unknown directive"),
             ("{{mean s", "does not end"),
