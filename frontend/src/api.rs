@@ -57,14 +57,14 @@ pub async fn runs(query: &ListQuery) -> Answer<RunsPage> {
     get(&path).await
 }
 
-/// The last finished runs with what they took, as estimates are made from; none where they cannot be had.
-pub async fn measured() -> Vec<RunInfo> {
+/// The last finished runs with what they took, as estimates are made from.
+pub async fn measured() -> Answer<Vec<RunInfo>> {
     let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_MEASURED), ..Default::default() };
     let mut measured = Vec::new();
-    for row in runs(&query).await.map(|page| page.rows).unwrap_or_default() {
+    for row in runs(&query).await?.rows {
         measured.extend(run(&row.id).await.ok().filter(|run| run.summary.is_some()));
     }
-    measured
+    Ok(measured)
 }
 
 fn encoded(text: &str) -> String {

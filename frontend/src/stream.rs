@@ -3,7 +3,7 @@
 //! How frames come belongs here; what they mean is in `state`.
 
 use crate::parts::canvas::drawn;
-use crate::source::{Ears, Link, source};
+use crate::source::{Ears, Link, is_tab, source};
 use crate::state::{RunState, Topic};
 use crate::words::t;
 use leptos::prelude::*;
@@ -227,7 +227,9 @@ fn retry(inner: &Rc<Inner>) {
     if inner.stopped.get() {
         return;
     }
-    let over = inner.run.ask(|s| s.info().is_some_and(|i| !matches!(i.status, RunStatus::Running | RunStatus::Queued)));
+    // A server may come back with more to say of a run that is over: a name, a resumption. A tab has said all.
+    let over =
+        is_tab() && inner.run.ask(|s| s.info().is_some_and(|i| !matches!(i.status, RunStatus::Running | RunStatus::Queued)));
     if over {
         say(inner, Connection::Ended);
         return;

@@ -3,6 +3,7 @@
 
 use crate::id::RunId;
 use anyhow::{Context, Result};
+use futures_util::TryStreamExt;
 use moslim_shared::event::RunInfo;
 use moslim_shared::listing::Figures;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -132,14 +133,19 @@ impl Index {
     /// # Errors
     /// When the database fails.
     pub async fn all(&self) -> Result<HashMap<RunId, Indexed>> {
-        let rows = sqlx::query("SELECT id, bytes, info, figures FROM runs").fetch_all(&self.pool).await?;
         let read = |row: &sqlx::sqlite::SqliteRow| -> Option<(RunId, Indexed)> {
             let id = row.try_get::<String, _>("id").ok()?.parse().ok()?;
             let info = serde_json::from_str(row.try_get("info").ok()?).ok()?;
             let figures = serde_json::from_str(row.try_get("figures").ok()?).ok()?;
             Some((id, Indexed { info, figures, bytes: u64::try_from(row.try_get::<i64, _>("bytes").ok()?).ok()? }))
         };
-        Ok(rows.iter().filter_map(read).collect())
+        // Row by row: the texts of all of them are several times what is made of them.
+        let mut rows = sqlx::query("SELECT id, bytes, info, figures FROM runs").fetch(&self.pool);
+        let mut all = HashMap::new();
+        while let Some(row) = rows.try_next().await? {
+            all.extend(read(&row));
+        }
+        Ok(all)
     }
 
     /// Writes what has changed.

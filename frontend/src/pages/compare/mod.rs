@@ -10,6 +10,7 @@ use crate::api;
 use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::address;
 use crate::parts::chart::{Chart, Linked};
+use crate::parts::every::until_answered;
 use crate::parts::format;
 use crate::parts::front::OwnFront;
 use crate::parts::matrix::between;
@@ -21,7 +22,6 @@ use crate::stream::{Connection, Run, Stream, Wanted};
 use crate::words::t;
 use fronts::fronts;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, Plot, SHARE};
 use moslim_shared::event::{PolicyStep, RunInfo};
@@ -70,6 +70,7 @@ fn tour() -> [Stop; 5] {
 struct Entry {
     id: StoredValue<String>,
     run: Run,
+    connection: RwSignal<Connection>,
     stream: StoredValue<Option<Stream>, LocalStorage>,
 }
 
@@ -85,8 +86,9 @@ pub fn Compare() -> impl IntoView {
             return;
         }
         let run = Run::new();
-        let stream = Stream::open(id.clone(), Wanted { kinds: KINDS, brief: true }, run, RwSignal::new(Connection::Connecting));
-        let entry = Entry { id: StoredValue::new(id), run, stream: StoredValue::new_local(Some(stream)) };
+        let connection = RwSignal::new(Connection::Connecting);
+        let stream = Stream::open(id.clone(), Wanted { kinds: KINDS, brief: true }, run, connection);
+        let entry = Entry { id: StoredValue::new(id), run, connection, stream: StoredValue::new_local(Some(stream)) };
         entries.update(|all| all.push(entry));
     };
     let stop = |entry: &Entry| {
@@ -106,12 +108,8 @@ pub fn Compare() -> impl IntoView {
         _ => entries.with_untracked(|all| all.len() > MANY),
     });
     let compared = Compared::new(entries, together);
-    spawn_local(async move {
-        let query = ListQuery { limit: Some(MOST_ROWS), ..Default::default() };
-        if let Ok(page) = api::runs(&query).await {
-            let _ = known.try_set(page.rows);
-        }
-    });
+    let all = || async { api::runs(&ListQuery { limit: Some(MOST_ROWS), ..Default::default() }).await };
+    until_answered(move || Box::pin(all()), move |page| drop(known.try_set(page.rows)));
     on_cleanup(move || {
         let _ = entries.try_with_untracked(|all| all.iter().for_each(stop));
     });
@@ -147,6 +145,11 @@ pub fn Compare() -> impl IntoView {
                         entries.get().into_iter().enumerate().map(|(n, entry)| chosen((compared, n), entry, remove)).collect_view()
                     }}
                 </ul>
+                <p role="status">
+                    {move || entries.get().iter().any(|e| e.connection.get() == Connection::Reconnecting).then(|| view! {
+                        <span class="pill" data-connection="reconnecting">{Connection::Reconnecting.told()}</span>
+                    })}
+                </p>
                 <div class="adder">
                     <label for="add-run">{t("Add a run")}</label>
                     <select id="add-run" on:change=move |ev| {

@@ -1,6 +1,7 @@
 //! The form of a run: the same type that the trainer reads, checked while it is edited.
 
 use crate::api::{self, DeviceInfo, Failure};
+use crate::parts::every::until_answered;
 use crate::parts::format;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -261,11 +262,6 @@ impl Form {
 
     /// Asks for the devices.
     pub fn fetch_devices(self) {
-        spawn_local(async move {
-            let answer = api::devices().await;
-            if let Ok(list) = answer {
-                self.change(|d| d.devices = list);
-            }
-        });
+        until_answered(|| Box::pin(api::devices()), move |list| self.change(|d| d.devices = list));
     }
 }

@@ -15,24 +15,30 @@ use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{Event, HtmlInputElement};
+use web_sys::{Event, HtmlInputElement, Storage};
 
 /// Under this the browser keeps the draft.
 const DRAFT: &str = "moslim-draft";
 
+/// Where drafts are: a tab has its own, and the last of all tabs is what the next one begins with.
+fn drafts() -> impl Iterator<Item = Storage> {
+    [window().session_storage(), window().local_storage()].into_iter().filter_map(|storage| storage.ok()?)
+}
+
 /// What somebody had begun to change: the preset that it began from, and the configuration.
 fn kept() -> Option<(String, RunConfig)> {
-    let text = window().local_storage().ok()??.get_item(DRAFT).ok()??;
+    let text = drafts().find_map(|storage| storage.get_item(DRAFT).ok()?)?;
     let (preset, config) = text.split_once('\n')?;
     Some((preset.to_string(), read(config).ok()?))
 }
 
 fn keep(draft: Option<String>) {
-    let Ok(Some(storage)) = window().local_storage() else { return };
-    let _ = match draft {
-        Some(text) => storage.set_item(DRAFT, &text),
-        None => storage.remove_item(DRAFT),
-    };
+    for storage in drafts() {
+        let _ = match &draft {
+            Some(text) => storage.set_item(DRAFT, text),
+            None => storage.remove_item(DRAFT),
+        };
+    }
 }
 
 /// Keeps what is changed from here on, and takes up what was left, unless the address says what is wanted.
@@ -46,12 +52,17 @@ pub fn follow(form: Form, wanted: bool) -> RwSignal<bool> {
         form.take(config);
         taken.set(true);
     }
+    // A draft of another visit goes when this one has one of its own, or is told to forget it.
+    let own = StoredValue::new(taken.get_untracked());
     Effect::new(move |_| {
         let draft = form.read(|d| {
             let changed = !d.changes().is_empty();
             d.parsed.as_ref().filter(|_| changed).map(|config| format!("{}\n{}", d.base.preset, json!(config)))
         });
-        keep(draft);
+        if draft.is_some() || own.get_value() {
+            own.set_value(true);
+            keep(draft);
+        }
     });
     taken
 }

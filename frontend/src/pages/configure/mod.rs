@@ -13,6 +13,7 @@ use crate::api::{self, Failure};
 use crate::pages::configure::field::field;
 use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
+use crate::parts::every::until_answered;
 use crate::source::is_tab;
 use crate::words::{t, translated};
 use leptos::prelude::*;
@@ -44,10 +45,7 @@ pub fn Configure() -> impl IntoView {
     let missing = like_a_run(form, asked("like"), asked("fork"));
     form.fetch_devices();
     form.follow_task();
-    spawn_local(async move {
-        let finished = api::measured().await;
-        form.change(|d| d.finished = finished);
-    });
+    until_answered(|| Box::pin(api::measured()), move |finished| form.change(|d| d.finished = finished));
     // A tab has its own models and the built-in world.
     let fits = |p: &PresetInfo| !is_tab() || p.config.task.kind == TaskKind::World;
     let cards: Vec<AnyView> = presets::all().into_iter().filter(fits).map(|p| preset_card(form, p)).collect();

@@ -13,6 +13,7 @@ mod wish;
 
 use crate::api;
 use crate::parts::address;
+use crate::parts::every::until_answered;
 use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
@@ -177,27 +178,26 @@ pub fn Playground() -> impl IntoView {
     on_cleanup(move || {
         let _ = bench.lanes.try_with_untracked(|lanes| lanes.iter().for_each(|lane| lane.stop()));
     });
-    spawn_local(async move {
+    let finished = move || async move {
         let query = ListQuery { filter: "status:finished".into(), limit: Some(MOST_ROWS), ..Default::default() };
-        match api::runs(&query).await {
-            Ok(RunsPage { rows: able, .. }) => {
-                // The page may have been left meanwhile.
-                if bench.lanes.try_with_untracked(Vec::is_empty) == Some(true)
-                    && let (Some(newest), Some(owner)) = (able.first(), &owner)
-                {
-                    owner.with(|| {
-                        bench.add(Column::of(&newest.id));
-                        bench.add(Column::start_of(&newest.id));
-                    });
-                }
-                let _ = bench.runs.try_set(Some(able));
+        api::runs(&query).await.inspect_err(|failure| drop(bench.failed.try_set(failure.message.clone())))
+    };
+    until_answered(
+        move || Box::pin(finished()),
+        move |RunsPage { rows: able, .. }| {
+            let _ = bench.failed.try_set(String::new());
+            // The page may have been left meanwhile.
+            if bench.lanes.try_with_untracked(Vec::is_empty) == Some(true)
+                && let (Some(newest), Some(owner)) = (able.first(), &owner)
+            {
+                owner.with(|| {
+                    bench.add(Column::of(&newest.id));
+                    bench.add(Column::start_of(&newest.id));
+                });
             }
-            Err(failure) => {
-                let _ = bench.runs.try_set(Some(Vec::new()));
-                let _ = bench.failed.try_set(failure.message);
-            }
-        }
-    });
+            let _ = bench.runs.try_set(Some(able));
+        },
+    );
     // Objectives are those of the first column's run.
     let first = Memo::new(move |_| bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone()))));
     Effect::new(move |_| {
@@ -256,18 +256,23 @@ pub fn Playground() -> impl IntoView {
                 {t("Ask a question, say what you want of the answer, and see whether you get it. Every column gets the same question and the same seed.")}
             </p>
             {move || match bench.runs.get() {
-                None => view! { <p class="card empty" role="status">{t("Looking for finished runs…")}</p> }.into_any(),
-                Some(runs) if runs.is_empty() => nothing(bench).into_any(),
+                None => view! {
+                    <div class="card empty" role="status">
+                        <p>{t("Looking for finished runs…")}</p>
+                        <p class="problem">{move || bench.failed.get()}</p>
+                    </div>
+                }
+                .into_any(),
+                Some(runs) if runs.is_empty() => nothing().into_any(),
                 Some(_) => bench_view(bench).into_any(),
             }}
         </div>
     }
 }
 
-fn nothing(bench: Bench) -> impl IntoView {
+fn nothing() -> impl IntoView {
     view! {
         <div class="card empty">
-            <p>{move || bench.failed.get()}</p>
             <p>{t("No run is finished yet. ")}<a href=at("/")>{t("Start the demo")}</a>{t(": a minute or two later its policy answers here.")}</p>
         </div>
     }

@@ -15,12 +15,12 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
     let (name, tags, note) = (RwSignal::new(String::new()), RwSignal::new(String::new()), RwSignal::new(String::new()));
     let answer = RwSignal::new(String::new());
     // What others say of it meanwhile shows too, until somebody writes here.
-    let written = RwSignal::new(false);
+    let written = RwSignal::new([false; 3]);
     Effect::new(move || {
-        if let Some(about) = known.get().filter(|_| !written.get_untracked()) {
-            name.set(about.name);
-            tags.set(about.tags.join(", "));
-            note.set(about.note);
+        let Some(about) = known.get() else { return };
+        let all = [(name, about.name), (tags, about.tags.join(", ")), (note, about.note)];
+        for ((field, text), _) in all.into_iter().zip(written.get_untracked()).filter(|(_, written)| !written) {
+            field.set(text);
         }
     });
     let keep = move |event: SubmitEvent| {
@@ -37,7 +37,7 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
         spawn_local(async move {
             let said = match api::describe(&id, &about).await {
                 Ok(()) => {
-                    let _ = written.try_set(false);
+                    let _ = written.try_set([false; 3]);
                     kept();
                     t("Kept.").to_string()
                 }
@@ -46,9 +46,9 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
             let _ = answer.try_set(said);
         });
     };
-    let change = move |signal: RwSignal<String>| {
+    let change = move |n: usize, signal: RwSignal<String>| {
         move |event| {
-            written.set(true);
+            written.update(|written| written[n] = true);
             signal.set(event_target_value(&event));
         }
     };
@@ -56,15 +56,15 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
         <form class="card form" id="about" on:submit=keep class:gone=move || known.with(Option::is_none)>
             <div class="field wide">
                 <label for="about-name">{t("Name")}</label>
-                <input id="about-name" type="text" autocomplete="off" prop:value=move || name.get() on:input=change(name)/>
+                <input id="about-name" type="text" autocomplete="off" prop:value=move || name.get() on:input=change(0, name)/>
             </div>
             <div class="field wide">
                 <label for="about-tags">{t("Tags, with commas between")}</label>
-                <input id="about-tags" type="text" autocomplete="off" prop:value=move || tags.get() on:input=change(tags)/>
+                <input id="about-tags" type="text" autocomplete="off" prop:value=move || tags.get() on:input=change(1, tags)/>
             </div>
             <div class="field wide">
                 <label for="about-note">{t("Note")}</label>
-                <textarea id="about-note" rows="3" prop:value=move || note.get() on:input=change(note)></textarea>
+                <textarea id="about-note" rows="3" prop:value=move || note.get() on:input=change(2, note)></textarea>
             </div>
             <p class="actions">
                 <button class="button" type="submit">{t("Keep")}</button>

@@ -1,6 +1,7 @@
 //! The form that starts a study.
 
 use crate::api::{self, Failure};
+use crate::parts::every::until_answered;
 use crate::parts::format;
 use crate::parts::pick::Pick;
 use crate::words::{said, t, translated};
@@ -37,14 +38,10 @@ pub fn StudyForm(offered: RwSignal<Offer>) -> impl IntoView {
     let seeds = RwSignal::new(SEEDS.to_string());
     let host = RwSignal::new(place(Host::Here).0.to_string());
     let hosts: RwSignal<Vec<Host>> = RwSignal::new(Vec::new());
-    spawn_local(async move {
-        // Where there is no answer there is no choice: the machine of the server.
-        let _ = hosts.try_set(api::study_hosts().await.unwrap_or_default());
-    });
+    // Before there is an answer there is no choice: the machine of the server.
+    until_answered(|| Box::pin(api::study_hosts()), move |known| drop(hosts.try_set(known)));
     let measured: RwSignal<Option<Vec<RunInfo>>> = RwSignal::new(None);
-    spawn_local(async move {
-        let _ = measured.try_set(Some(api::measured().await));
-    });
+    until_answered(|| Box::pin(api::measured()), move |runs| drop(measured.try_set(Some(runs))));
     let starting = RwSignal::new(false);
     let refused = RwSignal::new(String::new());
     load(offered, preset);
