@@ -1,5 +1,6 @@
 //! What people bring to the lab: files of ratings that become tasks, and off-the-shelf models.
 
+use crate::memory::Shape;
 use crate::ratings::{Change, RatingsTask, ShownRow};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,8 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Longest sequence, tokens.
     pub context: usize,
+    /// What the memory of a run depends on.
+    pub shape: Shape,
     /// How many tensors are stored in which format.
     pub storages: Vec<(String, usize)>,
     /// Whether it brings a chat template.
@@ -118,11 +121,13 @@ pub struct ModelInfo {
     pub memory_mib: u64,
 }
 
-/// The models that a lab knows, and the memory that is free where it runs.
+/// The models that a lab knows, and what there is where it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct ModelList {
     pub models: Vec<ModelInfo>,
     /// MiB, where the system tells.
     pub free_mib: Option<u64>,
+    /// Threads that a run computes with on the processor.
+    pub threads: usize,
 }

@@ -14,6 +14,7 @@ pub mod inference;
 pub mod kl;
 pub mod listing;
 pub mod mapping;
+pub mod memory;
 pub mod method;
 pub mod metrics;
 pub mod moving;

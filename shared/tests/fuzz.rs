@@ -1,9 +1,10 @@
 //! Damaged messages of a websocket and damaged configurations: an error that says what is wrong, or a value, never a panic. Two thousand
 //! of each, or as many as the environment variable MOSLIM_FUZZ says.
 
-use moslim_shared::config::cost::{memory_mib, optimisation, supervised};
+use moslim_shared::config::cost::{optimisation, supervised};
 use moslim_shared::config::{RunConfig, differences};
 use moslim_shared::event::{First, Hello, Subscription};
+use moslim_shared::memory::{Shape, peak};
 use moslim_shared::objective::Objective;
 use moslim_shared::presets;
 use serde_json::{Value, json};
@@ -166,7 +167,10 @@ fn look_at(text: &str, preset: &RunConfig, objectives: &[Objective]) -> Option<b
         Ok(config) => {
             let problems = config.problems(objectives);
             assert!(problems.iter().all(|p| !p.message.is_empty()), "{text:.400}");
-            let _ = (memory_mib(&config), supervised(&config), optimisation(&config, objectives.len()));
+            let _ = (supervised(&config), optimisation(&config, objectives.len()));
+            let base = Shape::own(&config.model, config.vocabulary);
+            let memory = peak(&config, Some(&base), objectives, 2);
+            assert!(memory.is_some_and(|m| !m.bytes().is_nan()), "{text:.400}");
             let _ = (differences(preset, &config), config.fork_problems(preset), config.evaluation_problems(preset));
             Some(!problems.is_empty())
         }

@@ -1,6 +1,8 @@
 //! The command line as a contract: exit codes, one JSON document on standard output, the same figures for the same seed.
 
 use moslim_shared::config::RunConfig;
+use moslim_shared::memory;
+use moslim_shared::objective::Objective;
 use moslim_shared::summary::RunSummary;
 use moslim_tests::{Output, Process, binary, metrics, smoke, text, write_config};
 use serde_json::{Value, json};
@@ -121,6 +123,31 @@ fn a_run_prints_one_summary_with_every_figure_and_the_same_for_the_same_seed() {
     assert_eq!(metrics(&again), metrics(&summary));
     let (other, _) = train(folders[1].path(), &["--preset", "smoke", "--seed", "2"]);
     assert_ne!(metrics(&other)["reward_hash"], metrics(&summary)["reward_hash"], "another seed is another run");
+}
+
+/// What a run takes is known before it starts. Of the preset's model nearly all is the program's own, which differs by tens of MiB from system to
+/// system; of the other, of nine million weights, four fifths are weights, gradients, moments and what backward passes need.
+#[test]
+fn a_run_takes_about_the_memory_that_was_estimated() {
+    let mut larger = smoke();
+    (larger.model.layers, larger.model.d_model, larger.model.d_ff) = (4, 384, 1536);
+    larger.reward_trunk = larger.model.clone();
+    (larger.sft.steps, larger.reward_model.steps, larger.policy.iterations) = (2, 2, 2);
+    let e = &mut larger.evaluation;
+    (e.questions, e.joint, e.held_out, e.front, e.fronts_seen, e.paraphrased) = (2, 4, 2, 0, 0, 2);
+    let objectives = OBJECTIVES.map(|(id, classes)| Objective::new(id, id, "", &vec!["class"; classes]));
+    for config in [smoke(), larger] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = write_config(folder.path(), &config);
+        let args = ["train", "--json", "--device", "cpu", "--config", text(&file), "--data", text(folder.path())];
+        let output = Process::lab_in(&args, &[("RAYON_NUM_THREADS", "2")]).wait();
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let taken = number(&document(&output.stdout)["compute"], "peak_memory_mib");
+        let estimate = memory::peak(&config, None, &objectives, 2).expect("the lab's own model has a shape");
+        // Where the system does not tell, there is nothing to compare.
+        let share = estimate.mib() as f64 / taken;
+        assert!(taken == 0.0 || (1.0 / 1.5..1.5).contains(&share), "{} MiB for {taken}: {estimate:?}", estimate.mib());
+    }
 }
 
 /// Files of cached stages.

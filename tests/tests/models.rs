@@ -335,6 +335,8 @@ fn a_model_is_trained_under_adapters_and_is_asked_and_graded_afterwards() {
     };
     assert_eq!([share("answers"), share("reward_model"), share("policy")], [128.0 / 500.0, 0.5, 1.0]);
     assert!(estimate["seconds"].as_f64().unwrap() > 0.0 && estimate["peak_memory_mib"].as_u64().unwrap() > 0, "{estimate}");
+    let memory = &estimate["memory"];
+    assert!(memory["mib"].as_u64().unwrap() > 0 && memory["parts"].as_array().unwrap().len() == 8, "{estimate}");
     assert_eq!(kept(), before, "nothing is kept");
     let output = Process::lab(&["train", "--preset", "smoke", "--estimate", "--data", text(&data)]).wait();
     assert!(output.code == Some(2) && output.stderr.contains("base.model: is empty; what a run takes"), "{}", output.stderr);

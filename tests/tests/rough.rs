@@ -516,8 +516,8 @@ impl Stage {
     async fn compare_away(&mut self) -> Result<()> {
         self.away("/compare").await?;
         self.told("main").await?;
+        // It asks again by itself.
         self.comes_back().await;
-        self.try_again("main").await?;
         self.soon("document.querySelectorAll('#add-run option').length > 2").await?;
         self.quiet().await
     }
@@ -526,8 +526,8 @@ impl Stage {
         self.away("/playground").await?;
         self.told(".playground").await?;
         self.sees("!document.querySelector('.playground').textContent.includes('No run is finished yet')").await?;
+        // It asks again by itself.
         self.comes_back().await;
-        self.try_again(".playground").await?;
         self.soon("document.querySelectorAll('.lane').length === 2").await?;
         self.quiet().await
     }

@@ -733,11 +733,22 @@ async fn who_starts_too_often_has_to_wait() {
 #[tokio::test]
 async fn a_lab_keeps_within_what_it_was_given() {
     let mut lab = Lab::start_with(&["--quota", "1", "--keep-days", "2", "--run-memory", "300"]).await;
-    // A run that needs more than it may have fails, and says of what.
+    // A run of which it is known that it needs more than it may have does not start.
     let mut large = smoke();
     (large.model.layers, large.model.d_model, large.model.d_ff) = (4, 512, 2048);
     large.reward_trunk = large.model.clone();
-    let run = lab.start_run(&large).await;
+    let refused = lab.post("/api/v1/runs", &json!({ "config": large })).await;
+    let problem = refused.body["problems"][0].clone();
+    assert_eq!((refused.status, problem["field"].as_str()), (422, Some("model.d_model")), "{}", refused.body);
+    let said = problem["message"].as_str().unwrap();
+    assert!(said.contains("MiB of memory") && said.contains("may have 300 MiB here"), "{said}");
+    // One that is there already, and takes more, fails, and says of what.
+    let written = lab.post("/api/v1/config/toml", &json!({ "config": large })).await.body["toml"].as_str().unwrap().to_string();
+    let run = "large".to_string();
+    std::fs::create_dir_all(lab.data().join("runs").join(&run)).unwrap();
+    std::fs::write(lab.data().join("runs").join(&run).join("config.toml"), written).unwrap();
+    lab.restart().await;
+    lab.resume(&run).await;
     let body = json!({ "config": smoke() });
     let ended = lab.wait_for_end(&run).await;
     assert_eq!(ended.status, RunStatus::Failed);

@@ -1,11 +1,14 @@
 //! A real model: SmolLM2-135M-Instruct, as a GGUF file. `cargo lab test --model` fetches it and runs this.
 
-use moslim_tests::{lab, text};
+use moslim_tests::{Process, lab, text};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const NAME: &str = "smollm2";
+/// Longest time for a few steps of every stage.
+const STEPS: Duration = Duration::from_secs(30 * 60);
 
 /// The model's file.
 fn model() -> PathBuf {
@@ -47,4 +50,22 @@ fn it_computes_what_transformers_computes() {
     }
     println!("mean negative log-likelihood: at most {:.1e} apart; logits: at most {:.1e} of the largest", worst[0], worst[1]);
     assert!(worst[0] < 1e-3 && worst[1] < 1e-4, "{worst:?}");
+}
+
+/// A few steps of every stage, with the models and batches of the preset, take the memory that was estimated from their sizes, within a fifth.
+#[test]
+#[ignore = "needs the model: cargo lab test --model"]
+fn it_takes_the_memory_that_was_estimated() {
+    let data = tempfile::tempdir().unwrap();
+    add(data.path());
+    let args = ["train", "--preset", "offtheshelf", "--model", NAME, "--estimate", "--device", "cpu", "--json", "--data"];
+    let args = [&args[..], &[text(data.path())]].concat();
+    let output = Process::lab_in(&args, &[("RAYON_NUM_THREADS", "2")]).wait_at_most(STEPS);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let measured: Value = serde_json::from_str(&output.stdout).unwrap();
+    let (taken, memory) = (measured["peak_memory_mib"].as_f64().unwrap(), &measured["memory"]);
+    let share = memory["mib"].as_f64().unwrap() / taken;
+    println!("{taken} MiB taken, {share:.2} times as many estimated: {memory}");
+    assert_eq!(memory["stage"], "policy");
+    assert!((0.8..1.2).contains(&share), "{taken} MiB taken: {memory}");
 }

@@ -137,6 +137,12 @@ pub fn estimate(estimate: &Estimate) -> String {
         let free = estimate.free_memory_mib.map_or(String::new(), |free| format!("; {free} MiB were free"));
         let _ = writeln!(out, "memory: {} MiB at most{free}", estimate.peak_memory_mib);
     }
+    if let Some(memory) = &estimate.memory {
+        let _ = writeln!(out, "by its sizes: {} MiB at most, {}", memory.mib, memory.stage.title());
+        for (part, mib) in memory.parts.iter().filter(|(_, mib)| *mib > 0) {
+            let _ = writeln!(out, "  {part:<44} {mib:>8} MiB");
+        }
+    }
     out
 }
 

@@ -238,7 +238,7 @@ impl Study {
         let jobs = match jobs {
             // The cluster decides how many, by its own rules.
             _ if queued => plan.len(),
-            jobs => jobs.or(launcher.at_a_time()).unwrap_or_else(|| cores.min(fitting(plan))),
+            jobs => jobs.or(launcher.at_a_time()).unwrap_or_else(|| fitting(plan, cores, &self.data)),
         };
         let jobs = jobs.clamp(1, plan.len().max(1));
         let threads = (!queued).then_some((cores / jobs).max(1));

@@ -320,6 +320,12 @@ impl Supervisor {
         self.follower.known(id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
     }
 
+    /// Threads of a run on a device.
+    pub fn threads(&self, device: DeviceChoice) -> usize {
+        let cores = available_parallelism().map_or(1, usize::from);
+        self.slots.threads(device, cores).unwrap_or(cores)
+    }
+
     async fn launch(&self, id: &RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = self.slots.threads(self.devices.of(config.device).await, cores);

@@ -1,11 +1,9 @@
-//! What a run takes, roughly: enough to say whether to wait, and whether it fits.
+//! How long a run takes, roughly: enough to say whether to wait. What memory it takes is in [`crate::memory`].
 
 use super::{ModelConfig, RunConfig};
 use crate::method::Budget;
 use crate::summary::StageSeconds;
 
-/// Memory that a run needs besides its models, MiB.
-const RUN_MEMORY_MIB: u64 = 400;
 /// Tokens of a row, of a prompt and of an answer, about.
 const ROW: f64 = 40.0;
 const PROMPT: f64 = 20.0;
@@ -25,12 +23,6 @@ pub fn parameters(c: &RunConfig) -> f64 {
         m.layers as f64 * (4.0 * d * d + 3.0 * d * m.d_ff as f64) + c.vocabulary as f64 * d
     };
     of(&c.model) + of(&c.reward_trunk)
-}
-
-/// Memory of a run on the lab's own models, MiB: weights, gradients of several threads, two moments, reference and reward model come to
-/// about twenty numbers a weight.
-pub fn memory_mib(c: &RunConfig) -> u64 {
-    RUN_MEMORY_MIB.saturating_add((parameters(c) * 20.0 * 4.0 / f64::from(1 << 20)) as u64)
 }
 
 /// Floating-point operations of the stages before the policy, in units of two a weight.
@@ -136,7 +128,6 @@ mod tests {
         other.base.model = "smollm".into();
         let took = StageSeconds { policy: 9.0, ..Default::default() };
         assert_eq!(seconds(&config, 4, [(&other, &took)].into_iter()), None);
-        assert!(memory_mib(&config) > RUN_MEMORY_MIB);
         // Half of what is before the policy came from the cache: the other half says nothing of its speed.
         let half = StageSeconds { policy: 20.0, sft: 30.0, reward_model: 0.1, ..Default::default() };
         let none = StageSeconds { policy: 20.0, ..Default::default() };

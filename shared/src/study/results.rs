@@ -108,11 +108,13 @@ impl Spread {
         let draws = (0..RESAMPLES).map(|_| {
             let one = |rng: &mut Splitmix| {
                 let (value, interval) = runs[(rng.next() % runs.len() as u64) as usize];
-                value
-                    + interval.map_or(0.0, |[low, high]| {
-                        let z = rng.normal() / 1.96;
-                        z * if z > 0.0 { high - value } else { value - low }
-                    })
+                let [down, up] = interval.map_or([0.0; 2], |[low, high]| match low <= value && value <= high {
+                    true => [value - low, high - value],
+                    // A value that resampling does not reproduce, as may be with what is not a mean.
+                    false => [(high - low) / 2.0; 2],
+                });
+                let z = rng.normal() / 1.96;
+                value + z * if z > 0.0 { up } else { down }
             };
             (0..n).map(|_| one(&mut rng)).sum::<f64>() / n as f64
         });

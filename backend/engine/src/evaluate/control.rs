@@ -15,14 +15,13 @@ use crate::text::{Said, Tokenizer};
 use anyhow::Result;
 use moslim_shared::config::EvaluationConfig;
 use moslim_shared::distribution::argmax;
+use moslim_shared::memory::ASKED;
 use moslim_shared::metrics::{slope, spearman, wilson};
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{ControlHead, ControlReport, Diversity, PartReport, WordingReport};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-/// Answers sampled at once.
-const CHUNK: usize = 256;
 /// Answers whose likelihood is taken.
 const READ: usize = 128;
 
@@ -60,7 +59,7 @@ pub fn examine<B: Kernels>(
         tokens: Vec::new(),
         claims: Vec::new(),
     };
-    for (c, chunk) in plan.probes.chunks(CHUNK).enumerate() {
+    for (c, chunk) in plan.probes.chunks(ASKED).enumerate() {
         let sampling =
             Sampling { temperature: config.temperature, top_p: 1.0, max_new_tokens, seed: seed ^ ((c as u64 + 1) << 32) };
         let asks: Vec<(usize, Ask)> = chunk.iter().map(|p| (p.question, Ask::of(p.preference.clone()))).collect();

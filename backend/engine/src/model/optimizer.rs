@@ -12,6 +12,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer, SimpleOptimi
 use burn::prelude::*;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use burn::tensor::backend::AutodiffBackend;
+use moslim_shared::memory::partial_sums;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
@@ -182,14 +183,9 @@ pub fn add<B: TrainBackend, M: AutodiffModule<B>>(model: &M, mut parts: [Gradien
     summer.sum
 }
 
-/// Sums into which the gradients of a batch's pieces are added, each in order, before the sums are added in order: the
-/// result does not depend on the number of threads. More of them keep more threads busy; each holds one number per weight.
-fn partial_sums(parameters: usize) -> usize {
-    ((1 << 28) / parameters.max(1)).clamp(2, 8)
-}
-
 /// Loss and gradients of a batch that is computed in pieces; `loss` gives each piece's share and something to report.
-/// Returns the sum of the losses, the summed gradients and the reports in order.
+/// Returns the sum of the losses, the summed gradients and the reports in order. Gradients of pieces are added up in [`partial_sums`], each
+/// in order, before the sums are added in order: the result does not depend on the number of threads.
 ///
 /// Ranks that train together share the sums.
 pub fn gradients<B: TrainBackend, M: AutodiffModule<B>, T: Send, R: Send + Serialize + DeserializeOwned>(

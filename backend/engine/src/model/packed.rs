@@ -216,6 +216,18 @@ mod tests {
         assert_eq!(fit_pieces::<Flex>(&[small], 256, 1 << 34), None, "the CPU keeps its pieces");
     }
 
+    /// What is estimated of a run's memory before it starts counts on it.
+    #[test]
+    fn equal_items_are_cut_as_estimates_of_memory_have_it() {
+        for (items, tokens) in [(1, 20), (1, 900), (4, 40), (6, 704), (10, 80), (16, 145), (32, 64), (400, 40)] {
+            let items = vec![tokens; items];
+            let cut = chunks::<Flex, _>(&items, |&t: &usize| t);
+            let largest = cut.iter().map(|piece| piece.len()).max().unwrap_or(0);
+            let (pieces, most) = moslim_shared::memory::pieces(items.len() as f64, tokens as f64);
+            assert_eq!((cut.len() as f64, largest as f64), (pieces, most), "{} of {tokens}", items.len());
+        }
+    }
+
     #[test]
     fn chunks_hold_everything_once() {
         let sizes: Vec<usize> = (0..200).map(|i| i * 37 % 90).collect();

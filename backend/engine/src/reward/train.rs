@@ -13,6 +13,7 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use moslim_shared::config::ClassWeights;
 use moslim_shared::distribution::{argmax, expected_class};
+use moslim_shared::memory::COMPARED;
 use moslim_shared::metrics::{
     accuracy, confusion, expected_calibration_error, macro_f1, mean_absolute_error, quadratic_weighted_kappa, reliability,
     spearman, within,
@@ -24,8 +25,6 @@ use std::collections::HashMap;
 
 /// Bins of the calibration error.
 const ECE_BINS: usize = 15;
-/// Rows over which the heads' gradients are compared.
-const GRADIENT_ROWS: usize = 128;
 
 /// Labels of `rows` for the objectives at `heads`.
 pub fn labels_of(rows: &[&Encoded], heads: &[usize]) -> Vec<Vec<Option<usize>>> {
@@ -281,7 +280,7 @@ impl<B: TrainBackend> ModuleVisitor<B> for Products<'_> {
 
 /// Cosines between the gradients that the heads send into the shared trunk, over some of `rows`: negative ones interfere.
 pub fn gradient_cosines<B: TrainBackend>(model: &RewardModel<B>, rows: &[Encoded]) -> Vec<Vec<f64>> {
-    let rows: Vec<&Encoded> = rows.iter().take(GRADIENT_ROWS).collect();
+    let rows: Vec<&Encoded> = rows.iter().take(COMPARED).collect();
     let classes = model.classes().to_vec();
     let heads: Vec<usize> = (0..classes.len()).collect();
     let weights: Vec<Vec<f64>> = classes.iter().map(|&c| vec![1.0; c]).collect();

@@ -1,7 +1,13 @@
-//! Whether a run fits into this machine's memory, before anything of it is built.
+//! Whether a run fits into this machine's memory, before anything of it is built. What it takes is `moslim_shared::memory`'s to say.
 
-use moslim_shared::config::cost::memory_mib;
-use moslim_shared::config::{DeviceChoice, Precision, Problem, RunConfig};
+use crate::model::architecture::Architecture;
+use moslim_shared::config::{Precision, Problem, RunConfig};
+use moslim_shared::event::Stage;
+use moslim_shared::memory::{self, Memory, Part, Shape};
+use moslim_shared::objective::Objective;
+
+/// Reads a file of the data folder.
+pub type Read<'a> = &'a dyn Fn(&str) -> std::io::Result<Option<Vec<u8>>>;
 
 /// Memory that programs can still have here, MiB: what the system has left, or this process's control group if that is less. `None` where
 /// the system does not tell.
@@ -38,75 +44,130 @@ pub fn weights_mib(weights: u64, kept: Precision) -> u64 {
     weights.saturating_mul(bytes) >> 20
 }
 
-/// The weights of the off-the-shelf model that a run begins with, by what the lab keeps of it; `None` where it begins with none, or with
+/// The shape of a decoder.
+pub fn shape(a: &Architecture) -> Shape {
+    Shape {
+        layers: a.layers,
+        d_model: a.d_model,
+        d_ff: a.d_ff,
+        heads: a.heads,
+        kv_heads: a.kv_heads,
+        head_dim: a.head_dim,
+        vocabulary: a.vocabulary,
+        tied: a.tied,
+        qk_norm: a.qk_norm,
+    }
+}
+
+/// The shape of the off-the-shelf model that a run begins with, by what the lab keeps of it; `None` where it begins with none, or with
 /// one that is not known, which is refused elsewhere.
-pub fn weights_of(config: &RunConfig, read: &dyn Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> Option<u64> {
+fn shape_of(config: &RunConfig, read: Read) -> Option<Shape> {
     #[derive(serde::Deserialize)]
     struct Kept {
-        weights: u64,
+        architecture: Architecture,
     }
     let name = &config.base.model;
     let plain = !name.is_empty() && !name.contains(['/', '\\']);
     let bytes = plain.then(|| read(&format!("models/{name}/model.json")).ok().flatten()).flatten()?;
-    serde_json::from_slice(&bytes).ok().map(|kept: Kept| kept.weights)
+    serde_json::from_slice(&bytes).ok().map(|kept: Kept| shape(&kept.architecture))
 }
 
-/// Why a run does not fit, with both figures; `None` where it does, or where that is not known: a graphics card has memory of its own.
-/// `weights`: those of its off-the-shelf model, if it has one. Policy, reference and reward model share them, so that it needs them once,
-/// and this is the least that it needs.
-pub fn problem(config: &RunConfig, weights: Option<u64>) -> Option<Problem> {
-    let here = matches!(config.device, DeviceChoice::Auto | DeviceChoice::Cpu);
-    let free = available_mib().filter(|_| here)?;
-    match weights {
-        None if config.base.model.is_empty() => too_large(memory_mib(config), free),
-        None => None,
-        Some(weights) => {
-            let needed = weights_mib(weights, config.base.weights);
-            (needed > free).then(|| Problem {
-                field: "base.model".into(),
-                message: format!("has weights that need {needed} MiB of memory, and {free} MiB are free here"),
-            })
-        }
+/// Memory of a run at each moment that may be its largest, computed by `threads` on a processor; none where it begins with a model that is
+/// not known.
+pub fn moments(config: &RunConfig, objectives: &[Objective], threads: usize, read: Read) -> Vec<Memory> {
+    memory::moments(config, shape_of(config, read).as_ref(), objectives, threads)
+}
+
+/// Why a run that needs so much does not fit where it may have `most` MiB: both figures, what most of it is for, and what lowers that. `None`
+/// where it fits.
+pub fn problem(config: &RunConfig, needed: &Memory, most: u64) -> Option<Problem> {
+    let mib = needed.mib();
+    if mib <= most {
+        return None;
     }
+    let (part, own) = needed.largest();
+    let (field, hint) = lowers(config, needed.stage, part);
+    let (part, stage) = (part.title(), needed.stage.title());
+    let message = format!(
+        "the run needs about {mib} MiB of memory, {own} of them for {part} (stage: {stage}), and may have {most} MiB here; {hint}"
+    );
+    Some(Problem { field: field.into(), message })
 }
 
-fn too_large(needed: u64, free: u64) -> Option<Problem> {
-    (needed > free).then(|| Problem {
-        field: "model.d_model".into(),
-        message: format!("makes models that need about {needed} MiB of memory, and {free} MiB are free here"),
-    })
+/// The setting that lowers a part of a run's memory, and how.
+fn lowers(config: &RunConfig, stage: Stage, part: Part) -> (&'static str, &'static str) {
+    let own = config.base.model.is_empty();
+    let whole = config.base.weights == Precision::F32;
+    match (part, stage) {
+        (Part::Process, _) if own => ("task.rows", "fewer rows need less"),
+        (Part::Weights, _) if !own && whole => ("base.weights", "bf16 needs half of that"),
+        (Part::Training, _) if !own => ("base.rank", "a lower rank needs less"),
+        (Part::Activations | Part::Logits, Stage::Policy) => (
+            "policy.samples_per_prompt",
+            "a prompt and its answers are computed at once, and as many prompts as there are threads: fewer samples or a smaller \
+             policy.max_new_tokens need less, and as many policy.minibatches as policy.prompts take one prompt after the other",
+        ),
+        (Part::Activations | Part::Logits | Part::Cache, Stage::Evaluation) => {
+            ("policy.max_new_tokens", "shorter answers need less")
+        }
+        (Part::Activations, Stage::RewardModel) if !own => ("base.reward_layers", "heads on fewer layers need less"),
+        _ if own => ("model.d_model", "a narrower model needs less"),
+        _ => ("base.model", "a smaller model needs less"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use moslim_shared::memory::largest;
     use moslim_shared::presets;
+
+    fn nothing(_: &str) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn largest_of(config: &RunConfig, read: Read) -> Option<Memory> {
+        largest(moments(config, &[], 2, read))
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_figures() {
         assert_eq!(kibibytes("MemTotal:       2 kB\nMemAvailable:   24117248 kB\n", "MemAvailable:"), Some(24_117_248));
         assert_eq!(kibibytes("MemAvailable:", "MemAvailable:"), None);
-        assert!(too_large(100, 100).is_none());
-        let message = too_large(101, 100).unwrap().message;
-        assert!(message.contains("101 MiB") && message.contains("100 MiB"), "{message}");
         let mut config = presets::find("quick").unwrap().config;
-        assert_eq!(problem(&config, None), None);
+        let quick = largest_of(&config, &nothing).unwrap();
+        assert_eq!(problem(&config, &quick, quick.mib()), None);
+        let found = problem(&config, &quick, quick.mib() - 1).unwrap();
+        assert_eq!(found.field, "task.rows");
+        let figures = [format!("about {} MiB", quick.mib()), format!("may have {} MiB", quick.mib() - 1)];
+        assert!(figures.iter().all(|figure| found.message.contains(figure)), "{}", found.message);
         // Thirteen billion weights.
         (config.model.layers, config.model.d_model, config.model.d_ff) = (64, 4096, 16_384);
-        if available_mib().is_some_and(|free| free < 500_000) {
-            assert_eq!(problem(&config, None).unwrap().field, "model.d_model");
-        }
+        config.reward_trunk = config.model.clone();
+        let found = problem(&config, &largest_of(&config, &nothing).unwrap(), 400_000).unwrap();
+        assert!(found.field == "model.d_model" && found.message.contains("gradients and moments"), "{}", found.message);
+    }
+
+    #[test]
+    fn what_lowers_the_largest_part_is_named() {
+        // SmolLM2-135M.
+        let kept = r#"{"name": "some", "weights": 7, "architecture": {"family": "llama", "layers": 30, "d_model": 576, "heads": 9,
+            "kv_heads": 3, "head_dim": 64, "d_ff": 1536, "context": 8192, "vocabulary": 49152, "outputs": 49152, "tied": true,
+            "norm_eps": 1e-5, "rope": {"theta": 1e5, "scaling": {"kind": "none"}}, "qkv_bias": false, "qk_norm": false}}"#;
+        let read = |path: &str| Ok((path == "models/some/model.json").then(|| kept.as_bytes().to_vec()));
+        let mut config = presets::find("offtheshelf").unwrap().config;
         config.base.model = "some".into();
-        assert_eq!(problem(&config, None), None);
-        if available_mib().is_some_and(|free| free < 500_000) {
-            let found = problem(&config, Some(1_000_000_000_000)).unwrap();
-            assert!(found.field == "base.model" && found.message.contains("3814697 MiB"), "{}", found.message);
-        }
-        let kept = |path: &str| Ok((path == "models/some/model.json").then(|| br#"{"name": "some", "weights": 7}"#.to_vec()));
-        assert_eq!(weights_of(&config, &kept), Some(7));
+        let mut named = |change: &dyn Fn(&mut RunConfig)| {
+            change(&mut config);
+            problem(&config, &largest_of(&config, &read).unwrap(), 100).unwrap().field
+        };
+        assert_eq!(named(&|_| {}), "policy.samples_per_prompt");
+        assert_eq!(named(&|c| c.base.rank = 1024), "base.rank");
+        // Answers of a few tokens: the largest are the weights.
+        assert_eq!(named(&|c| (c.base.rank, c.policy.max_new_tokens, c.policy.prompts) = (1, 4, 1)), "base.weights");
         config.base.model = "../some".into();
-        assert_eq!(weights_of(&config, &kept), None);
-        config.base.model.clear();
-        assert_eq!(weights_of(&config, &kept), None);
+        assert!(largest_of(&config, &read).is_none(), "a name is no path");
+        config.base.model = "other".into();
+        assert!(largest_of(&config, &read).is_none());
     }
 }

@@ -14,17 +14,20 @@ pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, Scorer};
 
 use crate::data::Task;
-use crate::keep::Job;
 use crate::keep::above::Above;
 use crate::keep::checkpoint::PAUSE;
 use crate::keep::journal::{self, Journal};
+use crate::keep::{Job, fork};
 use crate::method;
 use crate::progress::{Progress, Stop, Stopped, Unfit};
 use crate::ranks::{self, Ranks};
 use anyhow::Result;
 use burn::backend::Autodiff;
 use device::{Device, choose};
-use moslim_shared::event::{EventBody, Outcome};
+use moslim_shared::config::Problem;
+use moslim_shared::event::{EventBody, Outcome, Stage};
+use moslim_shared::memory::{Memory, largest};
+use moslim_shared::objective::Objective;
 use moslim_shared::summary::{RewardModelReport, RunSummary};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -83,7 +86,7 @@ pub fn train_as(ranks: Rc<dyn Ranks>, job: &Job, stop: &Stop, sink: &mut dyn FnM
 /// # Errors
 /// As [`train`].
 pub fn train_on(job: &Job, task: Task, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Result<RunSummary, RunError> {
-    fits(job, &task)?;
+    fits(job, &task, Stage::Evaluation)?;
     job.tidy();
     let mut journal = Journal::open(job.files.as_ref(), &job.path(journal::FILE))
         .map_err(|e| RunError::BadInput(format!("the run's folder cannot be written: {e:#}")))?;
@@ -162,17 +165,31 @@ pub fn reward_model_alone(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBod
     let mut job = job.clone();
     job.files = Arc::new(Above::of("runs", job.files));
     let task = Task::load(&job.config.task, &|path| job.files.read(path)).map_err(RunError::Failed)?;
-    fits(&job, &task)?;
+    fits(&job, &task, Stage::RewardModel)?;
     let (device, report) = choose(job.config.device).map_err(|e| RunError::BadInput(format!("device: {e:#}")))?;
     let mut tell = |body: EventBody| sink(&body);
     let progress = &mut Progress { sink: &mut tell, stop };
     on!(device, reward_alone(&job, task, report, progress)).map_err(|error| RunError::of(error, stop))
 }
 
-/// Whether the configuration fits the task and the machine.
-fn fits(job: &Job, task: &Task) -> Result<(), RunError> {
+/// Memory of a run in its largest moment here, up to its stage `last`; `None` where that is not known. What evaluates the policies of another
+/// run trains nothing.
+fn needed(job: &Job, objectives: &[Objective], last: Stage) -> Option<Memory> {
+    let all = memory::moments(&job.config, objectives, rayon::current_num_threads(), &|path| job.files.read(path));
+    let evaluates = fork::evaluated(job).is_ok_and(|run| run.is_some());
+    largest(all.into_iter().filter(|m| m.stage <= last && (!evaluates || m.stage == Stage::Evaluation)))
+}
+
+/// Why a run does not fit into this machine's memory; a graphics card has memory of its own.
+fn too_large(job: &Job, objectives: &[Objective], last: Stage) -> Option<Problem> {
+    let free = memory::available_mib().filter(|_| matches!(choose(job.config.device), Ok((Device::Cpu(_), _))))?;
+    memory::problem(&job.config, &needed(job, objectives, last)?, free)
+}
+
+/// Whether the configuration fits the task and the machine, up to the stage `last`.
+fn fits(job: &Job, task: &Task, last: Stage) -> Result<(), RunError> {
     let mut problems = job.config.problems(&task.objectives);
-    problems.extend(memory::problem(&job.config, memory::weights_of(&job.config, &|path| job.files.read(path))));
+    problems.extend(too_large(job, &task.objectives, last));
     if problems.is_empty() {
         return Ok(());
     }

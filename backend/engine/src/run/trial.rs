@@ -1,7 +1,7 @@
 //! What a run of an off-the-shelf model will take, from a few steps of it: every stage of the run itself, with its models and batches, made
 //! as short as a measurement allows. Nothing of it is kept.
 
-use super::{RunError, fits, train_on_device};
+use super::{RunError, fits, needed, train_on_device};
 use crate::data::Task;
 use crate::evaluate::answer::Route;
 use crate::keep::Job;
@@ -11,6 +11,7 @@ use crate::progress::{Progress, Stop};
 use crate::run::memory::available_mib;
 use moslim_shared::config::{RunConfig, TargetWording, TaskKind};
 use moslim_shared::event::{EventBody, Stage};
+use moslim_shared::memory::{Memory, mib};
 use moslim_shared::objective::Objective;
 use serde::Serialize;
 use std::sync::Arc;
@@ -44,6 +45,25 @@ pub struct Estimate {
     pub peak_memory_mib: u64,
     /// Memory that was free before it, MiB.
     pub free_memory_mib: Option<u64>,
+    /// What the sizes of models and batches say that the run takes; none where nothing is known of the model.
+    pub memory: Option<MemoryEstimate>,
+}
+
+/// Memory of a run in its largest moment, as it is known before anything is measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemoryEstimate {
+    pub stage: Stage,
+    /// All of it, MiB.
+    pub mib: u64,
+    /// What it is for, with its MiB.
+    pub parts: Vec<(&'static str, u64)>,
+}
+
+impl MemoryEstimate {
+    fn of(m: &Memory) -> Self {
+        let parts = m.parts().map(|(part, bytes)| (part.title(), mib(bytes)));
+        Self { stage: m.stage, mib: m.mib(), parts: parts.to_vec() }
+    }
 }
 
 /// Measures a few steps of every stage of the run. `sink` hears what it does, as of a run.
@@ -59,7 +79,7 @@ pub fn estimate(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Res
     let free_memory_mib = available_mib();
     let load = |config: &RunConfig| Task::load(&config.task, &|path| job.files.read(path)).map_err(RunError::Failed);
     let task = load(&job.config)?;
-    fits(job, &task)?;
+    fits(job, &task, Stage::Evaluation)?;
     let short = short(&job.config);
     let short_job = Job { config: short.clone(), files: Arc::new(Above::new(job.files.clone())), ..job.clone() };
     let mut stages: Vec<StageEstimate> = Vec::new();
@@ -82,7 +102,8 @@ pub fn estimate(job: &Job, stop: &Stop, sink: &mut dyn FnMut(&EventBody)) -> Res
         estimate.seconds = estimate.measured / estimate.share;
     }
     let seconds = stages.iter().map(|s| s.seconds).sum();
-    Ok(Estimate { stages, seconds, peak_memory_mib: peak_memory_mib(), free_memory_mib })
+    let memory = needed(job, &task.objectives, Stage::Evaluation).as_ref().map(MemoryEstimate::of);
+    Ok(Estimate { stages, seconds, peak_memory_mib: peak_memory_mib(), free_memory_mib, memory })
 }
 
 /// The run with as little work as can be measured.

@@ -13,14 +13,14 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use moslim_engine::data::ratings::check_name;
 use moslim_engine::keep::models::{KnownModel, Models};
-use moslim_engine::run::memory::{available_mib, weights_mib};
+use moslim_engine::run::memory::{available_mib, shape, weights_mib};
 use moslim_import::import::{Bad, format};
 use moslim_import::peek::{Column, peek, skeleton};
 use moslim_import::{Import, Mapping, import, known};
 use moslim_shared::bringing::{
     ChangeRequest, ImportRequest, KnownMapping, ModelInfo, ModelList, NoiseRequest, Preview, SeenColumn, Upload,
 };
-use moslim_shared::config::{Precision, Problem};
+use moslim_shared::config::{DeviceChoice, Precision, Problem};
 use moslim_shared::ratings::{RatingsTask, RowFilter, UnlikelyLabel};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -247,7 +247,8 @@ async fn noise(
 async fn models(State(app): State<Shared>) -> Result<Json<ModelList>, Error> {
     beside(move || {
         let models = Models::of(app.data.root()).list()?.iter().map(info).collect();
-        Ok(Json(ModelList { models, free_mib: available_mib() }))
+        let threads = app.supervisor.threads(DeviceChoice::Cpu);
+        Ok(Json(ModelList { models, free_mib: available_mib(), threads }))
     })
     .await
 }
@@ -262,6 +263,7 @@ fn info(model: &KnownModel) -> ModelInfo {
         d_model: a.d_model,
         vocabulary: a.vocabulary,
         context: a.context,
+        shape: shape(a),
         storages: model.storages.clone(),
         template: model.template,
         source: model.source.clone(),

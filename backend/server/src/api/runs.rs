@@ -17,9 +17,11 @@ use moslim_engine::keep::bundle::sha256;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Disk;
 use moslim_engine::run::memory;
-use moslim_shared::config::RunConfig;
+use moslim_shared::config::{DeviceChoice, Problem, RunConfig};
 use moslim_shared::event::{About, Event, RunInfo, RunStatus};
 use moslim_shared::listing::{ListQuery, RunsPage};
+use moslim_shared::memory::largest;
+use moslim_shared::objective::Objective;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -137,6 +139,18 @@ async fn events(
     Ok(Json(tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??))
 }
 
+/// Why a run does not fit into the memory that it may have here. A graphics card has memory of its own; and what a fork needs depends on
+/// what it goes on from, which its own process finds out.
+async fn too_large(app: &Shared, config: &RunConfig, objectives: &[Objective]) -> Option<Problem> {
+    if config.fork.is_some() || app.devices.of(config.device).await != DeviceChoice::Cpu {
+        return None;
+    }
+    let most = memory::available_mib().into_iter().chain(app.launcher.memory()).min()?;
+    let threads = app.supervisor.threads(DeviceChoice::Cpu);
+    let needed = largest(memory::moments(config, objectives, threads, &|path| app.data.read(path)))?;
+    memory::problem(config, &needed, most)
+}
+
 /// Starts a run. A request that is sent again, because nobody knows whether the first one arrived, starts no second run where both carry
 /// the same `Idempotency-Key`.
 #[utoipa::path(post, path = "/api/v1/runs", tag = "runs", params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible characters; remembered for a day")), request_body = StartRequest, responses((status = 201, description = "The run that was started or waits", body = RunInfo), (status = 200, description = "The run that an earlier request with this key has started", body = RunInfo)))]
@@ -148,8 +162,7 @@ async fn start(
 ) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let objectives = app.data.objectives(&proposal.config.task).map_err(|p| Error::invalid(vec![p]))?;
     let mut problems = proposal.config.problems(&objectives);
-    let weights = memory::weights_of(&proposal.config, &|path| app.data.read(path));
-    problems.extend(memory::problem(&proposal.config, weights));
+    problems.extend(too_large(&app, &proposal.config, &objectives).await);
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }

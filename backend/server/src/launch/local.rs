@@ -49,6 +49,11 @@ impl Local {
         Self { memory, ..self }
     }
 
+    /// MiB that a run may take, where somebody has said so.
+    pub fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
     /// The program to start, for commands that are waited for.
     pub fn program(&self) -> &Path {
         &self.program

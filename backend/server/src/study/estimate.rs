@@ -2,7 +2,9 @@
 
 use crate::folder::DataFolder;
 use anyhow::Result;
-use moslim_shared::config::cost::{memory_mib, optimisation, supervised};
+use moslim_engine::run::memory::{available_mib, moments};
+use moslim_shared::config::cost::{optimisation, supervised};
+use moslim_shared::memory::largest;
 use moslim_shared::study::PlannedRun;
 use std::collections::HashSet;
 
@@ -22,12 +24,16 @@ pub fn shared_stages(run: &PlannedRun) -> Result<String> {
     ))?)
 }
 
-/// How many runs fit into the memory that is free.
-pub fn fitting(plan: &[PlannedRun]) -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().split(' ').next()?.parse::<u64>().ok());
-    let each = plan.iter().map(|r| memory_mib(&r.config)).max().unwrap_or(1).max(1);
-    free.map_or(1, |kib| (kib / 1024 / each).max(1) as usize)
+/// How many runs, at most one for each of the cores, which they share, fit into the memory that is free.
+pub fn fitting(plan: &[PlannedRun], cores: usize, data: &DataFolder) -> usize {
+    let Some(free) = available_mib() else { return 1 };
+    let fit = |jobs: &usize| {
+        let threads = (cores / jobs).max(1);
+        let of = |run: &PlannedRun| largest(moments(&run.config, &[], threads, &|path| data.read(path))).map_or(1, |m| m.mib());
+        let each = plan.iter().map(of).max().unwrap_or(1);
+        each.saturating_mul(*jobs as u64) <= free
+    };
+    (1..=cores).rev().find(fit).unwrap_or(1)
 }
 
 /// Floating-point operations of a plan, roughly: for an estimate of how long it takes.

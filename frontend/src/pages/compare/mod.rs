@@ -25,7 +25,7 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_query_map;
 use moslim_charts::{Ink, Plot, SHARE};
 use moslim_shared::event::{PolicyStep, RunInfo};
-use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow};
+use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow, RunsPage};
 use reading::{Figure, best, difference, differing, figures, groups, named, obedience, on_target, places, said, steered, titles};
 
 /// Runs that are compared at most.
@@ -108,8 +108,15 @@ pub fn Compare() -> impl IntoView {
         _ => entries.with_untracked(|all| all.len() > MANY),
     });
     let compared = Compared::new(entries, together);
-    let all = || async { api::runs(&ListQuery { limit: Some(MOST_ROWS), ..Default::default() }).await };
-    until_answered(move || Box::pin(all()), move |page| drop(known.try_set(page.rows)));
+    let failed = RwSignal::new(String::new());
+    let all = move || async move {
+        let query = ListQuery { limit: Some(MOST_ROWS), ..Default::default() };
+        api::runs(&query).await.inspect_err(|failure| drop(failed.try_set(failure.message.clone())))
+    };
+    let take = move |page: RunsPage| {
+        let _ = (failed.try_set(String::new()), known.try_set(page.rows));
+    };
+    until_answered(move || Box::pin(all()), take);
     on_cleanup(move || {
         let _ = entries.try_with_untracked(|all| all.iter().for_each(stop));
     });
@@ -150,6 +157,7 @@ pub fn Compare() -> impl IntoView {
                         <span class="pill" data-connection="reconnecting">{Connection::Reconnecting.told()}</span>
                     })}
                 </p>
+                <p class="problem" role="alert">{move || failed.get()}</p>
                 <div class="adder">
                     <label for="add-run">{t("Add a run")}</label>
                     <select id="add-run" on:change=move |ev| {

@@ -6,10 +6,12 @@ use crate::parts::format;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use moslim_shared::bringing::ModelList;
 use moslim_shared::config::cost;
 use moslim_shared::config::settings::{self, Depth, Setting};
-use moslim_shared::config::{Difference, Problem, RunConfig, differences};
+use moslim_shared::config::{DeviceChoice, Difference, Problem, RunConfig, differences};
 use moslim_shared::event::{RunInfo, TaskInfo};
+use moslim_shared::memory;
 use moslim_shared::objective::Objective;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +30,8 @@ pub struct Data {
     pub devices: Vec<DeviceInfo>,
     /// Runs that are finished: how fast this lab is.
     pub finished: Vec<RunInfo>,
+    /// Off-the-shelf models, and how many threads there are.
+    pub models: Option<ModelList>,
     pub refused: Option<Failure>,
     /// The configuration, when it can be read.
     pub parsed: Option<RunConfig>,
@@ -80,13 +84,21 @@ impl Data {
             Some(seconds) => said("About {0}, judging by the runs that are finished here.", &[&format::duration(seconds)]),
             None => t("How long it takes is not known before a run like it is finished here.").to_string(),
         };
-        let own = config.base.model.is_empty();
-        let memory = if own {
-            said(" It needs about {0} MiB of memory.", &[&cost::memory_mib(config).to_string()])
-        } else {
-            t(" The command below, with --estimate, measures time and memory.").to_string()
+        let needed = self.memory(config).map(|mib| said(" It needs about {0} MiB of memory.", &[&mib.to_string()]));
+        let measured = t(" The command below, with --estimate, measures time and memory.");
+        time + &needed.unwrap_or_default() + if config.base.model.is_empty() { "" } else { measured }
+    }
+
+    /// Memory that the run will take, MiB, where that is known: not of a graphics card's.
+    fn memory(&self, config: &RunConfig) -> Option<u64> {
+        let elsewhere = match config.device {
+            DeviceChoice::Auto => self.devices.iter().any(|d| d.chosen && d.device != "cpu"),
+            device => device != DeviceChoice::Cpu,
         };
-        time + &memory
+        let known = self.models.as_ref();
+        let base = known.and_then(|known| known.models.iter().find(|m| m.name == config.base.model)).map(|m| &m.shape);
+        let needed = memory::peak(config, base, self.objectives(), known.map_or(1, |known| known.threads));
+        needed.filter(|_| !elsewhere).map(|m| m.mib())
     }
 
     pub fn changes(&self) -> Vec<Difference> {
@@ -116,6 +128,7 @@ impl Form {
             task: None,
             devices: Vec::new(),
             finished: Vec::new(),
+            models: None,
             refused: None,
             parsed: None,
             problems: Vec::new(),

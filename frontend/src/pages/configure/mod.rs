@@ -46,6 +46,10 @@ pub fn Configure() -> impl IntoView {
     form.fetch_devices();
     form.follow_task();
     until_answered(|| Box::pin(api::measured()), move |finished| form.change(|d| d.finished = finished));
+    // A tab has none, and one thread.
+    if !is_tab() {
+        until_answered(|| Box::pin(api::models()), move |models| form.change(|d| d.models = Some(models)));
+    }
     // A tab has its own models and the built-in world.
     let fits = |p: &PresetInfo| !is_tab() || p.config.task.kind == TaskKind::World;
     let cards: Vec<AnyView> = presets::all().into_iter().filter(fits).map(|p| preset_card(form, p)).collect();

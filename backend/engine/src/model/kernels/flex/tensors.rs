@@ -4,12 +4,13 @@ use super::super::product::{Matrix, add_product, product};
 use burn::prelude::*;
 use burn::tensor::{TensorMetadata, TensorPrimitive, bf16};
 use burn_flex::FlexTensor;
+use moslim_shared::memory;
 
 /// A few hundred tokens of a small model's activations fit into a core's second-level cache.
-pub const CHUNK_TOKENS: usize = 384;
+pub const CHUNK_TOKENS: usize = memory::PIECE;
 
 /// Answers that one thread samples together.
-pub const CHUNK_ROWS: usize = 64;
+pub const CHUNK_ROWS: usize = memory::ROWS;
 
 pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))

@@ -1,0 +1,183 @@
+//! The shape of a decoder, and how many numbers it has and keeps.
+//!
+//! Everything here counts numbers, as `f64`: what nobody has found to be in its range yet may be larger than any whole number holds.
+
+use crate::config::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+/// Sizes of a decoder, as far as its memory depends on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+pub struct Shape {
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of the feed-forward block.
+    pub d_ff: usize,
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Entries of the vocabulary.
+    pub vocabulary: usize,
+    /// Whether input and output embeddings are one matrix.
+    pub tied: bool,
+    /// Whether every head of queries and keys is normed.
+    #[serde(default)]
+    pub qk_norm: bool,
+}
+
+impl Shape {
+    /// The lab's own decoder. Tags and roles, which come on top of the vocabulary, are left out.
+    pub fn own(config: &ModelConfig, vocabulary: usize) -> Self {
+        Self {
+            layers: config.layers,
+            d_model: config.d_model,
+            d_ff: config.d_ff,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.d_model.checked_div(config.heads).unwrap_or(0),
+            vocabulary,
+            tied: config.tied_embeddings,
+            qk_norm: false,
+        }
+    }
+
+    /// The same up to its `n`th layer; all of it for 0.
+    pub fn first_layers(self, n: usize) -> Self {
+        Self { layers: if n > 0 { self.layers.min(n) } else { self.layers }, ..self }
+    }
+
+    /// Width of all queries: `heads * head_dim`.
+    fn queries(&self) -> f64 {
+        self.heads as f64 * self.head_dim as f64
+    }
+
+    /// Width of all keys, which is that of all values: `kv_heads * head_dim`.
+    fn keys(&self) -> f64 {
+        self.kv_heads as f64 * self.head_dim as f64
+    }
+
+    /// Width of queries, keys and values side by side: `(heads + 2 kv_heads) * head_dim`.
+    fn qkv(&self) -> f64 {
+        self.queries() + 2.0 * self.keys()
+    }
+
+    /// Weights: embeddings `vocabulary * d`, twice where the output has its own; in each layer `d * qkv` and `heads * head_dim * d` of
+    /// attention, `3 d * d_ff` of the feed-forward block and `2 d` of its norms; and `d` of the last norm. Biases are left out.
+    pub fn weights(&self) -> f64 {
+        let (d, f) = (self.d_model as f64, self.d_ff as f64);
+        let embeddings = self.vocabulary as f64 * d * if self.tied { 1.0 } else { 2.0 };
+        embeddings + self.layers as f64 * d * (self.qkv() + self.queries() + 3.0 * f + 2.0) + d
+    }
+
+    /// Numbers of low-rank adapters on all seven matrices of each layer. `A` has `rank` columns for every matrix, of its input: three and
+    /// two times `d`, once `heads * head_dim`, once `d_ff`; `B` has `rank` rows of its output: `qkv`, two times `d`, two times `d_ff`.
+    /// Together `layers * rank * (7 d + heads * head_dim + qkv + 3 d_ff)`.
+    pub fn adapters(&self, rank: f64) -> f64 {
+        let (d, f) = (self.d_model as f64, self.d_ff as f64);
+        self.layers as f64 * rank * (7.0 * d + self.queries() + self.qkv() + 3.0 * f)
+    }
+
+    /// Numbers that a layer keeps of every token until its backward pass. The tape of gradients holds, in the order of the forward pass:
+    ///
+    /// | tensor | width | who needs it |
+    /// |---|---|---|
+    /// | residual stream before attention | `d` | the first norm |
+    /// | one over its root mean square | 1 | the same |
+    /// | what the norm made of it | `d` | the product with queries, keys and values, and its adapter |
+    /// | queries, keys, values | `qkv` | attention |
+    /// | log of the sum of every head's softmax | `heads` | the same |
+    /// | what attention mixed | `heads * head_dim` | the product behind it, and its adapter |
+    /// | residual stream after attention | `d` | the second norm |
+    /// | one over its root mean square | 1 | the same |
+    /// | what the norm made of it | `d` | the product with gate and up, and its adapter |
+    /// | gate and up | `2 d_ff` | the gate |
+    /// | what the gate let through | `d_ff` | the product with down, and its adapter |
+    /// | what every adapter's `A` made | `7 rank` | the product with its `B` |
+    ///
+    /// `4 d + qkv + heads * head_dim + 3 d_ff + heads + 2 + 7 rank`. Attention keeps no probabilities, a sum none of its terms, and a product
+    /// no copy of its weights. Where heads are normed, queries and keys before it come on top, with a number a head.
+    pub fn token(&self, rank: f64) -> f64 {
+        let (d, f) = (self.d_model as f64, self.d_ff as f64);
+        let normed = if self.qk_norm { self.queries() + self.keys() + self.heads as f64 + self.kv_heads as f64 } else { 0.0 };
+        4.0 * d + self.qkv() + self.queries() + 3.0 * f + self.heads as f64 + 2.0 + 7.0 * rank + normed
+    }
+
+    /// Numbers that a layer keeps of its adapters for every piece of work: the `B` of queries, keys and values, and of gate and up, are laid into
+    /// one matrix with zeros, `3 rank * qkv` and `2 rank * 2 d_ff`.
+    pub fn widened(&self, rank: f64) -> f64 {
+        rank * (3.0 * self.qkv() + 4.0 * self.d_ff as f64)
+    }
+
+    /// Numbers of a token while a text is read without a tape, where they are most: the residual stream, what a norm made of it, gate and up, and
+    /// what the gate let through, `2 d + 3 d_ff`.
+    pub fn read(&self) -> f64 {
+        2.0 * self.d_model as f64 + 3.0 * self.d_ff as f64
+    }
+
+    /// Keys and values that are remembered of a token while answers are sampled: `layers * 2 * kv_heads * head_dim`.
+    pub fn remembered(&self) -> f64 {
+        self.layers as f64 * 2.0 * self.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10.
+    const TINY: Shape =
+        Shape { layers: 2, d_model: 8, d_ff: 12, heads: 2, kv_heads: 1, head_dim: 4, vocabulary: 10, tied: true, qk_norm: false };
+
+    #[test]
+    fn numbers_are_those_that_were_counted_by_hand() {
+        // Queries 2 * 4 = 8, keys 4, values 4: 16 side by side.
+        assert_eq!((TINY.queries(), TINY.keys(), TINY.qkv()), (8.0, 4.0, 16.0));
+        // Embeddings 10 * 8 = 80. A layer: 8 * 16 + 8 * 8 = 192 of attention, 3 * 8 * 12 = 288, norms 2 * 8 = 16: 496. The last norm 8.
+        assert_eq!(TINY.weights(), 80.0 + 2.0 * 496.0 + 8.0);
+        assert_eq!(Shape { tied: false, ..TINY }.weights(), 80.0 + 80.0 + 2.0 * 496.0 + 8.0);
+        // A of rank 3: q, k, v 3 * 8, o 8, gate and up 2 * 8, down 12: 60 rows. B: 16 + 8 + 24 + 8 = 56 columns.
+        assert_eq!(TINY.adapters(3.0), 2.0 * 3.0 * (60.0 + 56.0));
+        assert_eq!(TINY.adapters(0.0), 0.0);
+        // 8 + 1 + 8 (norm and its input), 16 + 2 (attention), 8 (mixed), 8 + 1 + 8 (norm), 24 (gate and up), 12 (gated).
+        assert_eq!(TINY.token(0.0), 96.0);
+        // Adapters: three narrow rows of q, k, v, one of o, two of gate and up, one of down, of 3 each.
+        assert_eq!(TINY.token(3.0), 96.0 + 21.0);
+        // Normed heads: queries 8 and keys 4 before it, and a number for each of three heads.
+        assert_eq!(Shape { qk_norm: true, ..TINY }.token(0.0), 96.0 + 15.0);
+        // 9 rows of 16, and 6 rows of 24.
+        assert_eq!(TINY.widened(3.0), 9.0 * 16.0 + 6.0 * 24.0);
+        // 8 + 8 + 24 + 12.
+        assert_eq!(TINY.read(), 52.0);
+        // Two layers of a key and a value of 4.
+        assert_eq!(TINY.remembered(), 16.0);
+        assert_eq!((TINY.first_layers(1).layers, TINY.first_layers(0).layers, TINY.first_layers(9).layers), (1, 2, 2));
+    }
+
+    /// What is written down of a real model: 134,515,008 weights, and 4,884,480 numbers of adapters of rank 16, which a run keeps as 19.5 MB.
+    #[test]
+    fn a_model_that_people_have_has_the_numbers_that_it_has() {
+        let smollm2 = Shape {
+            layers: 30,
+            d_model: 576,
+            d_ff: 1536,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            vocabulary: 49_152,
+            tied: true,
+            qk_norm: false,
+        };
+        assert_eq!((smollm2.weights(), smollm2.adapters(16.0)), (134_515_008.0, 4_884_480.0));
+    }
+
+    #[test]
+    fn a_shape_of_the_labs_own_is_that_of_its_configuration() {
+        let config = ModelConfig { layers: 2, d_model: 8, d_ff: 12, heads: 2, kv_heads: 1, ..Default::default() };
+        assert_eq!(Shape::own(&config, 10), TINY);
+        // What has no heads is refused elsewhere, and divides nothing here.
+        assert_eq!(Shape::own(&ModelConfig { heads: 0, ..config }, 10).head_dim, 0);
+    }
+}
