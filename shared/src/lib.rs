@@ -19,6 +19,7 @@ pub mod method;
 pub mod metrics;
 pub mod moving;
 pub mod objective;
+pub mod order;
 pub mod ordinal;
 pub mod pareto;
 pub mod preference;

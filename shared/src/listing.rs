@@ -2,6 +2,7 @@
 //! `hit>0.6`; parsed, and never evaluated), and the pages that a long one comes in.
 
 use crate::event::{About, RunInfo, RunStatus};
+use crate::order::places;
 use crate::summary::RunSummary;
 use serde::{Deserialize, Serialize};
 
@@ -171,15 +172,24 @@ impl Sort {
 
     /// Puts runs into this order. No two have the same place: what is equal is newest first, and of one moment by its id.
     fn apply(self, runs: &mut [Listed]) {
-        runs.sort_unstable_by(|(a, _), (b, _)| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        let key = |n: usize| (runs[n].0.created, &runs[n].0.id);
+        put(runs, &places(runs.len(), &|a, b| key(b).cmp(&key(a))));
         // These leave what is equal as it is.
         match self {
             Self::Newest => {}
             Self::Oldest => runs.reverse(),
-            Self::Name => runs.sort_by_cached_key(|(run, _)| run.title().to_lowercase()),
-            Self::Hit => runs.sort_by(|(_, a), (_, b)| rank(*b).total_cmp(&rank(*a))),
+            Self::Name => {
+                let names: Vec<String> = runs.iter().map(|(run, _)| run.title().to_lowercase()).collect();
+                put(runs, &places(runs.len(), &|a, b| names[a].cmp(&names[b])));
+            }
+            Self::Hit => put(runs, &places(runs.len(), &|a, b| rank(runs[b].1).total_cmp(&rank(runs[a].1)))),
         }
     }
+}
+
+fn put(runs: &mut [Listed], places: &[usize]) {
+    let sorted: Vec<Listed> = places.iter().map(|&place| runs[place]).collect();
+    runs.copy_from_slice(&sorted);
 }
 
 /// Its hit rate; less than any where there is none.

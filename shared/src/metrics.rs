@@ -1,5 +1,6 @@
 //! Agreement between classes: of the reward model with labels, and of answers with what was asked for.
 
+use crate::order::places;
 use serde::{Deserialize, Serialize};
 
 /// `matrix[truth][prediction]`, counts, for `classes` classes.
@@ -148,8 +149,7 @@ pub fn expected_calibration_error(confidence: &[f64], correct: &[bool], bins: us
 
 /// Ranks starting at 1, ties sharing their mean rank.
 fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let order = places(values.len(), &|a, b| values[a].total_cmp(&values[b]));
     let mut out = vec![0.0; values.len()];
     let mut start = 0;
     while start < order.len() {

@@ -103,14 +103,16 @@ pub fn widest(points: &[Vec<f64>], reference: &[f64], count: usize) -> Vec<usize
 /// ```
 pub fn attained(fronts: &[Vec<(f64, f64)>], by: usize) -> Vec<(f64, f64)> {
     let mut places: Vec<f64> = fronts.iter().flatten().map(|p| p.0).collect();
-    places.sort_by(|a, b| b.total_cmp(a));
+    places.sort_by(f64::total_cmp);
     places.dedup();
     let mut edge: Vec<(f64, f64)> = Vec::new();
-    for x in places {
+    for x in places.into_iter().rev() {
         let highest = |front: &Vec<(f64, f64)>| front.iter().filter(|p| p.0 >= x).map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
         let mut heights: Vec<f64> = fronts.iter().map(highest).collect();
-        heights.sort_by(|a, b| b.total_cmp(a));
-        let Some(y) = by.checked_sub(1).and_then(|n| heights.get(n)).copied().filter(|y| y.is_finite()) else { continue };
+        heights.sort_by(f64::total_cmp);
+        let Some(y) = by.checked_sub(1).and_then(|n| heights.iter().rev().nth(n)).copied().filter(|y| y.is_finite()) else {
+            continue;
+        };
         if edge.last().is_none_or(|last| y > last.1) {
             edge.push((x, y));
         }

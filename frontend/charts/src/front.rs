@@ -3,6 +3,7 @@
 use crate::frame::Chart;
 use crate::line::short;
 use crate::palette::{INKS, Ink, Palette};
+use moslim_shared::order::sorted;
 use moslim_shared::pareto;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -183,9 +184,7 @@ pub fn legend<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, names: &[String
 /// Positions of the points that no other one dominates, from left to right.
 pub fn front(points: &[(f64, f64)]) -> Vec<usize> {
     let vectors: Vec<Vec<f64>> = points.iter().map(|p| vec![p.0, p.1]).collect();
-    let mut best = pareto::front(&vectors);
-    best.sort_by(|a, b| points[*a].0.total_cmp(&points[*b].0));
-    best
+    sorted(pareto::front(&vectors), |a, b| points[*a].0.total_cmp(&points[*b].0))
 }
 
 /// The edge of what a group dominates, from the left of the picture to its bottom; `front` as [`front`] gives it. Between two

@@ -5,6 +5,7 @@ use super::policy::PolicyOptimizer;
 use super::run::{Problem, RunConfig};
 use super::settings::brief;
 use crate::method::Method;
+use crate::order::sorted;
 use serde_json::Value;
 
 /// A field whose values differ, both as text.
@@ -20,8 +21,7 @@ pub fn differences(old: &RunConfig, new: &RunConfig) -> Vec<Difference> {
     let mut found = Vec::new();
     let json = |config: &RunConfig| serde_json::to_value(config).unwrap_or_default();
     compare("", &json(old), &json(new), &mut found);
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
+    sorted(found, |a: &Difference, b| a.path.cmp(&b.path))
 }
 
 fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {

@@ -15,6 +15,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_params_map;
 use moslim_shared::objective::Objective;
+use moslim_shared::order::sorted;
 use moslim_shared::ratings::{Lengths, RatingsTask, ShownRow, TaskStatistics, Together};
 use serde_json::{Value, json};
 
@@ -141,8 +142,8 @@ fn counted(s: &TaskStatistics, objectives: &[Objective]) -> AnyView {
             &[&n.to_string()],
         ),
     };
-    let mut pairs: Vec<&Together> = s.together.iter().collect();
-    pairs.sort_by(|a, b| b.spearman.abs().total_cmp(&a.spearman.abs()));
+    let pairs: Vec<&Together> = s.together.iter().collect();
+    let pairs = sorted(pairs, |a, b| b.spearman.abs().total_cmp(&a.spearman.abs()));
     let (first, more) = pairs.split_at(pairs.len().min(SIDE_BY_SIDE));
     let count = more.len();
     let together = first.iter().map(|both| pair(both, objectives)).collect_view();

@@ -4,6 +4,7 @@ use crate::parts::format;
 use crate::parts::seen::{Alone, to_and_fro};
 use crate::words::{said, t};
 use leptos::prelude::*;
+use moslim_shared::order::sorted;
 use moslim_shared::pareto::front;
 use std::time::Duration;
 
@@ -57,8 +58,7 @@ pub fn FrontStage(alone: Alone, controls: bool) -> impl IntoView {
     };
     let place = |p: &[f64]| (30.0 + p[0] * 250.0, 230.0 - p[1] * 200.0);
     // The front as steps: between two of its points nothing can be had.
-    let mut order = own.clone();
-    order.sort_by(|a, b| all[*a][0].total_cmp(&all[*b][0]));
+    let order = sorted(own.clone(), |a, b| all[*a][0].total_cmp(&all[*b][0]));
     let mut path = String::new();
     for (n, &i) in order.iter().enumerate() {
         let (x, y) = place(&all[i]);

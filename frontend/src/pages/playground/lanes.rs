@@ -10,6 +10,7 @@ use crate::source::Link;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_shared::inference::GenerateRequest;
+use moslim_shared::order::sorted;
 use std::collections::HashMap;
 
 /// A column and what is heard in it.
@@ -117,9 +118,8 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
     let run = Memo::new(move |_| lane.column.with(|c| c.run.clone()));
     let how = Memo::new(move |_| lane.column.with(|c| c.how().to_string()));
     let runs = move || {
-        let mut all: Vec<(String, String)> =
-            names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})"))).collect();
-        all.sort_by(|a, b| b.0.cmp(&a.0));
+        let all = names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})")));
+        let mut all: Vec<(String, String)> = sorted(all.collect(), |a: &(String, String), b| b.0.cmp(&a.0));
         if !all.iter().any(|(id, _)| run.with(|run| run == id)) {
             all.push((run.get(), said("{0} (not here)", &[&run.get()])));
         }
