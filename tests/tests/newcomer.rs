@@ -78,7 +78,7 @@ impl<'a> Newcomer<'a> {
 
 /// The summary of a finished run.
 async fn summary(lab: &Lab, run: &str) -> Result<RunSummary> {
-    lab.run(run).await.summary.context("a summary")
+    lab.run(run).await.summary.map(|s| *s).context("a summary")
 }
 
 /// What a verdict says of an objective.

@@ -224,8 +224,8 @@ async fn the_websocket_misses_nothing_and_repeats_nothing() -> Result<()> {
     assert!(stored == seen, "what was sent is not what is stored");
     assert_eq!(policy_steps(&stored), (1..=60).collect::<Vec<_>>());
     let summary = stored.iter().find_map(|e| if let EventBody::Summary { summary } = &e.body { Some(summary) } else { None });
-    assert_eq!(summary, lab.wait_for_finish(&id).await.summary.as_ref());
-    assert_eq!(summary, info.summary.as_ref());
+    assert_eq!(summary, lab.wait_for_finish(&id).await.summary.as_deref());
+    assert_eq!(summary, info.summary.as_deref());
     for (query, first, last) in [("after=3&limit=4", 4, 7), ("limit=2", 1, 2), ("after=10&limit=1", 11, 11)] {
         let answer = lab.get(&format!("/api/v1/runs/{id}/events?{query}")).await;
         let events: Vec<Event> = serde_json::from_value(answer.body)?;
