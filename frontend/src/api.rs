@@ -128,7 +128,7 @@ pub async fn open_run_file(bytes: Uint8Array) -> Answer<String> {
     if status == 201 { understood::<RunInfo>(&text).map(|run| run.id) } else { Err(refused(status, &text)) }
 }
 
-/// A finished run's answers to a question: `heard` is told of each event, `ended` once, when nothing more comes. When what is returned is
+/// A run's answers to a question: `heard` is told of each event, `ended` once, when nothing more comes. When what is returned is
 /// dropped, the rest is not wanted any more.
 pub fn generate(
     run: &str,

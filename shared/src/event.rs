@@ -318,6 +318,9 @@ pub enum EventBody {
         part: Option<Part>,
         step: usize,
     },
+    /// The policy was kept as it is after `step` iterations, `share` per cent of its optimisation: 25, 50 or 75. It may come again after a
+    /// resumption.
+    Milestone { share: u8, step: usize },
     /// The model has answered `done` of `total` prompts, for its reward model to learn from.
     Answering { done: usize, total: usize },
     /// Evaluation advanced.
@@ -396,6 +399,9 @@ pub struct RunInfo {
     pub message: String,
     pub config: RunConfig,
     pub summary: Option<Box<RunSummary>>,
+    /// Per cent of its optimisation after which its policy was kept, and can be asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub milestones: Vec<u8>,
     /// What a person says of it.
     #[serde(default)]
     pub about: About,
@@ -415,6 +421,7 @@ impl RunInfo {
             message: "it has not begun; resume it to begin".into(),
             config: config.clone(),
             summary: None,
+            milestones: Vec::new(),
             about: About::default(),
         }
     }
@@ -432,6 +439,7 @@ impl RunInfo {
                 (self.status, self.message) = (RunStatus::Running, String::new());
             }
             EventBody::Summary { summary } => self.summary = Some(Box::new(summary.clone())),
+            EventBody::Milestone { share, .. } if !self.milestones.contains(share) => self.milestones.push(*share),
             _ => {}
         }
     }

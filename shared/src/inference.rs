@@ -1,4 +1,4 @@
-//! What is asked of a finished run, and what comes back: the same for command line, API and page.
+//! What is asked of a run, and what comes back: the same for command line, API and page.
 
 use crate::config::Problem;
 use crate::mapping::MappedReward;
@@ -10,6 +10,10 @@ const LONGEST_TEXT: usize = 20_000;
 /// Most pairs that are scored with one request.
 const MOST_PAIRS: usize = 1000;
 
+/// Milestones of policy optimisation, per cent of the way: its policy is kept as it is there. The way is that of iterations, or of the budget
+/// of passes where that ends it.
+pub const MILESTONES: [u8; 3] = [25, 50, 75];
+
 /// Which model of a run answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
@@ -20,6 +24,58 @@ pub enum Source {
     Policy,
     /// The policy that optimisation started from. It has learnt no tags, and is asked without; an off-the-shelf model is asked in text.
     Start,
+    /// The policy as it was after a quarter of its optimisation.
+    #[serde(rename = "25")]
+    Quarter,
+    /// As it was half-way.
+    #[serde(rename = "50")]
+    Half,
+    /// As it was after three quarters.
+    #[serde(rename = "75")]
+    ThreeQuarters,
+    /// What the run has learnt so far: by its last checkpoint as long as it is not finished, then the same as `policy`.
+    Newest,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Policy, Self::Start, Self::Quarter, Self::Half, Self::ThreeQuarters, Self::Newest];
+
+    /// Its name in requests and addresses.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Start => "start",
+            Self::Quarter => "25",
+            Self::Half => "50",
+            Self::ThreeQuarters => "75",
+            Self::Newest => "newest",
+        }
+    }
+
+    /// The one with this name.
+    pub fn of(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.id() == id)
+    }
+
+    /// Of a milestone, which one: one of [`MILESTONES`].
+    pub fn milestone(self) -> Option<u8> {
+        match self {
+            Self::Quarter => Some(MILESTONES[0]),
+            Self::Half => Some(MILESTONES[1]),
+            Self::ThreeQuarters => Some(MILESTONES[2]),
+            Self::Policy | Self::Start | Self::Newest => None,
+        }
+    }
+}
+
+impl std::str::FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::id).join(", ");
+        Self::of(text).ok_or_else(|| format!("unknown source \"{text}\"; allowed are {}", known()))
+    }
 }
 
 /// Most samples for one request over API or in a tab; the command line has no such limit.
@@ -209,7 +265,14 @@ pub enum GenerateEvent {
         scored: Option<Scored>,
     },
     /// Nothing more comes. `tokens`: all that were sampled, in `seconds`.
-    Ended { tokens: usize, seconds: f64 },
+    Ended {
+        tokens: usize,
+        seconds: f64,
+        /// Seconds of processor, of all threads together, that the process which answers has taken since the last answer that came to its
+        /// end: with what it loaded, and what nobody waited for. Absent where it is not measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        processor_seconds: Option<f64>,
+    },
     /// Nothing more comes, and why.
     Failed { message: String },
 }

@@ -58,6 +58,9 @@ pub struct RunRow {
     /// Milliseconds since the Unix epoch.
     pub created: u64,
     pub last_seq: u64,
+    /// As [`RunInfo::milestones`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub milestones: Vec<u8>,
     pub about: About,
     /// Mean hit rate, share of answers that met all that was asked, KL divergence in nats, seconds in all; once it is finished.
     pub hit: Option<f64>,
@@ -82,6 +85,7 @@ impl RunRow {
             message: run.message.clone(),
             created: run.created,
             last_seq: run.last_seq,
+            milestones: run.milestones.clone(),
             about: run.about.clone(),
             hit: figures.map(|f| f.hit),
             joint: figures.map(|f| f.joint),

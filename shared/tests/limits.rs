@@ -4,7 +4,7 @@ use moslim_shared::agreement::mean_kappa;
 use moslim_shared::config::{ClassWeights, PolicyOptimizer, RunConfig};
 use moslim_shared::dialogue::Speaker;
 use moslim_shared::event::{About, DeviceReport, Event, EventBody, RunInfo, RunStatus, Stage};
-use moslim_shared::inference::{GenerateEvent, GenerateRequest, MOST_SAMPLES};
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, MILESTONES, MOST_SAMPLES, Source};
 use moslim_shared::listing::{Figures, Filter};
 use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
@@ -62,8 +62,20 @@ fn a_request_may_ask_for_so_much() {
 }
 
 #[test]
+fn who_answers_has_one_name_everywhere() {
+    for source in Source::ALL {
+        assert_eq!(serde_json::to_value(source).unwrap(), source.id());
+        assert_eq!((Source::of(source.id()), source.id().parse::<Source>()), (Some(source), Ok(source)));
+        assert_eq!(source.milestone(), source.id().parse::<u8>().ok());
+    }
+    assert_eq!(Source::ALL.into_iter().filter_map(Source::milestone).collect::<Vec<_>>(), MILESTONES);
+    assert!("20".parse::<Source>().unwrap_err().contains("allowed are policy, start, 25, 50, 75, newest"));
+}
+
+#[test]
 fn an_answer_ends_once() {
-    let ended = [GenerateEvent::Ended { tokens: 3, seconds: 1.0 }, GenerateEvent::Failed { message: "no".into() }];
+    let whole = GenerateEvent::Ended { tokens: 3, seconds: 1.0, processor_seconds: None };
+    let ended = [whole, GenerateEvent::Failed { message: "no".into() }];
     assert!(ended.iter().all(GenerateEvent::is_last));
     assert!(!GenerateEvent::Text { answer: 0, text: "a".into() }.is_last());
 }

@@ -212,7 +212,8 @@ class Run:
         raise KeyError(objective)
 
     def generate(self, prompt, target="", **options):
-        """An answer, piece by piece as it is sampled. `target`: as in "helpfulness=4,verbosity=0"; options: `seed`, `temperature`, ..."""
+        """An answer, piece by piece as it is sampled. `target`: as in "helpfulness=4,verbosity=0"; options: `seed`, `temperature`, ...,
+        and `source`, who answers: "policy", "start", "25", "50", "75" (after so many per cent of its optimisation) or "newest"."""
         body = {"prompt": prompt, "target": target, **options, "n": 1}
         with self.lab.open("POST", f"{self._path}/generate", body) as answer:
             for line in answer:

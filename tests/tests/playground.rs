@@ -1,9 +1,10 @@
 //! Finished runs that are asked: over the API, and on the page.
 
 use anyhow::{Context, Result, ensure};
+use moslim_shared::event::RunStatus;
 use moslim_shared::inference::{GenerateEvent, Scored};
 use moslim_tests::inference::{answers, generate};
-use moslim_tests::{Lab, Process, binary, processes, smoke, text};
+use moslim_tests::{Lab, Process, binary, long_run, processes, smoke, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -86,6 +87,88 @@ async fn a_finished_run_answers_and_scores_over_the_api() -> Result<()> {
     Ok(())
 }
 
+/// A question of a run's model.
+fn asked_of(source: &str) -> Value {
+    json!({ "prompt": QUESTION, "target": "verbosity=0", "source": source, "n": 32, "max_new_tokens": 24, "seed": 3 })
+}
+
+async fn texts(lab: &Lab, run: &str, source: &str) -> Vec<String> {
+    answers(&generate(lab, run, asked_of(source)).await).into_iter().map(|(text, _)| text).collect()
+}
+
+/// What a refusal says of who was asked.
+async fn refusal(lab: &Lab, run: &str, source: &str) -> String {
+    let answer = lab.post(&format!("/api/v1/runs/{run}/generate"), &asked_of(source)).await;
+    let problem = &answer.body["problems"][0];
+    assert_eq!((answer.status, &problem["field"]), (422, &json!("source")), "{}", answer.body);
+    problem["message"].as_str().unwrap_or_default().to_string()
+}
+
+#[tokio::test]
+async fn a_policy_answers_as_it_was_on_its_way() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = trained(&lab).await;
+    assert_eq!(lab.run(&run).await.milestones, [25, 50, 75]);
+    assert_eq!(lab.get("/api/v1/runs").await.body["rows"][0]["milestones"], json!([25, 50, 75]));
+    let weights = |name: &str| std::fs::read(lab.data().join("runs").join(&run).join(format!("{name}.safetensors")));
+    let names = ["start", "milestone-25", "milestone-50", "milestone-75", "policy"];
+    let weights = names.into_iter().map(weights).collect::<Result<Vec<_>, _>>()?;
+    ensure!((1..5).all(|n| weights[..n].iter().all(|other| *other != weights[n])), "two of {names:?} are the same");
+    let mut said = Vec::new();
+    for source in ["start", "25", "50", "75", "policy", "newest"] {
+        said.push(texts(&lab, &run, source).await);
+    }
+    let [start, quarter, half, _, policy, newest] = said.as_slice() else { panic!("six were asked") };
+    ensure!(quarter != policy && quarter != start && newest == policy, "{said:?}");
+
+    // The command line says the same.
+    let args = ["generate", "--run", &run, "--source", "50", "--prompt", QUESTION, "--target", "verbosity=0", "--n", "32"];
+    let more = ["--max-new-tokens", "24", "--seed", "3", "--temperature", "1", "--json", "--data", text(lab.data())];
+    let output = Process::lab(&[args.as_slice(), &more].concat()).wait();
+    let native: Value = serde_json::from_str(&output.stdout).with_context(|| output.stderr.clone())?;
+    assert_eq!(native["responses"], json!(half));
+
+    // What it took of the machine is told.
+    let events = generate(&lab, &run, asked_of("75")).await;
+    let Some(GenerateEvent::Ended { processor_seconds, .. }) = events.last() else { panic!("{:?}", events.last()) };
+    ensure!(processor_seconds.is_some_and(|taken| taken > 0.0 && taken < 60.0), "{processor_seconds:?}");
+
+    // What is not kept, as by a run of another version, is refused with what is.
+    std::fs::remove_file(lab.data().join("runs").join(&run).join("milestone-50.safetensors"))?;
+    assert_eq!(refusal(&lab, &run, "50").await, "is 50; this run has policy, start, 25, 75");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_answers_while_it_trains_and_with_what_it_had_when_it_was_cancelled() -> Result<()> {
+    let lab = Lab::start().await;
+    let mut config = long_run(3_000);
+    config.policy.checkpoint_every = 10;
+    let run = lab.start_run(&config).await;
+    lab.wait_for_policy(&run, 751).await;
+    let first = texts(&lab, &run, "newest").await;
+    let quarter = texts(&lab, &run, "25").await;
+    // Its checkpoint is replaced again and again meanwhile.
+    for _ in 0..3 {
+        texts(&lab, &run, "newest").await;
+    }
+    ensure!(refusal(&lab, &run, "policy").await.starts_with("is policy; this run has 25"));
+    ensure!(lab.run(&run).await.status == RunStatus::Running, "it trains on");
+    lab.post(&format!("/api/v1/runs/{run}/cancel"), &json!({})).await;
+    let ended = lab.wait_for_end(&run).await;
+    ensure!(ended.status == RunStatus::Cancelled, "{}", ended.message);
+    assert_eq!(texts(&lab, &run, "25").await, quarter);
+    let newest = texts(&lab, &run, "newest").await;
+    ensure!(newest != quarter && newest != first, "it has learnt since");
+    // On a slow machine it was half-way before it could be cancelled.
+    let has: Vec<String> = ended.milestones.iter().map(ToString::to_string).collect();
+    let missing = ["50", "75"].into_iter().find(|share| has.iter().all(|own| own != share)).context("it went too far")?;
+    for source in [missing, "start", "policy"] {
+        assert_eq!(refusal(&lab, &run, source).await, format!("is {source}; this run has {}, newest", has.join(", ")));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> Result<()> {
     let lab = Lab::start().await;
@@ -97,6 +180,7 @@ async fn what_cannot_be_asked_is_refused_and_who_leaves_is_not_waited_for() -> R
         (json!({ "prompt": "a", "n": 100, "best_of": 3 }), 422, "best_of", "allowed are 256"),
         (json!({ "prompt": "a", "max_new_tokens": 1024 }), 422, "prompt", "do not fit"),
         (json!({ "prompt": "a", "sauce": 1 }), 422, "sauce", "unknown field"),
+        (json!({ "prompt": "a", "source": "20" }), 422, "source", "unknown variant"),
     ] {
         let answer = lab.post(&path, &request).await;
         assert_eq!(answer.status, status, "{request}: {}", answer.body);
@@ -178,6 +262,10 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     let address = address.as_str().unwrap_or_default();
     ensure!(address.contains(&format!("in={run},{run}:start")) && address.contains("ask=verbosity=0"), "{address}");
 
+    // When its first word came, and how fast the rest.
+    let told = "document.querySelector('.lane .num').textContent";
+    browser.wait(&format!("/first word after [0-9.]+ s, [0-9]+ tokens a second/.test({told})")).await?;
+
     browser.click("#sweep").await?;
     browser.wait("document.querySelectorAll('#sweep-grid .cell:not(:disabled)').length === 30").await?;
     browser.click("#sweep-grid .cell").await?;
@@ -197,6 +285,31 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     browser.wait("document.querySelector('.votes [role=status]').textContent.includes('A was')").await?;
     let vote = browser.js("JSON.parse(localStorage.getItem('moslim-lab-votes'))[0]").await?;
     ensure!(vote["preferred"] == "a" && vote["prompt"] == QUESTION && vote["target"] == "verbosity=0", "{vote}");
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+#[tokio::test]
+async fn the_page_offers_what_runs_have_and_says_what_answers_cost_one_that_trains() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = trained(&lab).await;
+    let other = lab.start_run(&long_run(100_000)).await;
+    // There is a checkpoint by then.
+    lab.wait_for_policy(&other, 12).await;
+    let browser = lab.browser().await?;
+    browser.goto(&format!("{}/playground?in={run}:50,{other}:newest", lab.origin())).await?;
+    let offered = "[...document.querySelectorAll('.lane-how select')]\
+                   .map(s => s.value + ': ' + [...s.options].map(o => o.value).join(' ')).join()";
+    let finished = "50: policy start 25 50 75 policy-best start-best";
+    browser.wait(&format!("{offered} === '{finished},newest: newest'")).await?;
+    let told = |taken: &str| {
+        format!("/is training; answers here have so far taken {taken} s/.test(document.querySelector('#beside').textContent)")
+    };
+    browser.wait(&told("0[.]0")).await?;
+    browser.click("#ask").await?;
+    browser.wait("document.querySelectorAll('.lane .waterfall').length === 2").await?;
+    browser.wait(&told("[0-9.]*[1-9]")).await?;
+    lab.post(&format!("/api/v1/runs/{other}/cancel"), &json!({})).await;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
     browser.quit().await
 }

@@ -1,8 +1,10 @@
 //! How fast this machine computes: matrix products, training steps, generation and whole RLOO iterations of several model
 //! sizes, on any device, with the code that runs use.
 
+mod answers;
 mod size;
 
+pub use answers::{AnswersReport, answers};
 pub use size::{SIZES, Size};
 
 use crate::data::Task;

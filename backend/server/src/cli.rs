@@ -1,9 +1,11 @@
 //! The command line. What it promises (options, exit codes, JSON on standard output) is a contract.
 
+mod ask;
 mod data;
 mod runs;
 mod study;
 
+pub use ask::*;
 pub use data::*;
 pub use runs::*;
 pub use study::*;
@@ -349,68 +351,6 @@ pub struct ReindexArgs {
     pub json: bool,
 }
 
-/// Which trained run to use.
-#[derive(Debug, Args)]
-#[command(group(ArgGroup::new("source").required(true).args(["run", "folder"])))]
-pub struct SourceArgs {
-    /// Identifier of a finished run in the data folder.
-    #[arg(long, value_name = "ID")]
-    pub run: Option<RunId>,
-    /// Folder of a finished run.
-    #[arg(long, value_name = "PATH")]
-    pub folder: Option<PathBuf>,
-    /// Data folder [default: MOSLIM_LAB_DATA, else lab-data in the current folder].
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Device to compute on: auto, cpu, cuda or wgpu.
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceChoice,
-}
-
-#[derive(Debug, Args)]
-pub struct ScoreArgs {
-    #[command(flatten)]
-    pub source: SourceArgs,
-    /// What is asked for, for example helpfulness=4,verbosity=1; adds the scalar reward and its parts to each line.
-    #[arg(long)]
-    pub target: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    #[command(flatten)]
-    pub source: SourceArgs,
-    /// The question.
-    #[arg(long)]
-    pub prompt: String,
-    /// What is asked for, for example helpfulness=4,verbosity=1 [default: nothing].
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub target: String,
-    /// Number of answers.
-    #[arg(long, default_value_t = 1)]
-    pub n: usize,
-    /// Take for each answer the one of this many that the reward model likes best.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub best_of: usize,
-    /// Ask the policy that optimisation started from, which knows no tags.
-    #[arg(long)]
-    pub start: bool,
-    /// Sampling temperature; 0 takes the most probable token [default: that of the run's report].
-    #[arg(long)]
-    pub temperature: Option<f64>,
-    /// Probability mass that tokens are sampled from.
-    #[arg(long, default_value_t = 1.0)]
-    pub top_p: f64,
-    /// Longest answer, tokens [default: that of the run's report].
-    #[arg(long)]
-    pub max_new_tokens: Option<usize>,
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Print one JSON document.
-    #[arg(long)]
-    pub json: bool,
-}
-
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Model sizes to measure: 0.16M, 0.72M, 8.7M, 135M, 135M-LoRA.
@@ -440,6 +380,14 @@ pub struct BenchArgs {
     /// Measure how fast a journal takes this many events instead.
     #[arg(long, value_name = "EVENTS", conflicts_with_all = ["sizes", "peer", "study"])]
     pub journal: Option<u32>,
+    /// Measure instead how soon and how fast one answer comes in the playground, of the demo's model.
+    #[arg(long, conflicts_with_all = ["sizes", "peer", "study", "journal", "bf16"])]
+    pub answers: bool,
+    /// The same of an off-the-shelf model, by the name that it was added under.
+    #[arg(long, value_name = "NAME", requires = "answers")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Args)]
@@ -472,6 +420,8 @@ mod tests {
             "score",
             "score --run a --folder b",
             "generate --run ../../etc --prompt x",
+            "generate --run a-1 --prompt x --source 20",
+            "generate --run a-1 --prompt x --source 50 --start",
             "worker --run a/b --data d",
             "stop",
             "stop --run a --study b",
@@ -492,6 +442,7 @@ mod tests {
             panic!("generate was expected")
         };
         assert_eq!((generate.n, generate.temperature, generate.max_new_tokens), (1, None, None));
+        assert_eq!(generate.who, moslim_shared::inference::Source::Policy);
         assert_eq!(generate.source.device, DeviceChoice::Auto);
     }
 }

@@ -29,7 +29,7 @@ pub struct Index {
 }
 
 /// Raised when what is indexed changes; an index of another version is thrown away.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Beside the index: the last one that was damaged, for whoever wants to know what happened to it.
 const DAMAGED: &str = "index-damaged.db";

@@ -8,4 +8,4 @@ CREATE TABLE runs (
     -- What a list says of its summary, as JSON.
     figures TEXT NOT NULL
 );
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

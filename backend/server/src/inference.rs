@@ -1,4 +1,4 @@
-//! Finished runs at work for the page: a process for each run that is asked, which loads its models once and ends when nobody asks. There
+//! Runs at work for the page, finished or not: a process for each run that is asked, which loads its models once and ends when nobody asks. There
 //! is no tensor in the server.
 
 use crate::error::Error;

@@ -256,6 +256,8 @@ impl RunState {
                 self.checkpoint = Some((stage, step));
                 self.touch(Topic::Head);
             }
+            // What can be asked is said by lists.
+            EventBody::Milestone { .. } => {}
             EventBody::Answering { done, total } => {
                 self.stages[Stage::Answers as usize].advance(time, done, total);
                 self.touch(Topic::Head);

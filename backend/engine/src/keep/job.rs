@@ -110,6 +110,11 @@ pub fn read_config(read: impl Fn(&str) -> std::io::Result<Option<Vec<u8>>>) -> R
     serde_json::from_slice(&bytes).context("config.json")
 }
 
+/// File with the weights of the policy after `share` per cent of its optimisation.
+pub fn milestone_file(share: u8) -> String {
+    model_file(&format!("milestone-{share}"), 0)
+}
+
 /// Name of the `n`th file of weights called `name`, from 0.
 pub fn model_file(name: &str, n: usize) -> String {
     if n == 0 { format!("{name}.safetensors") } else { format!("{name}-{}.safetensors", n + 1) }

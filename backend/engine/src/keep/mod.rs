@@ -16,4 +16,4 @@ pub mod models;
 pub mod sums;
 
 pub use files::write_atomically;
-pub use job::{CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, model_file, read_checked, read_config};
+pub use job::{CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, milestone_file, model_file, read_checked, read_config};

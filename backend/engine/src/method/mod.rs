@@ -132,6 +132,16 @@ fn begin<B: TrainBackend>(
     Ok(Beginning { setting, sft, trunk, sft_key, sft_seconds, name })
 }
 
+/// Writes what a run's folder has before anything is trained: configuration, task and tokenizer.
+///
+/// # Errors
+/// When they do not fit together, or cannot be written.
+pub fn prepare(job: &Job, task: Task) -> Result<()> {
+    job.write_config()?;
+    Setting::prepare(job, task, Base::open(job)?.as_ref())?;
+    Ok(())
+}
+
 /// Trains the reward model of `job` and nothing else, and measures it on test rows.
 ///
 /// # Errors

@@ -136,6 +136,7 @@ pub fn optimise<B: TrainBackend>(
             learner.average();
         }
         stage.record(step, &rollouts, &prompts, &statistics, report, work, progress)?;
+        stage.keep_milestone(&learner, progress)?;
     }
     stage.end(learner, progress)
 }

@@ -5,9 +5,9 @@ use super::driver::{Driver, Plan, from_cache};
 use super::evaluation::front_on_the_way;
 use super::setting::{Outcome, Ready, Setting};
 use super::watch::{describe, kl_point, show};
-use crate::keep::Job;
 use crate::keep::cache::{Cache, Entry};
 use crate::keep::checkpoint::Exact;
+use crate::keep::{Job, milestone_file};
 use crate::model::TrainBackend;
 use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
@@ -15,10 +15,12 @@ use crate::policy::learner::Learner;
 use crate::policy::rollout::{Aim, Prompt, Rollout};
 use crate::policy::update::UpdateReport;
 use crate::progress::Progress;
+use crate::ranks;
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::config::{PolicyConfig, RunConfig};
 use moslim_shared::event::{EventBody, Part, PolicyStep, Stage};
+use moslim_shared::inference::MILESTONES;
 use moslim_shared::kl::AdaptiveKl;
 use moslim_shared::mapping::{Pooling, RewardStatistics};
 use moslim_shared::method::Budget;
@@ -32,6 +34,8 @@ const KL_HORIZON: f64 = 2_000.0;
 const RUNNING_RATE: f64 = 0.1;
 /// Points of the curve of reward against KL.
 const KL_POINTS: usize = 20;
+/// Milestones at which the policy is kept. A browser's storage is small: a run there keeps its policy half-way alone.
+const KEPT: &[u8] = if cfg!(target_family = "wasm") { &[MILESTONES[1]] } else { &MILESTONES };
 
 /// One policy to be optimised.
 pub struct PolicyTask {
@@ -98,6 +102,8 @@ pub struct Iterations<'a, B: TrainBackend> {
     began: Instant,
     /// Iterations in all, as far as that is known.
     total: usize,
+    /// Share of the way that was done before this iteration.
+    reached: f64,
 }
 
 /// Which of several policies the `n`th is, from 0, that is for a trade-off.
@@ -135,6 +141,14 @@ fn iterations_within(budget: f64, spent: f64, done: usize) -> usize {
 fn is_seen(step: usize, total: usize, count: usize) -> bool {
     let place = |step: usize| step * count.saturating_sub(1) / total.max(1);
     count > 0 && (step == 0 || step == total || place(step) > place(step - 1))
+}
+
+/// The milestone, per cent of the way, that is reached when the share of it that is done goes from `before` to `now`; of several the last.
+fn milestone(before: f64, now: f64) -> Option<u8> {
+    KEPT.iter().rev().copied().find(|at| {
+        let share = f64::from(*at) / 100.0;
+        before < share && share <= now
+    })
 }
 
 impl<'a, B: TrainBackend> PolicyStage<'a, B> {
@@ -192,7 +206,7 @@ impl<'a, B: TrainBackend> PolicyStage<'a, B> {
                 learner.forget_average();
             }
         }
-        let mut iterations = Iterations { driver, job, setting, ready, task, key, began: Instant::now(), total };
+        let mut iterations = Iterations { driver, job, setting, ready, task, key, began: Instant::now(), total, reached: 0.0 };
         iterations.within_budget();
         Ok(Self::Begun(iterations, learner))
     }
@@ -205,6 +219,7 @@ impl<B: TrainBackend> Iterations<'_, B> {
     /// When the run was asked to stop, or a checkpoint cannot be written.
     pub fn next(&mut self, learner: &Learner<B>, progress: &mut Progress) -> Result<Option<usize>> {
         self.began = Instant::now();
+        self.reached = self.share();
         self.driver.next(progress, || learner.to_parts())
     }
 
@@ -236,6 +251,38 @@ impl<B: TrainBackend> Iterations<'_, B> {
             let front = front_on_the_way(self.setting, self.ready, policy, step, config, progress)?;
             progress.emit(EventBody::FrontSeen { part: self.task.part.clone(), front });
         }
+        Ok(())
+    }
+
+    /// Share of the way that is done: of the budget of passes where that ends it, else of the iterations.
+    fn share(&self) -> f64 {
+        let state = &self.driver.state;
+        match self.task.passes {
+            Some(budget) => state.work.passes() / budget,
+            None => state.rewards.len() as f64 / self.total.max(1) as f64,
+        }
+    }
+
+    /// Keeps the policy as it is, where the iteration that is recorded has reached a milestone. What an earlier process has kept of the same
+    /// iteration is not written again. Where a method trains several policies, none is kept, and none at the end, which is no milestone.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_milestone(&self, learner: &Learner<B>, progress: &mut Progress) -> Result<()> {
+        let step = self.driver.state.rewards.len();
+        let Some(share) = milestone(self.reached, self.share()) else { return Ok(()) };
+        if self.task.part.is_some() || step >= self.total {
+            return Ok(());
+        }
+        if ranks::first() {
+            let (file, weights) = (milestone_file(share), to_safetensors::<B, _>(&learner.policy.model)?);
+            // One that cannot be read is made anew.
+            let known = self.job.files.read(&self.job.path(&file)).ok().flatten();
+            if known.as_ref() != Some(&weights) {
+                self.job.write(&file, &weights)?;
+            }
+        }
+        progress.emit(EventBody::Milestone { share, step });
         Ok(())
     }
 
@@ -365,6 +412,19 @@ mod tests {
         assert_eq!(seen(10, 3), [0, 5, 10]);
         assert_eq!(seen(7, 4), [0, 3, 5, 7]);
         assert_eq!((seen(10, 1), seen(10, 0), seen(2, 9)), (vec![0, 10], vec![], vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_milestone_is_reached_once_and_by_the_first_iteration_that_is_there() {
+        let reached = |total: usize| {
+            let share = |done: usize| done as f64 / total as f64;
+            (1..total).filter_map(|done| Some((done, milestone(share(done - 1), share(done))?))).collect::<Vec<_>>()
+        };
+        assert_eq!(reached(16), [(4, 25), (8, 50), (12, 75)]);
+        assert_eq!((reached(10), reached(3)), (vec![(3, 25), (5, 50), (8, 75)], vec![(1, 25), (2, 50)]));
+        // Of an iteration that reaches two it is the later that is true of it.
+        assert_eq!((reached(2), reached(1)), (vec![(1, 50)], vec![]));
+        assert_eq!(milestone(0.75, 0.97), None);
     }
 
     #[test]

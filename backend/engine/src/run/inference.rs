@@ -1,24 +1,27 @@
-//! A finished run at work: scoring answers, and generating them.
+//! A run at work: scoring answers, and generating them.
 
 use super::device::{Device, choose};
 use super::opened::{Opened, open, open_in};
 use crate::data::{Gold, Task};
 use crate::evaluate::answer::{Ask, Route};
+use crate::keep::bundle::sha256;
 use crate::keep::files::Files;
 use crate::model::generate::{Answer, Hearing, Sampling, generate_heard};
 use crate::model::kernels::Kernels;
 use crate::model::packed::Group;
+use crate::model::store::from_safetensors;
 use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::progress::Stop;
 use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::text::Tokenizer;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use moslim_shared::config::DeviceChoice;
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, Pair, Scored, Source};
 use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use web_time::Instant;
@@ -133,30 +136,65 @@ fn scoring<B: Kernels>(device: &B::Device, opened: &Opened, calibration: Calibra
     Ok(Box::new(FrozenRewardModel { models, calibration }))
 }
 
+/// Who answers.
+enum Who {
+    /// A policy of the route's.
+    Policy(usize),
+    /// The one that optimisation started from.
+    Start,
+    /// One from before the end, with these weights.
+    OnTheWay(Vec<u8>),
+}
+
 trait Generate: Send {
-    /// Answers to one prompt. `policy`: of the route's; `None` for the one that optimisation started from.
-    fn generate(&self, policy: Option<usize>, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Vec<Answer>;
+    /// Answers to one prompt.
+    ///
+    /// # Errors
+    /// When weights are not those of a policy of the run.
+    fn generate(&self, who: Who, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Result<Vec<Answer>>;
     fn has_start(&self) -> bool;
 }
+
+/// Policies from before the end that are held at a time: the milestones and a checkpoint.
+const MOST_HELD: usize = 4;
 
 struct GenerateOn<B: Kernels> {
     policies: Vec<Transformer<B>>,
     start: Option<Transformer<B>>,
+    /// What weights of others are read into.
+    blank: Transformer<B>,
+    /// Those from before the end that were asked last, by the checksums of their weights.
+    held: Mutex<Vec<(String, Transformer<B>)>>,
     route: Route,
     /// Positions of the steered objectives.
     steered: Vec<usize>,
     eos: u32,
 }
 
-impl<B: Kernels> Generate for GenerateOn<B> {
-    fn generate(&self, policy: Option<usize>, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Vec<Answer> {
-        match (policy, &self.start) {
-            (None, Some(start)) => generate_heard(start, &[prompt], n, self.eos, sampling, heard),
-            (policy, _) => {
-                let policy = self.route.take(policy.unwrap_or(0), &self.policies, &self.steered);
-                generate_heard(&policy, &[prompt], n, self.eos, sampling, heard)
-            }
+impl<B: Kernels> GenerateOn<B> {
+    fn on_the_way(&self, weights: Vec<u8>) -> Result<Transformer<B>> {
+        let sum = sha256(&[&weights]);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, policy)) = held.iter().find(|(own, _)| *own == sum) {
+            return Ok(policy.clone());
         }
+        let policy = from_safetensors(self.blank.clone(), weights)?;
+        if held.len() == MOST_HELD {
+            held.remove(0);
+        }
+        held.push((sum, policy.clone()));
+        Ok(policy)
+    }
+}
+
+impl<B: Kernels> Generate for GenerateOn<B> {
+    fn generate(&self, who: Who, prompt: &[u32], n: usize, sampling: &Sampling, heard: Hearing) -> Result<Vec<Answer>> {
+        let policy = match who {
+            Who::Policy(own) => self.route.take(own, &self.policies, &self.steered),
+            Who::Start => Cow::Borrowed(self.start.as_ref().context("there is no policy that it started from")?),
+            Who::OnTheWay(weights) => Cow::Owned(self.on_the_way(weights)?),
+        };
+        Ok(generate_heard(&policy, &[prompt], n, self.eos, sampling, heard))
     }
 
     fn has_start(&self) -> bool {
@@ -167,10 +205,11 @@ impl<B: Kernels> Generate for GenerateOn<B> {
 /// What is there to generate and to score with, on one copy of an off-the-shelf model's weights.
 type Both = (Box<dyn Generate>, Option<Box<dyn Score>>);
 
-fn generating<B: Kernels>(device: &B::Device, opened: &Opened, route: &Route) -> Result<Both> {
+fn generating<B: Kernels>(device: &B::Device, opened: &Opened, route: &Route, whole: bool) -> Result<Both> {
     let steered = opened.config.steered(&opened.objectives);
     let trunk = opened.trunk::<B>(device)?;
-    let policies = (0..route.kept(steered.len())).map(|n| opened.policy(n, trunk.as_ref(), device)).collect::<Result<_>>()?;
+    let kept = if whole { route.kept(steered.len()) } else { 0 };
+    let policies = (0..kept).map(|n| opened.policy(n, trunk.as_ref(), device)).collect::<Result<_>>()?;
     let start = opened.start(trunk.as_ref(), device)?;
     let score = match opened.calibration()? {
         None => None,
@@ -179,28 +218,29 @@ fn generating<B: Kernels>(device: &B::Device, opened: &Opened, route: &Route) ->
             Some(Box::new(FrozenRewardModel { models, calibration }) as Box<dyn Score>)
         }
     };
-    let eos = opened.tokenizer.eos;
-    Ok((Box::new(GenerateOn { policies, start, route: route.clone(), steered, eos }), score))
+    let (eos, blank) = (opened.tokenizer.eos, opened.blank(trunk.as_ref(), device));
+    let (route, held) = (route.clone(), Mutex::default());
+    Ok((Box::new(GenerateOn { policies, start, blank, held, route, steered, eos }), score))
 }
 
-/// Generates answers with what a run's method has trained, and scores them.
+/// Generates answers with what a run's method has trained, or has so far, and scores them.
 pub struct Generator {
     inner: Box<dyn Generate>,
     scorer: Option<Scorer>,
     route: Route,
-    objectives: Vec<Objective>,
-    tokenizer: Tokenizer,
-    context: usize,
-    measured: (f64, usize),
+    opened: Opened,
+    /// Whether what the method trains is there; else its policy on the way alone.
+    whole: bool,
 }
 
 impl Generator {
-    /// Loads policies and reward model from a finished run's folder.
+    /// Loads policies and reward model from a run's folder. Of one that is not finished, what it has learnt on the way is read for every
+    /// request.
     ///
     /// # Errors
     /// When a file is missing or damaged (named), or a forced device is not available.
     pub fn load(folder: &Path, device: DeviceChoice) -> Result<Self> {
-        Self::of(&open(folder)?, device)
+        Self::of(open(folder)?, device)
     }
 
     /// [`Generator::load`] from a folder of `files`, wherever they are.
@@ -208,27 +248,33 @@ impl Generator {
     /// # Errors
     /// As [`Generator::load`].
     pub fn load_in(files: Arc<dyn Files>, folder: String, device: DeviceChoice) -> Result<Self> {
-        Self::of(&open_in(files, folder)?, device)
+        Self::of(open_in(files, folder)?, device)
     }
 
-    fn of(opened: &Opened, device: DeviceChoice) -> Result<Self> {
+    fn of(mut opened: Opened, device: DeviceChoice) -> Result<Self> {
         let route = opened.route()?;
-        let (inner, score) = on_device!(device, generating(opened, &route));
-        let scorer = score.map(|score| Scorer::of(score, opened));
-        let (objectives, tokenizer) = (opened.objectives.clone(), opened.tokenizer.clone());
-        let config = &opened.config;
-        let measured = (config.evaluation.temperature, config.policy.max_new_tokens);
-        Ok(Self { inner, scorer, route, objectives, tokenizer, context: config.model.context, measured })
+        // Where there is nothing at all, what is missing is said.
+        let whole = opened.is_trained() || opened.on_the_way().is_empty();
+        let (inner, score) = on_device!(device, generating(&opened, &route, whole));
+        let scorer = score.map(|score| Scorer::of(score, &opened));
+        // Its weights are read.
+        opened.base = None;
+        Ok(Self { inner, scorer, route, opened, whole })
+    }
+
+    /// Whether the run has come to more, since it was loaded, than its policy on the way.
+    pub fn is_outdated(&self) -> bool {
+        !self.whole && self.opened.is_trained() || self.scorer.is_none() && self.opened.is_calibrated()
     }
 
     /// How the run's report sampled: the temperature, and the most tokens of an answer. Hotter, a small model talks nonsense.
     pub fn measured(&self) -> (f64, usize) {
-        self.measured
+        (self.opened.config.evaluation.temperature, self.opened.config.policy.max_new_tokens)
     }
 
     /// The objectives that can be asked for.
     pub fn objectives(&self) -> &[Objective] {
-        &self.objectives
+        &self.opened.objectives
     }
 
     /// Scores answers with the run's reward model.
@@ -251,50 +297,40 @@ impl Generator {
         stop: &Stop,
         told: &mut (dyn FnMut(GenerateEvent) + Send),
     ) -> Result<usize> {
-        let preference = Preference::parse(&request.target, &self.objectives).map_err(|e| anyhow::anyhow!("target: {e}"))?;
+        let Opened { objectives, tokenizer, config, .. } = &self.opened;
+        let preference = Preference::parse(&request.target, objectives).map_err(|e| anyhow!("target: {e}"))?;
         let ask = Ask::of(preference.clone());
-        let question = self.tokenizer.question(&request.prompt)?;
-        let (policy, tokens) = match request.source {
-            Source::Policy => {
-                let tokens = self.route.prompt(&question, &ask, &self.tokenizer, &self.objectives)?;
-                (Some(self.route.policy(&ask, &self.objectives)), tokens)
-            }
-            Source::Start => {
-                ensure!(self.inner.has_start(), "source: is start; this run did not keep the policy that it started from");
-                (None, Route::of_start(&self.tokenizer).prompt(&question, &ask, &self.tokenizer, &self.objectives)?)
-            }
-        };
-        let (room, new) = (self.context, request.max_new_tokens);
+        let question = tokenizer.question(&request.prompt)?;
+        let route = if request.source == Source::Start { &Route::of_start(tokenizer) } else { &self.route };
+        let tokens = route.prompt(&question, &ask, tokenizer, objectives)?;
+        let (room, new) = (config.model.context, request.max_new_tokens);
         ensure!(
             tokens.len() + new <= room,
             "prompt: its {} tokens and {new} new ones do not fit into the policy's context of {room}",
             tokens.len()
         );
         // The answer is scored after its question without tags; one that was cut off gets an end.
-        let scored = self.tokenizer.untagged_prompt(&question).len() + new + 1;
+        let scored = tokenizer.untagged_prompt(&question).len() + new + 1;
         if let Some(most) = self.scorer.as_ref().map(|s| s.context).filter(|most| scored > *most) {
             bail!("prompt: with {new} new tokens and an end it would be {scored}; the reward model reads at most {most}");
         }
         // What a method is made of is not taken twice.
-        let best_of = match (&self.route, request.source) {
-            (Route::BestOf(n), Source::Policy) => request.best_of.max(*n),
-            _ => request.best_of,
-        };
+        let best_of = if let Route::BestOf(n) = route { request.best_of.max(*n) } else { request.best_of };
         ensure!(best_of == 1 || self.scorer.is_some(), "best_of: is {best_of}; the run has no reward model to choose with");
-        let (text, pieces) = (self.tokenizer.spelt(&tokens)?, self.tokenizer.pieces(&tokens)?);
+        let who = self.who(request.source, &ask)?;
+        let (text, pieces) = (tokenizer.spelt(&tokens)?, tokenizer.pieces(&tokens)?);
         told(GenerateEvent::Prompt { text, pieces, preference: preference.clone() });
 
         let (temperature, top_p, seed) = (request.temperature, request.top_p, request.seed);
         let sampling = Sampling { temperature, top_p, max_new_tokens: new, seed };
         let telling = Mutex::new(Telling { told, tokens: vec![Vec::new(); request.n], said: vec![String::new(); request.n] });
-        let tokenizer = &self.tokenizer;
         let hear = |answer: usize, token: u32| {
             if best_of == 1 {
                 telling.lock().unwrap_or_else(PoisonError::into_inner).hear(answer, token, tokenizer);
             }
             stop.asked().is_none()
         };
-        let answers = self.inner.generate(policy, &tokens, request.n * best_of, &sampling, &hear);
+        let answers = self.inner.generate(who, &tokens, request.n * best_of, &sampling, &hear)?;
         let sampled = answers.iter().map(|a| a.tokens.len()).sum();
         if stop.asked().is_some() {
             return Ok(sampled);
@@ -310,6 +346,26 @@ impl Generator {
         Ok(sampled)
     }
 
+    /// Who answers.
+    ///
+    /// # Errors
+    /// When the run does not have it; the message says what it has.
+    fn who(&self, source: Source, ask: &Ask) -> Result<Who> {
+        let found = match source {
+            Source::Policy | Source::Newest if self.whole => Some(Who::Policy(self.route.policy(ask, &self.opened.objectives))),
+            Source::Policy => None,
+            Source::Start => self.inner.has_start().then_some(Who::Start),
+            on_the_way => self.opened.weights_on_the_way(on_the_way)?.map(Who::OnTheWay),
+        };
+        found.ok_or_else(|| {
+            let own = [(Source::Policy, self.whole), (Source::Start, self.inner.has_start())];
+            let own = own.into_iter().filter_map(|(source, is_there)| is_there.then_some(source));
+            let has: Vec<&str> = own.chain(self.opened.on_the_way()).map(Source::id).collect();
+            let has = if has.is_empty() { "none".into() } else { has.join(", ") };
+            anyhow!("source: is {}; this run has {has}", source.id())
+        })
+    }
+
     /// Scores answers, of which every `best_of` are candidates for one, and tells of the best.
     fn tell(
         &self,
@@ -320,7 +376,8 @@ impl Generator {
         best_of: usize,
         told: &mut (dyn FnMut(GenerateEvent) + Send),
     ) -> Result<()> {
-        let asked = self.tokenizer.untagged_prompt(question);
+        let tokenizer = &self.opened.tokenizer;
+        let asked = tokenizer.untagged_prompt(question);
         let rows: Vec<(Vec<u32>, Vec<u32>)> = match &self.scorer {
             Some(scorer) => answers.iter().map(|a| (asked.clone(), scorer.ended(&a.tokens))).collect(),
             None => Vec::new(),
@@ -334,7 +391,7 @@ impl Generator {
             let candidates = answer * best_of..(answer + 1) * best_of;
             let best = candidates.clone().fold(candidates.start, |best, n| if reward(n) > reward(best) { n } else { best });
             let chosen = &answers[best];
-            let text = self.tokenizer.decode(&chosen.tokens)?;
+            let text = tokenizer.decode(&chosen.tokens)?;
             let scored = self.scorer.as_ref().zip(distributions.as_ref()).map(|(scorer, all)| {
                 let gold = scorer.gold.as_ref().map(|gold| gold.grade(&request.prompt, &text).classes);
                 scorer.scored(all[best].clone(), (preference.active() > 0).then_some(preference), gold)
@@ -362,7 +419,9 @@ impl Generator {
     pub fn answer(&self, request: &GenerateRequest, stop: &Stop, told: &mut (dyn FnMut(GenerateEvent) + Send)) {
         let began = Instant::now();
         match self.generate(request, stop, told) {
-            Ok(tokens) => told(GenerateEvent::Ended { tokens, seconds: began.elapsed().as_secs_f64() }),
+            Ok(tokens) => {
+                told(GenerateEvent::Ended { tokens, seconds: began.elapsed().as_secs_f64(), processor_seconds: None });
+            }
             Err(error) => told(GenerateEvent::Failed { message: format!("{error:#}") }),
         }
     }

@@ -1,4 +1,4 @@
-//! Runs: the device they compute on, how they are trained and end, and a finished run at work.
+//! Runs: the device they compute on, how they are trained and end, and a run at work.
 //!
 //! Here belongs what knows concrete backends and a whole run. Stages are in `method/`, files in `keep/`.
 
@@ -9,9 +9,11 @@ pub mod memory;
 pub mod off_the_shelf;
 mod opened;
 pub mod trial;
+mod untrained;
 
 pub use device::{DeviceEntry, devices};
 pub use inference::{Generator, Scorer};
+pub use untrained::untrained;
 
 use crate::data::Task;
 use crate::keep::above::Above;

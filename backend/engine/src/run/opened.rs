@@ -1,10 +1,12 @@
-//! A finished run's folder, opened: its configuration, its tokenizer, and models of the shapes that its weights are of.
+//! A run's folder, opened: its configuration, its tokenizer, and models of the shapes that its weights are of.
 
 use crate::data::TaskCard;
 use crate::evaluate::answer::Route;
+use crate::keep::bundle::unpack;
+use crate::keep::checkpoint::{self, Header};
 use crate::keep::files::{Disk, Files};
 use crate::keep::models::{KnownModel, Models};
-use crate::keep::{CALIBRATION, ROUTE, START, model_file, read_checked, read_config};
+use crate::keep::{CALIBRATION, ROUTE, START, TRAINED, milestone_file, model_file, read_checked, read_config};
 use crate::model::adapter::AdapterConfig;
 use crate::model::files::ModelFiles;
 use crate::model::kernels::Kernels;
@@ -17,6 +19,9 @@ use anyhow::{Context, Result};
 use burn::module::Module;
 use burn_store::ModuleSnapshot;
 use moslim_shared::config::RunConfig;
+use moslim_shared::event::Stage;
+use moslim_shared::inference::Source;
+use moslim_shared::method::Method;
 use moslim_shared::objective::Objective;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -100,11 +105,65 @@ impl Opened {
     /// # Errors
     /// When it is damaged (named).
     pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.checked(name)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", self.describe(name)))
+    }
+
+    /// A file of the run as it was written, or `None` where there is none.
+    fn checked(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let of = || format!("reading {}", self.describe(name));
-        let Some(bytes) = read_checked(&|name| self.files.read(&self.path(name)), name).with_context(of)? else {
-            return Ok(None);
+        read_checked(&|name| self.files.read(&self.path(name)), name).with_context(of)
+    }
+
+    /// Whether it has a file.
+    fn has(&self, name: &str) -> bool {
+        self.files.list(&self.folder).unwrap_or_default().iter().any(|n| n == name)
+    }
+
+    /// Whether everything that its method trains is there.
+    pub fn is_trained(&self) -> bool {
+        self.has(TRAINED)
+    }
+
+    /// Whether its reward model is there.
+    pub fn is_calibrated(&self) -> bool {
+        self.has(CALIBRATION)
+    }
+
+    /// Files with the last checkpoint of its policy's optimisation, and with the one before. Of other methods a checkpoint is of one policy
+    /// among several, or of one that is not asked by tags.
+    fn checkpoints(&self) -> Vec<String> {
+        let files = [checkpoint::file(Stage::Policy), checkpoint::older(Stage::Policy)];
+        files.into_iter().filter(|_| self.config.method.kind == Method::Moslim).collect()
+    }
+
+    /// What is kept of its policy on the way: milestones, and the last checkpoint.
+    pub fn on_the_way(&self) -> Vec<Source> {
+        let kept = |source: &Source| match source {
+            Source::Policy | Source::Start => false,
+            Source::Newest => self.checkpoints().iter().any(|file| self.has(file)),
+            milestone => milestone.milestone().is_some_and(|share| self.has(&milestone_file(share))),
         };
-        serde_json::from_slice(&bytes).map(Some).with_context(of)
+        Source::ALL.into_iter().filter(kept).collect()
+    }
+
+    /// Weights of its policy as it was on the way, at a milestone or at the last checkpoint; `None` where they are not kept. Whoever trains
+    /// the run replaces its checkpoints whole, and is not disturbed.
+    ///
+    /// # Errors
+    /// When they are damaged, or a checkpoint was not whole after all.
+    pub fn weights_on_the_way(&self, source: Source) -> Result<Option<Vec<u8>>> {
+        if let Some(share) = source.milestone() {
+            return self.checked(&milestone_file(share));
+        }
+        for file in self.checkpoints() {
+            let of = || format!("reading {}", self.describe(&file));
+            let Some(bytes) = self.files.read(&self.path(&file)).with_context(of)? else { continue };
+            let again = "the run's checkpoint was replaced while it was read, or is damaged; ask again";
+            let (_, models) = unpack::<Header<serde_json::Value>>(&bytes).context(again)?;
+            return Ok(models.into_iter().next());
+        }
+        Ok(None)
     }
 
     /// How its policies are asked. A run from before there were several methods has one policy, which reads tags.
@@ -159,9 +218,14 @@ impl Opened {
         trunk: Option<&Transformer<B>>,
         device: &B::Device,
     ) -> Result<Transformer<B>> {
+        self.weights(kind, n, self.blank(trunk, device))
+    }
+
+    /// A policy of the run's shape that has learnt nothing, on the run's [`Self::trunk`].
+    pub fn blank<B: Kernels>(&self, trunk: Option<&Transformer<B>>, device: &B::Device) -> Transformer<B> {
         let (c, t) = (&self.config, &self.tokenizer);
         let own = || Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device);
-        self.weights(kind, n, trunk.cloned().unwrap_or_else(own))
+        trunk.cloned().unwrap_or_else(own)
     }
 
     /// The frozen reward model on the run's [`Self::trunk`]: one with all heads, or one for each objective.
@@ -191,9 +255,8 @@ impl Opened {
     /// `model` with the weights of the `n`th file of its kind.
     fn weights<B: Kernels, M: Module<B> + ModuleSnapshot<B>>(&self, kind: &str, n: usize, model: M) -> Result<M> {
         let file = model_file(kind, n);
-        let of = || format!("reading {}", self.describe(&file));
-        let weights = read_checked(&|name| self.files.read(&self.path(name)), &file).with_context(of)?;
-        let weights = weights.with_context(|| format!("{} is missing; is the run finished?", self.describe(&file)))?;
-        from_safetensors(model, weights).with_context(of)
+        let missing = || format!("{} is missing; is the run finished?", self.describe(&file));
+        let weights = self.checked(&file)?.with_context(missing)?;
+        from_safetensors(model, weights).with_context(|| format!("reading {}", self.describe(&file)))
     }
 }

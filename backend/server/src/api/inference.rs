@@ -1,4 +1,4 @@
-//! Asking a finished run: answers as they are sampled, and scores.
+//! Asking a run: answers as they are sampled, and scores.
 
 use crate::api::{Body, Id};
 use crate::error::Error;
@@ -21,7 +21,8 @@ pub fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(generate)).routes(routes!(score))
 }
 
-/// Events as lines of JSON, each sent when it is known. A request that is refused has no stream.
+/// Events as lines of JSON, each sent when it is known. A request that is refused has no stream; where the run does not have who was asked, the
+/// refusal says what it has.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/generate", tag = "inference", params(("id" = String, Path, description = "Which run")), request_body = GenerateRequest, responses((status = 200, description = "A line of JSON for each event, as it happens", body = GenerateEvent, content_type = "application/x-ndjson")))]
 async fn generate(State(app): State<Shared>, Id(id): Id, Body(request): Body<GenerateRequest>) -> Result<Response, Error> {
     let problems = request.problems_for_one();

@@ -10,7 +10,7 @@ use crate::launch::Local;
 use crate::study::Study;
 use anyhow::{Context, bail};
 use moslim_engine::bench::on_device as measure;
-use moslim_engine::bench::{BenchReport, SIZES, Size, SizeReport};
+use moslim_engine::bench::{AnswersReport, BenchReport, SIZES, Size, SizeReport};
 use moslim_engine::keep::files::Disk;
 use moslim_engine::keep::journal::{self, Journal};
 use moslim_engine::progress::Stop;
@@ -95,6 +95,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(events) = args.journal {
         return journal(events, args.json);
     }
+    if args.answers {
+        return answers(args);
+    }
     if let Some(runs) = args.study {
         return study(usize::from(runs), usize::from(args.repetitions), args.json);
     }
@@ -123,6 +126,25 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         }
     }
     if args.json { print_json(&report) } else { print(&report) }
+}
+
+/// Measures how soon and how fast one answer comes.
+fn answers(args: &BenchArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let preset = if args.model.is_some() { "offtheshelf" } else { "quick" };
+    let mut config = presets::find(preset).map(|p| p.config).unwrap_or_default();
+    config.base.model = args.model.clone().unwrap_or_default();
+    let report = moslim_engine::bench::answers(data.files(), config, args.device, usize::from(args.repetitions))
+        .map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+    if args.json {
+        return print_json(&report);
+    }
+    let AnswersReport { threads, loading, first_word, tokens_per_second, repetitions, .. } = report;
+    let who = args.model.as_deref().unwrap_or("the demo's model");
+    print_line(&format!(
+        "{who}, {threads} threads, medians of {repetitions}: first word after {first_word:.3} s, then {tokens_per_second:.0} tokens a \
+         second; loaded in {loading:.2} s"
+    ))
 }
 
 /// How fast a journal takes events.

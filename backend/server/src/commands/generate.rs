@@ -17,7 +17,7 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let mut request = GenerateRequest {
         prompt: args.prompt.clone(),
         target: args.target.clone(),
-        source: if args.start { Source::Start } else { Source::Policy },
+        source: if args.start { Source::Start } else { args.who },
         n: args.n,
         best_of: args.best_of,
         temperature: args.temperature.unwrap_or(own.temperature),

@@ -1,4 +1,4 @@
-//! `moslim-lab inference`: a finished run at work for the server. Requests come as lines of JSON, answers go as lines of JSON; it ends
+//! `moslim-lab inference`: a run at work for the server. Requests come as lines of JSON, answers go as lines of JSON; it ends
 //! with its input.
 
 use crate::cli::WorkerArgs;
@@ -9,6 +9,7 @@ use crate::inference::{Asked, Told};
 use moslim_engine::progress::Stop;
 use moslim_engine::run::Generator;
 use moslim_shared::config::DeviceChoice;
+use moslim_shared::inference::GenerateEvent;
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -25,7 +26,7 @@ pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
     #[cfg(unix)]
     let _ = rustix::process::nice(10);
     let folder = DataFolder::resolve(Some(args.data.clone())).run(&args.run);
-    let generator = match Generator::load(&folder, DeviceChoice::Auto) {
+    let mut generator = match Generator::load(&folder, DeviceChoice::Auto) {
         Ok(generator) => generator,
         Err(error) => return print_json(&Told::Broken { message: format!("run {} cannot answer: {error:#}", args.run) }),
     };
@@ -54,19 +55,47 @@ pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
         // Nobody is left to answer, whatever is being computed.
         std::process::exit(0);
     });
+    // Of the process's time, what answers have told already.
+    let mut told = 0.0;
     for asked in requests {
-        answer(&generator, asked, &wanted)?;
+        if generator.is_outdated()
+            && let Ok(newer) = Generator::load(&folder, DeviceChoice::Auto)
+        {
+            generator = newer;
+        }
+        answer(&generator, asked, &wanted, &mut told)?;
     }
     Ok(())
 }
 
-fn answer(generator: &Generator, asked: Asked, wanted: &Wanted) -> Result<(), Failure> {
+/// Seconds of processor that this process has taken so far, all threads together; `None` where the system does not tell.
+fn processor() -> Option<f64> {
+    #[cfg(unix)]
+    {
+        let taken = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(taken.tv_sec as f64 + taken.tv_nsec as f64 / 1e9)
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
+fn answer(generator: &Generator, asked: Asked, wanted: &Wanted, told: &mut f64) -> Result<(), Failure> {
     let stop_of = |number: u64| wanted.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
     let number = match asked {
         Asked::Generate { number, request } => {
             let Some(stop) = stop_of(number) else { return Ok(()) };
             let mut lost = None;
-            generator.answer(&request, &stop, &mut |event| {
+            generator.answer(&request, &stop, &mut |mut event| {
+                // Nobody hears the end of what was not waited for: the next answer tells of it.
+                if let GenerateEvent::Ended { processor_seconds, .. } = &mut event
+                    && stop.asked().is_none()
+                    && let Some(now) = processor()
+                {
+                    *processor_seconds = Some(now - *told);
+                    *told = now;
+                }
                 if let Err(error) = print_json(&Told::Event { number, event }) {
                     stop.cancel();
                     lost = Some(error);

@@ -84,7 +84,7 @@ impl Followed {
         // A line is {"time":N,"body":{"kind":...; its kind is near its start.
         let head = String::from_utf8_lossy(&line[..line.len().min(96)]);
         let is = |kind: &str| head.contains(kind);
-        if ["started", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
+        if ["started", "milestone", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
             let event = journal::read_line(self.info.last_seq, line);
             self.info.hear(&event);
             self.figures = self.info.summary.take().map(|s| Figures::of(&s)).or(self.figures);

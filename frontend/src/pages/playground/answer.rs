@@ -24,21 +24,26 @@ pub struct Heard {
     /// Its tokens, and whether it ended by itself; once it is whole.
     pub whole: Option<(usize, bool)>,
     pub scored: Option<Scored>,
-    /// All tokens that were sampled for it, and in what time.
+    /// Seconds until something of it came, all tokens that were sampled for it, and in what time.
+    pub first: Option<f64>,
     pub pace: Option<(usize, f64)>,
     pub failed: Option<String>,
 }
 
 impl Heard {
-    /// Takes in what is told of answer `own`.
-    pub fn hear(&mut self, event: GenerateEvent, own: usize) {
+    /// Takes in what is told of answer `own`, `after` so many seconds.
+    pub fn hear(&mut self, event: GenerateEvent, own: usize, after: f64) {
         match event {
             GenerateEvent::Prompt { pieces, preference, .. } => (self.prompt, self.preference) = (pieces, preference),
-            GenerateEvent::Text { answer, text } if answer == own => self.text += &text,
+            GenerateEvent::Text { answer, text } if answer == own => {
+                self.text += &text;
+                self.first = self.first.or(Some(after));
+            }
             GenerateEvent::Answer { answer, text, tokens, ended, scored } if answer == own => {
                 (self.text, self.whole, self.scored) = (text, Some((tokens, ended)), scored);
+                self.first = self.first.or(Some(after));
             }
-            GenerateEvent::Ended { tokens, seconds } => self.pace = Some((tokens, seconds)),
+            GenerateEvent::Ended { tokens, seconds, .. } => self.pace = Some((tokens, seconds)),
             GenerateEvent::Failed { message } => self.failed = Some(message),
             GenerateEvent::Text { .. } | GenerateEvent::Answer { .. } => {}
         }
@@ -62,9 +67,10 @@ pub fn shown(heard: &Heard, objectives: &[Objective], busy: bool) -> impl IntoVi
     let caret = busy && heard.whole.is_none();
     let facts = heard.whole.map(|(tokens, ended)| {
         let end = if ended { "" } else { t(", cut off at the limit") };
-        let pace = heard.pace.filter(|(_, seconds)| *seconds > 0.0);
-        let pace =
-            pace.map(|(all, seconds)| said(", {0} sampled in {1}", &[&format::count(all as u64), &format::duration(seconds)]));
+        let pace = heard.pace.zip(heard.first).map(|((all, seconds), first)| {
+            let [first, rate] = [(first, 2), (all as f64 / seconds, 0)].map(|(value, digits)| format::number(value, digits));
+            said(", {0} sampled; first word after {1} s, {2} tokens a second", &[&format::count(all as u64), &first, &rate])
+        });
         let told = said("{0} tokens{1}{2}", &[&tokens.to_string(), end, &pace.unwrap_or_default()]);
         view! { <p class="hint num">{told}</p> }
     });
@@ -200,12 +206,12 @@ mod tests {
         assert_eq!((heard.text.as_str(), heard.whole), ("Boil water.", None));
         let scored = Scored { distributions: vec![vec![0.2, 0.8], vec![0.6, 0.4]], reward: None, gold: None };
         let answer = |scored| GenerateEvent::Answer { answer: 0, text: "Boil.".into(), tokens: 3, ended: true, scored };
-        heard.hear(answer(Some(scored.clone())), 0);
+        heard.hear(answer(Some(scored.clone())), 0, 2.0);
         assert_eq!(
-            (heard.text.as_str(), heard.whole, heard.class(0), heard.class(1)),
-            ("Boil.", Some((3, true)), Some(1), Some(0))
+            (heard.text.as_str(), heard.whole, heard.class(0), heard.class(1), heard.first),
+            ("Boil.", Some((3, true)), Some(1), Some(0), Some(0.5))
         );
-        heard.hear(answer(Some(Scored { gold: Some(vec![0, 1]), ..scored })), 0);
+        heard.hear(answer(Some(Scored { gold: Some(vec![0, 1]), ..scored })), 0, 2.0);
         assert_eq!((heard.class(0), heard.class(1), heard.class(2)), (Some(0), Some(1), None));
     }
 }

@@ -2,14 +2,14 @@
 
 use super::answer::{Heard, shown};
 use super::blind::Blind;
-use super::column::{Column, HOW, called};
+use super::column::{Column, HOW, called, is_offered};
 use super::{Bench, MOST_COLUMNS};
 use crate::api;
 use crate::parts::format;
-use crate::source::Link;
+use crate::source::{Link, is_tab};
 use crate::words::{said, t};
 use leptos::prelude::*;
-use moslim_shared::inference::GenerateRequest;
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, Source};
 use moslim_shared::order::sorted;
 use std::collections::HashMap;
 
@@ -30,13 +30,15 @@ impl Lane {
     }
 
     /// Asks; what was heard before is gone.
-    pub fn ask(self, request: GenerateRequest) {
+    pub fn ask(self, bench: Bench, request: GenerateRequest) {
         self.heard.set(Heard { question: request.prompt.clone(), ..Heard::default() });
         self.busy.set(true);
         let own = self.column.get_untracked();
         let request = GenerateRequest { source: own.source, best_of: own.best_of, ..request };
-        let heard = move |event| {
-            let _ = self.heard.try_update(|h| h.hear(event, 0));
+        let after = clock();
+        let heard = move |event: GenerateEvent| {
+            bench.count(&event);
+            let _ = self.heard.try_update(|h| h.hear(event, 0, after()));
         };
         let ended = move |how: Result<(), api::Failure>| {
             let _ = self.busy.try_set(false);
@@ -61,6 +63,12 @@ impl Lane {
     }
 }
 
+/// Seconds from now on.
+pub fn clock() -> impl Fn() -> f64 {
+    let began = js_sys::Date::now();
+    move || (js_sys::Date::now() - began) / 1000.0
+}
+
 /// The columns.
 #[component]
 pub fn Lanes(bench: Bench) -> impl IntoView {
@@ -70,8 +78,8 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
     };
     let full = Memo::new(move |_| bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
     let names = Memo::new(move |_| {
-        let runs = bench.runs.get().unwrap_or_default();
-        runs.into_iter().map(|run| (run.id.clone(), run.title)).collect::<HashMap<_, _>>()
+        let runs = bench.runs.get().unwrap_or_default().into_iter().chain(bench.training.get());
+        runs.map(|run| (run.id.clone(), run.title)).collect::<HashMap<_, _>>()
     });
     view! {
         <section class="lanes" aria-label=t("Answers")>
@@ -125,16 +133,22 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
         }
         all
     };
+    let offered = Memo::new(move |_| {
+        let known = bench.known(&run.get());
+        // Who is chosen stands there in any case. A tab hands over no checkpoints.
+        let has = |source| is_offered(source, known.as_ref()) && (source != Source::Newest || !is_tab());
+        HOW.iter().filter(|own| has(own.1) || how.with(|how| how == own.0)).map(|own| own.0).collect::<Vec<_>>()
+    });
     let (run_id, how_id) = (format!("{own}-run"), format!("{own}-how"));
     view! {
         <article class="card lane" id=own data-column=move || lane.column.with(Column::to_string) data-busy=move || lane.busy.get().to_string()>
             <header class:gone=move || blind.get()>
                 {move || select(run_id.clone(), t("Run"), runs(), run, Box::new(move |run| lane.column.update(|c| c.run = run)))}
                 <div class="lane-how">
-                    {select(
-                        how_id,
+                    {move || select(
+                        how_id.clone(),
                         t("Which model of it"),
-                        HOW.iter().map(|how| (how.to_string(), called(how).to_string())).collect(),
+                        offered.get().into_iter().map(|how| (how.to_string(), called(how).to_string())).collect(),
                         how,
                         Box::new(move |how| lane.column.update(|c| *c = c.with_how(&how))),
                     )}

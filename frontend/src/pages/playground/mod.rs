@@ -14,6 +14,7 @@ mod wish;
 use crate::api;
 use crate::parts::address;
 use crate::parts::every::until_answered;
+use crate::parts::format;
 use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
@@ -25,7 +26,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
 use moslim_shared::event::TaskInfo;
-use moslim_shared::inference::GenerateRequest;
+use moslim_shared::inference::{GenerateEvent, GenerateRequest};
 use moslim_shared::listing::{ListQuery, MOST_ROWS, RunRow, RunsPage};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -42,6 +43,9 @@ const MOST_COLUMNS: usize = 4;
 struct Bench {
     /// Finished runs, newest first; `None` before they are known.
     runs: RwSignal<Option<Vec<RunRow>>>,
+    /// Runs that train, and the seconds of processor that answers here have taken meanwhile.
+    training: RwSignal<Vec<RunRow>>,
+    taken: RwSignal<f64>,
     lanes: RwSignal<Vec<Lane>>,
     next: StoredValue<usize>,
     task: RwSignal<Option<TaskInfo>>,
@@ -60,6 +64,8 @@ impl Bench {
         let task = RwSignal::new(None::<TaskInfo>);
         Self {
             runs: RwSignal::new(None),
+            training: RwSignal::new(Vec::new()),
+            taken: RwSignal::new(0.0),
             lanes: RwSignal::new(Vec::new()),
             next: StoredValue::new(0),
             task,
@@ -78,6 +84,32 @@ impl Bench {
         let key = self.next.get_value();
         self.next.set_value(key + 1);
         self.lanes.update(|lanes| lanes.push(Lane::new(key, column)));
+    }
+
+    /// Looks which runs train.
+    fn look(self) {
+        spawn_local(async move {
+            let query = ListQuery { filter: "status:running".into(), ..Default::default() };
+            if let Ok(page) = api::runs(&query).await {
+                let _ = self.training.try_set(page.rows);
+            }
+        });
+    }
+
+    /// Counts what an answer has taken, where a run trains that would have had it.
+    fn count(self, event: &GenerateEvent) {
+        if let GenerateEvent::Ended { seconds, processor_seconds, .. } = event
+            && self.training.try_with_untracked(Vec::is_empty) == Some(false)
+        {
+            let _ = self.taken.try_update(|taken| *taken += processor_seconds.unwrap_or(*seconds));
+        }
+    }
+
+    /// Whether a run is finished, and its milestones; `None` where it is in no list here.
+    fn known(self, id: &str) -> Option<(bool, Vec<u8>)> {
+        let of =
+            |rows: &Vec<RunRow>, finished| rows.iter().find(|run| run.id == id).map(|run| (finished, run.milestones.clone()));
+        self.runs.with(|rows| of(rows.as_ref()?, true)).or_else(|| self.training.with(|rows| of(rows, false)))
     }
 
     fn request(self) -> GenerateRequest {
@@ -100,7 +132,8 @@ impl Bench {
             .set(problems.iter().map(|p| said("{0} {1}.", &[name_of(&p.field), &p.message])).collect::<Vec<_>>().join(" "));
         if problems.is_empty() {
             self.blind.update(|blind| blind.shuffle());
-            self.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.ask(request.clone())));
+            self.look();
+            self.lanes.with_untracked(|lanes| lanes.iter().for_each(|lane| lane.ask(self, request.clone())));
         }
     }
 
@@ -174,6 +207,7 @@ pub fn Playground() -> impl IntoView {
     }
     of("in").split(',').filter_map(|text| text.parse().ok()).take(MOST_COLUMNS).for_each(|column| bench.add(column));
     let asked = StoredValue::new(of("ask"));
+    bench.look();
     let owner = Owner::current();
     on_cleanup(move || {
         let _ = bench.lanes.try_with_untracked(|lanes| lanes.iter().for_each(|lane| lane.stop()));
@@ -263,7 +297,7 @@ pub fn Playground() -> impl IntoView {
                     </div>
                 }
                 .into_any(),
-                Some(runs) if runs.is_empty() => nothing().into_any(),
+                Some(runs) if runs.is_empty() && bench.lanes.with_untracked(Vec::is_empty) => nothing().into_any(),
                 Some(_) => bench_view(bench).into_any(),
             }}
         </div>
@@ -343,12 +377,22 @@ fn bench_view(bench: Bench) -> impl IntoView {
                 </div>
             </div>
             <p class="problem" role="alert">{move || bench.failed.get()}</p>
+            <p class="hint" id="beside">{move || beside(bench)}</p>
         </form>
         <Lanes bench=bench/>
         <Own bench=bench/>
         <Votes bench=bench/>
         <Sweep bench=bench/>
     }
+}
+
+/// What answering costs a run that trains.
+fn beside(bench: Bench) -> Option<String> {
+    let names = bench.training.with(|rows| rows.iter().map(|run| run.title.as_str()).collect::<Vec<_>>().join(", "));
+    let taken = format::number(bench.taken.get(), 1);
+    let told =
+        || said("{0} is training; answers here have so far taken {1} s of this machine's processor from it.", &[&names, &taken]);
+    (!names.is_empty()).then(told)
 }
 
 fn example(bench: Bench, text: String) -> impl IntoView {

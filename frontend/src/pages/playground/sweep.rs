@@ -1,6 +1,7 @@
 //! One objective, asked for at every class, several answers each: a grid whose colours say what came of it.
 
 use super::answer::{Heard, shown};
+use super::lanes::clock;
 use super::{Bench, column::Column};
 use crate::api;
 use crate::parts::format;
@@ -70,6 +71,7 @@ pub fn Sweep(bench: Bench) -> impl IntoView {
             cells,
             busy: true,
         }));
+        bench.look();
         go_on(bench, column, grid, link, 0);
     };
     view! {
@@ -154,10 +156,12 @@ fn go_on(
     }
     let target = wish.print(&begun.objectives);
     let request = GenerateRequest { target, source: column.source, best_of: column.best_of, n: ANSWERS, ..begun.request };
+    let after = clock();
     let heard = move |event: moslim_shared::inference::GenerateEvent| {
+        bench.count(&event);
         let _ = grid.try_update(|g| {
             let row = g.as_mut().and_then(|g| g.cells.get_mut(class));
-            row.into_iter().flatten().enumerate().for_each(|(n, cell)| cell.hear(event.clone(), n));
+            row.into_iter().flatten().enumerate().for_each(|(n, cell)| cell.hear(event.clone(), n, after()));
         });
     };
     let run = column.run.clone();

@@ -459,6 +459,7 @@ mod tests {
             message: String::new(),
             config: RunConfig::default(),
             summary: None,
+            milestones: Vec::new(),
             about: Default::default(),
         };
         state.receive(Frame::Snapshot { info });

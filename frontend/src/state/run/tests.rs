@@ -26,6 +26,7 @@ fn info(last_seq: u64) -> RunInfo {
         message: String::new(),
         config: RunConfig::default(),
         summary: None,
+        milestones: Vec::new(),
         about: Default::default(),
     }
 }

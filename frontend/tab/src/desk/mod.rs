@@ -364,7 +364,13 @@ impl Desk {
         let own = bytes.first().map(Vec::as_slice).unwrap_or_default();
         let done = match kept {
             Kept::Ready => self.hand_over(&run),
-            Kept::Write { path } => self.files.write(&path, own),
+            Kept::Write { path } => {
+                // Who asks the run while it trains is to find it.
+                if path.contains("/milestone-") {
+                    self.asking.forget(&run);
+                }
+                self.files.write(&path, own)
+            }
             Kept::Remove { path } => self.files.remove(&path),
             Kept::Append { path } => {
                 let added = self.files.append(&path).and_then(|mut file| file.add(own));
