@@ -128,10 +128,13 @@ impl<'a, S: Serialize + DeserializeOwned> Driver<'a, S> {
         progress.emit(EventBody::Loss { stage, part, step, total, loss, rate: self.rate() });
     }
 
-    /// The stage is over; what it made is kept by now, so its checkpoint goes. Returns its seconds.
+    /// The stage is over. What it made is in the cache by now, so its checkpoint goes; a policy that is alone is kept after this, and
+    /// its checkpoint goes then. Returns its seconds.
     pub fn end(self, progress: &mut Progress) -> f64 {
         let seconds = self.seconds();
-        checkpoint::remove(self.job, self.stage);
+        if self.stage != Stage::Policy || self.part.is_some() {
+            checkpoint::remove(self.job, self.stage);
+        }
         progress.emit(EventBody::StageEnded { stage: self.stage, part: self.part, seconds, cached: false });
         seconds
     }

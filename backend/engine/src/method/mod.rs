@@ -27,7 +27,7 @@ mod watch;
 pub use moslim::{Actors, roll_out};
 
 use crate::data::Task;
-use crate::keep::{Job, fork};
+use crate::keep::{Job, checkpoint, fork};
 use crate::model::TrainBackend;
 use crate::model::architecture::Architecture;
 use crate::model::memory::{free_memory, peak_memory_mib};
@@ -231,6 +231,7 @@ pub fn run<B: TrainBackend>(
                 Method::BestOfN => baselines::best_of_n(&ready, config.method.best_of),
             };
             kept::save(job, &ready, &trained, &keys[0])?;
+            checkpoint::remove(job, Stage::Policy);
             trained
         }
     };
