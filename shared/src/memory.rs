@@ -8,7 +8,7 @@
 
 mod shape;
 
-pub use shape::Shape;
+pub use shape::{Adapters, Shape};
 
 use crate::config::{PolicyOptimizer, Precision, RunConfig, TaskKind};
 use crate::event::Stage;
@@ -214,8 +214,7 @@ struct Run<'a> {
     reward: Shape,
     /// Whether adapters are trained, on the frozen weights of an off-the-shelf model.
     adapted: bool,
-    /// Their rank; 0 where there are none.
-    rank: f64,
+    adapters: Adapters,
     objectives: &'a [Objective],
     threads: f64,
 }
@@ -223,18 +222,18 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn of(c: &'a RunConfig, base: Option<&Shape>, objectives: &'a [Objective], threads: usize) -> Option<Self> {
         let (adapted, threads) = (!c.base.model.is_empty(), threads.max(1) as f64);
-        let (policy, reward, rank) = if adapted {
+        let (policy, reward, adapters) = if adapted {
             let whole = *base?;
-            (whole, whole.first_layers(c.base.reward_layers), c.base.rank as f64)
+            (whole, whole.first_layers(c.base.reward_layers), Adapters::of(&c.base))
         } else {
-            (Shape::own(&c.model, c.vocabulary), Shape::own(&c.reward_trunk, c.vocabulary), 0.0)
+            (Shape::own(&c.model, c.vocabulary), Shape::own(&c.reward_trunk, c.vocabulary), Adapters::default())
         };
-        Some(Self { c, policy, reward, adapted, rank, objectives, threads })
+        Some(Self { c, policy, reward, adapted, adapters, objectives, threads })
     }
 
     /// Numbers that are trained of a model.
     fn trained(&self, shape: &Shape) -> f64 {
-        if self.adapted { shape.adapters(self.rank) } else { shape.weights() }
+        if self.adapted { shape.adapters(&self.adapters) } else { shape.weights() }
     }
 
     /// Reward models that there are in the end: one, or one for each objective; twice that where a held-out one grades.
@@ -290,7 +289,7 @@ impl<'a> Run<'a> {
 
     fn cut(&self, shape: &Shape, batch: &Batch) -> Cut {
         let (pieces, items) = pieces(batch.items, batch.counted);
-        let parameters = shape.weights() + shape.adapters(self.rank);
+        let parameters = shape.weights() + shape.adapters(&self.adapters);
         let each = (pieces / partial_sums(parameters as usize) as f64).ceil();
         let sums = (pieces / each).ceil();
         let busy = self.threads.min(sums);
@@ -303,7 +302,7 @@ impl<'a> Run<'a> {
     fn step(&self, rests: Memory, shape: &Shape, batch: &Batch) -> Memory {
         let Cut { items, busy, gradients } = self.cut(shape, batch);
         let (layers, tokens) = (shape.layers as f64, items * batch.read);
-        let kept = (layers + 1.0) * shape.token(self.rank) * tokens + layers * shape.widened(self.rank);
+        let kept = (layers + 1.0) * shape.token(&self.adapters) * tokens + layers * shape.widened(&self.adapters);
         Memory {
             training: rests.training + FLOAT * self.trained(shape) * (3.0 + gradients),
             activations: FLOAT * busy * kept,
@@ -428,7 +427,7 @@ impl<'a> Run<'a> {
         let (busy, read) = (self.threads.min(pieces), (rows / samples).ceil() * prompt);
         let new = self.c.policy.max_new_tokens as f64;
         Memory {
-            training: rests.training + FLOAT * shape.layers as f64 * shape.widened(self.rank),
+            training: rests.training + FLOAT * shape.layers as f64 * shape.widened(&self.adapters),
             activations: FLOAT * busy * read * shape.read(),
             logits: FLOAT * busy * 2.0 * rows * shape.vocabulary as f64,
             cache: FLOAT * busy * shape.remembered() * (rows * new + read),

@@ -175,7 +175,7 @@ pub struct ShowModelArgs {
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["text", "chat"])))]
 pub struct LogitsArgs {
-    /// Name of the model.
+    /// Name of the model, or identifier of a finished run whose policy is asked.
     pub model: String,
     /// Text as it is.
     #[arg(long)]

@@ -65,6 +65,11 @@ mod tests {
         };
         assert_eq!(problem.field, "policy.prompts");
         assert!(problem.message.starts_with("invalid type"), "{}", problem.message);
+        let Err(JsonError::Field(problem)) = read::<RunConfig>(br#"{"base": {"targets": ["q_proj", "lm_head"]}}"#) else {
+            panic!("a field error was expected")
+        };
+        assert_eq!(problem.field, "base.targets[1]");
+        assert!(problem.message.contains("lm_head") && problem.message.contains("`q_proj`, `k_proj`"), "{}", problem.message);
         assert!(matches!(read::<RunConfig>(b"{"), Err(JsonError::Syntax(_))));
         assert!(matches!(read::<RunConfig>(b"3"), Err(JsonError::Field(_))));
         assert_eq!(read::<RunConfig>(b"{}"), Ok(RunConfig::default()));

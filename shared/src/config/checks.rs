@@ -1,6 +1,6 @@
 //! Rules between the fields of a configuration. What one field may be by itself is in the table of settings.
 
-use super::models::{ClassWeights, ModelConfig, TaskKind};
+use super::models::{AdapterTarget, ClassWeights, ModelConfig, TaskKind};
 use super::policy::{Aggregation, PolicyOptimizer};
 use super::run::{Problem, RunConfig};
 use super::settings;
@@ -177,6 +177,7 @@ impl RunConfig {
             ("method.weights[0]", self.method.weights.iter().map(Vec::len).max().unwrap_or(0), MOST_OBJECTIVES),
             ("reward_model.head_weights", self.reward_model.head_weights.len(), MOST_OBJECTIVES),
             ("mapping.weights", self.mapping.weights.len(), MOST_OBJECTIVES),
+            ("base.targets", self.base.targets.len(), AdapterTarget::ALL.len()),
         ];
         let over = lists.into_iter().filter(|(_, count, most)| count > most);
         over.map(|(field, count, most)| Problem { field: field.into(), message: format!("has {count} members; at most {most}") })
@@ -364,6 +365,10 @@ mod tests {
         check(|c| c.method.weights = vec![vec![-1.0]; 201], "method.weights");
         check(|c| c.method.weights = vec![vec![-1.0; 65]], "method.weights[0]");
         check(|c| c.mapping.weights = vec![-1.0; 65], "mapping.weights");
+        // Matrices with adapters: at least one, none twice.
+        check(|c| c.base.targets.clear(), "base.targets");
+        check(|c| c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::VProj, AdapterTarget::VProj], "base.targets");
+        check(|c| c.base.targets = vec![AdapterTarget::QProj; 8], "base.targets");
     }
 
     #[test]

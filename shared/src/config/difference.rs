@@ -92,7 +92,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EvaluationSplit;
+    use crate::config::{AdapterTarget, EvaluationSplit};
 
     #[test]
     fn a_fork_changes_the_policy_alone() {
@@ -117,6 +117,13 @@ mod tests {
         let early: Vec<String> = fork.fork_problems(&taught).into_iter().map(|p| p.field).collect();
         assert_eq!(early, ["policy.max_gradient_norm", "policy.max_new_tokens"]);
         assert!(fields(|c| (c.policy.max_gradient_norm, c.policy.max_new_tokens) = (0.1, 3)).is_empty());
+        // A checkpoint of other adapters is not gone on from.
+        let mut other = RunConfig { fork: Some("a".into()), ..source.clone() };
+        other.base.targets = vec![AdapterTarget::QProj, AdapterTarget::VProj];
+        let found = other.fork_problems(&source);
+        assert_eq!((found.len(), found[0].field.as_str()), (1, "base.targets"));
+        let told = &found[0].message;
+        assert!(told.starts_with("is q_proj, v_proj; ") && told.ends_with("up_proj, down_proj"), "{told}");
         let mut other = source.clone();
         other.method.kind = Method::Morlhf;
         assert_eq!(source.fork_problems(&other)[0].field, "fork");

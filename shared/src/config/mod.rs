@@ -14,8 +14,8 @@ pub mod settings;
 
 pub use difference::{Difference, differences};
 pub use models::{
-    BaseConfig, ClassWeights, DeviceChoice, FOLDS, HeadPooling, ModelConfig, Precision, RewardModelConfig, SupervisedConfig,
-    TaskConfig, TaskKind, WishPlace,
+    AdapterTarget, BaseConfig, ClassWeights, DeviceChoice, FOLDS, HeadPooling, ModelConfig, Precision, RewardModelConfig,
+    SupervisedConfig, TaskConfig, TaskKind, WishPlace,
 };
 pub use policy::{
     Aggregation, DapoConfig, DpoConfig, KlLoss, KlPenalty, KlPlacement, PolicyConfig, PolicyOptimizer, PpoConfig, Target,

@@ -1,7 +1,7 @@
 //! Where and on what a run trains: devices, tasks, models, and the supervised stages.
 
 use crate::ordinal::RewardLoss;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,6 +106,9 @@ pub struct BaseConfig {
     pub rank: usize,
     /// What an adapter adds is multiplied by `alpha / rank`.
     pub alpha: f64,
+    /// The matrices of every layer that have an adapter, each once, in the order of [`AdapterTarget::ALL`]; the others stay as they are.
+    #[serde(deserialize_with = "in_order")]
+    pub targets: Vec<AdapterTarget>,
     /// Temperature at which the answers are sampled that the reward model learns from.
     pub temperature: f64,
     /// How many of the model's layers the reward model has, from the first on; 0, or more than there are, for all. Heads on a layer halfway up
@@ -116,6 +119,45 @@ pub struct BaseConfig {
     /// What its matrices are kept in, which are frozen. `bf16` takes half of the memory, and loses nothing of a model whose file has it; what is
     /// computed is what `model.precision` says.
     pub weights: Precision,
+}
+
+/// A matrix of every layer that can have an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterTarget {
+    QProj,
+    KProj,
+    VProj,
+    OProj,
+    GateProj,
+    UpProj,
+    DownProj,
+}
+
+impl AdapterTarget {
+    /// All of them, in the order in which a token comes to them.
+    pub const ALL: [Self; 7] = [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+
+    /// Its name in Hugging Face's models, and in configurations.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::QProj => "q_proj",
+            Self::KProj => "k_proj",
+            Self::VProj => "v_proj",
+            Self::OProj => "o_proj",
+            Self::GateProj => "gate_proj",
+            Self::UpProj => "up_proj",
+            Self::DownProj => "down_proj",
+        }
+    }
+}
+
+/// Reads targets in any order.
+fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AdapterTarget>, D::Error> {
+    let mut targets = Vec::<AdapterTarget>::deserialize(deserializer)?;
+    targets.sort_unstable();
+    Ok(targets)
 }
 
 /// Where in a prompt of an off-the-shelf model a wish stands.
@@ -136,6 +178,7 @@ impl Default for BaseConfig {
             model: String::new(),
             rank: 16,
             alpha: 32.0,
+            targets: AdapterTarget::ALL.to_vec(),
             temperature: 1.0,
             reward_layers: 0,
             wishes: WishPlace::default(),
@@ -320,5 +363,23 @@ impl RewardModelConfig {
     /// The steps as those of a supervised stage.
     pub fn schedule(&self) -> SupervisedConfig {
         SupervisedConfig { steps: self.steps, batch: self.batch, learning_rate: self.learning_rate, ..Default::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_in_any_order_by_their_names_and_are_all_where_nothing_is_said() {
+        let read = |text: &str| serde_json::from_str::<BaseConfig>(text);
+        assert_eq!(read(r#"{"rank": 4}"#).unwrap().targets, AdapterTarget::ALL);
+        let some = read(r#"{"targets": ["up_proj", "q_proj"]}"#).unwrap().targets;
+        assert_eq!(some, [AdapterTarget::QProj, AdapterTarget::UpProj]);
+        for target in AdapterTarget::ALL {
+            assert_eq!(serde_json::to_value(target).unwrap(), target.id());
+        }
+        let error = read(r#"{"targets": ["q_proj", "lm_head"]}"#).unwrap_err().to_string();
+        assert!(error.contains("lm_head") && AdapterTarget::ALL.iter().all(|t| error.contains(t.id())), "{error}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Everything here counts numbers, as `f64`: what nobody has found to be in its range yet may be larger than any whole number holds.
 
-use crate::config::ModelConfig;
+use crate::config::AdapterTarget::{self, DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+use crate::config::{BaseConfig, ModelConfig};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of a decoder, as far as its memory depends on them.
@@ -26,6 +27,32 @@ pub struct Shape {
     /// Whether every head of queries and keys is normed.
     #[serde(default)]
     pub qk_norm: bool,
+}
+
+/// Low-rank adapters on a decoder's layers, as far as memory depends on them; none by default.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Adapters {
+    rank: f64,
+    /// Whether a matrix has one, in the order of [`AdapterTarget::ALL`].
+    has: [bool; AdapterTarget::ALL.len()],
+}
+
+impl Adapters {
+    /// Those of a run that begins with an off-the-shelf model.
+    pub fn of(base: &BaseConfig) -> Self {
+        Self { rank: base.rank as f64, has: AdapterTarget::ALL.map(|matrix| base.targets.contains(&matrix)) }
+    }
+
+    /// The adapted ones of some matrices.
+    fn on<const N: usize>(&self, matrices: [AdapterTarget; N]) -> impl Iterator<Item = AdapterTarget> + use<N> {
+        let has = self.has;
+        matrices.into_iter().filter(move |&matrix| has[matrix as usize])
+    }
+
+    /// How many of some matrices are adapted.
+    fn count<const N: usize>(&self, matrices: [AdapterTarget; N]) -> f64 {
+        self.on(matrices).count() as f64
+    }
 }
 
 impl Shape {
@@ -72,12 +99,22 @@ impl Shape {
         embeddings + self.layers as f64 * d * (self.qkv() + self.queries() + 3.0 * f + 2.0) + d
     }
 
-    /// Numbers of low-rank adapters on all seven matrices of each layer. `A` has `rank` columns for every matrix, of its input: three and
-    /// two times `d`, once `heads * head_dim`, once `d_ff`; `B` has `rank` rows of its output: `qkv`, two times `d`, two times `d_ff`.
-    /// Together `layers * rank * (7 d + heads * head_dim + qkv + 3 d_ff)`.
-    pub fn adapters(&self, rank: f64) -> f64 {
+    /// Width of a matrix's input and of its output, added.
+    fn ends(&self, matrix: AdapterTarget) -> f64 {
         let (d, f) = (self.d_model as f64, self.d_ff as f64);
-        self.layers as f64 * rank * (7.0 * d + self.queries() + self.qkv() + 3.0 * f)
+        match matrix {
+            QProj | OProj => d + self.queries(),
+            KProj | VProj => d + self.keys(),
+            GateProj | UpProj | DownProj => d + f,
+        }
+    }
+
+    /// Numbers of low-rank adapters. For every adapted matrix `A` has `rank` columns of its input, and `B` `rank` rows of its output. On all
+    /// seven matrices of each layer: inputs are three and two times `d`, once `heads * head_dim`, once `d_ff`; outputs `qkv`, two times
+    /// `d`, two times `d_ff`. Together `layers * rank * (7 d + heads * head_dim + qkv + 3 d_ff)`.
+    pub fn adapters(&self, adapters: &Adapters) -> f64 {
+        let ends: f64 = adapters.on(AdapterTarget::ALL).map(|matrix| self.ends(matrix)).sum();
+        self.layers as f64 * adapters.rank * ends
     }
 
     /// Numbers that a layer keeps of every token until its backward pass. The tape of gradients holds, in the order of the forward pass:
@@ -95,20 +132,22 @@ impl Shape {
     /// | what the norm made of it | `d` | the product with gate and up, and its adapter |
     /// | gate and up | `2 d_ff` | the gate |
     /// | what the gate let through | `d_ff` | the product with down, and its adapter |
-    /// | what every adapter's `A` made | `7 rank` | the product with its `B` |
+    /// | what every adapter's `A` made | `rank` each, `7 rank` with all | the product with its `B` |
     ///
     /// `4 d + qkv + heads * head_dim + 3 d_ff + heads + 2 + 7 rank`. Attention keeps no probabilities, a sum none of its terms, and a product
     /// no copy of its weights. Where heads are normed, queries and keys before it come on top, with a number a head.
-    pub fn token(&self, rank: f64) -> f64 {
+    pub fn token(&self, adapters: &Adapters) -> f64 {
         let (d, f) = (self.d_model as f64, self.d_ff as f64);
+        let narrow = adapters.rank * adapters.count(AdapterTarget::ALL);
         let normed = if self.qk_norm { self.queries() + self.keys() + self.heads as f64 + self.kv_heads as f64 } else { 0.0 };
-        4.0 * d + self.qkv() + self.queries() + 3.0 * f + self.heads as f64 + 2.0 + 7.0 * rank + normed
+        4.0 * d + self.qkv() + self.queries() + 3.0 * f + self.heads as f64 + 2.0 + narrow + normed
     }
 
     /// Numbers that a layer keeps of its adapters for every piece of work: the `B` of queries, keys and values, and of gate and up, are laid into
-    /// one matrix with zeros, `3 rank * qkv` and `2 rank * 2 d_ff`.
-    pub fn widened(&self, rank: f64) -> f64 {
-        rank * (3.0 * self.qkv() + 4.0 * self.d_ff as f64)
+    /// one matrix with zeros, `rank` rows of it for each that is adapted: with all `3 rank * qkv` and `2 rank * 2 d_ff`.
+    pub fn widened(&self, adapters: &Adapters) -> f64 {
+        let (qkv, gate_up) = (adapters.count([QProj, KProj, VProj]), adapters.count([GateProj, UpProj]));
+        adapters.rank * (qkv * self.qkv() + gate_up * 2.0 * self.d_ff as f64)
     }
 
     /// Numbers of a token while a text is read without a tape, where they are most: the residual stream, what a norm made of it, gate and up, and
@@ -131,6 +170,15 @@ mod tests {
     const TINY: Shape =
         Shape { layers: 2, d_model: 8, d_ff: 12, heads: 2, kv_heads: 1, head_dim: 4, vocabulary: 10, tied: true, qk_norm: false };
 
+    /// Adapters of some matrices.
+    fn on(rank: usize, matrices: &[AdapterTarget]) -> Adapters {
+        Adapters::of(&BaseConfig { rank, targets: matrices.to_vec(), ..Default::default() })
+    }
+
+    fn on_all(rank: usize) -> Adapters {
+        on(rank, &AdapterTarget::ALL)
+    }
+
     #[test]
     fn numbers_are_those_that_were_counted_by_hand() {
         // Queries 2 * 4 = 8, keys 4, values 4: 16 side by side.
@@ -139,21 +187,35 @@ mod tests {
         assert_eq!(TINY.weights(), 80.0 + 2.0 * 496.0 + 8.0);
         assert_eq!(Shape { tied: false, ..TINY }.weights(), 80.0 + 80.0 + 2.0 * 496.0 + 8.0);
         // A of rank 3: q, k, v 3 * 8, o 8, gate and up 2 * 8, down 12: 60 rows. B: 16 + 8 + 24 + 8 = 56 columns.
-        assert_eq!(TINY.adapters(3.0), 2.0 * 3.0 * (60.0 + 56.0));
-        assert_eq!(TINY.adapters(0.0), 0.0);
+        assert_eq!(TINY.adapters(&on_all(3)), 2.0 * 3.0 * (60.0 + 56.0));
+        assert_eq!(TINY.adapters(&Adapters::default()), 0.0);
         // 8 + 1 + 8 (norm and its input), 16 + 2 (attention), 8 (mixed), 8 + 1 + 8 (norm), 24 (gate and up), 12 (gated).
-        assert_eq!(TINY.token(0.0), 96.0);
+        assert_eq!(TINY.token(&Adapters::default()), 96.0);
         // Adapters: three narrow rows of q, k, v, one of o, two of gate and up, one of down, of 3 each.
-        assert_eq!(TINY.token(3.0), 96.0 + 21.0);
+        assert_eq!(TINY.token(&on_all(3)), 96.0 + 21.0);
         // Normed heads: queries 8 and keys 4 before it, and a number for each of three heads.
-        assert_eq!(Shape { qk_norm: true, ..TINY }.token(0.0), 96.0 + 15.0);
+        assert_eq!(Shape { qk_norm: true, ..TINY }.token(&Adapters::default()), 96.0 + 15.0);
         // 9 rows of 16, and 6 rows of 24.
-        assert_eq!(TINY.widened(3.0), 9.0 * 16.0 + 6.0 * 24.0);
+        assert_eq!(TINY.widened(&on_all(3)), 9.0 * 16.0 + 6.0 * 24.0);
         // 8 + 8 + 24 + 12.
         assert_eq!(TINY.read(), 52.0);
         // Two layers of a key and a value of 4.
         assert_eq!(TINY.remembered(), 16.0);
         assert_eq!((TINY.first_layers(1).layers, TINY.first_layers(0).layers, TINY.first_layers(9).layers), (1, 2, 2));
+    }
+
+    #[test]
+    fn what_is_not_adapted_is_not_counted() {
+        // Rank 3, in two layers: queries 8 + 8, values 8 + 4; down 12 + 8.
+        assert_eq!(TINY.adapters(&on(3, &[QProj, VProj])), 2.0 * 3.0 * (16.0 + 12.0));
+        assert_eq!(TINY.adapters(&on(3, &[DownProj])), 2.0 * 3.0 * 20.0);
+        // Two narrow rows of 3, and one; 6 rows of 16, 3 of 24; what is one matrix anyhow is laid into none.
+        assert_eq!((TINY.token(&on(3, &[QProj, VProj])), TINY.token(&on(3, &[DownProj]))), (96.0 + 6.0, 96.0 + 3.0));
+        let widened = [&[QProj, VProj][..], &[UpProj], &[OProj, DownProj]].map(|some| TINY.widened(&on(3, some)));
+        assert_eq!(widened, [96.0, 72.0, 0.0]);
+        // Each by itself makes all of them.
+        let each: f64 = AdapterTarget::ALL.iter().map(|&one| TINY.adapters(&on(3, &[one]))).sum();
+        assert_eq!(each, TINY.adapters(&on_all(3)));
     }
 
     /// What is written down of a real model: 134,515,008 weights, and 4,884,480 numbers of adapters of rank 16, which a run keeps as 19.5 MB.
@@ -170,7 +232,7 @@ mod tests {
             tied: true,
             qk_norm: false,
         };
-        assert_eq!((smollm2.weights(), smollm2.adapters(16.0)), (134_515_008.0, 4_884_480.0));
+        assert_eq!((smollm2.weights(), smollm2.adapters(&on_all(16))), (134_515_008.0, 4_884_480.0));
     }
 
     #[test]

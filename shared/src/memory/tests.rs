@@ -1,7 +1,7 @@
 //! Every part of every moment, counted by hand for tiny models; and what was measured of real ones.
 
 use super::*;
-use crate::config::{BaseConfig, HeadPooling, ModelConfig, PolicyConfig, TaskConfig};
+use crate::config::{AdapterTarget, BaseConfig, HeadPooling, ModelConfig, PolicyConfig, TaskConfig};
 use crate::presets;
 
 /// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10. Of a token a layer keeps 96
@@ -168,6 +168,23 @@ fn parts_of_a_model_under_adapters_are_those_counted_by_hand() {
         .map(|(stage, [w, t, h, a, l, k])| (stage, [process, w, t, h, a, l, k])),
     );
     assert!(moments(&adapted(), None, &objectives(), 2).is_empty(), "a shape that is not known");
+}
+
+#[test]
+fn adapters_of_some_matrices_take_the_memory_of_these_alone() {
+    let mut c = adapted();
+    c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::VProj];
+    let all = moments(&c, Some(&TINY), &objectives(), 2);
+    // Queries 8 + 8 and values 8 + 4, three times, in two layers: 168 numbers, and 84 on the reward model's one. A token keeps 6 more numbers
+    // than without adapters, and 6 rows of 16 are widened.
+    let reward = all.iter().find(|m| m.stage == Stage::RewardModel).unwrap();
+    assert_eq!(reward.training, 4.0 * (2.0 * 168.0 + 5.0 * 84.0));
+    assert_eq!(reward.activations, 8.0 * (2.0 * 102.0 * 216.0 + 96.0));
+    let update = all.iter().rfind(|m| m.stage == Stage::Policy).unwrap();
+    assert_eq!(update.training, 4.0 * (3.0 * 168.0 + 84.0 + 7.0 * 168.0));
+    assert_eq!(update.activations, 8.0 * (3.0 * 102.0 * 240.0 + 2.0 * 96.0));
+    let evaluation = all.last().unwrap();
+    assert_eq!(evaluation.training, 4.0 * (3.0 * 168.0 + 84.0 + 2.0 * 96.0));
 }
 
 #[test]

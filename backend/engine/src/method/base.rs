@@ -1,9 +1,9 @@
 //! The off-the-shelf model that a run is about: its files, its chat template, and itself on a device.
 
 use crate::data::Splits;
-use crate::keep::Job;
 use crate::keep::cache::Cache;
 use crate::keep::models::{KnownModel, Models};
+use crate::keep::{Job, read_config};
 use crate::model::TrainBackend;
 use crate::model::adapter::AdapterConfig;
 use crate::model::architecture::Architecture;
@@ -12,11 +12,13 @@ use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
 use crate::text::ChatFormat;
 use anyhow::{Context, Result};
-use moslim_shared::config::{Precision, RunConfig};
+use moslim_shared::config::{AdapterTarget, Difference, Precision, RunConfig, differences};
 use moslim_shared::event::{EventBody, Stage};
 
 /// What the seed of the policy's adapters differs by from that of the reward model's.
 const POLICY_SEED: u64 = 0x0AD4;
+/// What a policy's adapters share with those of the policy that it starts from.
+const ADAPTERS: [&str; 3] = ["base.rank", "base.alpha", "base.targets"];
 
 /// An off-the-shelf model whose files were opened.
 pub struct Base {
@@ -65,14 +67,16 @@ impl Base {
         })
     }
 
-    /// What it is, for keys of caches: the checksums of its files, and of what rank its adapters are.
+    /// What it is, for keys of caches: the checksums of its files, and of what rank and on which matrices its adapters are.
     pub fn key(&self, job: &Job) -> Result<String> {
         let sums: Vec<&str> = self.known.files.iter().map(|f| f.sha256.as_str()).collect();
         let base = &job.config.base;
         let inputs = (sums, base.rank, base.alpha, job.config.model.context, job.config.model.precision);
-        match base.weights {
-            Precision::F32 => Cache::key("base", &inputs),
-            other => Cache::key("base", &(inputs, other)),
+        // Adapters of every matrix have the keys that they had before there was a choice.
+        match (base.weights, base.targets == AdapterTarget::ALL) {
+            (Precision::F32, true) => Cache::key("base", &inputs),
+            (other, true) => Cache::key("base", &(inputs, other)),
+            (other, false) => Cache::key("base", &(inputs, other, &base.targets)),
         }
     }
 
@@ -105,6 +109,25 @@ pub fn adapted<B: TrainBackend>(job: &Job, trunk: &Transformer<B>) -> [Transform
     [trunk.clone().adapted(&config, seed ^ POLICY_SEED), trunk.clone().adapted(&config, seed)]
 }
 
+/// Makes sure that the policy which a run starts from has such adapters as the run's own: files do not tell two matrices of one size apart,
+/// nor what an adapter is multiplied by.
+///
+/// # Errors
+/// [`Unfit`], by the setting that differs.
+pub fn same_adapters(job: &Job) -> Result<()> {
+    let (config, Some(run)) = (&job.config, &job.config.from) else { return Ok(()) };
+    // That there is no such run, or none of an off-the-shelf model, is said where its policy is read.
+    let other = read_config(|file| job.files.read(&format!("runs/{run}/{file}"))).ok();
+    let Some(other) = other.filter(|other| ![config, other].iter().any(|c| c.base.model.is_empty())) else { return Ok(()) };
+    match differences(&other, config).into_iter().find(|d| ADAPTERS.contains(&d.path.as_str())) {
+        Some(Difference { path, old, new }) => {
+            let message = format!("is {new}; the policy of run {run}, which this run starts from, was trained with {old}");
+            Err(Unfit(format!("{path}: {message}")).into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// Layers of the reward model that a stage trains on a trunk; 0: all that it has.
 pub fn reward_layers(config: &RunConfig, stage: Stage) -> usize {
     match (stage, config.evaluation.held_out_layers) {
@@ -124,4 +147,37 @@ pub fn check_rows(splits: &Splits, base: Option<&Base>) -> Result<()> {
         return Err(Unfit(format!("base.model: {what} (moslim-lab models add, then --model)")).into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keep::files::Memory;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_policy_of_other_adapters_is_refused_by_the_setting() {
+        let files = Arc::new(Memory::default());
+        let run = |name: &str, change: &dyn Fn(&mut RunConfig)| {
+            let mut config = RunConfig::default();
+            config.base.model = "some".into();
+            change(&mut config);
+            Job::new(name, config, files.clone())
+        };
+        run("first", &|c| c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::VProj]).write_config().unwrap();
+        let from = |change: &dyn Fn(&mut RunConfig)| {
+            let second = run("second", &|c| {
+                (c.from, c.base.targets) = (Some("first".into()), vec![AdapterTarget::QProj, AdapterTarget::VProj]);
+                change(c);
+            });
+            same_adapters(&second).map_err(|e| e.to_string())
+        };
+        assert_eq!(from(&|c| c.seed = 7), Ok(()));
+        // Keys and values have one size.
+        let told = from(&|c| c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::KProj]).unwrap_err();
+        assert!(told.starts_with("base.targets: is q_proj, k_proj; ") && told.ends_with("with q_proj, v_proj"), "{told}");
+        assert!(from(&|c| c.base.alpha = 1.0).unwrap_err().starts_with("base.alpha: is 1; "));
+        assert_eq!(from(&|c| (c.from, c.base.alpha) = (Some("nobody".into()), 1.0)), Ok(()));
+        assert_eq!(from(&|c| (c.base.model, c.base.alpha) = (String::new(), 1.0)), Ok(()));
+    }
 }

@@ -36,7 +36,7 @@ use crate::model::transformer::Transformer;
 use crate::progress::{Progress, Unfit};
 use crate::ranks;
 use anyhow::Result;
-use base::{Base, adapted};
+use base::{Base, adapted, same_adapters};
 use burn::module::AutodiffModule;
 use burn::prelude::*;
 use driver::from_cache;
@@ -87,6 +87,7 @@ fn begin<B: TrainBackend>(
         }
     }
     let base = Base::open(job)?;
+    same_adapters(job)?;
     let mut setting = Setting::prepare(job, task, base.as_ref())?;
     fork::same_task(job, &setting.task.fingerprint)?;
     if setting.left_out != [0; 2] {

@@ -9,38 +9,8 @@ use super::initialiser::Initialiser;
 use super::kernels::Kernels;
 use burn::module::Param;
 use burn::prelude::*;
-use moslim_shared::config::{BaseConfig, Precision};
+use moslim_shared::config::{AdapterTarget, BaseConfig, Precision};
 use serde::{Deserialize, Serialize};
-
-/// A matrix that can have an adapter, by the name that the field gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    QProj,
-    KProj,
-    VProj,
-    OProj,
-    GateProj,
-    UpProj,
-    DownProj,
-}
-
-impl Target {
-    pub const ALL: [Self; 7] = [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
-
-    /// Its name in Hugging Face's models.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::QProj => "q_proj",
-            Self::KProj => "k_proj",
-            Self::VProj => "v_proj",
-            Self::OProj => "o_proj",
-            Self::GateProj => "gate_proj",
-            Self::UpProj => "up_proj",
-            Self::DownProj => "down_proj",
-        }
-    }
-}
 
 /// Which matrices have adapters, and of which rank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,13 +18,13 @@ pub struct AdapterConfig {
     pub rank: usize,
     /// What is added is multiplied by `alpha / rank`.
     pub alpha: f64,
-    pub targets: Vec<Target>,
+    pub targets: Vec<AdapterTarget>,
 }
 
 impl AdapterConfig {
-    /// Adapters of every matrix, as a run's configuration has them.
+    /// As a run's configuration has them.
     pub fn of(base: &BaseConfig) -> Self {
-        Self { rank: base.rank, alpha: base.alpha, targets: Target::ALL.to_vec() }
+        Self { rank: base.rank, alpha: base.alpha, targets: base.targets.clone() }
     }
 }
 
@@ -170,16 +140,17 @@ impl<B: Kernels> Adapter<B> {
 
 /// Fresh adapters for every layer of a decoder.
 pub fn adapters<B: Kernels>(config: &AdapterConfig, a: &Architecture, seed: u64, device: &B::Device) -> Vec<LayerAdapters<B>> {
+    use AdapterTarget::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
     let mut init = Initialiser::new(seed);
-    let has = |target: Target| config.targets.contains(&target);
+    let has = |target: AdapterTarget| config.targets.contains(&target);
     let (queries, keys) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
     let mut one = |rows: usize, columns: Vec<(usize, bool)>| Adapter::new(config, rows, columns, &mut init, device);
     (0..a.layers)
         .map(|_| LayerAdapters {
-            qkv: one(a.d_model, vec![(queries, has(Target::QProj)), (keys, has(Target::KProj)), (keys, has(Target::VProj))]),
-            attention_out: one(queries, vec![(a.d_model, has(Target::OProj))]),
-            gate_up: one(a.d_model, vec![(a.d_ff, has(Target::GateProj)), (a.d_ff, has(Target::UpProj))]),
-            down: one(a.d_ff, vec![(a.d_model, has(Target::DownProj))]),
+            qkv: one(a.d_model, vec![(queries, has(QProj)), (keys, has(KProj)), (keys, has(VProj))]),
+            attention_out: one(queries, vec![(a.d_model, has(OProj))]),
+            gate_up: one(a.d_model, vec![(a.d_ff, has(GateProj)), (a.d_ff, has(UpProj))]),
+            down: one(a.d_ff, vec![(a.d_model, has(DownProj))]),
         })
         .collect()
 }

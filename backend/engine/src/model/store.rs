@@ -31,13 +31,17 @@ pub fn to_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -
 /// Loads weights into a model of the same shape. An adapted model keeps its frozen weights.
 ///
 /// # Errors
-/// When a tensor is missing, has another shape, or the bytes are not safetensors.
+/// When a tensor is missing, has another shape, or has no place among adapters; when the bytes are not safetensors.
 pub fn from_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(mut model: M, bytes: Vec<u8>) -> Result<M> {
     let adapted = is_adapted::<B, M>(&model);
     let mut store = SafetensorsStore::from_bytes(Some(bytes)).allow_partial(adapted);
     let applied = model.load_from(&mut store).map_err(|e| anyhow!("reading weights: {e}"))?;
     if let Some((path, _)) = applied.missing.iter().find(|(path, _)| !is_frozen(path)) {
         bail!("reading weights: the tensor {path} is missing");
+    }
+    // Half of what was learnt would be another model.
+    if let Some(path) = applied.unused.iter().find(|path| adapted && path.contains("adapters.")) {
+        bail!("reading weights: the tensor {path} has no place; the model has adapters on other matrices");
     }
     Ok(model)
 }
@@ -48,7 +52,7 @@ mod tests {
     use crate::model::adapter::AdapterConfig;
     use crate::model::transformer::Transformer;
     use burn::backend::Flex;
-    use moslim_shared::config::ModelConfig;
+    use moslim_shared::config::{AdapterTarget, ModelConfig};
 
     fn model(seed: u64) -> Transformer<Flex> {
         let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, ..Default::default() };
@@ -70,5 +74,22 @@ mod tests {
         let whole = to_safetensors::<Flex, _>(&model(3)).unwrap();
         let error = from_safetensors(model(3).adapted(&config, 1), whole).unwrap_err().to_string();
         assert!(error.contains("adapters"), "{error}");
+    }
+
+    #[test]
+    fn what_was_learnt_on_other_matrices_is_refused() {
+        use AdapterTarget::{KProj, OProj, QProj, VProj};
+        let on = |targets: &[AdapterTarget]| {
+            model(3).adapted(&AdapterConfig { rank: 2, targets: targets.to_vec(), ..Default::default() }, 1)
+        };
+        let read = |into: &[AdapterTarget], of: &[AdapterTarget]| {
+            from_safetensors(on(into), to_safetensors::<Flex, _>(&on(of)).unwrap()).map(drop).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(&[QProj, VProj], &[QProj, VProj]), Ok(()));
+        let fewer = read(&[QProj], &[QProj, OProj]).unwrap_err();
+        assert!(fewer.contains("attention_out") && fewer.contains("has no place"), "{fewer}");
+        let more = read(&[QProj, OProj], &[QProj]).unwrap_err();
+        assert!(more.contains("attention_out") && more.contains("is missing"), "{more}");
+        assert!(read(&[QProj], &[QProj, KProj]).is_err() && read(&[QProj, KProj], &[KProj]).is_err());
     }
 }

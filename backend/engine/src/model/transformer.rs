@@ -356,41 +356,52 @@ impl<B: Kernels> Transformer<B> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::adapter::Target;
     use super::super::packed::Group;
     use super::*;
     use burn::backend::Flex;
+    use moslim_shared::config::{AdapterTarget, BaseConfig};
+    use moslim_shared::memory::{Adapters, Shape};
+
+    fn config(tied: bool) -> ModelConfig {
+        ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: tied, ..Default::default() }
+    }
 
     fn model(tied: bool) -> Transformer<Flex> {
-        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: tied, ..Default::default() };
-        Transformer::new(&config, 50, 40, 3, &Default::default())
+        Transformer::new(&config(tied), 50, 40, 3, &Default::default())
     }
 
     #[test]
     fn an_adapted_model_begins_as_it_was_and_equals_what_it_is_merged_to() {
+        use AdapterTarget::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
         let plain = model(true);
         let packed = Packed::new(&[Group { prompt: &[1, 5, 9, 30], answers: vec![&[4, 6, 11]] }]);
         let said = |m: &Transformer<Flex>| values(m.logits(m.hidden(&packed)));
-        let config =
-            AdapterConfig { rank: 3, alpha: 6.0, targets: vec![Target::QProj, Target::VProj, Target::OProj, Target::UpProj] };
-        let mut adapted = plain.clone().adapted(&config, 7);
-        assert_eq!(said(&adapted), said(&plain), "B is zero");
-        // Something is learnt.
-        adapted.adapters = adapted.adapters.into_iter().map(|own| own.map(&mut Shift)).collect();
-        let (got, merged) = (said(&adapted), said(&adapted.clone().merged()));
-        assert!(got.iter().zip(said(&plain)).any(|(a, b)| (a - b).abs() > 0.05));
-        for (a, b) in got.iter().zip(merged) {
-            assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} is not {b}");
+        let some = [&AdapterTarget::ALL[..], &[QProj, VProj, OProj, UpProj], &[KProj, VProj], &[GateProj], &[DownProj]];
+        for targets in some {
+            let base = BaseConfig { rank: 3, alpha: 6.0, targets: targets.to_vec(), ..Default::default() };
+            let mut adapted = plain.clone().adapted(&AdapterConfig::of(&base), 7);
+            assert_eq!(said(&adapted), said(&plain), "B is zero");
+            // As many numbers as are counted before a run starts.
+            let counted = Shape::own(&config(true), 50).adapters(&Adapters::of(&base));
+            assert_eq!((adapted.num_params() - plain.num_params()) as f64, counted, "{targets:?}");
+            // Something is learnt.
+            adapted.adapters = adapted.adapters.into_iter().map(|own| own.map(&mut Shift)).collect();
+            let got = said(&adapted);
+            assert!(got.iter().zip(said(&plain)).any(|(a, b)| (a - b).abs() > 1e-3), "{targets:?}");
+            let others = [adapted.clone().merged(), adapted.clone().joined()].map(|other| said(&other));
+            for (a, b) in others.iter().flat_map(|other| got.iter().zip(other)) {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{targets:?}: {a} is not {b}");
+            }
+            assert_eq!(said(&adapted.unadapted()), said(&plain));
         }
-        assert_eq!(said(&adapted.unadapted()), said(&plain));
     }
 
-    /// Adds to every weight.
+    /// Adds a little to every weight.
     struct Shift;
 
     impl burn::module::ModuleMapper<Flex> for Shift {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<Flex, D>>) -> Param<Tensor<Flex, D>> {
-            param.map(|w| w + 0.1)
+            param.map(|w| w + 0.05)
         }
     }
 

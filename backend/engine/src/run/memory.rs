@@ -101,7 +101,7 @@ fn lowers(config: &RunConfig, stage: Stage, part: Part) -> (&'static str, &'stat
     match (part, stage) {
         (Part::Process, _) if own => ("task.rows", "fewer rows need less"),
         (Part::Weights, _) if !own && whole => ("base.weights", "bf16 needs half of that"),
-        (Part::Training, _) if !own => ("base.rank", "a lower rank needs less"),
+        (Part::Training, _) if !own => ("base.rank", "a lower rank needs less, and so do fewer base.targets"),
         (Part::Activations | Part::Logits, Stage::Policy) => (
             "policy.samples_per_prompt",
             "a prompt and its answers are computed at once, and as many prompts as there are threads: fewer samples or a smaller \

@@ -1,16 +1,71 @@
-//! A model from elsewhere at work, as it is: what it makes of a text, and how it goes on. Others check with it that the lab computes
-//! what they compute.
+//! A model from elsewhere at work, as it is or as a run has trained it: what it makes of a text, and how it goes on. Others check with it
+//! that the lab computes what they compute.
 
 use super::device::{Device, choose};
+use super::opened::{Opened, open};
 use crate::model::files::ModelFiles;
 use crate::model::generate::{Sampling, generate};
+use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed};
+use crate::model::transformer::Transformer;
 use crate::text::chat::{ChatTemplate, Message};
 use crate::text::tokenizer;
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::tensor::Tensor;
 use moslim_shared::config::{DeviceChoice, Precision};
 use serde::Serialize;
+use std::path::Path;
+
+/// A model from elsewhere that is asked.
+pub struct Asked(Whose);
+
+enum Whose {
+    /// As it is.
+    Model(Box<ModelFiles>),
+    /// Under the adapters of a run's first policy.
+    Run(Box<Opened>),
+}
+
+impl Asked {
+    /// A model as it is.
+    pub fn model(files: ModelFiles) -> Self {
+        Self(Whose::Model(Box::new(files)))
+    }
+
+    /// The first policy of the finished run in `folder`.
+    ///
+    /// # Errors
+    /// When there is no run, a file of it is missing or damaged (named), or it is about a model of the lab's own.
+    pub fn policy(folder: &Path) -> Result<Self> {
+        let opened = open(folder)?;
+        ensure!(opened.base.is_some(), "model: the run in {} is about a model of the lab's own", folder.display());
+        Ok(Self(Whose::Run(Box::new(opened))))
+    }
+
+    /// The model's files; of a run, those of the model that it began with.
+    pub fn files(&self) -> &ModelFiles {
+        match &self.0 {
+            Whose::Model(files) => files,
+            Whose::Run(opened) => &opened.base.as_ref().expect("the run is about a model from elsewhere").1,
+        }
+    }
+
+    /// The longest text that it reads, tokens.
+    fn context(&self) -> usize {
+        match &self.0 {
+            Whose::Model(files) => files.architecture.context,
+            Whose::Run(opened) => opened.config.model.context,
+        }
+    }
+
+    /// On a device, with room for `needed` tokens.
+    fn load<B: Kernels>(&self, needed: usize, device: &B::Device) -> Result<Transformer<B>> {
+        match &self.0 {
+            Whose::Model(files) => files.load(needed, (Precision::F32, Precision::F32), device, |_| {}),
+            Whose::Run(opened) => opened.policy(0, opened.trunk::<B>(device)?.as_ref(), device),
+        }
+    }
+}
 
 /// What a model makes of a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,17 +96,18 @@ pub fn chat(files: &ModelFiles, messages: &[Message]) -> Result<String> {
 ///
 /// # Errors
 /// When a weight is missing or damaged, the text is empty or does not fit into the model's context, or a forced device is missing.
-pub fn read(files: &ModelFiles, text: &str, added: bool, greedy: usize, device: DeviceChoice) -> Result<TextReport> {
+pub fn read(asked: &Asked, text: &str, added: bool, greedy: usize, device: DeviceChoice) -> Result<TextReport> {
+    let files = asked.files();
     let tokenizer = tokenizer(&files.tokenizer, files.architecture.vocabulary)?;
     let tokens = tokenizer.encode(text, added).map_err(|e| anyhow!("the tokenizer: {e}"))?.get_ids().to_vec();
     ensure!(!tokens.is_empty(), "text: is empty");
     let needed = tokens.len() + greedy;
-    let most = files.architecture.context;
+    let most = asked.context();
     ensure!(needed <= most, "text: has {} tokens, and {greedy} follow; the model reads at most {most}", tokens.len());
     let eos = files.eos.as_deref().and_then(|text| tokenizer.token_to_id(text)).unwrap_or(u32::MAX);
     macro_rules! on {
         ($backend:ty, $device:expr) => {{
-            let model = files.load::<$backend>(needed, (Precision::F32, Precision::F32), $device, |_| {})?;
+            let model = asked.load::<$backend>(needed, $device)?;
             let packed = Packed::new(&[Group { prompt: &tokens[..1], answers: vec![&tokens[1..]] }]);
             let hidden = model.hidden(&packed);
             let last = hidden.clone().narrow(0, tokens.len() - 1, 1);

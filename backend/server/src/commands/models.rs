@@ -1,14 +1,15 @@
 //! `moslim-lab models`: off-the-shelf models that the lab knows.
 
-use crate::cli::{AddModelArgs, FolderArgs, ModelsCommand};
+use crate::cli::{AddModelArgs, FolderArgs, LogitsArgs, ModelsCommand};
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::hub::HubId;
+use crate::id::RunId;
 use indicatif::{ProgressBar, ProgressStyle};
 use moslim_engine::keep::models::{KnownModel, Models, NewModel, name_from, name_of};
 use moslim_engine::model::files::ModelFiles;
-use moslim_engine::run::off_the_shelf::{chat, read};
+use moslim_engine::run::off_the_shelf::{Asked, chat, read};
 use moslim_engine::text::chat::Message;
 use std::path::Path;
 
@@ -48,17 +49,17 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
             if args.json { print_json(&model) } else { print_line(&described(&model)) }
         }
         ModelsCommand::Logits(args) => {
-            let (_, files) = opened(&args.folder, &args.model)?;
+            let asked = asked(args)?;
             let (text, added) = match (&args.text, &args.chat) {
                 (Some(text), _) => (text.clone(), true),
                 (None, Some(question)) => {
                     let system = args.system.iter().map(|text| Message::new("system", text.as_str()));
                     let messages: Vec<Message> = system.chain([Message::new("user", question.as_str())]).collect();
-                    (chat(&files, &messages)?, false)
+                    (chat(asked.files(), &messages)?, false)
                 }
                 (None, None) => return Err(Failure::field("text", "name a text with --text, or a question with --chat")),
             };
-            let report = read(&files, &text, added, args.greedy, args.device).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
+            let report = read(&asked, &text, added, args.greedy, args.device).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
             if args.json {
                 return print_json(&report);
             }
@@ -102,6 +103,17 @@ fn models(data: &DataFolder) -> Models {
 fn opened(folder: &FolderArgs, name: &str) -> Result<(KnownModel, ModelFiles), Failure> {
     let models = models(&DataFolder::resolve(folder.data.clone()));
     models.open(name).map_err(|e| Failure::BadInput(format!("{e:#}")))
+}
+
+/// What `logits` asks: a model by its name or, where none is called so, the policy of a run.
+fn asked(args: &LogitsArgs) -> Result<Asked, Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    let known = models(&data).find(&args.model)?.is_some();
+    let run = args.model.parse::<RunId>().ok().map(|id| data.run(&id)).filter(|folder| !known && folder.is_dir());
+    match run {
+        Some(folder) => Asked::policy(&folder).map_err(|e| Failure::BadInput(format!("{e:#}"))),
+        None => Ok(Asked::model(opened(&args.folder, &args.model)?.1)),
+    }
 }
 
 /// A number of weights in words.

@@ -15,7 +15,7 @@ use moslim_engine::keep::Job;
 use moslim_engine::keep::fork::take_over;
 use moslim_engine::progress::{Stop, Unfit};
 use moslim_engine::run::{RunError, train, train_as, trial};
-use moslim_shared::config::{Problem, RunConfig, TaskKind};
+use moslim_shared::config::{Problem, RunConfig, TaskKind, differences};
 use moslim_shared::event::EventBody;
 use moslim_shared::presets;
 use moslim_shared::summary::RunSummary;
@@ -185,10 +185,12 @@ fn choose(args: &TrainArgs, id: &RunId, stored: Option<RunConfig>, from: Option<
     if let Some(stored) = stored {
         // Half a run with one configuration and half with another would have results that mean nothing. Where it is
         // computed, and what it is called, may change.
-        let same = RunConfig { device: stored.device, name: stored.name.clone(), ..config.clone() } == stored;
-        if !same {
+        let wanted = RunConfig { device: stored.device, name: stored.name.clone(), ..config.clone() };
+        if wanted != stored {
+            let first = differences(&stored, &wanted).into_iter().next();
+            let what = first.map_or_else(String::new, |d| format!(" ({} is {} there, and not {})", d.path, d.old, d.new));
             let message = format!(
-                "{id} exists with another configuration; leave out --preset, --config and --seed to go on with it, or choose \
+                "{id} exists with another configuration{what}; leave out --preset, --config and --seed to go on with it, or choose \
                  another id"
             );
             return Err(Failure::field("run", message));
@@ -278,7 +280,11 @@ mod tests {
 
         let stored = RunConfig { preset: "smoke".into(), seed: 2, ..RunConfig::default() };
         assert_eq!(choose("train --device cpu", Some(stored.clone())).unwrap().seed, 2);
-        assert!(choose("train --seed 3", Some(stored)).unwrap_err().to_string().starts_with("run: "));
+        let told = choose("train --seed 3", Some(stored.clone())).unwrap_err().to_string();
+        assert!(told.starts_with("run: ") && told.contains("(seed is 2 there, and not 3)"), "{told}");
+        std::fs::write(&table, b"preset = \"smoke\"\nseed = 2\n[base]\ntargets = [\"q_proj\", \"v_proj\"]\n").unwrap();
+        let told = choose(&format!("train --config {}", table.display()), Some(stored)).unwrap_err().to_string();
+        assert!(told.contains("(base.targets is q_proj, k_proj") && told.contains("and not q_proj, v_proj)"), "{told}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

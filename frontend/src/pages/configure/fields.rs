@@ -25,7 +25,7 @@ pub fn allowed(setting: &Setting) -> String {
     use moslim_shared::config::settings::Kind;
     let range = match setting.kind {
         Kind::Integer { .. } | Kind::Number { .. } | Kind::Optional { .. } => setting.allowed(),
-        Kind::PerObjective | Kind::WeightVectors => setting.allowed(),
+        Kind::PerObjective | Kind::WeightVectors | Kind::Matrices => setting.allowed(),
         _ => String::new(),
     };
     match (range.is_empty(), setting.unit.is_empty()) {

@@ -7,6 +7,7 @@ mod text;
 pub use table::{SECTIONS, SETTINGS};
 pub use text::{brief, markdown, read, text};
 
+use super::models::AdapterTarget;
 use super::policy::PolicyOptimizer;
 use super::run::{Problem, RunConfig};
 use crate::method::Method;
@@ -50,6 +51,8 @@ pub enum Kind {
     Objectives,
     /// A list of pairs of targets.
     Pairs,
+    /// A list of matrices that have adapters: at least one, none twice.
+    Matrices,
 }
 
 /// How deep a setting is on the form.
@@ -143,6 +146,7 @@ impl Setting {
             Kind::WeightVectors => "lists with one number for each steered objective, not negative, sum 1".into(),
             Kind::Objectives => "ids of objectives, or none for all".into(),
             Kind::Pairs => "pairs of targets".into(),
+            Kind::Matrices => format!("one or more of {}", AdapterTarget::ALL.map(AdapterTarget::id).join(", ")),
         }
     }
 
@@ -165,6 +169,11 @@ impl Setting {
             }
             (Kind::Text { .. }, Value::String(text)) if text.chars().any(char::is_control) => {
                 Some("contains control characters".into())
+            }
+            (Kind::Matrices, Value::Array(list)) if list.is_empty() => Some(format!("is empty; allowed is {}", self.allowed())),
+            (Kind::Matrices, Value::Array(list)) => {
+                let twice = list.iter().enumerate().find(|(n, name)| list[..*n].contains(name));
+                twice.map(|(_, name)| format!("names {} twice", text(Some(name))))
             }
             _ => None,
         }

@@ -2,7 +2,8 @@
 
 use super::Depth::{self, All, Basic, More};
 use super::Kind::{
-    self, Choice, Integer, Methods, Number, Objectives, Optimizers, Optional, Pairs, PerObjective, Text, Toggle, WeightVectors,
+    self, Choice, Integer, Matrices, Methods, Number, Objectives, Optimizers, Optional, Pairs, PerObjective, Text, Toggle,
+    WeightVectors,
 };
 use super::{Section, Setting};
 use crate::config::PolicyOptimizer::{self, Dapo, DrGrpo, Grpo, OnlineDpo, OnlineIpo, Ppo, ReinforcePlusPlus, Rloo};
@@ -833,6 +834,14 @@ pub const SETTINGS: &[Setting] = &[
     row("base", "base.model", "Model", Text { most: 64 }, More, "Name of a model that was added; empty for the lab's own."),
     row("base", "base.rank", "Rank", int(1, 256), More, "Of every adapter: the higher, the more can be learnt, and the slower."),
     row("base", "base.alpha", "Alpha", num(0.1, 1024.0), All, "What an adapter adds is multiplied by alpha / rank."),
+    row(
+        "base",
+        "base.targets",
+        "Adapted matrices",
+        Matrices,
+        All,
+        "Which matrices of every layer have an adapter; the others stay as they are.",
+    ),
     row(
         "base",
         "base.temperature",

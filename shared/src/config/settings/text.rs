@@ -1,7 +1,8 @@
 //! Settings as people read and type them.
 
 use super::{Kind, SECTIONS, SETTINGS, Setting, get};
-use crate::config::RunConfig;
+use crate::config::{AdapterTarget, RunConfig};
+use serde::Deserialize;
 use serde_json::{Number, Value};
 use std::fmt::Write;
 
@@ -24,6 +25,9 @@ pub fn brief(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
         Value::Array(list) if list.is_empty() => "none".into(),
+        Value::Array(list) if list.iter().all(Value::is_string) => {
+            list.iter().map(|name| text(Some(name))).collect::<Vec<_>>().join(", ")
+        }
         Value::Array(list) => format!("{} entries", list.len()),
         Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |x| x.to_string()),
         other => text(Some(other)),
@@ -37,7 +41,10 @@ pub fn brief(value: &Value) -> String {
 pub fn read(setting: &Setting, typed: &str) -> Result<Value, String> {
     let typed = typed.trim();
     let number = || typed.parse::<f64>().ok().filter(|x| x.is_finite()).and_then(Number::from_f64).map(Value::Number);
-    let list = || serde_json::from_str::<Value>(if typed.is_empty() { "[]" } else { typed }).ok().filter(Value::is_array);
+    let list = || {
+        let read = serde_json::from_str::<Value>(if typed.is_empty() { "[]" } else { typed }).ok().filter(Value::is_array);
+        read.ok_or_else(|| format!("\"{typed}\" is not a list such as {}", example(setting.kind)))
+    };
     match setting.kind {
         // The name of another run, and the only text that may be left out.
         Kind::Text { .. } if setting.path == "from" && typed.is_empty() => Ok(Value::Null),
@@ -48,8 +55,15 @@ pub fn read(setting: &Setting, typed: &str) -> Result<Value, String> {
         }
         Kind::Optional { .. } if typed.is_empty() => Ok(Value::Null),
         Kind::Number { .. } | Kind::Optional { .. } => number().ok_or_else(|| format!("\"{typed}\" is not a number")),
-        Kind::PerObjective | Kind::WeightVectors | Kind::Objectives | Kind::Pairs => {
-            list().ok_or_else(|| format!("\"{typed}\" is not a list such as {}", example(setting.kind)))
+        Kind::PerObjective | Kind::WeightVectors | Kind::Objectives | Kind::Pairs => list(),
+        // No configuration can hold another name.
+        Kind::Matrices => {
+            let names = list()?;
+            let other = names.as_array().into_iter().flatten().find(|name| AdapterTarget::deserialize(*name).is_err()).cloned();
+            match other {
+                Some(other) => Err(format!("{other} is no matrix that can have an adapter; allowed is {}", setting.allowed())),
+                None => Ok(names),
+            }
         }
     }
 }
@@ -59,6 +73,7 @@ fn example(kind: Kind) -> &'static str {
     match kind {
         Kind::WeightVectors => "[[1, 0], [0.5, 0.5]]",
         Kind::Objectives => "[\"helpfulness\"]",
+        Kind::Matrices => "[\"q_proj\", \"v_proj\"]",
         Kind::Pairs => r#"[[{"objective": "a", "class": 1}, {"objective": "b", "class": 0}]]"#,
         _ => "[1, 0.5]",
     }
@@ -122,5 +137,16 @@ mod tests {
         assert_eq!(read("mapping.weights", ""), Ok(serde_json::json!([])));
         assert!(read("mapping.weights", "1, 2").unwrap_err().contains("[1, 0.5]"));
         assert_eq!(read("from", ""), Ok(Value::Null));
+        assert_eq!(read("base.targets", "[\"q_proj\"]"), Ok(serde_json::json!(["q_proj"])));
+        assert!(read("base.targets", "q_proj").unwrap_err().contains("[\"q_proj\", \"v_proj\"]"));
+        let other = read("base.targets", "[\"q_proj\", \"lm_head\"]").unwrap_err();
+        let all = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj";
+        assert!(other.starts_with("\"lm_head\"") && other.ends_with(all), "{other}");
+    }
+
+    #[test]
+    fn names_are_told_and_other_lists_are_counted() {
+        let told = [serde_json::json!(["q_proj", "v_proj"]), serde_json::json!([0.5, 0.5]), serde_json::json!([])];
+        assert_eq!(told.map(|list| brief(&list)), ["q_proj, v_proj", "2 entries", "none"]);
     }
 }

@@ -47,8 +47,9 @@ pub fn card(opened: &Opened, route: &Route, summary: Option<&RunSummary>, (form,
     line(format!("- Task: {}, seed {}.", opened.task, config.seed));
     match base {
         Some((known, _)) => {
+            let matrices = config.base.targets.iter().map(|matrix| matrix.id()).collect::<Vec<_>>().join(", ");
             line(format!(
-                "- Base model: {} ({} weights, frozen under adapters of rank {}).",
+                "- Base model: {} ({} weights, frozen under adapters of rank {} on {matrices}).",
                 known.name, known.weights, config.base.rank
             ));
             for file in &known.files {

@@ -8,7 +8,6 @@ mod card;
 use super::opened::{Opened, open, read_json};
 use crate::evaluate::answer::Route;
 use crate::keep::models::KnownModel;
-use crate::model::adapter::Target;
 use crate::model::architecture::{Architecture, Family, LayerPart, Part};
 use crate::model::files::write::{Sheet, gguf, safetensors};
 use crate::model::files::{DIVISORS, Gguf, Naming, Storage, Value, config, gguf_header};
@@ -16,6 +15,7 @@ use crate::model::transformer::Transformer;
 use crate::reward::RewardModel;
 use anyhow::{Context, Result, bail, ensure};
 use burn::backend::Flex;
+use moslim_shared::config::BaseConfig;
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::RunSummary;
 use serde::Serialize;
@@ -233,24 +233,9 @@ impl Writing<'_> {
             }
         }
         safetensors(&folder.join("adapter_model.safetensors"), &sheets)?;
-        let base = &self.opened.config.base;
-        let ((named, _), known) = (self.base_name(), &self.opened.base);
-        let config = json!({
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": named,
-            "revision": known.as_ref().and_then(|(known, _)| known.hub_id()).map(|(_, commit)| commit),
-            "r": base.rank,
-            "lora_alpha": base.alpha,
-            "lora_dropout": 0.0,
-            "target_modules": Target::ALL.map(Target::id),
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "init_lora_weights": "gaussian",
-            "inference_mode": true,
-            "modules_to_save": null,
-        });
-        pretty(folder, "adapter_config.json", &config)
+        let known = self.opened.base.as_ref().and_then(|(known, _)| known.hub_id());
+        let of = (self.base_name().0, known.map(|(_, commit)| commit));
+        pretty(folder, "adapter_config.json", &adapter_config(&self.opened.config.base, of))
     }
 
     /// What others call the base model, and the file in it where it is a GGUF file.
@@ -391,6 +376,25 @@ fn pretty(folder: &Path, name: &str, value: &Json) -> Result<()> {
     text(folder, name, &serde_json::to_string_pretty(value)?)
 }
 
+/// What PEFT wants to know of adapters beside their weights. `of`: what others call the model that they adapt, and its commit.
+fn adapter_config(base: &BaseConfig, of: (Option<String>, Option<&str>)) -> Json {
+    json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": of.0,
+        "revision": of.1,
+        "r": base.rank,
+        "lora_alpha": base.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": base.targets,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "init_lora_weights": "gaussian",
+        "inference_mode": true,
+        "modules_to_save": null,
+    })
+}
+
 /// A matrix of `[rows, n]` with columns of zeros behind it, `[rows, columns]`.
 fn padded(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let own = values.len() / rows.max(1);
@@ -409,4 +413,21 @@ fn licence(known: &KnownModel) -> Option<String> {
         return front.lines().find_map(|l| l.strip_prefix("license:")).map(|l| l.trim().trim_matches('"').to_string());
     }
     Gguf::open(&known.path).ok()?.values.get("general.license")?.text().map(String::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::config::AdapterTarget;
+
+    #[test]
+    fn peft_is_told_which_matrices_are_adapted() {
+        let mut base = BaseConfig { rank: 4, alpha: 6.0, ..Default::default() };
+        let told = |base: &BaseConfig| adapter_config(base, (Some("lab/tiny".into()), None));
+        assert_eq!(told(&base)["target_modules"], json!(AdapterTarget::ALL.map(AdapterTarget::id)));
+        base.targets = vec![AdapterTarget::QProj, AdapterTarget::UpProj];
+        let some = told(&base);
+        assert_eq!((&some["r"], &some["lora_alpha"]), (&json!(4), &json!(6.0)));
+        assert_eq!(some["target_modules"], json!(["q_proj", "up_proj"]));
+    }
 }
