@@ -2,7 +2,7 @@
 //!
 //! Paths and forms of requests belong here. What a page does with an answer does not.
 
-use crate::json::read;
+use crate::json::{read, written};
 pub use crate::source::Failure;
 use crate::source::{Ended, Link, Pouring, source};
 use crate::words::{said, t};
@@ -78,8 +78,7 @@ pub async fn run(id: &str) -> Answer<RunInfo> {
 
 /// Says something of a run.
 pub async fn describe(run: &str, about: &About) -> Answer<()> {
-    let body =
-        serde_json::to_string(about).map_err(|e| Failure::new(said("The request cannot be made ({0}).", &[&e.to_string()])))?;
+    let body = written(about);
     let _: IgnoredAny = ask("PUT", &format!("/api/v1/runs/{run}/about"), Some(body)).await?;
     Ok(())
 }
@@ -154,7 +153,7 @@ pub fn generate(
             _ => Err(refused(status, &text)),
         }));
     };
-    let body = serde_json::to_string(request).unwrap_or_default();
+    let body = written(request);
     source().pour(format!("/api/v1/runs/{run}/generate"), body, Rc::new(Pouring { line: Box::new(line), ended: Box::new(ended) }))
 }
 
@@ -266,10 +265,8 @@ async fn get<T: DeserializeOwned>(path: &str) -> Answer<T> {
     ask("GET", path, None).await
 }
 
-async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(path: &str, body: &B) -> Answer<T> {
-    let body =
-        serde_json::to_string(body).map_err(|e| Failure::new(said("The request cannot be made ({0}).", &[&e.to_string()])))?;
-    ask("POST", path, Some(body)).await
+async fn post<T: DeserializeOwned>(path: &str, body: &impl Serialize) -> Answer<T> {
+    ask("POST", path, Some(written(body))).await
 }
 
 async fn ask<T: DeserializeOwned>(method: &'static str, path: &str, body: Option<String>) -> Answer<T> {

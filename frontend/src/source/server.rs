@@ -1,7 +1,7 @@
 //! The server: requests over HTTP, events over a websocket.
 
 use super::{Answered, Carried, Ears, Failure, Link, Pouring, Source, at};
-use crate::json::read;
+use crate::json::{read, written};
 use crate::words::{said, t};
 use gloo_net::http::{Method, RequestBuilder, Response};
 use js_sys::{Reflect, Uint8Array};
@@ -124,7 +124,7 @@ impl Line {
     }
 
     fn say(&self, said: &Subscription) {
-        let _ = self.socket.send_with_str(&serde_json::to_string(said).unwrap_or_default());
+        let _ = self.socket.send_with_str(&written(said));
     }
 
     fn subscribe(&self, channel: u32, ears: &Ears) {

@@ -1,5 +1,6 @@
 //! What is computed of several runs.
 
+use crate::json::written;
 use crate::parts::format;
 use crate::state::RunState;
 use crate::words::{self, t};
@@ -247,7 +248,7 @@ pub fn groups(places: &[u64]) -> Vec<Vec<usize>> {
 /// What a run's settings are but for its seed and names.
 fn settings(run: &RunState) -> String {
     let config = run.config.clone().map(|c| RunConfig { seed: 0, name: String::new(), ..c });
-    serde_json::to_string(&config).unwrap_or_default()
+    written(&config)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::Bench;
 use super::blind::Blind;
 use super::lanes::Lane;
-use crate::json::read;
+use crate::json::{read, written};
 use crate::parts::save::save_text;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -27,7 +27,7 @@ pub fn Votes(bench: Bench) -> impl IntoView {
     let votes = RwSignal::new(kept());
     let rater = RwSignal::new(String::new());
     let keep = move |all: Vec<Vote>| {
-        let text = serde_json::to_string(&all).unwrap_or_default();
+        let text = written(&all);
         let done = storage().is_some_and(|s| s.set_item(KEPT, &text).is_ok());
         if !done {
             bench.failed.set(t("This browser keeps no votes; save them before you leave the page.").into());
@@ -62,7 +62,7 @@ pub fn Votes(bench: Bench) -> impl IntoView {
         bench.blind.update(|blind| *blind = Blind::Told { swapped: blind.swapped() });
     };
     let save = move |_| {
-        let lines: Vec<String> = votes.with_untracked(|all| all.iter().filter_map(|v| serde_json::to_string(v).ok()).collect());
+        let lines: Vec<String> = votes.with_untracked(|all| all.iter().map(written).collect());
         let saved = save_text("votes.jsonl", &(lines.join("\n") + "\n")).and_then(|()| save_text("votes.toml", MAPPING));
         if saved.is_err() {
             bench.failed.set(t("This browser saves no files.").into());

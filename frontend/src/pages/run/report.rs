@@ -246,7 +246,7 @@ fn result(summary: &RunSummary) -> impl IntoView + use<> {
 /// Where the summary can be had as a file.
 fn summary_address(summary: &RunSummary) -> String {
     if is_tab() {
-        let text = serde_json::to_string_pretty(summary).unwrap_or_default();
+        let text = serde_json::to_string_pretty(&serde_json::json!(summary)).unwrap_or_default();
         return format!("data:application/json,{}", js_sys::encode_uri_component(&text));
     }
     at(&format!("/api/v1/runs/{}", summary.run))
