@@ -1,7 +1,6 @@
 //! Studies: every method and every optimiser from the command line, a study that is killed and goes on, refusals, and the API.
 
 use moslim_shared::config::{PolicyOptimizer, RunConfig};
-use moslim_shared::event::{Event, EventBody};
 use moslim_shared::method::Method;
 use moslim_shared::presets;
 use moslim_shared::study::{
@@ -321,10 +320,8 @@ fn after_preference_sft_the_divergence_starts_at_nothing() {
     let output = Process::lab(&args).wait();
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     let journal = std::fs::read_to_string(data.path().join("runs/taught/events.jsonl")).unwrap();
-    let kl = |line: &str| match serde_json::from_str::<Event>(line).unwrap().body {
-        EventBody::Policy { step, .. } => Some(step.kl),
-        _ => None,
-    };
+    // A line of a journal has no number: that is its place.
+    let kl = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"]["policy"]["step"]["kl"].as_f64();
     let divergence: Vec<f64> = journal.lines().filter_map(kl).collect();
     assert!(divergence.len() == config.policy.iterations && divergence[0].abs() < 0.01, "{divergence:?}");
     assert!(divergence.iter().any(|kl| kl.abs() > 0.01), "nothing was learnt: {divergence:?}");

@@ -201,7 +201,7 @@ mod tests {
         let mut heard = Heard::default();
         let text = |answer, text: &str| GenerateEvent::Text { answer, text: text.into() };
         for event in [text(0, "Boil "), text(1, "No."), text(0, "water.")] {
-            heard.hear(event, 0);
+            heard.hear(event, 0, 0.5);
         }
         assert_eq!((heard.text.as_str(), heard.whole), ("Boil water.", None));
         let scored = Scored { distributions: vec![vec![0.2, 0.8], vec![0.6, 0.4]], reward: None, gold: None };

@@ -191,7 +191,7 @@ impl Desk {
             }
             ("POST", ["validate"]) => said(&json!({ "problems": self.problems(&read::<Proposal>(body)?.config) })),
             ("GET", ["runs"]) => {
-                let runs = self.runs.values().map(|run| (run, run.summary.as_ref().map(Figures::of)));
+                let runs = self.runs.values().map(|run| (run, run.summary.as_deref().map(Figures::of)));
                 said(&RunsPage::of(runs, &runs::list_query(query)).map_err(|message| Refused::new(400, message))?)
             }
             ("POST", ["runs"]) => self.start(read::<Proposal>(body)?.config),
