@@ -26,6 +26,7 @@ mod offline;
 mod pictures;
 mod progress;
 mod queue;
+mod ready;
 mod report;
 mod request;
 mod signals;

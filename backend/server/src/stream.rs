@@ -1,16 +1,14 @@
 //! The websocket: the tails of runs' journals. Nothing is changed over it, and whatever is lost on it can be had from the API.
 
 mod frames;
-mod ready;
 
-pub use ready::Ready;
+use self::frames::{addressed, frames};
 
-use self::frames::{Wanted, addressed, frames};
-use self::ready::{Batch, Key, Told};
 use crate::error::Error;
 use crate::follow::{Follower, News};
 use crate::id::RunId;
 use crate::listen::Held;
+use crate::ready::{Batch, Key, Ready, Told, Wanted};
 use crate::state::Shared;
 use axum::Extension;
 use axum::body::Bytes;

@@ -1,18 +1,10 @@
 //! Events of a journal as the text of frames.
 
+use crate::ready::Wanted;
 use moslim_shared::event::{Event, EventBody};
 
 /// Most bytes of a frame. A single event may be larger and then is a frame of its own.
 const FRAME_BYTES: usize = 256 << 10;
-
-/// What a client wants of a journal.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Kinds of events; all where there are none.
-    pub kinds: Vec<String>,
-    /// Whether steps of the policy are sent without what every class gets.
-    pub brief: bool,
-}
 
 /// A frame with the number of its channel around it, where it has one.
 pub fn addressed(frame: String, number: Option<u32>) -> String {

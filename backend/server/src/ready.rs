@@ -1,7 +1,6 @@
 //! What is made once for all who follow a run from the same place: of a journal that two hundred watch, each line is read once, and so
 //! is what is known of the run as a whole.
 
-use super::frames::Wanted;
 use crate::follow::Extent;
 use crate::id::RunId;
 use anyhow::Result;
@@ -14,6 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Batches that are kept, and the most bytes of one: together a few megabytes.
 const KEPT: usize = 64;
 const MOST_BYTES: usize = 64 << 10;
+
+/// What a client wants of a journal.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Kinds of events; all where there are none.
+    pub kinds: Vec<String>,
+    /// Whether steps of the policy are sent without what every class gets.
+    pub brief: bool,
+}
 
 /// Which events, and how they are sent.
 #[derive(Clone, PartialEq)]
