@@ -176,7 +176,9 @@ mod tests {
             };
             next(waiting, taken, &slots.parse().unwrap(), place).map(|id| id.to_string())
         };
-        let cases: [(&str, &[DeviceChoice], &[&str], Option<&str>); 10] = [
+        // Slots, devices of runs that train, runs that wait no more, and whose turn it is.
+        type Case<'a> = (&'a str, &'a [DeviceChoice], &'a [&'a str], Option<&'a str>);
+        let cases: [Case; 10] = [
             ("cpu=1", &[], &[], Some("c")),
             // Of the same moment, by name.
             ("cpu=1", &[], &["c"], Some("e")),
