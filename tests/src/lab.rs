@@ -4,7 +4,7 @@ use crate::browser::Browser;
 use crate::process::{LIMIT, Process, binary, kill_processes, processes, text, wait_until};
 use anyhow::{Result, ensure};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus, Stage};
+use moslim_shared::event::{Event, EventBody, Outcome, RunInfo, RunStatus, Stage};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -303,6 +303,15 @@ impl Drop for Lab {
         // The workers of a killed server go by themselves, but the folder goes now.
         kill_processes(&["worker", text(&self.data)]);
     }
+}
+
+/// How the processes of a run ended, one after the other.
+pub fn endings(events: &[Event]) -> Vec<Outcome> {
+    let outcome = |event: &Event| match event.body {
+        EventBody::Ended { outcome, .. } => Some(outcome),
+        _ => None,
+    };
+    events.iter().filter_map(outcome).collect()
 }
 
 /// The iterations of policy optimisation that count: a resumed run voids those after its checkpoint.

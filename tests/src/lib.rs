@@ -21,7 +21,7 @@ mod usage;
 pub use browser::{Browser, Tab};
 pub use hub::{Hub, Repository};
 pub use journal::{copy_run, hold};
-pub use lab::{Answer, Lab, policy_steps};
+pub use lab::{Answer, Lab, endings, policy_steps};
 pub use place::{FLAT, Place, lab, lines, record};
 pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, signal, text, wait_until};
 pub use site::Site;

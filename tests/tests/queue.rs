@@ -2,7 +2,7 @@
 
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Event, EventBody, Outcome, RunStatus, Stage};
-use moslim_tests::{Answer, LIMIT, Lab, Process, long_run, metrics, policy_steps, signal, smoke, text, write_config};
+use moslim_tests::{Answer, LIMIT, Lab, Process, endings, long_run, metrics, policy_steps, signal, smoke, text, write_config};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -54,14 +54,6 @@ async fn assert_like(lab: &Lab, id: &str, alone: &mut Process) {
     let expected: Value = serde_json::from_str(&output.stdout).expect("one summary");
     let own = lab.get(&format!("/api/v1/runs/{id}")).await.body["summary"].clone();
     assert_eq!(metrics(&own), metrics(&expected));
-}
-
-fn endings(events: &[Event]) -> Vec<Outcome> {
-    let outcome = |event: &Event| match event.body {
-        EventBody::Ended { outcome, .. } => Some(outcome),
-        _ => None,
-    };
-    events.iter().filter_map(outcome).collect()
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use futures_util::SinkExt;
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Addressed, Event, EventBody, Frame, Outcome, RunInfo, RunStatus, Stage};
 use moslim_tests::{
-    LIMIT, Lab, Process, Socket, heard, long_run, policy_steps, processes, scattered, signal, smoke, soak, text, wait_until,
+    LIMIT, Lab, Process, Socket, endings, heard, long_run, policy_steps, processes, scattered, signal, smoke, soak, text,
+    wait_until,
 };
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -329,14 +330,6 @@ fn beginnings(events: &[Event]) -> Vec<usize> {
         _ => None,
     };
     events.iter().filter_map(from).collect()
-}
-
-fn endings(events: &[Event]) -> Vec<Outcome> {
-    let outcome = |event: &Event| match event.body {
-        EventBody::Ended { outcome, .. } => Some(outcome),
-        _ => None,
-    };
-    events.iter().filter_map(outcome).collect()
 }
 
 #[tokio::test]

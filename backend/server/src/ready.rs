@@ -72,6 +72,7 @@ pub type Version = (RunId, (Extent, u32));
 pub struct Ready {
     batches: Mutex<VecDeque<(Key, Arc<Batch>)>>,
     runs: Mutex<VecDeque<(Version, Arc<Told>)>>,
+    telling: Mutex<()>,
 }
 
 fn find<K: PartialEq, V: Clone>(kept: &Mutex<VecDeque<(K, V)>>, key: &K) -> Option<V> {
@@ -118,8 +119,7 @@ impl Ready {
     /// # Errors
     /// When it cannot be written.
     pub fn find_or_tell(&self, version: Version, read: impl FnOnce() -> Option<RunInfo>) -> Result<Option<Arc<Told>>> {
-        static TELLING: Mutex<()> = Mutex::new(());
-        let _one = TELLING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(told) = self.find_run(&version) {
             return Ok(Some(told));
         }
