@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use thirtyfour::LoggingPrefsLogLevel;
+use thirtyfour::error::WebDriverErrorInner;
 use thirtyfour::prelude::*;
 
 const FLAGS: [&str; 9] = [
@@ -33,6 +34,25 @@ pub struct Usage {
     pub busy: f64,
     /// Bytes that its scripts keep.
     pub heap: f64,
+}
+
+/// Longest time that a page which fills may hide what it has: a second, as it promises, and what a busy machine adds.
+const HIDDEN: Duration = Duration::from_secs(10);
+
+/// Does what needs an element to be visible, as a person does: one waits until it is, and does not see that it was drawn anew.
+async fn shown<F: Future<Output = WebDriverResult<()>>>(act: impl Fn() -> F) -> WebDriverResult<()> {
+    let began = Instant::now();
+    loop {
+        let done = act().await;
+        match done.as_ref().map_err(WebDriverError::as_inner) {
+            Err(WebDriverErrorInner::ElementNotInteractable(_) | WebDriverErrorInner::StaleElementReference(_))
+                if began.elapsed() < HIDDEN =>
+            {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            _ => return done,
+        }
+    }
 }
 
 /// A tab of a browser.
@@ -183,8 +203,10 @@ impl Browser {
     /// # Errors
     /// When it is not.
     pub async fn click(&self, selector: &str) -> Result<()> {
-        let element = self.driver()?.find(By::Css(selector)).await?;
-        element.click().await.with_context(|| format!("clicking on {selector}"))
+        let driver = self.driver()?;
+        shown(|| async { driver.find(By::Css(selector)).await?.click().await })
+            .await
+            .with_context(|| format!("clicking on {selector}"))
     }
 
     /// Chooses a file, as in the system's own window.
@@ -201,9 +223,10 @@ impl Browser {
     /// # Errors
     /// When there is no such input.
     pub async fn fill(&self, selector: &str, typed: &str) -> Result<()> {
-        let element = self.driver()?.find(By::Css(selector)).await?;
-        element.send_keys(Key::Control + "a").await?;
-        element.send_keys(typed).await.with_context(|| format!("typing into {selector}"))
+        let driver = self.driver()?;
+        let all = || async { driver.find(By::Css(selector)).await?.send_keys(Key::Control + "a").await };
+        shown(all).await.with_context(|| format!("choosing what is in {selector}"))?;
+        driver.find(By::Css(selector)).await?.send_keys(typed).await.with_context(|| format!("typing into {selector}"))
     }
 
     /// Presses a key as a person does: it goes to whatever has the keyboard's focus.
