@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 11] = [
+pub const PROGRAMME: [&str; 12] = [
     "methods-tuning",
     "methods",
     "ideas",
+    "ideas-again",
     "ceiling",
     "optimisers-tuning",
     "optimisers",
@@ -38,6 +39,10 @@ const SFT_MIX: f64 = 0.5;
 
 /// MOSLIM's policy with MOC's balance of the objectives, which is tried and compared like a method.
 const MOC: &str = "MOC";
+/// The label of what ideas change one thing of.
+const AS_TUNED: &str = "as tuned";
+/// How many ideas are tried again, with other seeds.
+const AGAIN: usize = 3;
 /// The label of a method's settings as they are shipped.
 const SHIPPED: &str = "as shipped";
 
@@ -61,6 +66,12 @@ impl Table {
             Self::Fronts => &["hypervolume", "expected_utility"],
             Self::Control | Self::SpokenControl => &["hit_rate", "joint_hit_rate"],
         }
+    }
+
+    /// What tries are compared by: the sum of the figures.
+    fn sum(self, group: &StudyGroup) -> f64 {
+        let figures = self.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id));
+        figures.filter_map(|m| group.metrics.get(m)).map(|s| s.mean).sum()
     }
 
     /// Whether a try may be taken before those that may not.
@@ -108,12 +119,17 @@ pub fn study(
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }
         "ideas" => {
-            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
-            let own = chosen(Method::Moslim.title(), &tries, results, &[Table::Fronts]).into_iter().next()?;
             let question = "What does each idea of the literature bring to one tag-steered policy, on validation questions?";
-            let mut study = tuned(id, ideas(&base, &own), question);
+            Some(tuned(id, ideas(&base, done.get("methods-tuning")?)?, question))
+        }
+        "ideas-again" => {
+            let (mut variants, once) = (ideas(&base, done.get("methods-tuning")?)?, done.get("ideas")?);
+            let leading = leading(once, Table::Fronts, AGAIN);
+            variants.retain(|v| v.label == AS_TUNED || leading.contains(&v.label.as_str()));
+            let question = "Which of the ideas that led on one seed lead on others, on validation questions?";
+            let mut study = tuned(id, variants, question);
             // Seeds that no result has, from the tuning's on.
-            study.seeds = (tuning_seed..).take(seeds.len()).collect();
+            study.seeds = (tuning_seed + 1..).take(seeds.len().max(2) - 1).collect();
             Some(study)
         }
         "methods-long" => {
@@ -161,8 +177,10 @@ fn kept_from_forgetting(taken: Variant, short: usize) -> Vec<Variant> {
     std::iter::once(taken).chain(own).chain(less).collect()
 }
 
-/// MOSLIM as it is tuned for fronts, and the same with one thing changed at a time, for as many token passes.
-fn ideas(base: &RunConfig, own: &Variant) -> Vec<Variant> {
+/// MOSLIM as it is tuned for fronts, and the same with one thing changed at a time, for as many token passes; `None` where tuning
+/// has not found what suits it.
+fn ideas(base: &RunConfig, tuning: &StudyResults) -> Option<Vec<Variant>> {
+    let own = chosen(Method::Moslim.title(), &method_tries(base), tuning, &[Table::Fronts]).into_iter().next()?;
     let set = |label: &str, fields: &[(&str, Value)]| {
         let mut new = Variant { label: label.into(), set: own.set.clone() };
         new.set.extend(fields.iter().map(|(field, value)| (field.to_string(), value.clone())));
@@ -174,8 +192,8 @@ fn ideas(base: &RunConfig, own: &Variant) -> Vec<Variant> {
     let grpo: Vec<(&str, Value)> = grpo.iter().map(|(field, value)| (field.as_str(), value.clone())).collect();
     let normalised = [&grpo[..], &[("policy.aggregation", json!(Aggregation::NormaliseThenSum))]].concat();
     let credit = [("reward_model.beginnings", json!(0.3)), ("policy.head_credit", json!(0.95))];
-    vec![
-        set("as tuned", &[]),
+    Some(vec![
+        set(AS_TUNED, &[]),
         set("without averaged weights", &[("policy.average", json!(0.0))]),
         set("half near the front", &[("targets.near_front_share", json!(0.5))]),
         set("none near the front", &[("targets.near_front_share", json!(0.0))]),
@@ -195,7 +213,14 @@ fn ideas(base: &RunConfig, own: &Variant) -> Vec<Variant> {
         set("credit for every token", &credit),
         set("GRPO", &grpo),
         set("GRPO, objectives normalised first", &normalised),
-    ]
+    ])
+}
+
+/// Labels of the `n` ideas with the highest sums of a table's figures, of all but what they change.
+fn leading(results: &StudyResults, table: Table, n: usize) -> Vec<&str> {
+    let mut ideas: Vec<_> = results.groups.iter().filter(|g| g.labels.first().is_some_and(|l| l != AS_TUNED)).collect();
+    ideas.sort_by(|a, b| table.sum(b).total_cmp(&table.sum(a)));
+    ideas.into_iter().take(n).map(|g| g.labels[0].as_str()).collect()
 }
 
 /// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
@@ -215,12 +240,10 @@ fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Tabl
 
 /// The label of a method's try with the highest sum of a table's figures, of those that the table admits; the first on a tie.
 pub fn best(title: &str, results: &StudyResults, table: Table) -> Option<String> {
-    let figures: Vec<usize> = table.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id)).collect();
     let mut best: Option<((bool, f64), &String)> = None;
     for group in &results.groups {
         let Some(label) = group.labels.first().filter(|l| l.split(APART).next() == Some(title)) else { continue };
-        let sum = figures.iter().filter_map(|&m| group.metrics.get(m)).map(|s| s.mean).sum::<f64>();
-        let score = (table.admits(group), sum);
+        let score = (table.admits(group), table.sum(group));
         if best.is_none_or(|(most, _)| score > most) {
             best = Some((score, label));
         }
@@ -407,7 +430,7 @@ mod tests {
         assert!(study("ideas", &base, &[1, 2, 3], 4, &BTreeMap::new()).is_none(), "it waits for the tuning");
         let done = [("methods-tuning".to_string(), results_of(&[("MOSLIM · preference SFT", [0.5; 4])]))].into();
         let ideas = study("ideas", &base, &[1, 2, 3], 4, &done).unwrap();
-        assert_eq!((ideas.base.evaluation.split, ideas.seeds.clone()), (EvaluationSplit::Validation, vec![4, 5, 6]));
+        assert_eq!((ideas.base.evaluation.split, ideas.seeds.clone()), (EvaluationSplit::Validation, vec![4]));
         let variants = &ideas.axes[0].variants;
         let own = &variants[0].set;
         assert_eq!(own["method.preference_sft"], json!(affordable(&budgeted(base.clone()))));
@@ -420,6 +443,16 @@ mod tests {
         assert_eq!(of("policy.learning_rate"), own["policy.learning_rate"].as_f64().unwrap() / 2.0);
         let batch = of("policy.prompts") * of("policy.samples_per_prompt");
         assert_eq!(batch as usize, base.policy.prompts * base.policy.samples_per_prompt);
+
+        // Those that led are tried again, beside what they change, with other seeds.
+        assert!(study("ideas-again", &base, &[1, 2, 3], 4, &done).is_none(), "it waits for the ideas");
+        let figures = |n: usize| [n as f64 % 5.0, 0.0, 9.0 - n as f64, 0.0];
+        let once: Vec<(&str, [f64; 4])> = variants.iter().enumerate().map(|(n, v)| (v.label.as_str(), figures(n))).collect();
+        let done = done.into_iter().chain([("ideas".to_string(), results_of(&once))]).collect();
+        let again = study("ideas-again", &base, &[1, 2, 3], 4, &done).unwrap();
+        let labels: Vec<&str> = again.axes[0].variants.iter().map(|v| v.label.as_str()).collect();
+        assert_eq!(labels, [0, 3, 4, 9].map(|n| variants[n].label.as_str()));
+        assert_eq!((again.seeds, again.base), (vec![5, 6], ideas.base.clone()));
     }
 
     #[test]
