@@ -5,6 +5,7 @@ mod allocator;
 mod api;
 mod assets;
 mod cli;
+mod clock;
 mod commands;
 mod curves;
 mod devices;

@@ -56,9 +56,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// The last place of a priority.
-    pub fn new(priority: Priority) -> Self {
-        Self { priority: priority.0, since: now_ms() }
+    /// The last place of a priority, behind those who wait already: one of them may have come when the clock was ahead.
+    pub fn last(priority: Priority, waiting: impl IntoIterator<Item = Self>) -> Self {
+        let before = waiting.into_iter().map(|place| place.since).max();
+        Self { priority: priority.0, since: before.map_or(0, |since| since.saturating_add(1)).max(now_ms()) }
     }
 
     /// The place that who came at the same time has with another priority.
@@ -228,7 +229,10 @@ mod tests {
         assert!(read("high").is_err() && serde_json::from_str::<Priority>("-101").is_err());
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Place::read(folder.path()), None);
-        let place = Place::new(Priority(3));
+        let place = Place::last(Priority(3), []);
+        let ahead = Place { since: place.since + 1_000_000_000, ..place };
+        assert_eq!(Place::last(Priority(0), [ahead, place]).since, ahead.since + 1);
+        assert!(Place::last(Priority(0), [Place::default()]).since >= place.since);
         place.with(Priority(-2)).write(folder.path()).unwrap();
         assert_eq!(Place::read(folder.path()), Some(Place { priority: -2, ..place }));
         std::fs::write(folder.path().join(FILE), "?").unwrap();

@@ -97,12 +97,16 @@ impl Supervisor {
 
     /// The last place of a priority, for a run.
     async fn take_place(&self, id: &RunId, priority: Priority) -> Result<Place, Error> {
-        if self.follower.queued().len() >= MOST_QUEUED {
+        let waiting = self.follower.queued();
+        if waiting.len() >= MOST_QUEUED {
             return Err(Error::Conflict(format!("{MOST_QUEUED} runs wait already")));
         }
-        let (place, folder) = (Place::new(priority), self.data.run(id));
-        blocking(move || place.write(&folder)).await?;
-        Ok(place)
+        let (data, folder) = (self.data.clone(), self.data.run(id));
+        blocking(move || {
+            let place = Place::last(priority, waiting.iter().filter_map(|(id, _)| Place::read(&data.run(id))));
+            place.write(&folder).map(|()| place)
+        })
+        .await
     }
 
     /// Gives a run that waits another priority; of those that have it already, it comes as early as it came.

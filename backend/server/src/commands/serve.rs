@@ -4,6 +4,7 @@ use crate::access::Access;
 use crate::access::keys::{self, Key};
 use crate::api;
 use crate::cli::{ServeArgs, profile, ray_profile};
+use crate::clock::Clock;
 use crate::commands::print_line;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
@@ -223,9 +224,12 @@ async fn take_turns(app: Shared) {
 /// Time between two looks at what nobody wants any more.
 const RETIRE_EVERY: Duration = Duration::from_secs(3600);
 
-/// For ever: puts runs into the trash that were made `days` ago and have ended, of which no person has said anything; and empties the trash.
+/// For ever: puts runs into the trash that were made `days` ago and have ended, of which no person has said anything; and empties the trash,
+/// where the clock that tells ages has gone steadily since the last look: what a wrong clock puts into the trash comes back, and what it takes
+/// out does not.
 async fn retire(app: Shared, days: Option<u64>) {
     let age = days.map(|days| Duration::from_secs(days * 24 * 3600));
+    let mut clock = Clock::new();
     loop {
         let kept = app.studies.list().await.unwrap_or_default();
         let in_study = |id: &str| kept.iter().any(|s| s.runs.iter().any(|r| r.run == id));
@@ -238,7 +242,9 @@ async fn retire(app: Shared, days: Option<u64>) {
                 Err(error) => tracing::warn!("run {id} is to be kept no longer, and cannot be moved: {error:#}"),
             }
         }
-        empty_trash(app.data.clone()).await;
+        if clock.steady() >= RETIRE_EVERY {
+            empty_trash(app.data.clone()).await;
+        }
         sleep(RETIRE_EVERY).await;
     }
 }

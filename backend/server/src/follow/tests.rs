@@ -72,7 +72,7 @@ fn who_has_a_place_in_the_queue_waits_whatever_index_and_journal_say() {
         let info = RunInfo { status, ..run.clone() };
         HashMap::from([(id.clone(), Indexed { info, figures: None, bytes })])
     };
-    Place::new(Priority::default()).write(&data.run(&id)).unwrap();
+    Place::last(Priority::default(), []).write(&data.run(&id)).unwrap();
     assert_eq!(known(HashMap::new()).status, RunStatus::Queued, "the journal knows nothing of it");
     assert_eq!(known(indexed(RunStatus::Paused)).status, RunStatus::Queued, "the index did not know yet");
     assert_eq!(known(indexed(RunStatus::Finished)).status, RunStatus::Finished, "there is nothing to wait for");
