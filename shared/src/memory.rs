@@ -298,11 +298,17 @@ impl<'a> Run<'a> {
 
     /// A step of training beside what rests. Of what is trained there are the numbers themselves, two moments and all gradients:
     /// `4 trained (3 + gradients)` bytes. Every piece at work keeps `4 ((layers + 1) token * tokens + layers * widened)` bytes, one layer more than
-    /// it has for the gradients that are on their way, and scores of `4 * 2 * scored * vocabulary` bytes with their gradients.
+    /// it has for the gradients that are on their way, and scores of `4 * 2 * scored * vocabulary` bytes with their gradients. With
+    /// checkpointing it keeps what goes into every layer, and all of the layer at work: `4 ((layers * d + 2 token) * tokens + widened)`.
     fn step(&self, rests: Memory, shape: &Shape, batch: &Batch) -> Memory {
         let Cut { items, busy, gradients } = self.cut(shape, batch);
         let (layers, tokens) = (shape.layers as f64, items * batch.read);
-        let kept = (layers + 1.0) * shape.token(&self.adapters) * tokens + layers * shape.widened(&self.adapters);
+        let (token, widened) = (shape.token(&self.adapters), shape.widened(&self.adapters));
+        let kept = if self.adapted && self.c.base.checkpointing {
+            (layers * shape.d_model as f64 + 2.0 * token) * tokens + widened
+        } else {
+            (layers + 1.0) * token * tokens + layers * widened
+        };
         Memory {
             training: rests.training + FLOAT * self.trained(shape) * (3.0 + gradients),
             activations: FLOAT * busy * kept,

@@ -42,8 +42,8 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
     }
 }
 
-/// What a fork may change besides the settings of `policy` and `evaluation`.
-const FREE: [&str; 3] = ["name", "preset", "fork"];
+/// What a fork may change besides the settings of `policy` and `evaluation`: nothing that is computed depends on it.
+const FREE: [&str; 4] = ["name", "preset", "fork", "base.checkpointing"];
 
 impl RunConfig {
     /// Why this run cannot evaluate what a finished run with the configuration `source` has trained: only how that is done may differ.
@@ -103,6 +103,7 @@ mod tests {
             fork.fork_problems(&source).into_iter().map(|p| p.field).collect::<Vec<_>>()
         };
         assert!(fields(|c| (c.policy.kl_coefficient, c.policy.iterations, c.evaluation.questions) = (0.3, 7, 9)).is_empty());
+        assert!(fields(|c| c.base.checkpointing = true).is_empty(), "its numbers are the same");
         assert_eq!(fields(|c| (c.seed, c.mapping.z_clip) = (9, 2.0)), ["mapping.z_clip", "seed"]);
         assert_eq!(fields(|c| c.policy.optimizer = PolicyOptimizer::Ppo), ["policy.optimizer"]);
         assert!(fields(|c| c.policy.optimizer = PolicyOptimizer::Grpo).is_empty());

@@ -119,6 +119,9 @@ pub struct BaseConfig {
     /// What its matrices are kept in, which are frozen. `bf16` takes half of the memory, and loses nothing of a model whose file has it; what is
     /// computed is what `model.precision` says.
     pub weights: Precision,
+    /// Whether a backward pass keeps of a layer no more than its input, and computes it once more when its gradient is wanted (gradient
+    /// checkpointing, Chen et al. 2016): the same numbers, in less memory and more time. On the CPU; other devices keep everything.
+    pub checkpointing: bool,
 }
 
 /// A matrix of every layer that can have an adapter.
@@ -183,6 +186,7 @@ impl Default for BaseConfig {
             reward_layers: 0,
             wishes: WishPlace::default(),
             weights: Precision::F32,
+            checkpointing: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
-use moslim_shared::config::{DeviceChoice, RunConfig};
+use moslim_shared::config::{BaseConfig, DeviceChoice, RunConfig};
 use moslim_shared::event::EventBody;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,8 @@ struct Kept {
     policies_kept: usize,
 }
 
-/// Everything that training depends on: the configuration but for names, evaluation, the wish for a device, and the run that it goes on
-/// from, as a fork evaluates what that one has trained; the reward model, the SFT policy, and the device that was found.
+/// Everything that training depends on: the configuration but for names, evaluation, the wish for a device, what memory is saved by, and the
+/// run that it goes on from, as a fork evaluates what that one has trained; the reward model, the SFT policy, and the device that was found.
 ///
 /// The first is today's; those of forks from before they could be evaluated follow, in which the run that they go on from counted.
 pub fn keys<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str) -> Result<Vec<String>> {
@@ -43,6 +43,7 @@ fn key<B: TrainBackend>(job: &Job, ready: &Ready<B>, device_name: &str, fork: Op
         fork,
         device: DeviceChoice::Auto,
         evaluation: Default::default(),
+        base: BaseConfig { checkpointing: false, ..job.config.base.clone() },
         ..job.config.clone()
     };
     Cache::key("trained", &(config, &ready.reward_model.calibration.hash, &ready.origin, device_name))

@@ -7,24 +7,27 @@
 use super::architecture::{Architecture, LayerPart};
 use super::initialiser::Initialiser;
 use super::kernels::Kernels;
+use super::kernels::layer::LowRank;
 use burn::module::Param;
 use burn::prelude::*;
 use moslim_shared::config::{AdapterTarget, BaseConfig, Precision};
 use serde::{Deserialize, Serialize};
 
-/// Which matrices have adapters, and of which rank.
+/// Which matrices have adapters, of which rank, and how their gradients are computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
     pub rank: usize,
     /// What is added is multiplied by `alpha / rank`.
     pub alpha: f64,
     pub targets: Vec<AdapterTarget>,
+    /// Whether a layer is computed once more for them; see [`Kernels::checkpointed`].
+    pub checkpointing: bool,
 }
 
 impl AdapterConfig {
     /// As a run's configuration has them.
     pub fn of(base: &BaseConfig) -> Self {
-        Self { rank: base.rank, alpha: base.alpha, targets: base.targets.clone() }
+        Self { rank: base.rank, alpha: base.alpha, targets: base.targets.clone(), checkpointing: base.checkpointing }
     }
 }
 
@@ -76,38 +79,15 @@ impl<B: Kernels> Adapter<B> {
         Some(Self { a, b, columns, scale: (config.alpha / config.rank as f64) as f32 })
     }
 
-    /// What is added to `x W`, plus `added`. `x`: `[n, in]`; `added` and what is returned: `[n, out]`.
-    pub fn added(&self, x: Tensor<B, 2>, added: Option<Tensor<B, 2>>, precision: Precision) -> Tensor<B, 2> {
-        let narrow = B::projection(x, self.a.val(), false, None, precision) * self.scale;
-        B::projection(narrow, self.wide(), false, added, precision)
-    }
-
-    /// Every `B` where its part of the narrow rows meets its columns, and 0 elsewhere: `[adapted matrices * rank, out]`. It is small; to multiply
-    /// with the parts one by one, and to lay what comes out side by side, would cost more than to multiply with its zeros.
-    fn wide(&self) -> Tensor<B, 2> {
-        if let ([only], [_]) = (&self.b[..], &self.columns[..]) {
-            return only.val();
-        }
-        let out: usize = self.columns.iter().map(|(n, _)| n).sum();
-        let mut from = 0;
-        let mut adapted = self.b.iter();
-        let mut bands = Vec::with_capacity(self.b.len());
-        for &(columns, has) in &self.columns {
-            if let Some(b) = has.then(|| adapted.next().expect("one for every adapted matrix").val()) {
-                let zeros = |n: usize| Tensor::zeros([b.dims()[0], n], &b.device());
-                let (before, after) = (zeros(from), zeros(out - from - columns));
-                let parts = [before, b, after].into_iter().filter(|part| part.dims()[1] > 0);
-                bands.push(Tensor::cat(parts.collect(), 1));
-            }
-            from += columns;
-        }
-        Tensor::cat(bands, 0)
+    /// Its tensors.
+    pub fn low_rank(&self) -> LowRank<B> {
+        LowRank { a: self.a.val(), b: self.b.iter().map(Param::val).collect(), columns: self.columns.clone(), scale: self.scale }
     }
 
     /// The same adapter with all its parts in one, for who multiplies with it again and again. It can no longer be written to files by part.
     fn joined(self) -> Self {
         let out = self.columns.iter().map(|(n, _)| n).sum();
-        let wide = self.wide();
+        let wide = self.low_rank().wide();
         Self { b: vec![Param::from_tensor(wide)], columns: vec![(out, true)], ..self }
     }
 
@@ -134,7 +114,7 @@ impl<B: Kernels> Adapter<B> {
     pub fn matrix(&self) -> Tensor<B, 2> {
         let rows = self.a.dims()[0];
         let eye: Tensor<B, 2> = Tensor::eye(rows, &self.a.val().device());
-        self.added(eye, None, Precision::F32)
+        self.low_rank().added(eye, None, Precision::F32)
     }
 }
 

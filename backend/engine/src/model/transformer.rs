@@ -4,6 +4,7 @@
 use super::adapter::{Adapter, AdapterConfig, LayerAdapters, adapters};
 use super::architecture::{Architecture, LayerPart, Part};
 use super::initialiser::Initialiser;
+use super::kernels::layer::{Adapted, LayerTensors};
 use super::kernels::{AttentionShape, Kernels, LayerCache, RopeTable, indices};
 use super::packed::Packed;
 use super::span::Span;
@@ -50,6 +51,9 @@ pub struct Transformer<B: Backend> {
     pub(super) adapters: Vec<LayerAdapters<B>>,
     /// The first `outputs` entries of the vocabulary can be written.
     outputs: usize,
+    /// Whether a tape keeps of each layer, where it is adapted, no more than its input.
+    #[module(skip)]
+    checkpointing: bool,
     #[module(skip)]
     shape: Arc<AttentionShape>,
     #[module(skip)]
@@ -137,6 +141,7 @@ impl<B: Kernels> Transformer<B> {
             head,
             adapters: Vec::new(),
             outputs: a.outputs,
+            checkpointing: false,
             shape: Arc::new(shape),
             precision,
             norm_eps: a.norm_eps,
@@ -148,7 +153,7 @@ impl<B: Kernels> Transformer<B> {
     pub fn adapted(self, config: &AdapterConfig, seed: u64) -> Self {
         let fresh = adapters(config, &self.architecture, seed, &self.device());
         let mut frozen = self.no_grad();
-        frozen.adapters = fresh;
+        (frozen.adapters, frozen.checkpointing) = (fresh, config.checkpointing);
         frozen
     }
 
@@ -252,7 +257,11 @@ impl<B: Kernels> Transformer<B> {
 
     /// Hidden states after the last norm, `[positions, d_model]`.
     pub fn hidden(&self, packed: &Packed) -> Tensor<B, 2> {
-        self.run(&packed.tokens, |_, qkv| B::causal_attention(qkv, &self.shape, &packed.spans))
+        // Weights that are not frozen would get no gradients.
+        let checkpointing = self.checkpointing && self.is_adapted();
+        self.run(&packed.tokens, |_, layer, x| {
+            if checkpointing { B::checkpointed(&layer, x, &packed.spans) } else { layer.causal(x, &packed.spans) }
+        })
     }
 
     /// Empty caches with room for answers of `capacity` tokens.
@@ -262,67 +271,55 @@ impl<B: Kernels> Transformer<B> {
 
     /// Reads prompts (groups without answers) into `cache`. Returns the hidden states of all positions.
     pub fn read_prompts(&self, packed: &Packed, cache: &mut [LayerCache<B>]) -> Tensor<B, 2> {
-        self.run(&packed.tokens, |l, qkv| B::prompt_attention(qkv, &self.shape, &packed.spans, &mut cache[l]))
+        self.run(&packed.tokens, |l, layer, x| {
+            layer.forward(x, |qkv| B::prompt_attention(qkv, &self.shape, &packed.spans, &mut cache[l]))
+        })
     }
 
     /// Reads the next token of every answer; answer `r` answers prompt `owners[r]`. Returns `[rows, d_model]`.
     pub fn step(&self, tokens: &[u32], prompts: &[Span], owners: &[usize], cache: &mut [LayerCache<B>]) -> Tensor<B, 2> {
-        self.run(tokens, |l, qkv| B::step_attention(qkv, &self.shape, prompts, owners, &mut cache[l]))
+        self.run(tokens, |l, layer, x| {
+            layer.forward(x, |qkv| B::step_attention(qkv, &self.shape, prompts, owners, &mut cache[l]))
+        })
     }
 
-    fn project(&self, x: Tensor<B, 2>, w: Tensor<B, 2>, transposed: bool, added: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        B::projection(x, w, transposed, added, self.precision)
-    }
-
-    /// `x w`, plus what layer `l`'s adapter of the part adds, plus `added`.
-    fn adapt(
-        &self,
-        (l, part): (usize, LayerPart),
-        x: Tensor<B, 2>,
-        w: Tensor<B, 2>,
-        added: Option<Tensor<B, 2>>,
-    ) -> Tensor<B, 2> {
-        let Some(adapter) = self.adapters.get(l).and_then(|own| own.of(part)) else { return self.project(x, w, false, added) };
-        let own = adapter.added(x.clone(), added, self.precision);
-        self.project(x, w, false, Some(own))
-    }
-
-    fn run(&self, tokens: &[u32], mut attention: impl FnMut(usize, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
+    /// `layer` makes of the residual stream before a layer, whose number it is told, that after it.
+    fn run(&self, tokens: &[u32], mut layer: impl FnMut(usize, LayerTensors<B>, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
         let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())).cast(FloatDType::F32); // [n, d_model]
-        for (l, layer) in self.layers.iter().enumerate() {
-            let normed = B::rms_norm(x.clone(), layer.attention_norm.val(), self.norm_eps);
-            let mixed = attention(l, self.queries_keys_values(l, layer, normed));
-            x = self.adapt((l, LayerPart::AttentionOut), mixed, layer.attention_out.val(), Some(x));
-            let normed = B::rms_norm(x.clone(), layer.feed_norm.val(), self.norm_eps);
-            let fed = B::swiglu(self.adapt((l, LayerPart::GateUp), normed, layer.gate_up.val(), None));
-            x = self.adapt((l, LayerPart::Down), fed, layer.down.val(), Some(x));
+        for l in 0..self.layers.len() {
+            x = layer(l, self.layer(l), x);
         }
         B::rms_norm(x, self.norm.val(), self.norm_eps)
     }
 
-    /// Not yet rotated, `[n, qkv_dim]`.
-    fn queries_keys_values(&self, l: usize, layer: &Layer<B>, normed: Tensor<B, 2>) -> Tensor<B, 2> {
-        let qkv = self.adapt((l, LayerPart::Qkv), normed, layer.qkv.val(), None);
-        let qkv = match &layer.qkv_bias {
-            Some(bias) => qkv + bias.val().unsqueeze(),
-            None => qkv,
+    /// Layer `l` with its adapters.
+    fn layer(&self, l: usize) -> LayerTensors<B> {
+        let layer = &self.layers[l];
+        let adapted = |part: LayerPart, weights: &Param<Tensor<B, 2>>| Adapted {
+            weights: weights.val(),
+            adapter: self.adapters.get(l).and_then(|own| own.of(part)).map(Adapter::low_rank),
         };
-        let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) else { return qkv };
-        let AttentionShape { heads, kv_heads, head_dim, .. } = *self.shape;
-        let n = qkv.dims()[0];
-        let normed = |from: usize, heads: usize, weight: &Param<Tensor<B, 1>>| {
-            let part = qkv.clone().narrow(1, from * head_dim, heads * head_dim).reshape([n * heads, head_dim]);
-            B::rms_norm(part, weight.val(), self.norm_eps).reshape([n, heads * head_dim])
-        };
-        let values = qkv.clone().narrow(1, (heads + kv_heads) * head_dim, kv_heads * head_dim);
-        Tensor::cat(vec![normed(0, heads, query_norm), normed(heads, kv_heads, key_norm), values], 1)
+        let head_norms = layer.query_norm.as_ref().zip(layer.key_norm.as_ref());
+        LayerTensors {
+            attention_norm: layer.attention_norm.val(),
+            qkv: adapted(LayerPart::Qkv, &layer.qkv),
+            qkv_bias: layer.qkv_bias.as_ref().map(Param::val),
+            head_norms: head_norms.map(|(query, key)| [query.val(), key.val()]),
+            attention_out: adapted(LayerPart::AttentionOut, &layer.attention_out),
+            feed_norm: layer.feed_norm.val(),
+            gate_up: adapted(LayerPart::GateUp, &layer.gate_up),
+            down: adapted(LayerPart::Down, &layer.down),
+            shape: self.shape.clone(),
+            norm_eps: self.norm_eps,
+            precision: self.precision,
+        }
     }
 
     /// Scores of the entries that can be written. `hidden`: `[n, d_model]`; returns `[n, outputs]`.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.head {
-            Some(head) => self.project(hidden, head.val(), false, None),
-            None => self.project(hidden, self.embedding.val().narrow(0, 0, self.outputs), true, None),
+            Some(head) => B::projection(hidden, head.val(), false, None, self.precision),
+            None => B::projection(hidden, self.embedding.val().narrow(0, 0, self.outputs), true, None, self.precision),
         }
     }
 

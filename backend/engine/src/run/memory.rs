@@ -102,6 +102,11 @@ fn lowers(config: &RunConfig, stage: Stage, part: Part) -> (&'static str, &'stat
         (Part::Process, _) if own => ("task.rows", "fewer rows need less"),
         (Part::Weights, _) if !own && whole => ("base.weights", "bf16 needs half of that"),
         (Part::Training, _) if !own => ("base.rank", "a lower rank needs less, and so do fewer base.targets"),
+        (Part::Activations, stage) if !own && !config.base.checkpointing && stage != Stage::Evaluation => (
+            "base.checkpointing",
+            "true keeps what goes into each layer and computes the layer again for its gradient, which takes longer and changes no \
+             figure",
+        ),
         (Part::Activations | Part::Logits, Stage::Policy) => (
             "policy.samples_per_prompt",
             "a prompt and its answers are computed at once, and as many prompts as there are threads: fewer samples or a smaller \
@@ -161,7 +166,8 @@ mod tests {
             change(&mut config);
             problem(&config, &largest_of(&config, &read).unwrap(), 100).unwrap().field
         };
-        assert_eq!(named(&|_| {}), "policy.samples_per_prompt");
+        assert_eq!(named(&|_| {}), "base.checkpointing");
+        assert_eq!(named(&|c| (c.base.checkpointing, c.policy.samples_per_prompt) = (true, 16)), "policy.samples_per_prompt");
         assert_eq!(named(&|c| c.base.rank = 1024), "base.rank");
         // Answers of a few tokens: the largest are the weights.
         assert_eq!(named(&|c| (c.base.rank, c.policy.max_new_tokens, c.policy.prompts) = (1, 4, 1)), "base.weights");

@@ -875,6 +875,14 @@ pub const SETTINGS: &[Setting] = &[
         "bf16 loses nothing where the model's file has it.",
     ),
     row(
+        "base",
+        "base.checkpointing",
+        "Gradient checkpointing",
+        Toggle,
+        All,
+        "Training keeps what goes into each layer and computes the layer again for its gradient: the same figures, less memory, more time. CPU alone.",
+    ),
+    row(
         "run",
         "task.kind",
         "Task",

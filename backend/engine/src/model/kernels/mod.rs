@@ -8,6 +8,7 @@ pub(super) mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod few;
 mod flex;
+pub mod layer;
 mod product;
 pub mod shape;
 
@@ -15,6 +16,7 @@ use super::span::Span;
 use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
 use burn::tensor::{DType, FloatDType};
+use layer::LayerTensors;
 use moslim_shared::config::Precision;
 pub use shape::{AdamStep, AttentionShape, RopeTable};
 use std::ops::Range;
@@ -193,6 +195,13 @@ pub trait Kernels: Backend {
             owners.iter().flat_map(|&o| (0..total).map(move |j| (spans[o].prompt.len()..longest).contains(&j))).collect();
         let blocked = Tensor::from_data(TensorData::new(blocked, [b, 1, 1, total]), &device);
         attend(q.reshape([b, h, 1, hd]), whole(prompt_k, k), whole(prompt_v, v), shape, blocked).reshape([b, h * hd])
+    }
+
+    /// [`LayerTensors::causal`] of a layer whose own weights are frozen. A tape keeps of it no more than `x`, and computes it
+    /// once more when its gradient is wanted, where the backend has that; with burn's own operations it keeps everything. `x` and what is
+    /// returned: `[positions, d_model]`.
+    fn checkpointed(layer: &LayerTensors<Self>, x: Tensor<Self, 2>, spans: &[Span]) -> Tensor<Self, 2> {
+        layer.causal(x, spans)
     }
 
     /// `x / sqrt(mean(x^2) + eps) * weight` (Zhang & Sennrich 2019). `x`: `[n, d]`, `weight`: `[d]`.

@@ -1,7 +1,9 @@
 //! The operations on the tape of gradients, each with its own hand-written backward pass.
 
+use super::super::layer::LayerTensors;
 use super::super::product::product;
 use super::super::{AttentionShape, Kernels, cpu};
+use super::checkpointed::checkpointed;
 use super::tensors::{CHUNK_ROWS, CHUNK_TOKENS, float, matrix, ordered, primitive, projection, tensor, values};
 use crate::model::span::Span;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -185,6 +187,10 @@ impl Kernels for Taped {
             }
             OpsKind::UnTracked(prep) => prep.finish(out),
         })
+    }
+
+    fn checkpointed(layer: &LayerTensors<Self>, x: Tensor<Self, 2>, spans: &[Span]) -> Tensor<Self, 2> {
+        checkpointed(layer, x, spans)
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f32) -> Tensor<Self, 2> {
