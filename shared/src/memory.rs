@@ -84,7 +84,7 @@ pub struct Memory {
     pub process: f64,
     /// Weights that rest: the one copy of an off-the-shelf model, or of the lab's own models those that are not trained now.
     pub weights: f64,
-    /// What is trained (adapters, or the weights themselves), its gradients and moments; and adapters that rest.
+    /// What is trained (adapters with embeddings of tags, or the weights themselves), its gradients and moments; and adapters that rest.
     pub training: f64,
     /// Heads of reward models, and what is kept of what they read.
     pub heads: f64,
@@ -224,7 +224,10 @@ impl<'a> Run<'a> {
         let (adapted, threads) = (!c.base.model.is_empty(), threads.max(1) as f64);
         let (policy, reward, adapters) = if adapted {
             let whole = *base?;
-            (whole, whole.first_layers(c.base.reward_layers), Adapters::of(&c.base))
+            // Reward models never see a tag.
+            let classes = objectives.iter().map(Objective::class_count).sum();
+            let policy = Shape { tags: if c.base.added_tokens { classes } else { 0 }, ..whole };
+            (policy, whole.first_layers(c.base.reward_layers), Adapters::of(&c.base))
         } else {
             (Shape::own(&c.model, c.vocabulary), Shape::own(&c.reward_trunk, c.vocabulary), Adapters::default())
         };
@@ -276,7 +279,8 @@ impl<'a> Run<'a> {
         let all = |policies: f64| policies * self.trained(&self.policy) + rewards * self.trained(&self.reward);
         let (weights, training) = if self.adapted {
             let bytes = if self.c.base.weights == Precision::Bf16 { HALF } else { FLOAT };
-            (bytes * self.policy.weights(), FLOAT * all(policies + 1.0))
+            let trunk = self.trained(&Shape { tags: 0, ..self.policy });
+            (bytes * self.policy.weights(), FLOAT * (all(policies) + trunk))
         } else {
             (FLOAT * all(policies), 0.0)
         };

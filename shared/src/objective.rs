@@ -82,6 +82,11 @@ impl Objective {
     }
 }
 
+/// The tags of every class, objective after objective.
+pub fn tags(objectives: &[Objective]) -> Vec<String> {
+    objectives.iter().flat_map(|o| (0..o.class_count()).map(|class| o.tag(class))).collect()
+}
+
 /// Position of the objective called `id`.
 pub fn index_of(objectives: &[Objective], id: &str) -> Option<usize> {
     objectives.iter().position(|o| o.id == id)

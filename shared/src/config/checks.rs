@@ -1,7 +1,7 @@
 //! Rules between the fields of a configuration. What one field may be by itself is in the table of settings.
 
 use super::models::{AdapterTarget, ClassWeights, ModelConfig, TaskKind};
-use super::policy::{Aggregation, PolicyOptimizer};
+use super::policy::{Aggregation, PolicyOptimizer, TargetWording};
 use super::run::{Problem, RunConfig};
 use super::settings;
 use crate::mapping::Pooling;
@@ -226,6 +226,11 @@ impl RunConfig {
             );
             c.require(!targets.objectives[..n].contains(id), &field, format!("\"{id:.SHOWN$}\" is named twice"));
         }
+        c.require(
+            !self.base.added_tokens || targets.wording != TargetWording::Words,
+            "base.added_tokens",
+            "is on, and targets.wording is words: no prompt would have a tag",
+        );
         c.require(targets.active_probability > 0.0, "targets.active_probability", "must be larger than 0");
         for (n, pair) in targets.held_out.iter().enumerate() {
             for (m, target) in pair.iter().enumerate() {
@@ -369,6 +374,7 @@ mod tests {
         check(|c| c.base.targets.clear(), "base.targets");
         check(|c| c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::VProj, AdapterTarget::VProj], "base.targets");
         check(|c| c.base.targets = vec![AdapterTarget::QProj; 8], "base.targets");
+        check(|c| (c.base.added_tokens, c.targets.wording) = (true, TargetWording::Words), "base.added_tokens");
     }
 
     #[test]

@@ -116,6 +116,10 @@ pub struct BaseConfig {
     pub reward_layers: usize,
     /// Where in a prompt a wish stands.
     pub wishes: WishPlace,
+    /// Whether tags are tokens, one for every class, that are added to the model's vocabulary; else they are written as text. Their embeddings
+    /// begin as the mean of what asks for the class in words, and are trained with the policy's adapters. The lab's own models have such
+    /// tokens in any case.
+    pub added_tokens: bool,
     /// What its matrices are kept in, which are frozen. `bf16` takes half of the memory, and loses nothing of a model whose file has it; what is
     /// computed is what `model.precision` says.
     pub weights: Precision,
@@ -185,6 +189,7 @@ impl Default for BaseConfig {
             temperature: 1.0,
             reward_layers: 0,
             wishes: WishPlace::default(),
+            added_tokens: false,
             weights: Precision::F32,
             checkpointing: false,
         }

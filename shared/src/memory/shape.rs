@@ -27,6 +27,9 @@ pub struct Shape {
     /// Whether every head of queries and keys is normed.
     #[serde(default)]
     pub qk_norm: bool,
+    /// Tags that a run adds to the vocabulary of an off-the-shelf model, whose embeddings are trained with its adapters.
+    #[serde(default)]
+    pub tags: usize,
 }
 
 /// Low-rank adapters on a decoder's layers, as far as memory depends on them; none by default.
@@ -68,6 +71,7 @@ impl Shape {
             vocabulary,
             tied: config.tied_embeddings,
             qk_norm: false,
+            tags: 0,
         }
     }
 
@@ -111,10 +115,10 @@ impl Shape {
 
     /// Numbers of low-rank adapters. For every adapted matrix `A` has `rank` columns of its input, and `B` `rank` rows of its output. On all
     /// seven matrices of each layer: inputs are three and two times `d`, once `heads * head_dim`, once `d_ff`; outputs `qkv`, two times
-    /// `d`, two times `d_ff`. Together `layers * rank * (7 d + heads * head_dim + qkv + 3 d_ff)`.
+    /// `d`, two times `d_ff`. Together `layers * rank * (7 d + heads * head_dim + qkv + 3 d_ff)`. And `tags * d` of embeddings.
     pub fn adapters(&self, adapters: &Adapters) -> f64 {
         let ends: f64 = adapters.on(AdapterTarget::ALL).map(|matrix| self.ends(matrix)).sum();
-        self.layers as f64 * adapters.rank * ends
+        self.layers as f64 * adapters.rank * ends + self.tags as f64 * self.d_model as f64
     }
 
     /// Numbers that a layer keeps of every token until its backward pass. The tape of gradients holds, in the order of the forward pass:
@@ -167,8 +171,18 @@ mod tests {
     use super::*;
 
     /// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10.
-    const TINY: Shape =
-        Shape { layers: 2, d_model: 8, d_ff: 12, heads: 2, kv_heads: 1, head_dim: 4, vocabulary: 10, tied: true, qk_norm: false };
+    const TINY: Shape = Shape {
+        layers: 2,
+        d_model: 8,
+        d_ff: 12,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        vocabulary: 10,
+        tied: true,
+        qk_norm: false,
+        tags: 0,
+    };
 
     /// Adapters of some matrices.
     fn on(rank: usize, matrices: &[AdapterTarget]) -> Adapters {
@@ -189,6 +203,8 @@ mod tests {
         // A of rank 3: q, k, v 3 * 8, o 8, gate and up 2 * 8, down 12: 60 rows. B: 16 + 8 + 24 + 8 = 56 columns.
         assert_eq!(TINY.adapters(&on_all(3)), 2.0 * 3.0 * (60.0 + 56.0));
         assert_eq!(TINY.adapters(&Adapters::default()), 0.0);
+        // Five embeddings of 8.
+        assert_eq!(Shape { tags: 5, ..TINY }.adapters(&on_all(3)), TINY.adapters(&on_all(3)) + 40.0);
         // 8 + 1 + 8 (norm and its input), 16 + 2 (attention), 8 (mixed), 8 + 1 + 8 (norm), 24 (gate and up), 12 (gated).
         assert_eq!(TINY.token(&Adapters::default()), 96.0);
         // Adapters: three narrow rows of q, k, v, one of o, two of gate and up, one of down, of 3 each.
@@ -231,6 +247,7 @@ mod tests {
             vocabulary: 49_152,
             tied: true,
             qk_norm: false,
+            tags: 0,
         };
         assert_eq!((smollm2.weights(), smollm2.adapters(&on_all(16))), (134_515_008.0, 4_884_480.0));
     }

@@ -6,8 +6,18 @@ use crate::presets;
 
 /// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10. Of a token a layer keeps 96
 /// numbers, and 7 more for each rank of adapters (see `shape.rs`).
-const TINY: Shape =
-    Shape { layers: 2, d_model: 8, d_ff: 12, heads: 2, kv_heads: 1, head_dim: 4, vocabulary: 10, tied: true, qk_norm: false };
+const TINY: Shape = Shape {
+    layers: 2,
+    d_model: 8,
+    d_ff: 12,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 4,
+    vocabulary: 10,
+    tied: true,
+    qk_norm: false,
+    tags: 0,
+};
 
 /// Two objectives, of three and two classes.
 fn objectives() -> Vec<Objective> {
@@ -206,6 +216,22 @@ fn with_checkpointing_the_residual_stream_is_kept_and_one_layer() {
 }
 
 #[test]
+fn tags_that_are_tokens_take_memory_with_policies_alone() {
+    let mut c = adapted();
+    c.base.added_tokens = true;
+    let all = moments(&c, Some(&TINY), &objectives(), 2);
+    // Five classes of 8 numbers each, with every 696 of a policy: one that rests while a reward model is trained, two and the one that is updated.
+    let reward = all.iter().find(|m| m.stage == Stage::RewardModel).unwrap();
+    assert_eq!(reward.training, 4.0 * (2.0 * 696.0 + 40.0 + 5.0 * 348.0));
+    let update = all.iter().rfind(|m| m.stage == Stage::Policy).unwrap();
+    assert_eq!(update.training, 4.0 * (3.0 * 696.0 + 2.0 * 40.0 + 348.0 + 7.0 * 736.0));
+    // The lab's own models have such tokens anyhow.
+    let mut c = own();
+    c.base.added_tokens = true;
+    assert_eq!(moments(&c, None, &objectives(), 2), moments(&own(), None, &objectives(), 2));
+}
+
+#[test]
 fn optimisers_and_methods_keep_what_they_need() {
     let update = |change: &dyn Fn(&mut RunConfig)| {
         let mut c = own();
@@ -293,6 +319,7 @@ fn runs_that_were_measured_are_estimated_within_a_tenth() {
         vocabulary: 49_152,
         tied: true,
         qk_norm: false,
+        tags: 0,
     };
     let qwen = Shape { layers: 24, d_model: 896, d_ff: 4_864, heads: 14, kv_heads: 2, vocabulary: 151_936, ..smollm2 };
     let estimated = |c: &RunConfig, shape: &Shape| peak(c, Some(shape), &[], 2).unwrap();

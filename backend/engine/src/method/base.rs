@@ -18,7 +18,7 @@ use moslim_shared::event::{EventBody, Stage};
 /// What the seed of the policy's adapters differs by from that of the reward model's.
 const POLICY_SEED: u64 = 0x0AD4;
 /// What a policy's adapters share with those of the policy that it starts from.
-const ADAPTERS: [&str; 3] = ["base.rank", "base.alpha", "base.targets"];
+const ADAPTERS: [&str; 4] = ["base.added_tokens", "base.rank", "base.alpha", "base.targets"];
 
 /// An off-the-shelf model whose files were opened.
 pub struct Base {
@@ -64,6 +64,7 @@ impl Base {
             vocabulary: self.files.architecture.vocabulary,
             wishes: config.base.wishes,
             wording: config.targets.wording,
+            added_tokens: config.base.added_tokens,
         })
     }
 
@@ -177,6 +178,7 @@ mod tests {
         let told = from(&|c| c.base.targets = vec![AdapterTarget::QProj, AdapterTarget::KProj]).unwrap_err();
         assert!(told.starts_with("base.targets: is q_proj, k_proj; ") && told.ends_with("with q_proj, v_proj"), "{told}");
         assert!(from(&|c| c.base.alpha = 1.0).unwrap_err().starts_with("base.alpha: is 1; "));
+        assert!(from(&|c| c.base.added_tokens = true).unwrap_err().starts_with("base.added_tokens: is true; "));
         assert_eq!(from(&|c| (c.from, c.base.alpha) = (Some("nobody".into()), 1.0)), Ok(()));
         assert_eq!(from(&|c| (c.base.model, c.base.alpha) = (String::new(), 1.0)), Ok(()));
     }

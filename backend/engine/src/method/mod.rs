@@ -127,7 +127,8 @@ fn begin<B: TrainBackend>(
                 0.0
             };
             let [policy, trunk] = adapted(job, &model);
-            (policy, trunk, key, seconds)
+            // Reward models never see a tag.
+            (policy.with_tags(setting.tokenizer.added()), trunk, key, seconds)
         }
     };
     Ok(Beginning { setting, sft, trunk, sft_key, sft_seconds, name })

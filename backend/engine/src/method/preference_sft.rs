@@ -36,7 +36,12 @@ pub fn train<B: TrainBackend>(
     let steps = c.method.preference_sft;
     let rounds = [Round { length: Length::Steps(steps), learning_rate: c.method.ric.learning_rate }];
     let training = (&rounds, c.method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
-    let key = Cache::key("preference-sft", &(CLASSES, &ready.reward_model.calibration.hash, &ready.origin, &c.from, training))?;
+    let inputs = (CLASSES, &ready.reward_model.calibration.hash, &ready.origin, &c.from, training);
+    // Tags that are text have the keys that they had before there was a choice.
+    let key = match c.base.added_tokens {
+        false => Cache::key("preference-sft", &inputs)?,
+        true => Cache::key("preference-sft", &(inputs, "added tokens"))?,
+    };
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {

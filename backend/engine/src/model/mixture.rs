@@ -5,13 +5,14 @@ use super::transformer::Transformer;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 
-/// `sum_i w_i theta_i`, weight by weight; of adapted models, over the weights of their adapters. `weights`: one for each of
-/// `experts`, which have the same shape.
+/// `sum_i w_i theta_i`, weight by weight; of adapted models, over the weights of their adapters and added tags. `weights`: one for each
+/// of `experts`, which have the same shape.
 pub fn mixture<B: Kernels>(experts: &[Transformer<B>], weights: &[f32]) -> Transformer<B> {
     if experts[0].is_adapted() {
-        let own: Vec<_> = experts.iter().map(|e| e.adapters.clone()).collect();
+        let (adapters, tags): (Vec<_>, Vec<_>) = experts.iter().map(|e| (e.adapters.clone(), e.tags.clone())).unzip();
         let mut mixture = experts[0].clone();
-        mixture.adapters = mixed::<B, _>(&own, weights);
+        mixture.adapters = mixed::<B, _>(&adapters, weights);
+        mixture.tags = mixed::<B, _>(&tags, weights);
         return mixture;
     }
     mixed(experts, weights)

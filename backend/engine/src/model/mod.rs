@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod packed;
 pub mod span;
 pub mod store;
+pub mod tags;
 pub mod transformer;
 
 use burn::tensor::backend::AutodiffBackend;

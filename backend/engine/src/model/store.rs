@@ -1,4 +1,4 @@
-//! Weights as safetensors. Of a model whose weights are frozen under adapters, what is trained: adapters and heads.
+//! Weights as safetensors. Of a model whose weights are frozen under adapters, what is trained: adapters, added tags and heads.
 
 use anyhow::{Result, anyhow, bail};
 use burn::prelude::*;
@@ -40,8 +40,8 @@ pub fn from_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(mut model:
         bail!("reading weights: the tensor {path} is missing");
     }
     // Half of what was learnt would be another model.
-    if let Some(path) = applied.unused.iter().find(|path| adapted && path.contains("adapters.")) {
-        bail!("reading weights: the tensor {path} has no place; the model has adapters on other matrices");
+    if let Some(path) = applied.unused.iter().find(|path| adapted && !is_frozen(path)) {
+        bail!("reading weights: the tensor {path} has no place; the model has adapters on other matrices, or no tags of its own");
     }
     Ok(model)
 }

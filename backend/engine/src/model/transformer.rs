@@ -49,6 +49,8 @@ pub struct Transformer<B: Backend> {
     head: Option<Param<Tensor<B, 2>>>,
     /// Of every layer, in a model that is adapted; none otherwise.
     pub(super) adapters: Vec<LayerAdapters<B>>,
+    /// Embeddings of the tags that were added to an adapted model's vocabulary, `[tags, d_model]`.
+    pub(super) tags: Option<Param<Tensor<B, 2>>>,
     /// The first `outputs` entries of the vocabulary can be written.
     outputs: usize,
     /// Whether a tape keeps of each layer, where it is adapted, no more than its input.
@@ -61,7 +63,7 @@ pub struct Transformer<B: Backend> {
     #[module(skip)]
     norm_eps: f32,
     #[module(skip)]
-    architecture: Arc<Architecture>,
+    pub(super) architecture: Arc<Architecture>,
 }
 
 /// Tokens or positions as a tensor.
@@ -140,6 +142,7 @@ impl<B: Kernels> Transformer<B> {
             norm,
             head,
             adapters: Vec::new(),
+            tags: None,
             outputs: a.outputs,
             checkpointing: false,
             shape: Arc::new(shape),
@@ -173,9 +176,9 @@ impl<B: Kernels> Transformer<B> {
         self
     }
 
-    /// The model without its adapters: what they adapt.
+    /// The model without its adapters and added tags: what they adapt.
     pub fn unadapted(mut self) -> Self {
-        self.adapters = Vec::new();
+        (self.adapters, self.tags) = (Vec::new(), None);
         self
     }
 
@@ -184,7 +187,7 @@ impl<B: Kernels> Transformer<B> {
         !self.adapters.is_empty()
     }
 
-    /// The model with what its adapters have learnt added to its weights.
+    /// The model with what its adapters have learnt added to its weights, and the tags that it was given behind its embeddings.
     pub fn merged(mut self) -> Self {
         if !self.is_adapted() {
             return self;
@@ -206,7 +209,7 @@ impl<B: Kernels> Transformer<B> {
                 ..layer
             })
             .collect();
-        self
+        self.with_tags_inside()
     }
 
     /// The weights of a part that the model has, row after row: what [`Self::assemble`] was given.
@@ -285,7 +288,7 @@ impl<B: Kernels> Transformer<B> {
 
     /// `layer` makes of the residual stream before a layer, whose number it is told, that after it.
     fn run(&self, tokens: &[u32], mut layer: impl FnMut(usize, LayerTensors<B>, Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
-        let mut x = self.embedding.val().select(0, index_tensor(tokens, &self.device())).cast(FloatDType::F32); // [n, d_model]
+        let mut x = self.embedded(tokens); // [n, d_model]
         for l in 0..self.layers.len() {
             x = layer(l, self.layer(l), x);
         }
@@ -330,24 +333,6 @@ impl<B: Kernels> Transformer<B> {
         let device = hidden.device();
         let chosen = hidden.select(0, index_tensor(&positions, &device));
         B::log_prob(self.logits(chosen), &targets, temperature)
-    }
-
-    /// Gives `tokens` the embedding of the token `like`, plus noise as strong as the table's entries that tells them apart.
-    pub fn copy_embedding(mut self, tokens: &[u32], like: u32, seed: u64) -> Self {
-        let device = self.device();
-        let [vocabulary, d] = self.embedding.dims();
-        let mut values = self.weights(Part::Embedding);
-        let source: Vec<f32> = values[like as usize * d..(like as usize + 1) * d].to_vec();
-        let mut init = Initialiser::new(seed);
-        let deviation = (values.iter().map(|v| (v * v) as f64).sum::<f64>() / values.len() as f64).sqrt();
-        for &token in tokens {
-            let noise = init.normal(d, deviation);
-            for i in 0..d {
-                values[token as usize * d + i] = source[i] + noise[i];
-            }
-        }
-        self.embedding = Param::from_tensor(Tensor::from_data(TensorData::new(values, [vocabulary, d]), &device));
-        self
     }
 }
 

@@ -56,6 +56,7 @@ pub fn shape(a: &Architecture) -> Shape {
         vocabulary: a.vocabulary,
         tied: a.tied,
         qk_norm: a.qk_norm,
+        tags: 0,
     }
 }
 

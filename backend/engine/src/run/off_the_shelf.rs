@@ -7,7 +7,7 @@ use crate::model::files::ModelFiles;
 use crate::model::generate::{Sampling, generate};
 use crate::model::kernels::Kernels;
 use crate::model::packed::{Group, Packed};
-use crate::model::transformer::Transformer;
+use crate::model::transformer::{Transformer, index_tensor};
 use crate::text::chat::{ChatTemplate, Message};
 use crate::text::tokenizer;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -50,6 +50,14 @@ impl Asked {
         }
     }
 
+    /// What cuts texts into tokens, special ones too: the model's own; of a run the same with its tags.
+    fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
+        match &self.0 {
+            Whose::Model(files) => tokenizer(&files.tokenizer, files.architecture.vocabulary),
+            Whose::Run(opened) => Ok(opened.tokenizer.others()),
+        }
+    }
+
     /// The longest text that it reads, tokens.
     fn context(&self) -> usize {
         match &self.0 {
@@ -72,9 +80,9 @@ impl Asked {
 pub struct TextReport {
     /// The text's tokens.
     pub tokens: Vec<u32>,
-    /// Mean of `-ln p(token | the tokens before it)` over all tokens but the first, nats.
+    /// Mean of `-ln p(token | the tokens before it)` over all tokens but the first, and but tags, which are never written; nats.
     pub mean_negative_log_likelihood: Option<f64>,
-    /// Scores of every entry of the vocabulary after the last token.
+    /// Scores of every entry of the vocabulary that can be written after the last token.
     pub logits: Vec<f32>,
     /// Tokens that follow, each the most probable.
     pub greedy: Vec<u32>,
@@ -98,7 +106,7 @@ pub fn chat(files: &ModelFiles, messages: &[Message]) -> Result<String> {
 /// When a weight is missing or damaged, the text is empty or does not fit into the model's context, or a forced device is missing.
 pub fn read(asked: &Asked, text: &str, added: bool, greedy: usize, device: DeviceChoice) -> Result<TextReport> {
     let files = asked.files();
-    let tokenizer = tokenizer(&files.tokenizer, files.architecture.vocabulary)?;
+    let tokenizer = asked.tokenizer()?;
     let tokens = tokenizer.encode(text, added).map_err(|e| anyhow!("the tokenizer: {e}"))?.get_ids().to_vec();
     ensure!(!tokens.is_empty(), "text: is empty");
     let needed = tokens.len() + greedy;
@@ -112,8 +120,12 @@ pub fn read(asked: &Asked, text: &str, added: bool, greedy: usize, device: Devic
             let hidden = model.hidden(&packed);
             let last = hidden.clone().narrow(0, tokens.len() - 1, 1);
             let logits: Vec<f32> = model.logits(last).into_data().to_vec().map_err(|e| anyhow!("{e:?}"))?;
-            let nll = (tokens.len() > 1).then(|| {
-                let log_probs: Tensor<$backend, 1> = model.answer_log_probs(&packed, 1.0);
+            let (positions, targets) = packed.answer_tokens();
+            let written = positions.into_iter().zip(targets).filter(|(_, token)| (*token as usize) < logits.len());
+            let (positions, targets): (Vec<u32>, Vec<u32>) = written.unzip();
+            let nll = (!targets.is_empty()).then(|| {
+                let scores = model.logits(hidden.select(0, index_tensor(&positions, $device)));
+                let log_probs: Tensor<$backend, 1> = <$backend>::log_prob(scores, &targets, 1.0);
                 let log_probs: Vec<f32> = log_probs.into_data().to_vec().unwrap_or_default();
                 -log_probs.iter().map(|&l| f64::from(l)).sum::<f64>() / log_probs.len() as f64
             });

@@ -225,7 +225,7 @@ impl Opened {
     pub fn blank<B: Kernels>(&self, trunk: Option<&Transformer<B>>, device: &B::Device) -> Transformer<B> {
         let (c, t) = (&self.config, &self.tokenizer);
         let own = || Transformer::new(&c.model, t.vocabulary(), t.outputs(), 0, device);
-        trunk.cloned().unwrap_or_else(own)
+        trunk.cloned().map_or_else(own, |trunk| trunk.with_tags(t.added()))
     }
 
     /// The frozen reward model on the run's [`Self::trunk`]: one with all heads, or one for each objective.

@@ -1,7 +1,7 @@
 //! What stands around a question in a prompt: roles and tags of the lab's own, or the chat template that a model brings.
 
 use super::chat::{ChatTemplate, Message};
-use super::library;
+use super::{ids, library};
 use anyhow::{Context, Result, bail, ensure};
 use moslim_shared::config::{TargetWording, WishPlace};
 use moslim_shared::dialogue::Speaker;
@@ -50,6 +50,9 @@ pub struct ChatFormat {
     /// How training says them, and so how they are said unless somebody wants it otherwise.
     #[serde(default)]
     pub wording: TargetWording,
+    /// Whether tags are tokens behind these entries, one for every class; else they are text.
+    #[serde(default)]
+    pub added_tokens: bool,
 }
 
 fn system() -> WishPlace {
@@ -74,6 +77,8 @@ pub(super) struct Chat {
     bare: [Vec<u32>; 2],
     pub wishes: WishPlace,
     said: Said,
+    /// Whether tags are tokens.
+    added_tokens: bool,
     /// What stands between a user's turn and the assistant's, and the other way round; `None` where the template cannot have several.
     turns: Option<[Vec<u32>; 2]>,
     /// Whether the template takes spaces from around a question.
@@ -108,7 +113,7 @@ impl Chat {
         let added = framing.get_added_tokens_decoder().into_iter();
         let mut special: Vec<u32> = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         special.sort_unstable();
-        let tokens = |text: &str| -> Result<Vec<u32>> { Ok(framing.encode(text, false).map_err(library)?.get_ids().to_vec()) };
+        let tokens = |text: &str| ids(framing, text);
         Ok(Self {
             after: tokens(&after)?,
             bare: [tokens(&before_question)?, tokens(&after_question)?],
@@ -121,6 +126,7 @@ impl Chat {
                 TargetWording::Words => Said::Words(0),
                 TargetWording::Mixed => Said::Both(0),
             },
+            added_tokens: format.added_tokens,
             between,
             trims,
             framing: framing.clone(),
@@ -128,11 +134,41 @@ impl Chat {
         })
     }
 
-    /// The prompt with `block` in the system message.
-    pub fn after_system(&self, question: &[u32], block: &str) -> Result<Vec<u32>> {
-        let text = [&self.before, block, &self.between].concat();
-        let before = self.framing.encode(text, false).map_err(library)?;
-        Ok([before.get_ids(), question, &self.after].concat())
+    /// The prompt with `block` where preferences stand; without one, with nothing there. Below a question it is one text with it, cut into
+    /// tokens as others would who were given both in one message. `plain`: cuts what people write, and reads no special token in it; the
+    /// block has some where it begins with `tags` that are tokens.
+    pub fn prompt(&self, question: &[u32], block: &str, tags: bool, plain: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
+        match self.wishes {
+            _ if block.is_empty() => Ok(self.bare(question)),
+            WishPlace::System => {
+                let before = ids(&self.framing, &[&self.before, block, &self.between].concat())?;
+                Ok([&before, question, &self.after].concat())
+            }
+            WishPlace::Question => {
+                let (turns, text) = question.split_at(self.last_text(question));
+                let asked = format!("{}\n\n", plain.decode(text, false).map_err(library)?);
+                // A token cuts a text where it stands.
+                let (own, said) = if tags { (asked, ids(&self.framing, block)?) } else { (asked + block, Vec::new()) };
+                let own = match self.trims {
+                    true if tags => own.trim_start(),
+                    true => own.trim(),
+                    false => own.as_str(),
+                };
+                Ok(self.bare(&[turns, &ids(plain, own)?, &said].concat()))
+            }
+        }
+    }
+
+    /// The prompt that asks for what `preference` says, in that manner. `plain`: as for [`Self::prompt`].
+    pub fn asking(
+        &self,
+        question: &[u32],
+        preference: &Preference,
+        manner: &Manner,
+        plain: &tokenizers::Tokenizer,
+    ) -> Result<Vec<u32>> {
+        let tags = self.added_tokens && !matches!(manner.said, Said::Words(_));
+        self.prompt(question, &self.block(preference, manner), tags, plain)
     }
 
     /// Objectives in their order, said as training says them.
@@ -164,8 +200,11 @@ impl Chat {
     /// The preference in tags, in words, or in both.
     pub fn block(&self, preference: &Preference, manner: &Manner) -> String {
         let asked = || manner.order.iter().filter_map(|&i| preference.0[i].map(|class| (&self.objectives[i], class)));
-        let tags =
-            || asked().map(|(o, class)| format!("{}={}/{}", o.id, class, o.class_count() - 1)).collect::<Vec<_>>().join(" ");
+        let tag = |(o, class): (&Objective, usize)| match self.added_tokens {
+            true => o.tag(class),
+            false => format!("{}={}/{}", o.id, class, o.class_count() - 1),
+        };
+        let tags = || asked().map(tag).collect::<Vec<_>>().join(if self.added_tokens { "" } else { " " });
         let words = |n: usize| asked().map(|(o, class)| o.said(class, n)).collect::<Vec<_>>().join(" ");
         match manner.said {
             _ if preference.active() == 0 => String::new(),

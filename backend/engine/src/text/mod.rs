@@ -2,8 +2,10 @@
 //!
 //! A sequence of the lab's own models is `<user>` tags question `<assistant>` answer `<eos>`. Every preference tag is one token.
 //! Tokens that such a model only ever reads (roles, tags) come last in the vocabulary, so the output layer ends before them. An
-//! off-the-shelf model has its own tokenizer and chat template, and reads preferences as text, below the question or in the system message.
+//! off-the-shelf model has its own tokenizer and chat template, and reads preferences below the question or in the system message: words, and
+//! tags that are text, or tokens that are added behind its vocabulary.
 
+mod added;
 pub mod chat;
 pub mod corpus;
 mod frame;
@@ -15,7 +17,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use frame::Chat;
 use moslim_shared::config::WishPlace;
 use moslim_shared::dialogue::{Speaker, turns};
-use moslim_shared::objective::Objective;
+use moslim_shared::objective::{Objective, tags};
 use moslim_shared::preference::Preference;
 use std::str::FromStr;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -35,6 +37,7 @@ pub struct Tokenizer {
     vocabulary: usize,
     outputs: usize,
     frame: Frame,
+    added: Vec<Vec<u32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +55,11 @@ enum Frame {
 /// Turns the library's boxed errors into ours.
 fn library(error: tokenizers::Error) -> anyhow::Error {
     anyhow!("tokenizer: {error}")
+}
+
+/// Tokens of a text, as `inner` cuts it.
+fn ids(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+    Ok(inner.encode(text, false).map_err(library)?.get_ids().to_vec())
 }
 
 /// The tokenizer that a `tokenizer.json` describes, for a model with embeddings of `vocabulary` entries.
@@ -95,9 +103,8 @@ impl Tokenizer {
         inner.train(&mut trainer, texts.collect::<Vec<_>>().into_iter()).map_err(library)?;
         let json = inner.to_string(false).map_err(library)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(library)?;
-        let tags = objectives.iter().flat_map(|o| (0..o.class_count()).map(|c| o.tag(c)));
-        let special: Vec<AddedToken> =
-            [EOS, USER, ASSISTANT].map(String::from).into_iter().chain(tags).map(|t| AddedToken::from(t, true)).collect();
+        let special = [EOS, USER, ASSISTANT].map(String::from).into_iter().chain(tags(objectives));
+        let special: Vec<AddedToken> = special.map(|t| AddedToken::from(t, true)).collect();
         inner.add_special_tokens(&special);
         Self::with_specials(inner, objectives)
     }
@@ -113,20 +120,24 @@ impl Tokenizer {
         let (eos, vocabulary) = (id(EOS)?, inner.get_vocab_size(true));
         let frame = Frame::Own { user: id(USER)?, assistant: id(ASSISTANT)?, tags };
         // What may be written is everything up to the end-of-sequence token.
-        Ok(Self { eos, vocabulary, outputs: eos as usize + 1, frame, inner })
+        Ok(Self { eos, vocabulary, outputs: eos as usize + 1, frame, inner, added: Vec::new() })
     }
 
-    /// The tokenizer of an off-the-shelf model, with its chat template. `json`: its `tokenizer.json`.
+    /// The tokenizer of an off-the-shelf model, with its chat template. `json`: its `tokenizer.json`, or that of a run, in which tags are.
     ///
     /// # Errors
-    /// When it cannot be read, does not fit the model, or its template cannot be taken apart.
+    /// When it cannot be read, does not fit the model, tags cannot be added, or its template cannot be taken apart.
     pub fn chat(json: &str, format: &ChatFormat, objectives: &[Objective]) -> Result<Self> {
-        let mut inner = tokenizer(json, format.vocabulary)?;
+        let tags = if format.added_tokens { tags(objectives) } else { Vec::new() };
+        let (outputs, vocabulary) = (format.vocabulary, format.vocabulary + tags.len());
+        let mut inner = tokenizer(json, vocabulary)?;
+        added::add(&mut inner, outputs, &tags)?;
         let eos = &format.eos;
         let eos = inner.token_to_id(eos).with_context(|| format!("tokenizer: has no token \"{eos}\", which ends an answer"))?;
         let frame = Frame::Chat(Box::new(Chat::new(format, &inner, objectives)?));
         inner.set_encode_special_tokens(true);
-        Ok(Self { eos, vocabulary: format.vocabulary, outputs: format.vocabulary, frame, inner })
+        let added = if format.added_tokens { added::words(&inner, objectives)? } else { Vec::new() };
+        Ok(Self { eos, vocabulary, outputs, frame, inner, added })
     }
 
     /// Reads the content of a `tokenizer.json`.
@@ -157,7 +168,7 @@ impl Tokenizer {
         self.outputs
     }
 
-    /// Every tag's token, and the token that they are first read like; none where tags are text.
+    /// Every tag's token of a model of the lab's own, and the token that they are first read like; none of an off-the-shelf model.
     pub fn tag_tokens(&self) -> Option<(Vec<u32>, u32)> {
         match &self.frame {
             Frame::Own { user, tags, .. } => Some((tags.iter().flatten().copied().collect(), *user)),
@@ -165,13 +176,19 @@ impl Tokenizer {
         }
     }
 
+    /// The tokenizer as others have it, who read special tokens wherever they stand in a text.
+    pub fn others(&self) -> tokenizers::Tokenizer {
+        let mut inner = self.inner.clone();
+        inner.set_encode_special_tokens(false);
+        inner
+    }
+
     /// Tokens of plain text. Special tokens that a user wrote into the text stay text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let text = match &self.frame {
-            Frame::Chat(chat) if chat.trims => text.trim(),
-            _ => text,
-        };
-        Ok(self.inner.encode(text, false).map_err(library)?.get_ids().to_vec())
+        match &self.frame {
+            Frame::Chat(chat) if chat.trims => ids(&self.inner, text.trim()),
+            _ => ids(&self.inner, text),
+        }
     }
 
     /// Tokens of a question. Turns of a conversation stand in it as they would in any: between roles, or as the template puts them.
@@ -231,9 +248,9 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub fn prompt(&self, question: &[u32], preference: &Preference, manner: &Manner) -> Result<Vec<u32>> {
-        match (&self.frame, manner.said) {
-            (Frame::Chat(chat), _) => self.chat_prompt(chat, question, &chat.block(preference, manner)),
-            (Frame::Own { user, assistant, tags }, _) => {
+        match &self.frame {
+            Frame::Chat(chat) => chat.asking(question, preference, manner, &self.inner),
+            Frame::Own { user, assistant, tags } => {
                 let asked = manner.order.iter().filter_map(|&i| preference.0[i].map(|class| tags[i][class]));
                 Ok(std::iter::once(*user).chain(asked).chain(question.iter().copied()).chain([*assistant]).collect())
             }
@@ -248,7 +265,7 @@ impl Tokenizer {
         }
     }
 
-    /// What a prompt says of a preference, in the manner that training chose; nothing where wishes are tokens of their own.
+    /// What a prompt says of a preference, in the manner that training chose; nothing for a model of the lab's own.
     pub fn wish(&self, preference: &Preference) -> Option<String> {
         match &self.frame {
             Frame::Chat(chat) => Some(chat.block(preference, &chat.manner())),
@@ -256,7 +273,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether wishes are text, which a model may understand before it is trained.
+    /// Whether wishes are words, or tags that are text or begin as words do: a model may understand them before it is trained.
     pub fn reads_text(&self) -> bool {
         matches!(self.frame, Frame::Chat(_))
     }
@@ -275,22 +292,8 @@ impl Tokenizer {
     /// When the tokenizer fails.
     pub fn prompt_after(&self, text: &str, question: &[u32]) -> Result<Vec<u32>> {
         match &self.frame {
-            Frame::Chat(chat) => self.chat_prompt(chat, question, text),
+            Frame::Chat(chat) => chat.prompt(question, text, false, &self.inner),
             Frame::Own { .. } => Ok(self.untagged_prompt(&[&self.encode(text)?, question].concat())),
-        }
-    }
-
-    /// The prompt with `block` where preferences stand; without one, with nothing there. Below a question it is one text with it, cut into
-    /// tokens as others would who were given both in one message.
-    fn chat_prompt(&self, chat: &Chat, question: &[u32], block: &str) -> Result<Vec<u32>> {
-        match chat.wishes {
-            _ if block.is_empty() => Ok(chat.bare(question)),
-            WishPlace::System => chat.after_system(question, block),
-            WishPlace::Question => {
-                let (turns, text) = question.split_at(chat.last_text(question));
-                let text = self.encode(&format!("{}\n\n{block}", self.spelt(text)?))?;
-                Ok(chat.bare(&[turns, &text].concat()))
-            }
         }
     }
 
@@ -412,6 +415,7 @@ mod tests {
             vocabulary: 300,
             wishes: WishPlace::System,
             wording: TargetWording::Tags,
+            added_tokens: false,
         };
         let objectives =
             [Objective::new("warmth", "Warmth", "", &["plain", "warm"]).in_words(&[&["Be plain."], &["Be warm.", "Be kind."]])];

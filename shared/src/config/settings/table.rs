@@ -868,6 +868,14 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row(
         "base",
+        "base.added_tokens",
+        "Tags are tokens",
+        Toggle,
+        All,
+        "Every class gets a token of its own, which begins as the mean of its words and is trained; else tags are text.",
+    ),
+    row(
+        "base",
         "base.weights",
         "Weights are kept in",
         Choice(&[("f32", "f32"), ("bf16", "bf16: half of the memory")]),

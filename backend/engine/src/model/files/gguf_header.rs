@@ -56,6 +56,33 @@ pub fn divisors(a: &Architecture) -> Option<Vec<f32>> {
     }
 }
 
+/// Adds `tokens` as control tokens behind the `vocabulary` embeddings of a model, whose values these are.
+pub fn add_tokens(values: &mut [(String, Value)], vocabulary: usize, tokens: Vec<String>) {
+    let count = vocabulary + tokens.len();
+    for (key, value) in values {
+        match (key.as_str(), value) {
+            ("tokenizer.ggml.tokens", Value::Array(all)) => {
+                let unused = (all.len()..vocabulary).map(unused);
+                all.extend(unused.chain(tokens.iter().cloned()).map(Value::Text));
+            }
+            ("tokenizer.ggml.token_type", Value::Array(all)) => {
+                let signed = !matches!(all.first(), Some(Value::Unsigned(_)));
+                let kind = |kind: usize| if signed { Value::Signed(kind as i64) } else { Value::Unsigned(kind as u64) };
+                all.resize(vocabulary, kind(UNUSED));
+                all.resize(count, kind(CONTROL));
+            }
+            ("tokenizer.ggml.scores", Value::Array(all)) => all.resize(count, Value::Float(0.0)),
+            (key, value) if key.ends_with(".vocab_size") => *value = Value::Unsigned(count as u64),
+            _ => {}
+        }
+    }
+}
+
+/// What an embedding without a token is called.
+fn unused(id: usize) -> String {
+    format!("[PAD{id}]")
+}
+
 /// A byte-level tokenizer.
 fn tokenizer(files: &ModelFiles) -> Result<Vec<(String, Value)>> {
     let json: Json = serde_json::from_str(&files.tokenizer)?;
@@ -87,7 +114,7 @@ fn tokenizer(files: &ModelFiles) -> Result<Vec<(String, Value)>> {
     }
     // Embeddings without a token, as files for round numbers of them have.
     for (id, token) in tokens.iter_mut().enumerate().filter(|(_, (_, kind))| *kind == 0) {
-        *token = (format!("[PAD{id}]"), UNUSED);
+        *token = (unused(id), UNUSED);
     }
     let id = |text: &Option<String>| text.as_ref().and_then(|t| tokens.iter().position(|(token, _)| token == t));
     let mut merges = Vec::new();
@@ -126,5 +153,41 @@ fn bare(part: &Json) -> Json {
         Json::Object(fields) => fields.iter().filter(|(k, _)| *k != "trim_offsets").map(|(k, v)| (k.clone(), bare(v))).collect(),
         Json::Array(all) => all.iter().map(bare).collect(),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write::{Sheet, gguf};
+    use super::super::{DIVISORS, Gguf, Naming, Storage};
+    use super::*;
+    use crate::model::architecture::Part;
+    use std::path::Path;
+
+    /// With vocabularies of both kinds: of scores, and of merges.
+    #[test]
+    fn added_tokens_are_read_as_special_ones_behind_the_others() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["gguf-pieces", "gguf-llama3"] {
+            let path = fixtures.join(name).join("model.gguf");
+            let mut a = ModelFiles::open(&path, &[]).unwrap().architecture;
+            let mut values: Vec<(String, Value)> = Gguf::open(&path).unwrap().values.into_iter().collect();
+            // There is one embedding more than there are tokens.
+            let first = a.vocabulary + 1;
+            add_tokens(&mut values, first, vec!["<a=0>".into(), "<a=1>".into()]);
+            (a.vocabulary, a.outputs) = (first + 2, first + 2);
+            let zeros = |part: Part| vec![0.0f32; a.shape(part).iter().product()];
+            let mut sheets = Sheet::all(Naming::Gguf { interleaved: true }, &a, Storage::F32, &zeros);
+            sheets.extend(divisors(&a).map(|own| Sheet::of(DIVISORS, &[own.len()], own)));
+            let to = folder.path().join(name);
+            gguf(&to, &values, &sheets).unwrap();
+            let read = ModelFiles::open(&to, &[]).unwrap();
+            assert_eq!(read.architecture.vocabulary, first + 2, "{name}");
+            let tokenizer: tokenizers::Tokenizer = read.tokenizer.parse().unwrap();
+            let tokens = tokenizer.encode("tea<a=1><a=0>", false).unwrap().get_ids().to_vec();
+            let first = first as u32;
+            assert_eq!(tokens[tokens.len() - 2..], [first + 1, first], "{name}: {tokens:?}");
+        }
     }
 }

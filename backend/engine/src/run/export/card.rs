@@ -48,8 +48,9 @@ pub fn card(opened: &Opened, route: &Route, summary: Option<&RunSummary>, (form,
     match base {
         Some((known, _)) => {
             let matrices = config.base.targets.iter().map(|matrix| matrix.id()).collect::<Vec<_>>().join(", ");
+            let tags = if config.base.added_tokens { "; a tag for every class was added to its vocabulary" } else { "" };
             line(format!(
-                "- Base model: {} ({} weights, frozen under adapters of rank {} on {matrices}).",
+                "- Base model: {} ({} weights, frozen under adapters of rank {} on {matrices}{tags}).",
                 known.name, known.weights, config.base.rank
             ));
             for file in &known.files {
@@ -74,14 +75,14 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
     let mut out = String::from("## How to ask\n\n");
     let steered = opened.config.steered(&opened.objectives);
     let example: Vec<(usize, usize)> = steered.iter().take(2).map(|&i| (i, opened.objectives[i].best_class())).collect();
-    let chat = opened.base.is_some();
+    let (chat, added) = (opened.base.is_some(), !opened.tokenizer.added().is_empty());
     let below = opened.tokenizer.wishes() == WishPlace::Question;
     let place = if below { "below the question" } else { "in the system message" };
     let tags: Vec<String> = example
         .iter()
         .map(|&(i, class)| {
             let o = &opened.objectives[i];
-            if chat { format!("{}={}/{}", o.id, class, o.class_count() - 1) } else { o.tag(class) }
+            if chat && !added { format!("{}={}/{}", o.id, class, o.class_count() - 1) } else { o.tag(class) }
         })
         .collect();
     let wish = match route {
@@ -96,10 +97,13 @@ fn asking(opened: &Opened, route: &Route, form: Form, policy: usize) -> String {
             let ways = match opened.config.targets.wording {
                 TargetWording::Tags => None,
                 TargetWording::Words => Some(words),
-                TargetWording::Mixed => Some(format!("{words}; as tags: `{}`", tags.join(" "))),
+                TargetWording::Mixed => Some(format!("{words}; as tags: `{}`", tags.join(if added { "" } else { " " }))),
             };
             if let Some(ways) = ways.filter(|_| chat) {
                 let _ = writeln!(out, "{ways}\n");
+            }
+            if added {
+                out += "Every tag is one special token: a program has to read special tokens in the wish, and none in what people write.\n\n";
             }
             let mut asked = Preference::none(opened.objectives.len());
             example.iter().for_each(|&(i, class)| asked.0[i] = Some(class));

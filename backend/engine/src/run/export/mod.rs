@@ -16,7 +16,7 @@ use crate::reward::RewardModel;
 use anyhow::{Context, Result, bail, ensure};
 use burn::backend::Flex;
 use moslim_shared::config::BaseConfig;
-use moslim_shared::objective::Objective;
+use moslim_shared::objective::{Objective, tags};
 use moslim_shared::summary::RunSummary;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -58,6 +58,9 @@ pub struct Exported {
 /// What is on the CPU: exporting computes next to nothing.
 type Cpu = Flex;
 
+/// How others' libraries generate.
+const GENERATION: &str = "generation_config.json";
+
 /// Small files of a base model that go with it as they are.
 const BESIDE: [&str; 9] = [
     "tokenizer.json",
@@ -65,7 +68,7 @@ const BESIDE: [&str; 9] = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION,
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
@@ -102,6 +105,9 @@ pub fn export(
         }
         Form::Gguf if opened.base.is_none() => {
             bail!("as: is gguf; the tokenizer of the lab's own models has no counterpart there, and they are written as merged")
+        }
+        Form::Adapter if !opened.tokenizer.added().is_empty() => {
+            bail!("as: is adapter; the policy has tags that its base model lacks, and is written as merged or gguf")
         }
         _ => {}
     }
@@ -191,6 +197,7 @@ impl Writing<'_> {
                     fields.remove("dtype");
                     fields.remove("quantization_config");
                     fields.insert("tie_word_embeddings".into(), json!(files.architecture.tied));
+                    fields.insert("vocab_size".into(), json!(a.vocabulary));
                 }
                 config
             }
@@ -202,13 +209,7 @@ impl Writing<'_> {
 
     /// A whole model.
     fn whole(&self, folder: &Path, model: &Transformer<Cpu>, storage: Storage) -> Result<()> {
-        let own = model.architecture();
-        // Others' decoders write every entry that they read.
-        let a = Architecture { outputs: own.vocabulary, ..own.clone() };
-        let weights = |part: Part| match part {
-            Part::Head => padded(&model.weights(part), own.d_model, own.vocabulary),
-            part => model.weights(part),
-        };
+        let (a, weights) = for_others(model);
         self.config(folder, &a, storage)?;
         safetensors(&folder.join("model.safetensors"), &Sheet::all(Naming::HuggingFace, &a, storage, &weights))
     }
@@ -248,8 +249,12 @@ impl Writing<'_> {
     }
 
     fn tokenizer(&self) -> Result<()> {
-        let copy = |from: &Path| {
-            BESIDE.iter().filter(|name| from.join(name).is_file()).try_for_each(|name| {
+        let tokenizer = &self.opened.tokenizer;
+        // What is only read: roles and tags.
+        let silent: Vec<usize> = (tokenizer.outputs()..tokenizer.vocabulary()).collect();
+        let copy = |from: &Path, but: &[&str]| {
+            let kept = |name: &&&str| !but.contains(*name) && from.join(name).is_file();
+            BESIDE.iter().filter(kept).try_for_each(|name| {
                 fs::copy(from.join(name), self.to.join(name))
                     .with_context(|| format!("copying {}", from.join(name).display()))
                     .map(drop)
@@ -266,30 +271,36 @@ impl Writing<'_> {
                 "model_max_length": context,
             })
         };
+        let ends = |bos: Option<&str>, eos: Option<&str>| json!({"bos_token_id": self.id(bos), "eos_token_id": self.id(eos)});
         match &self.opened.base {
-            Some((known, _)) if known.path.is_dir() => copy(&known.path),
+            Some((known, _)) if known.path.is_dir() && silent.is_empty() => copy(&known.path, &[]),
+            Some((known, files)) if known.path.is_dir() => {
+                copy(&known.path, &["tokenizer.json", GENERATION])?;
+                text(self.to, "tokenizer.json", &tokenizer.to_json()?)?;
+                let own = known.path.join(GENERATION);
+                let own = if own.is_file() { read_json(&own)? } else { ends(files.bos.as_deref(), files.eos.as_deref()) };
+                pretty(self.to, GENERATION, &silenced(own, &silent))
+            }
             Some((_, files)) => {
-                text(self.to, "tokenizer.json", &files.tokenizer)?;
+                let json = if silent.is_empty() { files.tokenizer.clone() } else { tokenizer.to_json()? };
+                text(self.to, "tokenizer.json", &json)?;
                 let (bos, eos) = (files.bos.as_deref(), files.eos.as_deref());
                 pretty(
                     self.to,
                     "tokenizer_config.json",
                     &settings(files.template.as_deref(), bos, eos, files.architecture.context),
                 )?;
-                pretty(self.to, "generation_config.json", &json!({"bos_token_id": self.id(bos), "eos_token_id": self.id(eos)}))
+                pretty(self.to, GENERATION, &silenced(ends(bos, eos), &silent))
             }
             None => {
-                let tokenizer = &self.opened.tokenizer;
                 text(self.to, "tokenizer.json", &tokenizer.to_json()?)?;
                 let context = self.opened.config.model.context;
                 let mut own = settings(Some(OWN_TEMPLATE), None, Some("<eos>"), context);
                 // Else transformers switches it off.
                 own["add_prefix_space"] = json!(true);
                 pretty(self.to, "tokenizer_config.json", &own)?;
-                // What is only read: roles and tags.
-                let silent: Vec<usize> = (tokenizer.outputs()..tokenizer.vocabulary()).collect();
-                let generation = json!({"eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.eos, "suppress_tokens": silent});
-                pretty(self.to, "generation_config.json", &generation)
+                let generation = json!({"eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.eos});
+                pretty(self.to, GENERATION, &silenced(generation, &silent))
             }
         }
     }
@@ -337,13 +348,15 @@ impl Writing<'_> {
 
     fn gguf(&self, model: &Transformer<Cpu>, storage: Storage) -> Result<()> {
         let (known, files) = self.opened.base.as_ref().context("no off-the-shelf model")?;
-        let a = &files.architecture;
+        let (a, weights) = for_others(model);
         let family = Family::of(&a.family)?;
         let naming = Naming::Gguf { interleaved: family.interleaved_in_gguf };
-        let weights = |part: Part| model.weights(part);
-        let mut sheets = Sheet::all(naming, a, storage, &weights);
-        let values = if known.path.is_dir() { gguf_header::values(files, self.name)? } else { self.gguf_values(known)? };
-        if let Some(divisors) = gguf_header::divisors(a) {
+        let mut sheets = Sheet::all(naming, &a, storage, &weights);
+        let mut values = if known.path.is_dir() { gguf_header::values(files, self.name)? } else { self.gguf_values(known)? };
+        if !self.opened.tokenizer.added().is_empty() {
+            gguf_header::add_tokens(&mut values, files.architecture.vocabulary, tags(&self.opened.objectives));
+        }
+        if let Some(divisors) = gguf_header::divisors(&a) {
             sheets.push(Sheet::of(DIVISORS, &[divisors.len()], divisors));
         }
         let kind = match storage {
@@ -393,6 +406,27 @@ fn adapter_config(base: &BaseConfig, of: (Option<String>, Option<&str>)) -> Json
         "inference_mode": true,
         "modules_to_save": null,
     })
+}
+
+/// How others generate with a model that never writes some of its tokens.
+fn silenced(mut generation: Json, silent: &[usize]) -> Json {
+    if let Some(fields) = generation.as_object_mut().filter(|_| !silent.is_empty()) {
+        let known = fields.get("suppress_tokens").and_then(Json::as_array).cloned().unwrap_or_default();
+        let all: Json = known.into_iter().chain(silent.iter().map(|&token| json!(token))).collect();
+        fields.insert("suppress_tokens".into(), all);
+    }
+    generation
+}
+
+/// A model as others' decoders have it, which write every entry that they read: what a model of ours never writes has a score of 0, or,
+/// where embeddings are tied, that of its embedding.
+fn for_others(model: &Transformer<Cpu>) -> (Architecture, impl Fn(Part) -> Vec<f32>) {
+    let own = model.architecture();
+    let weights = move |part: Part| match part {
+        Part::Head => padded(&model.weights(part), own.d_model, own.vocabulary),
+        part => model.weights(part),
+    };
+    (Architecture { outputs: own.vocabulary, ..own.clone() }, weights)
 }
 
 /// A matrix of `[rows, n]` with columns of zeros behind it, `[rows, columns]`.
