@@ -36,7 +36,7 @@ pub type Answered = Pin<Box<dyn Future<Output = Result<(u16, String), Failure>>>
 /// An answer of bytes, or, to bytes, of text.
 pub type Carried = Pin<Box<dyn Future<Output = Result<(u16, JsValue), Failure>>>>;
 
-/// What a live connection to a run does.
+/// What a live connection to a run, or to the list of them, does.
 pub struct Ears {
     /// What the page has already; asked when the connection stands.
     pub hello: Box<dyn Fn() -> Hello>,
@@ -69,7 +69,7 @@ pub trait Source {
     /// Sends a request, JSON, whose answer comes line by line; when what it returns is dropped, the rest is not wanted any more.
     fn pour(&self, path: String, body: String, pouring: Rc<Pouring>) -> Box<dyn Link>;
 
-    /// Opens a live connection to a run; `None` where that is not possible just now.
+    /// Opens a live connection to a run, or, where it is a server, to the list of them; `None` where that is not possible just now.
     fn follow(&self, ears: Rc<Ears>) -> Option<Box<dyn Link>>;
 }
 

@@ -1,8 +1,9 @@
-//! The live connection to a run, which goes on where it was, and the store that it fills.
+//! The live connection to a run, which goes on where it was, and the store that it fills; and when the list of runs has changed.
 //!
 //! How frames come belongs here; what they mean is in `state`.
 
 use crate::parts::canvas::drawn;
+use crate::parts::every::every;
 use crate::source::{Ears, Link, is_tab, source};
 use crate::state::{RunState, Topic};
 use crate::words::t;
@@ -18,6 +19,9 @@ const FLUSH_MS: f64 = 50.0;
 const LATEST_MS: f64 = 1_000.0;
 /// First and longest wait before connecting again, milliseconds.
 const BACKOFF_MS: (f64, f64) = (500.0, 10_000.0);
+/// Time between two looks at the list of runs where nobody says that it has changed, and where somebody does.
+const LOOK: Duration = Duration::from_secs(4);
+const NET: Duration = Duration::from_secs(30);
 
 /// What the connection pill says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +207,8 @@ fn connect(inner: &Rc<Inner>) {
     let ears = Ears {
         hello: Box::new(move || {
             let after = greeting.upgrade().map_or(0, |inner| inner.run.ask(|s| s.last_seq()));
-            Hello { run: run.clone(), after, kinds: kinds.iter().map(ToString::to_string).collect(), brief }
+            let kinds = kinds.iter().map(ToString::to_string).collect();
+            Hello { run: run.clone(), after, kinds, brief, ..Hello::default() }
         }),
         frame: Box::new(move |frame| {
             if let Some(inner) = heard.upgrade() {
@@ -238,8 +243,6 @@ fn retry(inner: &Rc<Inner>) {
     inner.attempts.set(attempts + 1);
     let first = attempts == 0 && inner.run.ask(|s| s.info().is_none());
     say(inner, if first { Connection::Connecting } else { Connection::Reconnecting });
-    let longest = (BACKOFF_MS.0 * 2f64.powi(attempts.min(10))).min(BACKOFF_MS.1);
-    let wait = longest * (0.5 + 0.5 * js_sys::Math::random());
     let again = Rc::downgrade(inner);
     let timer = set_timeout_with_handle(
         move || {
@@ -248,9 +251,51 @@ fn retry(inner: &Rc<Inner>) {
                 connect(&inner);
             }
         },
-        Duration::from_millis(wait as u64),
+        pause(attempts),
     );
     inner.timer.set(timer.ok());
+}
+
+/// How long to wait after so many attempts; the jitter keeps pages from coming back all at once.
+fn pause(attempts: i32) -> Duration {
+    let longest = (BACKOFF_MS.0 * 2f64.powi(attempts.min(10))).min(BACKOFF_MS.1);
+    Duration::from_millis((longest * (0.5 + 0.5 * js_sys::Math::random())) as u64)
+}
+
+/// Calls `look` when the list of runs may have changed, until the page that asked for it is left. A server says when that is; a tab does not.
+pub fn follow_list(look: impl Fn() + Copy + 'static) {
+    let told = !is_tab();
+    every(if told { NET } else { LOOK }, look);
+    if told {
+        listen(look, StoredValue::new_local(None));
+    }
+}
+
+/// Follows the list over the page's socket. It is left, and not followed again, when what holds `link` is gone.
+fn listen(look: impl Fn() + Copy + 'static, link: StoredValue<Option<Box<dyn Link>>, LocalStorage>) {
+    // After two to four seconds: where there can be no socket, the list is as fresh as in a tab.
+    let again = move || {
+        let look_and_listen = move || {
+            if !link.is_disposed() {
+                look();
+                listen(look, link);
+            }
+        };
+        set_timeout(look_and_listen, pause(3));
+    };
+    let ears = Ears {
+        hello: Box::new(|| Hello { list: true, ..Hello::default() }),
+        frame: Box::new(move |frame| {
+            if matches!(frame, Frame::Changed(_)) {
+                look();
+            }
+        }),
+        closed: Box::new(again),
+    };
+    match source().follow(Rc::new(ears)) {
+        Some(own) => link.set_value(Some(own)),
+        None => again(),
+    }
 }
 
 /// Folds a frame into the store at once and tells the page at most twenty times a second, and not faster than it draws: of all runs together, so that what is made of

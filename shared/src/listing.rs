@@ -69,6 +69,9 @@ pub struct RunRow {
     pub seconds: Option<f64>,
 }
 
+/// Names of what a row has, for people.
+const FIELDS: &str = "id, title, preset, method, optimizer, task, seed, status, message, created, last_seq, milestones, about, hit, joint, kl, seconds";
+
 impl RunRow {
     /// The row of a run.
     pub fn of((run, figures): Listed) -> Self {
@@ -106,12 +109,32 @@ pub struct ListQuery {
     /// The order: `newest` first, as where nothing is said; `oldest` first; by `name`; the best `hit` rate first, and last who has none.
     #[serde(default)]
     pub sort: String,
+    /// What rows shall have, by its names with commas between them, such as `id,title,hit`; everything, where it is empty.
+    #[serde(default)]
+    pub fields: String,
     /// Only runs that come after this one in the list: the last of the page before.
     #[serde(default)]
     pub after: Option<String>,
     /// Runs at most, 1 to 500; 50 where nothing is said.
     #[serde(default)]
     pub limit: Option<usize>,
+}
+
+impl ListQuery {
+    /// Names of what rows shall have; none where they shall have everything.
+    ///
+    /// # Errors
+    /// When rows have nothing of such a name; for people, with the field.
+    pub fn wanted(&self) -> Result<Vec<&str>, String> {
+        if self.fields.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = self.fields.split(',').collect();
+        match names.iter().find(|name| !FIELDS.split(", ").any(|field| field == **name)) {
+            Some(name) => Err(format!("fields: has \"{name:.64}\"; allowed is {FIELDS}")),
+            None => Ok(names),
+        }
+    }
 }
 
 /// A page of a list, in the order that was asked for.
@@ -435,5 +458,21 @@ mod tests {
         }
         let refused = page(&ListQuery { sort: "best".into(), ..Default::default() }).unwrap_err();
         assert_eq!(refused, "sort: is best; allowed is newest, oldest, name or hit");
+    }
+
+    #[test]
+    fn rows_are_asked_for_by_the_names_of_what_they_have() {
+        let query = |fields: &str| ListQuery { fields: fields.into(), ..Default::default() };
+        // Where there are no milestones, a row does not mention them.
+        let row = RunRow::of((&RunInfo { milestones: vec![50], ..run(1) }, None));
+        let row = serde_json::to_value(row).unwrap();
+        let mut all: Vec<&str> = FIELDS.split(", ").collect();
+        assert_eq!(query(&all.join(",")).wanted(), Ok(all.clone()));
+        all.sort_unstable();
+        assert!(row.as_object().unwrap().keys().eq(all), "{row}");
+        assert_eq!((query("").wanted(), query("hit,id").wanted()), (Ok(vec![]), Ok(vec!["hit", "id"])));
+        for (fields, said) in [("id,hit_rate", "fields: has \"hit_rate\"; allowed is id, title, "), ("id,", "has \"\"")] {
+            assert!(query(fields).wanted().unwrap_err().contains(said), "{fields}");
+        }
     }
 }

@@ -68,11 +68,21 @@ fn spoilt(text: &str, dice: &mut Dice) -> String {
 fn no_damaged_message_of_a_client_makes_a_panic() {
     const FIRST: &str = "the first message must be {\"run\", \"after\"}, or {\"subscribe\": {\"channel\", \"hello\"}}: ";
     const LATER: &str = "only subscriptions are understood: ";
-    let hello = Hello { run: "20260101-ab3f".into(), after: 12, kinds: vec!["policy".into(), "ended".into()], brief: true };
+    let kinds = vec!["policy".into(), "ended".into()];
+    let hello = Hello { run: "20260101-ab3f".into(), after: 12, kinds, brief: true, ..Hello::default() };
     let wishes = [Subscription::Subscribe { channel: 7, hello: hello.clone() }, Subscription::Unsubscribe { channel: 7 }];
     let text = |wish: &Subscription| serde_json::to_string(wish).expect("a message as JSON");
-    let messages = [serde_json::to_string(&hello).expect("a message as JSON"), text(&wishes[0]), text(&wishes[1])];
+    let list = Hello { list: true, ..Hello::default() };
+    let [one, all] = [&hello, &list].map(|hello| serde_json::to_string(hello).expect("a message as JSON"));
+    let messages = [one, text(&wishes[0]), text(&wishes[1]), all];
     assert_eq!(First::read(&messages[0]), Ok(First::One(hello)));
+    assert_eq!(First::read(r#"{"list": true}"#), Ok(First::One(list.clone())));
+    assert_eq!(First::read(&messages[3]), Ok(First::One(list)));
+    for neither in ["{}", r#"{"list": false}"#, r#"{"list": true, "run": "a"}"#] {
+        assert!(First::read(neither).is_err_and(|why| why.contains("a hello has either")), "{neither}");
+        let wish = format!(r#"{{"subscribe": {{"channel": 7, "hello": {neither}}}}}"#);
+        assert!(Subscription::read(&wish).is_err_and(|why| why.contains("a hello has either")), "{wish}");
+    }
     assert_eq!(First::read(&messages[1]), Ok(First::Several(wishes[0].clone())));
     assert_eq!(Subscription::read(&messages[2]), Ok(wishes[1].clone()));
     let mut dice = Dice(1);

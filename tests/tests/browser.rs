@@ -7,8 +7,9 @@ use moslim_shared::event::RunStatus;
 use moslim_shared::study::StudyResults;
 use moslim_shared::summary::{ControlReport, ControlSummary};
 use moslim_tests::{Browser, FLAT, LIMIT, Lab, Place, lines, long_run, record, signal, smoke};
+use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
 const CONNECTION: &str = "document.querySelector('#connection')?.dataset.connection";
@@ -278,6 +279,47 @@ async fn the_list_of_runs_is_filtered_and_tidied_up() -> Result<()> {
         .await?;
     browser.wait("location.search === '?filter=tag%3Asecond'").await?;
     assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await
+}
+
+/// A list shows what is done elsewhere when it is done: by itself it looks only every half minute.
+#[tokio::test]
+async fn the_list_of_runs_follows_what_is_done_elsewhere() -> Result<()> {
+    const SOON: Duration = Duration::from_secs(2);
+    let mut lab = Lab::start().await;
+    let id = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&id).await;
+    let rename = async |lab: &Lab, name: &str| {
+        let request = lab.request(Method::PUT, &format!("/api/v1/runs/{id}/about")).header("origin", lab.origin());
+        assert_eq!(lab.send(request.json(&json!({ "name": name }))).await.status, 200);
+    };
+    let named = |name: &str| format!("document.querySelector('#runs .run-name b')?.textContent === '{name}'");
+    let browser = lab.browser().await?;
+    let first = browser.tab().await?;
+    let second = browser.new_tab().await?;
+    browser.goto(&lab.origin()).await?;
+    // It has asked once more when its socket stood, for what may have changed before.
+    let asked = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/v1/runs?')).length";
+    browser.wait(&format!("{asked} > 1 && document.querySelectorAll('#runs .run-row').length === 1")).await?;
+    rename(&lab, "Tea").await;
+    browser.wait_at_most(SOON, &named("Tea")).await?;
+    browser.turn_to(&first).await?;
+    browser.wait_at_most(SOON, &named("Tea")).await?;
+
+    // What was done before the page has found its server again is shown when it has.
+    lab.restart().await;
+    rename(&lab, "Green tea").await;
+    browser.wait_at_most(10 * SOON, &named("Green tea")).await?;
+    // A change soon after another one is told when a second has passed.
+    rename(&lab, "White tea").await;
+    browser.wait_at_most(2 * SOON, &named("White tea")).await?;
+    // And so it is for who leaves the list and comes back to it.
+    browser.click("#runs a.run").await?;
+    browser.wait(&format!("{CONNECTION} === 'live'")).await?;
+    browser.click(".brand").await?;
+    browser.wait(&named("White tea")).await?;
+    rename(&lab, "Black tea").await;
+    browser.wait_at_most(SOON, &named("Black tea")).await?;
     browser.quit().await
 }
 

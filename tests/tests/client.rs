@@ -69,6 +69,8 @@ async fn the_client_says_what_the_server_refuses() -> Result<()> {
          refused(lambda: moslim_lab.Lab(lab.url, token='x' * 32).presets())\n\
          waiting = lab.start('smoke', device='cpu', wait=True, priority=3)\n\
          print(waiting.info()['status'], [row['id'] for row in lab.runs('status:queued')] == [waiting.id])\n\
+         print(list(lab.runs('status:queued', fields=['id', 'seed'])) == [dict(id=waiting.id, seed=1)])\n\
+         refused(lambda: next(lab.runs(fields=['name'])))\n\
          print(waiting.prioritise(-2)['message'])\n\
          refused(lambda: waiting.prioritise(101))\n\
          refused(waiting.pause)\n\
@@ -86,6 +88,8 @@ async fn the_client_says_what_the_server_refuses() -> Result<()> {
         "404 there is no run nothing",
         "401 who is asking?",
         "queued True",
+        "True",
+        "400 fields: has \"name\"; allowed is id, title, ",
         "It begins when its device has a free slot; its priority is -2.",
         "422 priority: is 101; allowed is -100 to 100",
         "409 run ",

@@ -1,9 +1,20 @@
-//! The journal for other software: server-sent events that are left and taken up again, and figures as columns.
+//! What other software is told: the journal as server-sent events that are left and taken up again, and as columns; and over the
+//! websocket when the list of runs has changed.
 
-use anyhow::{Context, Result, ensure};
-use moslim_tests::{LIMIT, Lab, long_run, policy_steps, scattered, smoke, soak};
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::SinkExt;
+use moslim_shared::event::{Addressed, Frame};
+use moslim_tests::{LIMIT, Lab, Socket, heard, long_run, policy_steps, scattered, smoke, soak};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+/// The channel of the list.
+const LIST: u32 = 7;
+/// Longer than a change of the list waits to be told.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A client of server-sent events.
 struct Client {
@@ -97,6 +108,107 @@ async fn figures_are_had_as_columns() -> Result<()> {
     ensure!(part["rows"] == json!([rows[0]]), "{part}");
     for (what, status) in [("policy&as=arrow", 200), ("nothing", 404), ("policy&as=xml", 400), ("policy&colour=red", 400)] {
         ensure!(lab.get(&path(what)).await.status == status, "{what}");
+    }
+    Ok(())
+}
+
+/// Opens a websocket and says something.
+async fn saying(lab: &Lab, first: &Value) -> Result<Socket> {
+    let mut socket = lab.socket(Some(&lab.origin())).await?;
+    socket.send(Message::text(first.to_string())).await?;
+    Ok(socket)
+}
+
+fn subscribe(hello: &Value) -> Value {
+    json!({ "subscribe": { "channel": LIST, "hello": hello } })
+}
+
+/// Waits until the list is said to have changed; how often it has.
+async fn notice(socket: &mut Socket) -> Result<u64> {
+    let told: Addressed = serde_json::from_str(&heard(socket).await?)?;
+    match told {
+        Addressed { channel: LIST, frame: Some(Frame::Changed(changes)) } => Ok(changes),
+        other => bail!("this is no change of the list: {other:?}"),
+    }
+}
+
+/// What is said of the list until it is quiet.
+async fn notices(socket: &mut Socket) -> Result<Vec<u64>> {
+    let mut all = Vec::new();
+    while let Ok(next) = timeout(QUIET, notice(socket)).await {
+        all.push(next?);
+    }
+    Ok(all)
+}
+
+/// Who shows the list is told when to ask for it again, at once and not too often, and has the newest one then.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_the_list_is_told_that_it_has_changed() -> Result<()> {
+    let lab = Lab::start().await;
+    let run = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&run).await;
+    let change = |method: Method, path: &str| lab.request(method, &format!("/api/v1/runs/{path}")).header("origin", lab.origin());
+    let rename = async |name: &str| {
+        let request = change(Method::PUT, &format!("{run}/about")).json(&json!({ "name": name }));
+        assert_eq!(lab.send(request).await.status, 200);
+    };
+    let newest = async || lab.get("/api/v1/runs").await.body["rows"][0].clone();
+
+    let mut socket = saying(&lab, &subscribe(&json!({ "list": true }))).await?;
+    let at_first = notice(&mut socket).await?;
+    let said = notices(&mut socket).await?;
+    ensure!(said.is_empty(), "nothing has changed, and yet {said:?} is said");
+
+    rename("Tea").await;
+    let changes = notice(&mut socket).await?;
+    ensure!(changes > at_first && newest().await["title"] == "Tea", "{at_first} {changes}");
+    // Two changes at once may be told as one, and no more than two are.
+    rename("Green tea").await;
+    rename("White tea").await;
+    let said = notices(&mut socket).await?;
+    ensure!((1..=2).contains(&said.len()) && said.iter().all(|n| *n > changes), "{said:?} after {changes}");
+
+    let second = lab.start_run(&smoke()).await;
+    notice(&mut socket).await?;
+    ensure!(newest().await["id"] == second, "it is told of a run that is not in the list yet");
+    // Who asks when it is told, and only then, sees how the run ends.
+    while newest().await["status"] != "finished" {
+        notice(&mut socket).await?;
+    }
+    notices(&mut socket).await?;
+    assert_eq!(lab.send(change(Method::DELETE, &second)).await.status, 204);
+    notice(&mut socket).await?;
+    ensure!(newest().await["id"] == run, "it is told of a run that is still in the list");
+    notices(&mut socket).await?;
+
+    socket.send(Message::text(json!({ "unsubscribe": { "channel": LIST } }).to_string())).await?;
+    // The answer to a later message says that this one was heard.
+    socket.send(Message::text(subscribe(&json!({ "run": "none" })).to_string())).await?;
+    for _ in ["why", "the end"] {
+        heard(&mut socket).await?;
+    }
+    rename("Black tea").await;
+    let said = timeout(QUIET, heard(&mut socket)).await;
+    ensure!(said.is_err(), "a channel that was left says {said:?}");
+
+    // A socket of its own for the list alone, whose frames have no channel around them.
+    let mut alone = saying(&lab, &json!({ "list": true })).await?;
+    let frame: Frame = serde_json::from_str(&heard(&mut alone).await?)?;
+    ensure!(matches!(frame, Frame::Changed(n) if n > changes), "{frame:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_that_is_for_nothing_or_for_two_things_is_refused() -> Result<()> {
+    let lab = Lab::start().await;
+    for hello in [json!({}), json!({ "list": false }), json!({ "list": "all" }), json!({ "list": true, "run": "a" })] {
+        for first in [hello.clone(), subscribe(&hello)] {
+            let mut socket = saying(&lab, &first).await?;
+            let frame: Frame = serde_json::from_str(&heard(&mut socket).await?)?;
+            ensure!(matches!(&frame, Frame::Error { message } if message.contains("the first message must be")), "{frame:?}");
+            let end = heard(&mut socket).await;
+            ensure!(end.is_err_and(|e| e.to_string().contains("closed the socket")), "it goes on after {first}");
+        }
     }
     Ok(())
 }

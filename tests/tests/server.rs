@@ -585,6 +585,7 @@ async fn a_run_from_the_command_line_is_shown_live() {
         ("limit=0", "limit: is 0"),
         ("sort=best", "sort: is best; allowed is newest"),
         ("after=b", "after: there is no run b"),
+        ("fields=id,name", "fields: has \"name\"; allowed is id, title, "),
         ("x=1", "are known"),
     ] {
         let list = lab.get(&format!("/api/v1/runs?{query}")).await;
@@ -594,8 +595,16 @@ async fn a_run_from_the_command_line_is_shown_live() {
     // Who has the list is told that it has not changed, in a few bytes.
     let first = lab.request(Method::GET, "/api/v1/runs").send().await.unwrap();
     let tag = first.headers()["etag"].clone();
-    let again = lab.request(Method::GET, "/api/v1/runs").header("if-none-match", tag).send().await.unwrap();
+    let again = lab.request(Method::GET, "/api/v1/runs").header("if-none-match", &tag).send().await.unwrap();
     assert_eq!((again.status().as_u16(), again.bytes().await.unwrap().len()), (304, 0));
+    // Rows have what is asked for, whatever its order, and what is another answer has another tag.
+    let few =
+        lab.request(Method::GET, "/api/v1/runs?fields=title,about,id,hit").header("if-none-match", tag).send().await.unwrap();
+    assert_eq!(few.status(), 200);
+    let few: Value = few.json().await.unwrap();
+    let row = json!({ "id": "mine", "title": "My own", "about": about, "hit": null });
+    assert_eq!(few, json!({ "rows": [row], "total": 1, "next": null }));
+    assert_eq!(lab.get("/api/v1/runs?fields=").await.body["rows"][0]["seed"], 1);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Announcements kept for a slow listener; one that falls further behind is told so and reads the journal.
 const NEWS: usize = 256;
@@ -78,6 +78,8 @@ pub struct Follower {
     launcher: Arc<dyn Launcher>,
     runs: Arc<Mutex<HashMap<RunId, Box<Followed>>>>,
     news: broadcast::Sender<News>,
+    /// How often the list of runs has changed.
+    list_changes: watch::Sender<u64>,
 }
 
 impl Follower {
@@ -86,7 +88,8 @@ impl Follower {
     /// # Errors
     /// When the folder of runs cannot be read. A run that cannot be read is left out, and said so.
     pub fn open(data: DataFolder, launcher: Arc<dyn Launcher>, indexed: HashMap<RunId, Indexed>) -> Result<Self> {
-        let follower = Self { data, launcher, runs: Arc::default(), news: broadcast::channel(NEWS).0 };
+        let (news, list_changes) = (broadcast::channel(NEWS).0, watch::Sender::default());
+        let follower = Self { data, launcher, runs: Arc::default(), news, list_changes };
         {
             let mut runs = follower.lock();
             for (id, Indexed { info, figures, bytes }) in indexed {
@@ -354,8 +357,11 @@ impl Follower {
     }
 
     fn announce(&self, id: &RunId, state_changed: bool) {
-        if state_changed && let Some(run) = self.lock().get_mut(id) {
-            run.changes += 1;
+        if state_changed {
+            if let Some(run) = self.lock().get_mut(id) {
+                run.changes += 1;
+            }
+            self.list_changes.send_modify(|changes| *changes += 1);
         }
         // An error says that nobody listens, which is fine.
         let _ = self.news.send(News { run: id.clone(), state_changed });

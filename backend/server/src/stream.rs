@@ -1,4 +1,5 @@
-//! The websocket: the tails of runs' journals. Nothing is changed over it, and whatever is lost on it can be had from the API.
+//! The websocket: the tails of runs' journals, and when the list of runs has changed. Nothing is changed over it, and whatever is lost on
+//! it can be had from the API.
 
 mod frames;
 
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -41,8 +42,10 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// A client that has been silent (not even a pong) or has not taken a frame for this long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
-/// Runs that a client may follow over one socket.
+/// What a client may follow over one socket: runs, and the list.
 const MOST_CHANNELS: usize = 128;
+/// Changes of the list within this time are told as one: all who show it ask for it then, and of ten thousand runs each takes milliseconds.
+const LIST_REST: Duration = Duration::from_secs(1);
 /// Close codes of our own: no hello in time, and no such run.
 const HELLO_TIMEOUT: CloseCode = 4408;
 const UNKNOWN_RUN: CloseCode = 4404;
@@ -71,6 +74,9 @@ async fn upgrade(
             stopping: app.stopping.clone(),
             heard: Instant::now(),
             channels: Vec::new(),
+            lists: Vec::new(),
+            list_changes: app.follower.list_changes(),
+            list_rests: Instant::now(),
         };
         let served = viewer.serve().await;
         if let Err(goodbye) = served {
@@ -104,6 +110,11 @@ struct Viewer {
     /// When the client last sent anything.
     heard: Instant,
     channels: Vec<Channel>,
+    /// Numbers of the channels on which it follows the list.
+    lists: Vec<Option<u32>>,
+    list_changes: watch::Receiver<u64>,
+    /// Until when no further change of the list is told.
+    list_rests: Instant,
 }
 
 /// A run that a client follows.
@@ -176,6 +187,10 @@ impl Viewer {
                         }
                     }
                 }
+                () = changed(&mut self.list_changes, self.list_rests), if !self.lists.is_empty() => {
+                    self.list_rests = Instant::now() + LIST_REST;
+                    self.tell_lists().await?;
+                }
                 _ = ping.tick() => {
                     if self.heard.elapsed() > SILENCE {
                         return Err(Goodbye::Gone);
@@ -202,7 +217,7 @@ impl Viewer {
     /// Takes a message of the client after its first.
     fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<Heard, Goodbye> {
         self.heard = Instant::now();
-        let several = self.channels.iter().all(|channel| channel.number.is_some());
+        let several = self.numbers().all(|number| number.is_some());
         match message {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(Heard::Nothing),
             Some(Ok(Message::Close(_))) | None => Ok(Heard::Leaving),
@@ -215,18 +230,24 @@ impl Viewer {
         }
     }
 
+    /// Numbers of its channels, those of lists included.
+    fn numbers(&self) -> impl Iterator<Item = Option<u32>> {
+        self.channels.iter().map(|channel| channel.number).chain(self.lists.iter().copied())
+    }
+
     /// Begins or ends a channel. One that cannot be is told why, and ended; the others go on.
     async fn take(&mut self, wish: Subscription) -> Result<(), Goodbye> {
         let (channel, hello) = match wish {
             Subscription::Unsubscribe { channel } => {
                 self.channels.retain(|c| c.number != Some(channel));
+                self.lists.retain(|number| *number != Some(channel));
                 return Ok(());
             }
             Subscription::Subscribe { channel, hello } => (channel, hello),
         };
-        let refused = if self.channels.iter().any(|c| c.number == Some(channel)) {
+        let refused = if self.numbers().any(|number| number == Some(channel)) {
             return Err(Goodbye::Error(close_code::POLICY, format!("channel {channel} is open already")));
-        } else if self.channels.len() >= MOST_CHANNELS {
+        } else if self.numbers().count() >= MOST_CHANNELS {
             Some(format!("a socket has at most {MOST_CHANNELS} channels"))
         } else {
             self.open(Some(channel), hello).await?
@@ -239,8 +260,13 @@ impl Viewer {
         Ok(())
     }
 
-    /// Begins to send a run, from what the client knows already; says why where it cannot.
+    /// Begins to send a run, from what the client knows already, or to tell of the list; says why where it cannot.
     async fn open(&mut self, number: Option<u32>, hello: Hello) -> Result<Option<String>, Goodbye> {
+        if hello.list {
+            self.lists.push(number);
+            // What the client has of it may be old by now.
+            return self.tell_lists().await.map(|()| None);
+        }
         let unknown = Some(format!("there is no run {:.64}", hello.run));
         let Ok(run) = hello.run.parse::<RunId>() else { return Ok(unknown) };
         let Some(told) = told(&self.follower, &self.ready, &run).await? else { return Ok(unknown) };
@@ -288,6 +314,15 @@ impl Viewer {
         let differs = std::mem::replace(print, told.print) != told.print;
         let number = *number;
         if differs { self.send_told(number, "info", &told).await } else { Ok(()) }
+    }
+
+    /// Says how often the list has changed by now.
+    async fn tell_lists(&mut self) -> Result<(), Goodbye> {
+        let changes = *self.list_changes.borrow_and_update();
+        for n in 0..self.lists.len() {
+            self.send_frame(self.lists[n], &Frame::Changed(changes)).await?;
+        }
+        Ok(())
     }
 
     /// [`Frame::Snapshot`] or [`Frame::Info`], whose JSON is there already.
@@ -338,6 +373,13 @@ fn batch(follower: &Follower, key: &Key) -> anyhow::Result<Batch> {
 /// Waits until the server stops. A function of its own, because the guard that `wait_for` returns must not outlive it.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Waits until the list has changed since it was told last, and may be told again.
+async fn changed(list: &mut watch::Receiver<u64>, rests: Instant) {
+    sleep_until(rests.into()).await;
+    // An error would say that nobody follows the runs any more, and the viewer has one who does.
+    let _ = list.changed().await;
 }
 
 /// What a client says after its first message.

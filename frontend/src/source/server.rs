@@ -79,7 +79,7 @@ thread_local! {
 /// What a socket calls: when it stands, with a message, and when it is closed.
 type Called = (Closure<dyn FnMut()>, Closure<dyn FnMut(MessageEvent)>, Closure<dyn FnMut()>);
 
-/// A socket over which every run that the page follows comes, each on a channel of its own.
+/// A socket over which everything that the page follows comes, each on a channel of its own.
 struct Line {
     socket: WebSocket,
     /// Few, and by their numbers.
@@ -165,7 +165,7 @@ impl Line {
         Some(all.remove(place).1)
     }
 
-    /// The next run that is followed opens another socket.
+    /// Whatever is followed next opens another socket.
     fn leave(&self) {
         LINE.with_borrow_mut(|line| {
             if line.as_ref().is_some_and(|line| std::ptr::eq(Rc::as_ptr(line), self)) {
@@ -175,7 +175,7 @@ impl Line {
     }
 }
 
-/// A run that is followed on a channel.
+/// What is followed on a channel.
 struct Following {
     line: Rc<Line>,
     channel: u32,

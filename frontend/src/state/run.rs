@@ -135,6 +135,8 @@ impl RunState {
                 self.error = Some(message);
                 self.touch(Topic::Head);
             }
+            // It is for whoever shows the list.
+            Frame::Changed(_) => {}
         }
     }
 

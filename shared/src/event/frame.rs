@@ -1,13 +1,19 @@
 //! What client and server say on the websocket.
 
 use super::{Event, RunInfo};
+use serde::de::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Which run a client follows, and what it has already.
+/// Which run a client follows, and what it has already; or that it follows the list of runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
+    /// Empty where it is for the list.
+    #[serde(default)]
     pub run: String,
+    /// Whether it is for the list: the client is told when that has changed, and the rest of this means nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub list: bool,
     /// Sequence number of the last event that the client holds; 0 for none.
     #[serde(default)]
     pub after: u64,
@@ -19,7 +25,15 @@ pub struct Hello {
     pub brief: bool,
 }
 
-/// What a client says on a websocket over which it follows several runs, each on a channel that it numbers.
+impl Hello {
+    /// Refuses one that is for nothing, or for two things.
+    fn check(&self) -> serde_json::Result<()> {
+        let sound = self.list == self.run.is_empty();
+        sound.then_some(()).ok_or_else(|| Error::custom("a hello has either \"run\", or \"list\": true"))
+    }
+}
+
+/// What a client says on a websocket over which it follows several runs, or the list of them, each on a channel that it numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subscription {
@@ -33,14 +47,19 @@ impl Subscription {
     /// # Errors
     /// When it is no subscription; the message is for the client.
     pub fn read(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|e| format!("only subscriptions are understood: {e}"))
+        let wrong = |e: serde_json::Error| format!("only subscriptions are understood: {e}");
+        let said: Self = serde_json::from_str(text).map_err(wrong)?;
+        if let Self::Subscribe { hello, .. } = &said {
+            hello.check().map_err(wrong)?;
+        }
+        Ok(said)
     }
 }
 
 /// What a client says first on a websocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum First {
-    /// The socket is for one run.
+    /// The socket is for one run, or for the list alone.
     One(Hello),
     Several(Subscription),
 }
@@ -55,10 +74,15 @@ impl First {
             format!("the first message must be {{\"run\", \"after\"}}, or {{\"subscribe\": {{\"channel\", \"hello\"}}}}: {e}")
         };
         let value: Value = serde_json::from_str(text).map_err(wrong)?;
-        if value.get("subscribe").is_some() {
-            return serde_json::from_value(value).map(Self::Several).map_err(wrong);
+        let first = match value.get("subscribe").is_some() {
+            true => serde_json::from_value(value).map(Self::Several),
+            false => serde_json::from_value(value).map(Self::One),
+        };
+        let first = first.map_err(wrong)?;
+        if let Self::One(hello) | Self::Several(Subscription::Subscribe { hello, .. }) = &first {
+            hello.check().map_err(wrong)?;
         }
-        serde_json::from_value(value).map(Self::One).map_err(wrong)
+        Ok(first)
     }
 }
 
@@ -81,6 +105,8 @@ pub enum Frame {
     Events { events: Vec<Event> },
     /// The run's state changed (it ended, or was resumed).
     Info { info: RunInfo },
+    /// The list of runs may differ from what the client has: how often it has changed since the server began.
+    Changed(u64),
     /// Nothing more will come, and why.
     Error { message: String },
 }

@@ -23,6 +23,7 @@ use moslim_shared::listing::{ListQuery, RunsPage};
 use moslim_shared::memory::largest;
 use moslim_shared::objective::Objective;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
@@ -91,16 +92,27 @@ struct Range {
 }
 
 /// A page of the list. Who has it already, and says so by its tag, is told that nothing has changed.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(ListQuery), responses((status = 200, description = "A page of the list, in the order that was asked for; its tag is in `ETag`", body = RunsPage), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(ListQuery), responses((status = 200, description = "A page of the list, in the order that was asked for; its tag is in `ETag`. Rows have what `fields` names alone, where it names something", body = RunsPage), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
 async fn list(
     State(app): State<Shared>,
     headers: HeaderMap,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
     let Query(query) =
-        query.map_err(|e| Error::BadRequest(format!("filter, sort, after and limit are known: {}", e.body_text())))?;
+        query.map_err(|e| Error::BadRequest(format!("filter, sort, fields, after and limit are known: {}", e.body_text())))?;
+    let wanted = query.wanted().map_err(Error::BadRequest)?;
     let page = app.follower.list(&query).map_err(Error::BadRequest)?;
-    Ok(tagged(&headers, serde_json::to_vec(&page).map_err(anyhow::Error::from)?))
+    let body = if wanted.is_empty() { serde_json::to_vec(&page) } else { narrow(&page, &wanted) };
+    Ok(tagged(&headers, body.map_err(anyhow::Error::from)?))
+}
+
+/// A page as JSON whose rows have what is wanted, and no more.
+fn narrow(page: &RunsPage, wanted: &[&str]) -> serde_json::Result<Vec<u8>> {
+    let mut page = serde_json::to_value(page)?;
+    for row in page["rows"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        row.retain(|name, _| wanted.contains(&name.as_str()));
+    }
+    serde_json::to_vec(&page)
 }
 
 /// JSON with a tag of its content, or 304 to who has it.

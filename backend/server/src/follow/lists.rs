@@ -6,6 +6,7 @@ use crate::id::RunId;
 use moslim_shared::event::{About, RunStatus};
 use moslim_shared::listing::{ListQuery, RunsPage};
 use std::collections::BTreeMap;
+use tokio::sync::watch;
 
 impl Follower {
     /// How many runs there are.
@@ -29,6 +30,12 @@ impl Follower {
     /// When what is asked for is not understood; for people.
     pub fn list(&self, query: &ListQuery) -> Result<RunsPage, String> {
         RunsPage::of(self.lock().values().map(|f| (&f.info, f.figures)), query)
+    }
+
+    /// How often lists have changed: a run came or went, or its state or what a person says of it changed. What grows while it trains
+    /// (`last_seq`, milestones) does not count, or there would be a change for every step.
+    pub fn list_changes(&self) -> watch::Receiver<u64> {
+        self.list_changes.subscribe()
     }
 
     /// Runs that have come to an end, and are not paused: when each was made (milliseconds since the Unix epoch), and whether no person has said anything of it.

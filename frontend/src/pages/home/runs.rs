@@ -3,19 +3,16 @@
 use crate::api::{self, Failure};
 use crate::pages::carry::OpenRun;
 use crate::parts::address;
-use crate::parts::every::every;
 use crate::parts::format;
 use crate::parts::pick::Pick;
 use crate::source::at;
+use crate::stream::follow_list;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::use_query_map;
 use moslim_shared::listing::{Filter, HELP, ListQuery, MOST_ROWS, RunRow, RunsPage};
-use std::time::Duration;
 
-/// Time between two looks at the list.
-const REFRESH: Duration = Duration::from_secs(4);
 /// Rows at first, and how many more are asked for at a time.
 const ROWS: usize = 50;
 
@@ -55,7 +52,7 @@ impl List {
             return;
         }
         let (sort, limit) = (self.sort.get_untracked(), Some(self.rows.get_untracked()));
-        let query = ListQuery { filter, sort, after: None, limit };
+        let query = ListQuery { filter, sort, limit, ..ListQuery::default() };
         spawn_local(async move {
             let answer = Some(api::runs(&query).await);
             // Something else may be asked for by now.
@@ -139,7 +136,7 @@ pub fn Runs() -> impl IntoView {
     };
     let List { known, ticked, wanted, sort, .. } = list;
     list.load();
-    every(REFRESH, move || list.load());
+    follow_list(move || list.load());
     view! {
         <section id="runs" class="section" aria-labelledby="runs-title">
             <h2 id="runs-title">{t("Runs")}</h2>

@@ -13,7 +13,8 @@ pub fn list_query(query: &str) -> ListQuery {
         js_sys::decode_uri_component(value).ok().map(String::from)
     };
     let [filter, sort] = ["filter", "sort"].map(|name| text(name).unwrap_or_default());
-    ListQuery { filter, sort, after: text("after"), limit: text("limit").and_then(|n| n.parse().ok()) }
+    let limit = text("limit").and_then(|n| n.parse().ok());
+    ListQuery { filter, sort, after: text("after"), limit, ..ListQuery::default() }
 }
 
 impl Desk {
