@@ -66,9 +66,7 @@ fn lean(name: &str, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 pub fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
-    // Blocks of 64 KiB: code changes its habits from function to function, and the page's is a kilobyte smaller for it.
-    let params =
-        brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, lgblock: 16, size_hint: bytes.len(), ..Default::default() };
+    let params = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, size_hint: bytes.len(), ..Default::default() };
     let mut out = Vec::new();
     brotli::BrotliCompress(&mut &bytes[..], &mut out, &params)?;
     Ok(out)
