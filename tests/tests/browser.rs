@@ -296,7 +296,7 @@ async fn the_list_of_runs_follows_what_is_done_elsewhere() -> Result<()> {
     let named = |name: &str| format!("document.querySelector('#runs .run-name b')?.textContent === '{name}'");
     let browser = lab.browser().await?;
     let first = browser.tab().await?;
-    let second = browser.new_tab().await?;
+    browser.new_tab().await?;
     browser.goto(&lab.origin()).await?;
     // It has asked once more when its socket stood, for what may have changed before.
     let asked = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/v1/runs?')).length";

@@ -1,4 +1,4 @@
-//! The page: files of `dist`, embedded in release builds and read at run time in debug builds.
+//! The page: files of `dist`, which the program holds; it is built after them.
 
 use crate::error::Error;
 use axum::body::Body;
