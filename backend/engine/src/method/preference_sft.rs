@@ -12,6 +12,7 @@ use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use anyhow::Result;
+use moslim_shared::config::WishPlace;
 use moslim_shared::event::Stage;
 use web_time::Instant;
 
@@ -37,10 +38,10 @@ pub fn train<B: TrainBackend>(
     let rounds = [Round { length: Length::Steps(steps), learning_rate: c.method.ric.learning_rate }];
     let training = (&rounds, c.method.ric.batch, &c.targets, c.policy.max_gradient_norm, c.seed);
     let inputs = (CLASSES, &ready.reward_model.calibration.hash, &ready.origin, &c.from, training);
-    // Tags that are text have the keys that they had before there was a choice.
-    let key = match c.base.added_tokens {
-        false => Cache::key("preference-sft", &inputs)?,
-        true => Cache::key("preference-sft", &(inputs, "added tokens"))?,
+    // Where prompts say what they ask for as they did before there was a choice, keys are those of then.
+    let key = match (c.base.added_tokens, c.base.wishes) {
+        (false, WishPlace::Question) => Cache::key("preference-sft", &inputs)?,
+        (added, place) => Cache::key("preference-sft", &(inputs, added.then_some("added tokens"), place))?,
     };
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())

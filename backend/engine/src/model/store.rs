@@ -4,15 +4,20 @@ use anyhow::{Result, anyhow, bail};
 use burn::prelude::*;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 
-/// Whether a tensor is a weight of the decoder itself, of a policy or of a model on a trunk.
-fn is_frozen(path: &str) -> bool {
-    let own = path.strip_prefix("trunk.").unwrap_or(path);
-    ["embedding", "norm", "head"].contains(&own) || own.starts_with("layers.")
+/// Says of a tensor's path, and of what its module is, whether it is trained.
+type Trained = fn(&str, &str) -> bool;
+
+/// Whether a tensor is a weight of the decoder itself, whose paths begin with `trunk`.
+fn is_decoders(trunk: &str, path: &str) -> bool {
+    path.strip_prefix(trunk).is_some_and(|own| ["embedding", "norm", "head"].contains(&own) || own.starts_with("layers."))
 }
 
-/// Whether the model has adapters, so that its own weights are frozen.
-fn is_adapted<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> bool {
-    model.collect(None, None, false).iter().any(|tensor| tensor.full_path().contains("adapters."))
+/// What is trained of a model with adapters; `None` where it has none, and all of it is. A head beside a trunk is not the decoder's.
+fn trained<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> Option<Trained> {
+    let paths: Vec<String> = model.collect(None, None, false).iter().map(|tensor| tensor.full_path()).collect();
+    let on_trunk = paths.iter().any(|path| path.starts_with("trunk."));
+    let trained: Trained = if on_trunk { |path, _| !is_decoders("trunk.", path) } else { |path, _| !is_decoders("", path) };
+    paths.iter().any(|path| path.contains("adapters.")).then_some(trained)
 }
 
 /// The model's weights as safetensors.
@@ -21,8 +26,8 @@ fn is_adapted<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> bool {
 /// When they cannot be collected.
 pub fn to_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -> Result<Vec<u8>> {
     let mut store = SafetensorsStore::from_bytes(None).clear_metadata();
-    if is_adapted::<B, M>(model) {
-        store = store.with_predicate(|path, _| !is_frozen(path));
+    if let Some(trained) = trained::<B, M>(model) {
+        store = store.with_predicate(trained);
     }
     model.save_into(&mut store).map_err(|e| anyhow!("collecting weights: {e}"))?;
     store.get_bytes().map_err(|e| anyhow!("collecting weights: {e}"))
@@ -33,14 +38,14 @@ pub fn to_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(model: &M) -
 /// # Errors
 /// When a tensor is missing, has another shape, or has no place among adapters; when the bytes are not safetensors.
 pub fn from_safetensors<B: Backend, M: Module<B> + ModuleSnapshot<B>>(mut model: M, bytes: Vec<u8>) -> Result<M> {
-    let adapted = is_adapted::<B, M>(&model);
-    let mut store = SafetensorsStore::from_bytes(Some(bytes)).allow_partial(adapted);
+    let trained = trained::<B, M>(&model);
+    let mut store = SafetensorsStore::from_bytes(Some(bytes)).allow_partial(trained.is_some());
     let applied = model.load_from(&mut store).map_err(|e| anyhow!("reading weights: {e}"))?;
-    if let Some((path, _)) = applied.missing.iter().find(|(path, _)| !is_frozen(path)) {
+    if let Some((path, _)) = applied.missing.iter().find(|(path, _)| trained.is_none_or(|trained| trained(path, ""))) {
         bail!("reading weights: the tensor {path} is missing");
     }
     // Half of what was learnt would be another model.
-    if let Some(path) = applied.unused.iter().find(|path| adapted && !is_frozen(path)) {
+    if let Some(path) = applied.unused.iter().find(|path| trained.is_some_and(|trained| trained(path, ""))) {
         bail!("reading weights: the tensor {path} has no place; the model has adapters on other matrices, or no tags of its own");
     }
     Ok(model)

@@ -171,10 +171,28 @@ fn explained_variance(returns: &[f32], values: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::adapter::AdapterConfig;
+    use crate::model::store::{from_safetensors, to_safetensors};
     use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
     use burn::backend::{Autodiff, Flex};
+    use moslim_shared::config::ModelConfig;
 
     type B = Autodiff<Flex, NoCheckpointing>;
+
+    /// The head of a critic on an adapted model is trained, whatever the head of a decoder is called.
+    #[test]
+    fn a_checkpoint_of_an_adapted_critic_has_its_head() {
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, tied_embeddings: false, ..Default::default() };
+        let trunk = Transformer::<B>::new(&config, 50, 40, 3, &Default::default()).adapted(&AdapterConfig::default(), 7);
+        let mut taught = Critic::on_trunk(trunk.clone());
+        (taught.head, taught.bias) = (taught.head.map(|head| head + 0.5), taught.bias.map(|bias| bias - 2.0));
+        let kept = to_safetensors::<B, _>(&taught).unwrap();
+        let back = from_safetensors::<B, _>(Critic::on_trunk(trunk), kept.clone()).unwrap();
+        assert_eq!(back.head.val().into_data().to_vec::<f32>().unwrap(), [0.5; 24]);
+        assert_eq!(back.bias.val().into_data().to_vec::<f32>().unwrap(), [-2.0]);
+        let names = String::from_utf8_lossy(&kept[8..]).into_owned();
+        assert!(!names.contains("trunk.head") && !names.contains("trunk.embedding") && names.contains("trunk.adapters."));
+    }
 
     #[test]
     fn the_value_loss_matches_the_vector() {
