@@ -466,10 +466,10 @@ mod tests {
         // Where there are no milestones, a row does not mention them.
         let row = RunRow::of((&RunInfo { milestones: vec![50], ..run(1) }, None));
         let row = serde_json::to_value(row).unwrap();
-        let mut all: Vec<&str> = FIELDS.split(", ").collect();
+        let all: Vec<&str> = FIELDS.split(", ").collect();
         assert_eq!(query(&all.join(",")).wanted(), Ok(all.clone()));
-        all.sort_unstable();
-        assert!(row.as_object().unwrap().keys().eq(all), "{row}");
+        let has = row.as_object().unwrap();
+        assert!(all.len() == has.len() && all.iter().all(|name| has.contains_key(*name)), "{row}");
         assert_eq!((query("").wanted(), query("hit,id").wanted()), (Ok(vec![]), Ok(vec!["hit", "id"])));
         for (fields, said) in [("id,hit_rate", "fields: has \"hit_rate\"; allowed is id, title, "), ("id,", "has \"\"")] {
             assert!(query(fields).wanted().unwrap_err().contains(said), "{fields}");
