@@ -71,7 +71,7 @@ impl Cluster {
             run("setpriv", &["--reuid=munge", "--regid=munge", "--clear-groups", "munged", "--force"]);
         }
         let cluster = Self { folder };
-        cluster.start_controller();
+        cluster.daemon("slurmctld", &[]);
         NODES.iter().for_each(|node| cluster.start_node(node));
         let since = Instant::now();
         while run("sinfo", &["-h", "-o", "%T"]).trim() != "idle" {
@@ -84,16 +84,6 @@ impl Cluster {
     fn daemon(&self, program: &str, args: &[&str]) {
         let started = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(started.is_ok_and(|s| s.success()), "{program} does not start; see {}", self.folder.display());
-    }
-
-    /// Starts the controller, or starts it again where it was.
-    pub fn start_controller(&self) {
-        self.daemon("slurmctld", &[]);
-    }
-
-    /// The controller is gone from one moment to the next; what runs goes on, and nobody is answered.
-    pub fn kill_controller(&self) {
-        self.end("slurmctld");
     }
 
     /// Starts the daemon of a node.
@@ -170,6 +160,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = Command::new("scancel").args(["--user=root"]).stderr(Stdio::null()).status();
         NODES.iter().for_each(|node| self.kill_node(node));
-        self.kill_controller();
+        self.end("slurmctld");
     }
 }
