@@ -16,6 +16,7 @@ mod process;
 mod site;
 mod socket;
 pub mod studies;
+mod tiny;
 mod usage;
 
 pub use browser::{Browser, Tab};
@@ -27,6 +28,7 @@ pub use process::{LIMIT, Output, Process, binary, kill_processes, processes, sig
 pub use site::Site;
 pub use socket::{Socket, heard};
 pub use thirtyfour::Key;
+pub use tiny::{tiny, train_tiny};
 pub use usage::{open_files, processor, resident};
 
 use moslim_shared::config::{DeviceChoice, RunConfig};

@@ -1,34 +1,16 @@
 //! Adapters of some of a model's matrices: from a run's configuration to its files for other software, and what is refused.
 
-use moslim_tests::{Output, Process, lab, text};
+use moslim_tests::{Output, lab, text, tiny, train_tiny};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Adapted matrices, and others of the same sizes.
 const SOME: [&str; 3] = ["q_proj", "v_proj", "up_proj"];
 const OTHERS: [&str; 3] = ["q_proj", "k_proj", "up_proj"];
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models/smollm2")
-}
-
-/// Trains a run on the tiny model in the folder `data` beside the file with its configuration.
 fn train(folder: &Path, targets: &Value, more: &[&str]) -> Output {
-    let settings = json!({
-        "task": {"kind": "style", "rows": 500},
-        "base": {"rank": 4, "reward_layers": 1, "targets": targets},
-        "model": {"context": 512},
-        "reward_trunk": {"context": 512},
-        "reward_model": {"steps": 6, "batch": 8},
-        "targets": {"wording": "words", "held_out": []},
-        "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16, "learning_rate": 0.01},
-        "evaluation": {"questions": 2, "joint": 2, "held_out": 0, "front": 0, "paraphrased": 2},
-    });
-    let (config, data) = (folder.join("run.json"), folder.join("data"));
-    fs::write(&config, settings.to_string()).unwrap();
-    let args = ["train", "--config", text(&config), "--model", "tiny", "--device", "cpu", "--data", text(&data), "--json"];
-    Process::lab(&[&args[..], more].concat()).wait()
+    train_tiny(folder, &json!({"rank": 4, "reward_layers": 1, "targets": targets}), "words", more)
 }
 
 fn refused(output: &Output, words: &str) {
@@ -57,7 +39,7 @@ fn what_is_no_list_of_matrices_is_refused_by_its_field() {
 fn adapters_of_some_matrices_are_trained_and_written_down_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, data) = (folder.path(), folder.path().join("data"));
-    lab(&data, &["models", "add", text(&fixture()), "--name", "tiny"]).unwrap();
+    lab(&data, &["models", "add", text(&tiny()), "--name", "tiny"]).unwrap();
     // In any order.
     let trained = train(folder, &json!(["up_proj", "q_proj", "v_proj"]), &["--run", "some"]);
     assert_eq!(trained.code, Some(0), "{}", trained.stderr);

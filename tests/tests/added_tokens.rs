@@ -1,6 +1,6 @@
 //! Tags that are tokens, added to an off-the-shelf model: from a run's configuration to its files for other software.
 
-use moslim_tests::{Output, Process, lab, text};
+use moslim_tests::{Output, lab, text, tiny, train_tiny};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -9,22 +9,8 @@ use std::path::Path;
 const ENTRIES: usize = 290;
 const TAGS: usize = 17;
 
-/// Trains a run on the tiny model in the folder `data` beside the file with its configuration.
 fn train(folder: &Path, wording: &str, more: &[&str]) -> Output {
-    let settings = json!({
-        "task": {"kind": "style", "rows": 500},
-        "base": {"rank": 4, "reward_layers": 1, "added_tokens": true},
-        "model": {"context": 512},
-        "reward_trunk": {"context": 512},
-        "reward_model": {"steps": 6, "batch": 8},
-        "targets": {"wording": wording, "held_out": []},
-        "policy": {"iterations": 2, "prompts": 2, "samples_per_prompt": 4, "max_new_tokens": 16, "learning_rate": 0.01},
-        "evaluation": {"questions": 2, "joint": 2, "held_out": 0, "front": 0, "paraphrased": 2},
-    });
-    let (config, data) = (folder.join("run.json"), folder.join("data"));
-    fs::write(&config, settings.to_string()).unwrap();
-    let args = ["train", "--config", text(&config), "--model", "tiny", "--device", "cpu", "--data", text(&data), "--json"];
-    Process::lab(&[&args[..], more].concat()).wait()
+    train_tiny(folder, &json!({"rank": 4, "reward_layers": 1, "added_tokens": true}), wording, more)
 }
 
 fn read(file: &Path) -> Value {
@@ -51,8 +37,7 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
 fn tags_are_added_to_a_model_and_go_where_its_policy_goes() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, data) = (folder.path(), folder.path().join("data"));
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models/smollm2");
-    lab(&data, &["models", "add", text(&fixture), "--name", "tiny"]).unwrap();
+    lab(&data, &["models", "add", text(&tiny()), "--name", "tiny"]).unwrap();
     let words = train(folder, "words", &[]);
     let refusal = "base.added_tokens: is on, and targets.wording is words";
     assert!(words.code == Some(2) && words.stderr.contains(refusal), "{}", words.stderr);

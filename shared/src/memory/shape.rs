@@ -166,23 +166,25 @@ impl Shape {
     }
 }
 
+/// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10. Of a token a layer keeps 96
+/// numbers, and 7 more for each rank of adapters.
+#[cfg(test)]
+pub(super) const TINY: Shape = Shape {
+    layers: 2,
+    d_model: 8,
+    d_ff: 12,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 4,
+    vocabulary: 10,
+    tied: true,
+    qk_norm: false,
+    tags: 0,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10.
-    const TINY: Shape = Shape {
-        layers: 2,
-        d_model: 8,
-        d_ff: 12,
-        heads: 2,
-        kv_heads: 1,
-        head_dim: 4,
-        vocabulary: 10,
-        tied: true,
-        qk_norm: false,
-        tags: 0,
-    };
 
     /// Adapters of some matrices.
     fn on(rank: usize, matrices: &[AdapterTarget]) -> Adapters {

@@ -1,23 +1,9 @@
 //! Every part of every moment, counted by hand for tiny models; and what was measured of real ones.
 
+use super::shape::TINY;
 use super::*;
 use crate::config::{AdapterTarget, BaseConfig, HeadPooling, ModelConfig, PolicyConfig, TaskConfig};
 use crate::presets;
-
-/// Two layers of width 8, feed-forward 12; two query heads of four, one for keys and values; a vocabulary of 10. Of a token a layer keeps 96
-/// numbers, and 7 more for each rank of adapters (see `shape.rs`).
-const TINY: Shape = Shape {
-    layers: 2,
-    d_model: 8,
-    d_ff: 12,
-    heads: 2,
-    kv_heads: 1,
-    head_dim: 4,
-    vocabulary: 10,
-    tied: true,
-    qk_norm: false,
-    tags: 0,
-};
 
 /// Two objectives, of three and two classes.
 fn objectives() -> Vec<Objective> {
