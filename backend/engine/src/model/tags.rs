@@ -5,7 +5,7 @@
 
 use super::architecture::{Architecture, Part};
 use super::initialiser::Initialiser;
-use super::kernels::Kernels;
+use super::kernels::{Kernels, cat};
 use super::transformer::{Transformer, index_tensor};
 use burn::module::Param;
 use burn::prelude::*;
@@ -36,14 +36,14 @@ impl<B: Kernels> Transformer<B> {
     pub fn with_tags(mut self, like: &[Vec<u32>]) -> Self {
         let means: Vec<Tensor<B, 2>> = like.iter().map(|tokens| self.embedded(tokens).mean_dim(0)).collect(); // [1, d_model] each
         // What is trained must not hang on what it was computed from.
-        self.tags = (!means.is_empty()).then(|| Param::from_tensor(Tensor::cat(means, 0).detach()));
+        self.tags = (!means.is_empty()).then(|| Param::from_tensor(cat(means, 0).detach()));
         self
     }
 
     /// The model with its tags among its embeddings, where others look for them; it still writes none.
     pub(super) fn with_tags_inside(mut self) -> Self {
         let Some(tags) = self.tags.take() else { return self };
-        self.embedding = self.embedding.map(|own| Tensor::cat(vec![own.cast(FloatDType::F32), tags.val()], 0));
+        self.embedding = self.embedding.map(|own| cat(vec![own.cast(FloatDType::F32), tags.val()], 0));
         let vocabulary = self.embedding.dims()[0];
         self.architecture = Arc::new(Architecture { vocabulary, ..(*self.architecture).clone() });
         self
@@ -59,7 +59,7 @@ impl<B: Kernels> Transformer<B> {
         let read: Vec<u32> = tokens.iter().map(|&t| if t < first { t } else { 0 }).collect();
         let n = tokens.len() as u32;
         let taken: Vec<u32> = (0..n).zip(tokens).map(|(at, &t)| if t < first { at } else { n + t - first }).collect();
-        Tensor::cat(vec![own(&read), tags.val()], 0).select(0, index_tensor(&taken, &device))
+        cat(vec![own(&read), tags.val()], 0).select(0, index_tensor(&taken, &device))
     }
 }
 

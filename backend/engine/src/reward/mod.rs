@@ -5,7 +5,7 @@ pub mod loss;
 pub mod train;
 
 use crate::model::initialiser::Initialiser;
-use crate::model::kernels::Kernels;
+use crate::model::kernels::{Kernels, cat};
 use crate::model::packed::Packed;
 use crate::model::span::Span;
 use crate::model::transformer::{Transformer, index_tensor};
@@ -129,7 +129,7 @@ impl<B: Kernels> RewardModel<B> {
         let read = match self.pooling {
             HeadPooling::Last => last(hidden),
             HeadPooling::Mean => mean(hidden, places),
-            HeadPooling::LastAndMean => Tensor::cat(vec![last(hidden.clone()), mean(hidden, places)], 1),
+            HeadPooling::LastAndMean => cat(vec![last(hidden.clone()), mean(hidden, places)], 1),
         };
         let mut out = read.matmul(self.heads.val());
         if self.loss == RewardLoss::Coral {
@@ -180,7 +180,7 @@ fn mean<B: Backend>(hidden: Tensor<B, 2>, places: &[Range<usize>]) -> Tensor<B, 
         let shares = Tensor::<B, 2>::from_data(TensorData::new(shares, [some.len(), tokens]), &device);
         shares.matmul(hidden.clone().narrow(0, from, tokens))
     };
-    Tensor::cat(places.chunks(PLACES).map(of).collect(), 0)
+    cat(places.chunks(PLACES).map(of).collect(), 0)
 }
 
 #[cfg(test)]

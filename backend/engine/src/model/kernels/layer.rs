@@ -1,6 +1,6 @@
 //! A decoder layer as a function of tensors, made of the operations of [`Kernels`]: what it computes, whoever keeps its weights.
 
-use super::{AttentionShape, Kernels};
+use super::{AttentionShape, Kernels, cat};
 use crate::model::span::Span;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
@@ -43,9 +43,9 @@ impl<B: Backend> LowRank<B> {
         let bands = self.bands().map(|(b, from, columns)| {
             let zeros = |n: usize| Tensor::<B, 2>::zeros([b.dims()[0], n], &b.device());
             let parts = [zeros(from), b.clone(), zeros(out - from - columns)].into_iter().filter(|part| part.dims()[1] > 0);
-            Tensor::cat(parts.collect(), 1)
+            cat(parts.collect(), 1)
         });
-        Tensor::cat(bands.collect(), 0)
+        cat(bands.collect(), 0)
     }
 
     /// What stands in the place of every `B` in a matrix like [`Self::wide`]: `[rank, out]` each.
@@ -172,7 +172,7 @@ impl<B: Kernels> LayerTensors<B> {
             f(parts.clone().map(rows), weight.clone()).reshape([n, heads * head_dim])
         };
         let values = last.narrow(1, (heads + kv_heads) * head_dim, kv_heads * head_dim);
-        Tensor::cat(vec![made(0, heads, query_norm), made(heads, kv_heads, key_norm), values], 1)
+        cat(vec![made(0, heads, query_norm), made(heads, kv_heads, key_norm), values], 1)
     }
 }
 

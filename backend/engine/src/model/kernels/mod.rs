@@ -67,6 +67,18 @@ pub fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Devi
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
+/// `parts` side by side along dimension `dim`.
+///
+/// [`Tensor::cat`] of burn 0.21 lets go of its parts before it is on the tape itself. A backward pass that ends on another thread in between
+/// takes them for forgotten, and drops what led to them: their gradients would be lost without a word. So they are held until it is there.
+#[allow(clippy::disallowed_methods)]
+pub fn cat<B: Backend, const D: usize>(parts: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
+    let held = parts.clone();
+    let all = Tensor::cat(parts, dim);
+    drop(held);
+    all
+}
+
 /// Fused operations of the transformer; see the module.
 pub trait Kernels: Backend {
     /// Tokens that are best computed in one piece.
@@ -181,15 +193,14 @@ pub trait Kernels: Backend {
         let (q, k, v) = split_rotated(qkv, shape, &positions);
         let (k, v) = (k.reshape([b, g, 1, hd]), v.reshape([b, g, 1, hd]));
         let (k, v) = match cache.answers.take() {
-            Some((k0, v0)) => (Tensor::cat(vec![k0, k], 2), Tensor::cat(vec![v0, v], 2)),
+            Some((k0, v0)) => (cat(vec![k0, k], 2), cat(vec![v0, v], 2)),
             None => (k, v),
         };
         cache.answers = Some((k.clone(), v.clone()));
         cache.length += 1;
         let (prompt_k, prompt_v) = cache.prompts.clone().expect("prompts were read first");
         let longest = prompt_k.dims()[2];
-        let whole =
-            |prompt: Tensor<Self, 4>, own| Tensor::cat(vec![prompt.select(0, indices(owners.iter().copied(), &device)), own], 2);
+        let whole = |prompt: Tensor<Self, 4>, own| cat(vec![prompt.select(0, indices(owners.iter().copied(), &device)), own], 2);
         let total = longest + cache.length;
         let blocked: Vec<bool> =
             owners.iter().flat_map(|&o| (0..total).map(move |j| (spans[o].prompt.len()..longest).contains(&j))).collect();
@@ -283,10 +294,8 @@ fn split_rotated<B: Backend>(
         let x = x.reshape([n, heads, hd]);
         let first = x.clone().narrow(2, 0, half);
         let second = x.narrow(2, half, half);
-        let rotated = Tensor::cat(
-            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos.clone() + first * sin.clone()],
-            2,
-        );
+        let rotated =
+            cat(vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos.clone() + first * sin.clone()], 2);
         rotated.reshape([n, heads * hd])
     };
     (rotate(part(0, h), h), rotate(part(h, g), g), part(h + g, g))
@@ -313,4 +322,43 @@ fn attend<B: Backend>(
     // A large finite number: a row of padding that sees nothing must not become NaN.
     let scores = scores.mask_fill(blocked.expand([b, h, t, total]), -1e9);
     softmax(scores, 3).matmul(repeat(v)).swap_dims(1, 2).reshape([b, t, h * hd])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    type Taped = Autodiff<Flex>;
+
+    fn weights(side: usize) -> Tensor<Taped, 2> {
+        Tensor::ones([side, side], &Default::default()).require_grad()
+    }
+
+    #[test]
+    fn parts_side_by_side_keep_their_gradients_beside_the_backward_passes_of_other_threads() {
+        let done = AtomicBool::new(false);
+        let lost = std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        weights(2).sum().backward();
+                    }
+                });
+            }
+            let x = weights(256);
+            // After a first pass, as of a second piece of a batch, the weights are in no graph until something is made of them.
+            x.clone().sum().backward();
+            let lost = (0..300).filter(|_| {
+                let both = cat(vec![x.clone() * 2.0, x.clone() * 3.0], 1);
+                let grad = x.grad(&both.sum().backward());
+                grad.is_none_or(|grad| grad.into_data().to_vec::<f32>().unwrap().iter().any(|&g| g != 5.0))
+            });
+            let lost = lost.count();
+            done.store(true, Ordering::Relaxed);
+            lost
+        });
+        assert_eq!(lost, 0, "of 300 gradients");
+    }
 }
