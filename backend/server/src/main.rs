@@ -23,6 +23,7 @@ mod json;
 mod launch;
 mod legacy;
 mod listen;
+mod log;
 mod offline;
 mod pictures;
 mod progress;

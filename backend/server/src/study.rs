@@ -275,7 +275,10 @@ impl Study {
             while stopping.is_none() && !queued && running.len() < jobs {
                 let busy: HashSet<&String> = running.iter().map(|r| &shared[r.at]).collect();
                 let next = (0..plan.len()).find(|&n| {
-                    state.runs[n].status == StudyRunStatus::Waiting && (warm.contains(&shared[n]) || !busy.contains(&shared[n]))
+                    // One that waits for its turn on a cluster was started already.
+                    state.runs[n].status == StudyRunStatus::Waiting
+                        && running.iter().all(|r| r.at != n)
+                        && (warm.contains(&shared[n]) || !busy.contains(&shared[n]))
                 });
                 let Some(n) = next else { break };
                 running.push(self.start(n, &plan[n], threads, launcher)?);
@@ -385,7 +388,8 @@ impl Study {
     ) -> Result<Vec<Running>> {
         let (mut running, mut before, mut launches) = (Vec::new(), Vec::new(), Vec::new());
         let mut stages: HashMap<&String, usize> = HashMap::new();
-        for n in (0..plan.len()).filter(|&n| state.runs[n].status == StudyRunStatus::Waiting) {
+        let waiting: Vec<usize> = (0..plan.len()).filter(|&n| state.runs[n].status == StudyRunStatus::Waiting).collect();
+        for n in waiting {
             let id = self.run_id(n)?;
             let folder = self.data.run(&id);
             let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
@@ -399,6 +403,7 @@ impl Study {
                     before.push((&shared[n], Launch { args, ..launch.clone() }));
                 }
                 launches.push(launch);
+                state.runs[n].message = "submitted to the cluster".into();
             }
             running.push(Running { at: n, folder, read, began: Instant::now() });
         }

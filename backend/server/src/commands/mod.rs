@@ -26,6 +26,7 @@ mod worker;
 use crate::cli::{Cli, Command, DataCommand, RunsCommand, SourceArgs};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::log;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
 use serde::Serialize;
@@ -37,6 +38,8 @@ use std::path::PathBuf;
 /// # Errors
 /// Whatever the command says; the kind of failure decides the exit code.
 pub fn run(cli: Cli) -> Result<(), Failure> {
+    // Of a server the log is all that its owner sees; the other commands say by themselves how they get on.
+    log::show(if matches!(cli.command, Command::Serve(_)) { "info,sqlx=warn" } else { "warn" });
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Token(args) => token::run(&args),

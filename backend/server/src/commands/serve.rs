@@ -21,7 +21,6 @@ use crate::state::{App, Shared};
 use anyhow::Context;
 use moslim_shared::study::Host;
 use std::fs::File;
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,7 +29,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing_subscriber::EnvFilter;
 
 /// Time for requests in progress to end when the server stops.
 const GOODBYE_TIME: Duration = Duration::from_secs(5);
@@ -40,9 +38,6 @@ const GOODBYE_TIME: Duration = Duration::from_secs(5);
 /// # Errors
 /// Bad input: an address that is not allowed, a port that is taken, a folder that cannot be written or is in use.
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let address = SocketAddr::new(read_host(&args.host)?, args.port);
     let tls = match (&args.certificate, &args.key) {
         (Some(certificate), Some(key)) => {

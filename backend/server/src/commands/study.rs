@@ -3,7 +3,7 @@
 use crate::cli::StudyArgs;
 use crate::commands::train::stop_on_signal;
 use crate::commands::{print_json, print_line};
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
@@ -14,6 +14,7 @@ use moslim_engine::progress::Stop;
 use moslim_shared::config::RunConfig;
 use moslim_shared::presets;
 use moslim_shared::study::{Host, METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ pub fn follow(study: &Study, jobs: Option<usize>, launcher: &dyn Launcher, stop:
     Ok(study.run(jobs, launcher, stop, &mut |state| {
         let line = progress(state);
         if line != last {
-            eprintln!("{line}");
+            eprintln!("{}", printable(&line));
             last = line;
         }
     })?)
@@ -158,24 +159,27 @@ fn duration(seconds: f64) -> String {
 
 /// How it stands, in one line.
 fn progress(state: &StudyState) -> String {
-    use StudyRunStatus::{Failed, Finished, Running};
-    let running: Vec<String> = state
-        .runs
-        .iter()
-        .filter(|r| r.status == Running)
-        .map(|r| {
-            format!("{} seed {}: {}", r.labels.join(" · "), r.seed, r.message.split(' ').take(2).collect::<Vec<_>>().join(" "))
-        })
-        .collect();
+    use StudyRunStatus::{Failed, Finished, Running, Waiting};
     let mut line = format!("{} of {} runs finished", state.count(Finished), state.runs.len());
-    if state.count(Failed) > 0 {
-        line += &format!(", {} failed", state.count(Failed));
+    for (status, word) in [(Failed, "failed"), (Running, "running"), (Waiting, "waiting")] {
+        if state.count(status) > 0 {
+            line += &format!(", {} {word}", state.count(status));
+        }
     }
     if let Some(left) = state.seconds_left {
         // Rounded, so that the line changes when something happens and not all the time.
         line += &format!(", about {} left", duration((left / 60.0).ceil() * 60.0));
     }
-    if running.is_empty() { line } else { format!("{line} | {}", running.join(" | ")) }
+    for r in state.runs.iter().filter(|r| r.status == Running) {
+        let stage = r.message.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        line += &format!(" | {} seed {}: {stage}", r.labels.join(" · "), r.seed);
+    }
+    let reasons = state.runs.iter().filter(|r| r.status == Waiting && !r.message.is_empty()).map(|r| r.message.as_str());
+    let reasons: BTreeSet<&str> = reasons.collect();
+    if !reasons.is_empty() {
+        line += &format!(" | waiting: {}", reasons.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    line
 }
 
 /// The results as a table: a line for each group.
@@ -211,5 +215,50 @@ fn short(value: f64) -> String {
         format!("{value:.1}")
     } else {
         format!("{value:.3}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moslim_shared::study::StudyRunState;
+    use std::iter::repeat_n;
+
+    #[test]
+    fn a_line_says_how_many_wait_and_for_what() {
+        use StudyRunStatus::{Failed, Finished, Running, Waiting};
+        let line = |runs: &[(StudyRunStatus, &str, usize)], seconds_left| {
+            let run = |&(status, message, n): &(StudyRunStatus, &str, usize)| {
+                let run =
+                    StudyRunState { run: "r".into(), labels: vec!["wide".into()], seed: 1, status, message: message.into() };
+                repeat_n(run, n)
+            };
+            progress(&StudyState {
+                id: "s".into(),
+                name: String::new(),
+                question: String::new(),
+                created: 0,
+                active: true,
+                on: Host::Slurm,
+                runs: runs.iter().flat_map(run).collect(),
+                seconds_left,
+            })
+        };
+        assert_eq!(
+            line(&[(Waiting, "submitted to the cluster", 4)], None),
+            "0 of 4 runs finished, 4 waiting | waiting: submitted to the cluster"
+        );
+        let mixed = [
+            (Finished, "", 2),
+            (Failed, "", 1),
+            (Running, "Policy optimisation 3/9", 1),
+            (Waiting, "pending on the cluster (Resources)", 1),
+            (Waiting, "pending on the cluster (Priority)", 3),
+        ];
+        assert_eq!(
+            line(&mixed, Some(61.0)),
+            "2 of 8 runs finished, 1 failed, 1 running, 4 waiting, about 2 min left | wide seed 1: Policy optimisation | waiting: \
+             pending on the cluster (Priority), pending on the cluster (Resources)"
+        );
     }
 }

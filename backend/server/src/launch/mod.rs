@@ -106,6 +106,28 @@ fn quoted(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<
     Ok(words.into_iter().map(|w| quote(w.as_ref())).collect::<anyhow::Result<Vec<_>>>()?.join(" "))
 }
 
+/// What a run waits for whose cluster has not said how it is.
+const SILENT: &str = "the cluster does not answer";
+
+/// Whether a cluster answers. That it does not is said once, and once that it does again.
+#[derive(Default)]
+struct Hearing {
+    silent: bool,
+}
+
+impl Hearing {
+    /// Takes what a cluster has answered, or that it has not.
+    fn hear<T>(&mut self, answer: anyhow::Result<T>) -> Option<T> {
+        let was_silent = std::mem::replace(&mut self.silent, answer.is_err());
+        match &answer {
+            Err(error) if !was_silent => tracing::warn!("the cluster does not answer, and is asked again: {error:#}"),
+            Ok(_) if was_silent => tracing::warn!("the cluster answers again"),
+            _ => {}
+        }
+        answer.ok()
+    }
+}
+
 /// A way to run processes: on this machine, or on a cluster.
 pub trait Launcher: Send + Sync {
     /// Starts a process; it goes on when the caller ends.
@@ -140,4 +162,32 @@ pub trait Launcher: Send + Sync {
 
     /// Forgets how the last process of a folder went: the next one is about to be started.
     fn forget(&self, _folder: &Path) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hearing;
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_silence_of_a_cluster_is_said_once_and_so_is_its_end() {
+        let mut log = tempfile::tempfile().unwrap();
+        let writer = Arc::new(log.try_clone().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+        let answers = [Ok(1), Err("no route"), Err("refused"), Ok(2), Ok(3), Err("timed out")];
+        let heard = tracing::subscriber::with_default(subscriber, || {
+            let mut hearing = Hearing::default();
+            answers.map(|answer| hearing.hear(answer.map_err(anyhow::Error::msg)))
+        });
+        assert_eq!(heard, [Some(1), None, None, Some(2), Some(3), None]);
+        let mut said = String::new();
+        log.rewind().unwrap();
+        log.read_to_string(&mut said).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        for (line, words) in lines.iter().zip(["asked again: no route", "answers again", "asked again: timed out"]) {
+            assert!(line.contains(words), "{said}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! A job is known by what stands in its run's folder, which is written before Ray is asked. So whoever follows a study may be killed and
 //! come back: a job that goes on is followed again. The data folder has to be one that all nodes see.
 
-use super::{Ending, Launch, Launcher, Life, process, quoted};
+use super::{Ending, Hearing, Launch, Launcher, Life, SILENT, process, quoted};
 use anyhow::{Context, Result, bail, ensure};
 use moslim_engine::keep::write_atomically;
 use moslim_shared::config::Problem;
@@ -187,6 +187,7 @@ pub fn stop(folder: &Path) -> Result<bool> {
 #[derive(Default)]
 struct Snapshot {
     taken: Option<Instant>,
+    hearing: Hearing,
     jobs: HashMap<String, Seen>,
 }
 
@@ -258,13 +259,10 @@ impl Launcher for Ray {
         };
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         if snapshot.taken.is_none_or(|taken| taken.elapsed() >= APART) {
-            match jobs(&task.address) {
-                Ok(jobs) => (snapshot.jobs, snapshot.taken) = (jobs, Some(Instant::now())),
-                Err(error) => {
-                    // Whoever does not answer has not said that a job is gone.
-                    tracing::warn!("the cluster does not answer, and is asked again: {error:#}");
-                    return Life::Waiting("the cluster does not answer".into());
-                }
+            match snapshot.hearing.hear(jobs(&task.address)) {
+                Some(jobs) => (snapshot.jobs, snapshot.taken) = (jobs, Some(Instant::now())),
+                // Whoever does not answer has not said that a job is gone.
+                None => return Life::Waiting(SILENT.into()),
             }
         }
         match snapshot.jobs.get(&task.id) {

@@ -4,11 +4,14 @@
 //! its jobs are found again by their name, `STUDY.N`. So whoever follows a study may end, be killed, and come back: nothing is lost and
 //! nothing is submitted twice. The data folder has to be one that all nodes see.
 
+mod seen;
+
 use super::{Ending, Launch, Launcher, Life, process, quoted};
 use anyhow::{Context, Result, bail};
 use moslim_engine::keep::write_atomically;
 use moslim_shared::config::Problem;
 use moslim_shared::study::Host;
+use seen::{Seen, Snapshot, tasks};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -127,37 +130,6 @@ struct Task {
     output: PathBuf,
 }
 
-/// What the cluster says of a task.
-#[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    /// Job and task as commands want them, such as `12_3`.
-    id: String,
-    state: String,
-    reason: String,
-}
-
-impl Seen {
-    fn life(&self) -> Life {
-        match self.state.as_str() {
-            "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT" | "RESIZING" => Life::Running,
-            "COMPLETED" | "FAILED" | "CANCELLED" | "TIMEOUT" | "NODE_FAIL" | "OUT_OF_MEMORY" | "BOOT_FAIL" | "DEADLINE"
-            | "REVOKED" => Life::Gone(Some(format!("its job {} is {} ({})", self.id, self.state, self.reason))),
-            // CONFIGURING, PENDING, PREEMPTED, REQUEUED and what later versions may have.
-            _ => Life::Waiting(format!("{} on the cluster ({})", self.state.to_lowercase(), self.reason)),
-        }
-    }
-}
-
-/// Everything that the cluster was last asked, by the array's name and the task's number.
-#[derive(Default)]
-struct Snapshot {
-    taken: Option<Instant>,
-    wait: Duration,
-    /// Arrays that are asked for.
-    names: Vec<String>,
-    tasks: HashMap<(String, usize), Seen>,
-}
-
 /// Runs on a cluster.
 pub struct Slurm {
     profile: Profile,
@@ -202,17 +174,6 @@ fn signal_once(task: &str, signal: &str) -> Result<()> {
         bail!("scancel says: {}", crate::failure::printable(why.trim()));
     }
     Ok(())
-}
-
-/// The tasks in what `squeue` prints as `ID|NAME|STATE|REASON`.
-fn tasks(text: &str) -> HashMap<(String, usize), Seen> {
-    let task = |line: &str| {
-        let mut parts = line.trim().splitn(4, '|').map(str::to_string);
-        let (id, name, state, reason) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let index = id.split_once('_')?.1.parse().ok()?;
-        Some(((name, index), Seen { id, state, reason }))
-    };
-    text.lines().filter_map(task).collect()
 }
 
 /// Asks for all tasks of some arrays in one call, with those that ended and are not forgotten.
@@ -433,14 +394,15 @@ exit "$code"
         }
         if snapshot.taken.is_none_or(|taken| taken.elapsed() >= snapshot.wait) {
             let longest = Duration::from_secs(self.profile.ask_every.into());
-            match squeue(&snapshot.names) {
-                Ok(tasks) if tasks != snapshot.tasks => (snapshot.tasks, snapshot.wait) = (tasks, SOONEST),
-                Ok(_) => snapshot.wait = (snapshot.wait * 2).clamp(SOONEST, longest),
-                Err(error) => {
-                    tracing::warn!("the cluster does not answer, and is asked again: {error:#}");
-                    snapshot.wait = longest;
+            let answer = squeue(&snapshot.names);
+            snapshot.wait = match snapshot.hearing.hear(answer) {
+                Some(tasks) => {
+                    let wait = if tasks == snapshot.tasks { snapshot.wait * 2 } else { SOONEST };
+                    (snapshot.tasks, snapshot.heard) = (tasks, snapshot.names.len());
+                    wait.clamp(SOONEST, longest)
                 }
-            }
+                None => longest,
+            };
             snapshot.taken = Some(Instant::now());
         }
         snapshot
@@ -468,10 +430,6 @@ impl Launcher for Slurm {
         let Some(task) = task_of(folder) else {
             return if process::is_taken(folder) { Life::Running } else { Life::Gone(None) };
         };
-        match self.look(&task.name).tasks.get(&(task.name, task.index)).map(Seen::life) {
-            Some(Life::Gone(Some(how))) => Life::Gone(Some(format!("{how}; what it printed is in {}", task.output.display()))),
-            Some(life) => life,
-            None => Life::Gone(Some("its job is no longer known to the cluster".into())),
-        }
+        self.look(&task.name).life(&task)
     }
 }
