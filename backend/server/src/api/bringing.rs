@@ -78,8 +78,11 @@ async fn upload(
 ) -> Result<(StatusCode, Json<Upload>), Error> {
     let Query(Named { name }) = named.map_err(|e| Error::BadRequest(format!("name is needed: {}", e.body_text())))?;
     let plain = |c: char| c.is_alphanumeric() || " ._-()".contains(c);
-    if name.is_empty() || name.chars().count() > 120 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(wrong("name", "must have 1 to 120 letters, digits and . _ - ( ) or spaces, and no dot at its beginning"));
+    // Disks count bytes, and what is written first has a longer name.
+    let fits = (1..=120).contains(&name.chars().count()) && name.len() <= 200;
+    if !fits || name.starts_with('.') || !name.chars().all(plain) {
+        let allowed = "1 to 120 letters, digits and . _ - ( ) or spaces, in at most 200 bytes, and no dot at its beginning";
+        return Err(wrong("name", format!("must have {allowed}")));
     }
     let bytes = file_of(request).await.map_err(|error| match error {
         Error::TooLarge(text) => Error::TooLarge(format!("{text}; moslim-lab import takes larger ones")),
