@@ -84,7 +84,7 @@ impl Base {
     /// The model on a device, without adapters.
     ///
     /// # Errors
-    /// When a weight is damaged, or its context is shorter than the configuration wants.
+    /// When a weight is damaged, its context is shorter than the configuration wants, or the run is stopped.
     pub fn load<B: TrainBackend>(&self, job: &Job, device: &B::Device, progress: &mut Progress) -> Result<Transformer<B>> {
         let (wanted, most) = (job.config.model.context, self.files.architecture.context);
         if wanted > most {
@@ -99,7 +99,7 @@ impl Base {
         }
         let millions = self.known.weights as f64 / 1e6;
         progress.emit(EventBody::Note { text: format!("Reading {}, {millions:.0} million weights", self.known.name) });
-        self.files.load(wanted, (job.config.model.precision, job.config.base.weights), device, |_| {})
+        self.files.load(wanted, (job.config.model.precision, job.config.base.weights), device, || progress.check())
     }
 }
 
@@ -154,7 +154,45 @@ pub fn check_rows(splits: &Splits, base: Option<&Base>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::keep::files::Memory;
+    use crate::progress::{Stop, Stopped};
+    use burn::backend::Flex;
+    use moslim_shared::config::ModelConfig;
+    use std::path::Path;
     use std::sync::Arc;
+
+    /// What builds a model, and looks before each part of it at whether it goes on.
+    type Build<'a> = dyn Fn(&mut dyn FnMut() -> Result<()>) -> Result<()> + 'a;
+
+    #[test]
+    fn a_stop_ends_the_building_of_a_model_at_its_next_part() {
+        let config = ModelConfig { d_model: 24, d_ff: 40, context: 64, ..Default::default() };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/llama");
+        let files = ModelFiles::open(&folder, &[]).unwrap();
+        let numbers = (Precision::F32, Precision::F32);
+        let drawn = |check: &mut dyn FnMut() -> Result<()>| {
+            Transformer::<Flex>::drawn(&config, 50, 40, 3, &Default::default(), check).map(drop)
+        };
+        let read = |check: &mut dyn FnMut() -> Result<()>| files.load::<Flex>(64, numbers, &Default::default(), check).map(drop);
+        let builds: [&Build; 2] = [&drawn, &read];
+        for build in builds {
+            let until = |part: usize| {
+                let (stop, mut looks) = (Stop::default(), 0);
+                let progress = Progress { sink: &mut |_| {}, stop: &stop };
+                let built = build(&mut || {
+                    looks += 1;
+                    if looks == part {
+                        stop.cancel();
+                    }
+                    progress.check()
+                });
+                (looks, built)
+            };
+            let (all, built) = until(usize::MAX);
+            assert!(all > 3 && built.is_ok(), "{all} parts");
+            let (looks, built) = until(3);
+            assert!(looks == 3 && built.unwrap_err().is::<Stopped>(), "{looks} of {all} parts");
+        }
+    }
 
     #[test]
     fn a_policy_of_other_adapters_is_refused_by_the_setting() {

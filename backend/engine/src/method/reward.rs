@@ -91,7 +91,8 @@ fn reward_model<B: TrainBackend>(
     let model = if c.reward_from_sft {
         RewardModel::<B>::on_trunk(sft.clone().first_layers(layers), &classes, r, weights_seed)
     } else {
-        RewardModel::<B>::new(&trunk, tokenizer.vocabulary(), &classes, r, weights_seed, device)
+        let trunk = Transformer::<B>::drawn(&trunk, tokenizer.vocabulary(), 1, weights_seed, device, || progress.check())?;
+        RewardModel::<B>::on_trunk(trunk, &classes, r, weights_seed)
     };
     if stage == Stage::RewardModel && fork::evaluated(job)?.is_some() {
         let file = model_file("reward", n);

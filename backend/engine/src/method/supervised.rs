@@ -43,7 +43,8 @@ pub fn fine_tuning<B: TrainBackend>(
 ) -> Result<(Transformer<B>, String, f64)> {
     let c = &job.config;
     let tokenizer = &setting.tokenizer;
-    let model = Transformer::<B>::new(&c.model, tokenizer.vocabulary(), tokenizer.outputs(), c.seed, device);
+    let (vocabulary, outputs) = (tokenizer.vocabulary(), tokenizer.outputs());
+    let model = Transformer::<B>::drawn(&c.model, vocabulary, outputs, c.seed, device, || progress.check())?;
     let key = Cache::key("sft", &(&setting.task.fingerprint, c.vocabulary, &c.model, &c.sft, c.seed, device_name))?;
     let stage = SupervisedStage {
         stage: Stage::Sft,

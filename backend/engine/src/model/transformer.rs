@@ -74,19 +74,34 @@ pub fn index_tensor<B: Backend>(index: &[u32], device: &B::Device) -> Tensor<B, 
 impl<B: Kernels> Transformer<B> {
     /// A model with random weights. `vocabulary` entries can be read, the first `outputs` of them written.
     pub fn new(config: &ModelConfig, vocabulary: usize, outputs: usize, seed: u64, device: &B::Device) -> Self {
+        Self::drawn(config, vocabulary, outputs, seed, device, || Ok(())).expect("random weights can always be had")
+    }
+
+    /// [`Self::new`]; before every part `check` says whether the model is still wanted, for a large one takes a while.
+    ///
+    /// # Errors
+    /// What `check` says.
+    pub fn drawn(
+        config: &ModelConfig,
+        vocabulary: usize,
+        outputs: usize,
+        seed: u64,
+        device: &B::Device,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<Self> {
         let mut init = Initialiser::new(seed);
         let back = INITIAL_STD / (2.0 * config.layers as f64).sqrt();
         let architecture = Architecture::own(config, vocabulary, outputs);
         let numbers = (config.precision, Precision::F32);
-        let drawn = Self::assemble(&architecture, numbers, config.context, device, |part, shape| {
+        Self::assemble(&architecture, numbers, config.context, device, |part, shape| {
+            check()?;
             let n = shape.iter().product();
             Ok(match part {
                 Part::Layer(_, LayerPart::AttentionOut | LayerPart::Down) => init.normal(n, back),
                 part if part.is_norm() => vec![1.0; n],
                 _ => init.normal(n, INITIAL_STD),
             })
-        });
-        drawn.expect("random weights can always be had")
+        })
     }
 
     /// A model whose weights `weights` gives, part by part: numbers of the shape it is told, row after row. It multiplies in `precision`; its

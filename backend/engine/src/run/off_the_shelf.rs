@@ -69,7 +69,7 @@ impl Asked {
     /// On a device, with room for `needed` tokens.
     fn load<B: Kernels>(&self, needed: usize, device: &B::Device) -> Result<Transformer<B>> {
         match &self.0 {
-            Whose::Model(files) => files.load(needed, (Precision::F32, Precision::F32), device, |_| {}),
+            Whose::Model(files) => files.load(needed, (Precision::F32, Precision::F32), device, || Ok(())),
             Whose::Run(opened) => opened.policy(0, opened.trunk::<B>(device)?.as_ref(), device),
         }
     }

@@ -199,7 +199,7 @@ impl Opened {
     pub fn trunk<B: Kernels>(&self, device: &B::Device) -> Result<Option<Transformer<B>>> {
         let Some((_, files)) = &self.base else { return Ok(None) };
         let c = &self.config;
-        let trunk = files.load(c.model.context, (c.model.precision, c.base.weights), device, |_| {})?;
+        let trunk = files.load(c.model.context, (c.model.precision, c.base.weights), device, || Ok(()))?;
         Ok(Some(trunk.adapted(&AdapterConfig::of(&c.base), 0)))
     }
 

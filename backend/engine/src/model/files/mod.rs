@@ -121,23 +121,20 @@ impl ModelFiles {
     }
 
     /// The model on a device. `context`: longest sequence it will read; it is at most what the model can. `numbers`: what it multiplies in, and
-    /// what its matrices are kept in.
+    /// what its matrices are kept in. Before every part `check` says whether it is still wanted.
     ///
     /// # Errors
-    /// When a tensor is missing, damaged or of another shape; the message names it.
+    /// When a tensor is missing, damaged or of another shape; the message names it. What `check` says.
     pub fn load<B: Kernels>(
         &self,
         context: usize,
         numbers: (Precision, Precision),
         device: &B::Device,
-        mut each: impl FnMut(usize),
+        mut check: impl FnMut() -> Result<()>,
     ) -> Result<Transformer<B>> {
-        let mut done = 0;
         Transformer::assemble(&self.architecture, numbers, context, device, |part, _| {
-            let values = self.naming.read(self.tensors.as_ref(), &self.architecture, part)?;
-            done += values.len();
-            each(done);
-            Ok(values)
+            check()?;
+            self.naming.read(self.tensors.as_ref(), &self.architecture, part)
         })
     }
 }
