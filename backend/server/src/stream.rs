@@ -37,8 +37,6 @@ const READ_BUFFER: usize = 4 << 10;
 const FRAME_EVENTS: usize = 200;
 /// Time for the client's first message.
 const HELLO_TIME: Duration = Duration::from_secs(5);
-/// Events of this time share a frame.
-const GATHER_TIME: Duration = Duration::from_millis(25);
 const PING_EVERY: Duration = Duration::from_secs(15);
 /// A client that has been silent (not even a pong) or has not taken a frame for this long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -177,7 +175,7 @@ impl Viewer {
                     if !self.channels.iter().any(|channel| touched.of(&channel.run).is_some()) {
                         continue;
                     }
-                    sleep(GATHER_TIME).await;
+                    sleep(self.follower.gather_time()).await;
                     touched.add_all(&mut news)?;
                     for n in 0..self.channels.len() {
                         let Some(state_changed) = touched.of(&self.channels[n].run) else { continue };

@@ -26,8 +26,6 @@ use utoipa_axum::routes;
 
 /// Events that are read at a time.
 const TOGETHER: usize = 500;
-/// Events of this time are read together.
-const GATHER_TIME: Duration = Duration::from_millis(25);
 /// Time after which the journal is looked at without having been told of.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Rows of a series at most; who wants more asks again, from the number after the last.
@@ -120,7 +118,7 @@ impl Feed {
                 _ = timeout(LOOK_EVERY, self.news.recv()) => {}
                 _ = self.stopping.changed() => return false,
             }
-            sleep(GATHER_TIME).await;
+            sleep(self.follower.gather_time()).await;
         }
     }
 }
