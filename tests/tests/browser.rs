@@ -541,6 +541,7 @@ async fn what_was_configured_is_kept_and_goes_into_a_file_and_back() -> Result<(
 #[tokio::test]
 async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
     const FORK: &str = "document.querySelector('#fork')";
+    const CHANGES: &str = "[...document.querySelectorAll('#changes code')].map(e => e.textContent)";
     let lab = Lab::start().await;
     let browser = lab.browser().await?;
     let config = RunConfig { name: "First".into(), ..long_run(4_000) };
@@ -554,6 +555,10 @@ async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
     browser.click("#like-it").await?;
     browser.wait("document.querySelector('#field-policy-iterations')?.value === '4000'").await?;
     assert_eq!(browser.js(&format!("{FORK}.classList.contains('gone')")).await?, true);
+    // It is compared with that run, from which it does not differ yet.
+    browser.wait(&format!("{CHANGES}.length === 0")).await?;
+    browser.fill("#field-policy-iterations", "9").await?;
+    browser.wait(&format!("{CHANGES}.join() === 'policy.iterations'")).await?;
 
     browser.goto(&format!("{}/configure?fork={id}", lab.origin())).await?;
     browser.wait(&format!("{FORK}?.textContent.includes('{id}') && !{FORK}.classList.contains('gone')")).await?;

@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Words that are meant for programmers, in a page's text.
 const RAW: &str = r"/TypeError|Failed to fetch|NetworkError|JsValue|\[object|undefined|panicked|RuntimeError|net::|ERR_/.exec(document.body.innerText)?.[0]";
 /// Rows of a chart's table at most.
-const MOST_ROWS: usize = 1_000;
+const MOST_ROWS: usize = 5_000;
 
 /// Stops of the key Tab that are looked at on every page.
 const STOPS: usize = 40;

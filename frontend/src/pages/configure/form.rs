@@ -24,8 +24,10 @@ pub struct Data {
     value: Value,
     /// What was typed but cannot be read: path and message.
     bad: Vec<(&'static str, String)>,
-    /// What differences are shown against.
+    /// The preset that it began with.
     pub base: RunConfig,
+    /// The run that it is like, which differences are shown against in the place of the preset.
+    pub like: Option<RunInfo>,
     pub task: Option<Result<TaskInfo, Failure>>,
     pub devices: Vec<DeviceInfo>,
     /// Runs that are finished: how fast this lab is.
@@ -101,8 +103,18 @@ impl Data {
         needed.filter(|_| !elsewhere).map(|m| m.mib())
     }
 
+    /// What differs from the preset.
     pub fn changes(&self) -> Vec<Difference> {
-        self.parsed.as_ref().map(|config| differences(&self.base, config)).unwrap_or_default()
+        self.against(&self.base)
+    }
+
+    /// What differs from the run that it is like, or from the preset.
+    pub fn compared(&self) -> Vec<Difference> {
+        self.against(self.like.as_ref().map_or(&self.base, |run| &run.config))
+    }
+
+    fn against(&self, old: &RunConfig) -> Vec<Difference> {
+        self.parsed.as_ref().map(|config| differences(old, config)).unwrap_or_default()
     }
 }
 
@@ -125,6 +137,7 @@ impl Form {
             value: json!(config),
             bad: Vec::new(),
             base: config,
+            like: None,
             task: None,
             devices: Vec::new(),
             finished: Vec::new(),
@@ -167,6 +180,7 @@ impl Form {
             d.bad.clear();
             d.refused = None;
             d.base = config;
+            d.like = None;
         });
         self.loaded.update(|n| *n += 1);
     }

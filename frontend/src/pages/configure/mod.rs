@@ -15,7 +15,7 @@ use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
 use crate::parts::every::until_answered;
 use crate::source::is_tab;
-use crate::words::{t, translated};
+use crate::words::{said, t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
@@ -125,7 +125,8 @@ fn like_a_run(form: Form, like: Option<String>, fork: Option<String>) -> RwSigna
                     if let Some(preset) = presets::find(&run.config.preset) {
                         form.load(preset.config);
                     }
-                    form.take(RunConfig { fork, ..run.config });
+                    form.take(RunConfig { fork, ..run.config.clone() });
+                    form.change(|d| d.like = Some(run));
                 }
                 Err(failure) => drop(missing.try_set(failure.message)),
             }
@@ -270,11 +271,16 @@ fn aside(form: Form) -> AnyView {
                 <p class="hint num" id="estimate">{move || form.read(Data::estimate)}</p>
             </div>
             <div class="card">
-                <h2>{t("Changed against the preset")}</h2>
+                <h2>
+                    {move || form.read(|d| match &d.like {
+                        Some(run) => said("Changed against the run {0}", &[&run.id]),
+                        None => t("Changed against the preset").to_string(),
+                    })}
+                </h2>
                 <ul class="plain changes" id="changes">
-                    {move || form.read(Data::changes).into_iter().map(change).collect::<Vec<_>>().into_any()}
+                    {move || form.read(Data::compared).into_iter().map(change).collect::<Vec<_>>().into_any()}
                 </ul>
-                <p class="hint" class:gone=move || !form.read(Data::changes).is_empty()>{t("Nothing yet.")}</p>
+                <p class="hint" class:gone=move || !form.read(Data::compared).is_empty()>{t("Nothing yet.")}</p>
             </div>
             {keep::files(form)}
             <details class="card">

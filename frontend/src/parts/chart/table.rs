@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use moslim_charts::Plot;
 
 /// Rows on the page at most; the file that is saved has all.
-const MOST_ROWS: usize = 1_000;
+const MOST_ROWS: usize = 5_000;
 
 /// The data of a chart, those of the window where there is one.
 #[component]
