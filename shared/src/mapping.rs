@@ -1,7 +1,8 @@
 //! The mapping function: class distributions and a preference in, one scalar out.
 //!
 //! `r = 1/k * sum_i m_i * (f_i(p_i, t_i) - avg_i[t_i]) / std_i[t_i]` (MOSLIM, arXiv 2505.20336), where for MOSLIM itself
-//! `f(p, t) = p[t]`, the probability of the class asked for. Nothing else in the project turns classes into a scalar.
+//! `f(p, t) = p[t]`, the probability of the class asked for. Nothing else in the project turns classes into a scalar. In the place of the
+//! sum may stand a smooth minimum (`tchebycheff`).
 
 use crate::distribution::{argmax, expected_class};
 use crate::preference::Preference;
@@ -71,6 +72,11 @@ pub struct MappingConfig {
     pub z_clip: f64,
     /// Weights that take the place of the masks `m_i`, one per objective; empty for 1 everywhere.
     pub weights: Vec<f64>,
+    /// When set, what is asked for is not added up: the scalar is the smooth minimum `-mu ln(1/n sum exp(-m_i z_i / mu))` of its `n` z-scores,
+    /// with this `mu` in deviations (smooth Tchebycheff scalarisation, Lin et al. 2024): the less of it, the more counts the wish that is met
+    /// worst. What weighs nothing is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tchebycheff: Option<f64>,
 }
 
 impl Default for MappingConfig {
@@ -82,6 +88,7 @@ impl Default for MappingConfig {
             std_floor: 0.05,
             z_clip: 5.0,
             weights: Vec::new(),
+            tchebycheff: None,
         }
     }
 }
@@ -211,7 +218,7 @@ impl RewardStatistics {
 pub struct MappedReward {
     /// The scalar reward, before the KL penalty.
     pub scalar: f64,
-    /// Contribution per objective; 0 where the objective is masked.
+    /// Contribution per objective; 0 where the objective is masked. Of a smooth minimum the share `exp(-m_i z_i / mu) / sum exp(-m_j z_j / mu)`.
     pub contributions: Vec<f64>,
 }
 
@@ -274,7 +281,23 @@ fn contributions_of(
         let weight = config.weights.get(i).copied().unwrap_or(1.0);
         contributions[i] = weight * score(i, t) / divisor;
     }
+    if let Some(smoothing) = config.tchebycheff {
+        let weighs = |i: usize| config.weights.get(i).is_none_or(|&w| w > 0.0);
+        let asked: Vec<usize> = preference.asked().map(|(i, _)| i).filter(|&i| weighs(i)).collect();
+        smooth_minimum(&mut contributions, &asked, smoothing / divisor);
+    }
     MappedReward { scalar: contributions.iter().sum(), contributions }
+}
+
+/// Puts in the place of `parts` at `asked` their shares of what `n` times their smooth minimum is. `smoothing` is above 0.
+fn smooth_minimum(parts: &mut [f64], asked: &[usize], smoothing: f64) {
+    let worst = asked.iter().map(|&i| parts[i]).fold(f64::INFINITY, f64::min);
+    let shares: Vec<f64> = asked.iter().map(|&i| ((worst - parts[i]) / smoothing).exp()).collect();
+    let (sum, n) = (shares.iter().sum::<f64>(), asked.len() as f64);
+    let whole = n * (worst - smoothing * (sum / n).ln());
+    for (&i, share) in asked.iter().zip(&shares) {
+        parts[i] = whole * share / sum;
+    }
 }
 
 /// [`map_reward`] for the samples of one prompt. With [`Pooling::Group`] the statistics are those of the group itself.

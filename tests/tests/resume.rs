@@ -206,7 +206,7 @@ fn a_run_is_not_resumed_with_another_configuration() {
 async fn a_run_with_preference_sft_resumes_in_either_part() {
     let mut config = long_run(40);
     // Long enough for a checkpoint of its own.
-    (config.method.preference_sft, config.method.ric.batch) = (260, 8);
+    (config.method.preference_sft, config.method.ric.batch, config.method.rehearsal) = (260, 8, Some(0.5));
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let file = write_config(folders[0].path(), &config);
     let mut undisturbed = start(folders[0].path(), &["--config", text(&file)]);

@@ -314,17 +314,24 @@ fn after_preference_sft_the_divergence_starts_at_nothing() {
     let data = tempfile::tempdir().unwrap();
     let mut config = tiny();
     (config.method.preference_sft, config.method.ric.batch) = (60, 16);
-    let file = data.path().join("taught.json");
-    std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
-    let args = ["train", "--json", "--config", text(&file), "--run", "taught", "--data", text(data.path())];
-    let output = Process::lab(&args).wait();
-    assert_eq!(output.code, Some(0), "{}", output.stderr);
-    let journal = std::fs::read_to_string(data.path().join("runs/taught/events.jsonl")).unwrap();
-    // A line of a journal has no number: that is its place.
-    let kl = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"]["policy"]["step"]["kl"].as_f64();
-    let divergence: Vec<f64> = journal.lines().filter_map(kl).collect();
-    assert!(divergence.len() == config.policy.iterations && divergence[0].abs() < 0.01, "{divergence:?}");
-    assert!(divergence.iter().any(|kl| kl.abs() > 0.01), "nothing was learnt: {divergence:?}");
+    let divergence = |run: &str, config: &RunConfig| {
+        let file = data.path().join(format!("{run}.json"));
+        std::fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
+        let args = ["train", "--json", "--config", text(&file), "--run", run, "--data", text(data.path())];
+        let output = Process::lab(&args).wait();
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let journal = std::fs::read_to_string(data.path().join(format!("runs/{run}/events.jsonl"))).unwrap();
+        // A line of a journal has no number: that is its place.
+        let kl = |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"]["policy"]["step"]["kl"].as_f64();
+        let divergence: Vec<f64> = journal.lines().filter_map(kl).collect();
+        assert!(divergence.len() == config.policy.iterations && divergence[0].abs() < 0.01, "{divergence:?}");
+        assert!(divergence.iter().any(|kl| kl.abs() > 0.01), "nothing was learnt: {divergence:?}");
+        divergence
+    };
+    let taught = divergence("taught", &config);
+    // With rows of SFT among its rows it is another policy, and is not taken for the one that is kept.
+    config.method.rehearsal = Some(0.5);
+    assert_ne!(divergence("rehearsed", &config), taught);
 }
 
 #[tokio::test]

@@ -152,6 +152,12 @@ impl Checker {
                 "needs reward_model.beginnings above 0, no loss of pairs, sum_then_normalise, and another mapping.pooling than group",
             );
         }
+        // What takes the objectives apart, and what expects something of each of them.
+        self.require(
+            c.mapping.tchebycheff.is_none() || (p.aggregation == Aggregation::SumThenNormalise && p.credit().is_none()),
+            "mapping.tchebycheff",
+            "is one number for all objectives: it needs policy.aggregation sum_then_normalise, and no policy.head_credit",
+        );
         self.require(
             c.mapping.pooling != Pooling::Group || p.samples_per_prompt >= 2,
             "mapping.pooling",
@@ -356,6 +362,15 @@ mod tests {
         credit(|c| c.reward_model.loss = RewardLoss::BradleyTerry);
         credit(|c| c.policy.aggregation = Aggregation::MinNorm);
         credit(|c| c.mapping.pooling = Pooling::Group);
+        check(
+            |c| {
+                (c.reward_model.beginnings, c.policy.head_credit) = (0.3, Some(0.5));
+                c.mapping.tchebycheff = Some(0.5);
+            },
+            "mapping.tchebycheff",
+        );
+        check(|c| (c.mapping.tchebycheff, c.policy.aggregation) = (Some(0.5), Aggregation::MinNorm), "mapping.tchebycheff");
+        check(|c| c.mapping.tchebycheff = Some(0.0), "mapping.tchebycheff");
         // Where nobody reads it, it is in nobody's way.
         let mut other = RunConfig::default();
         (other.policy.optimizer, other.policy.head_credit) = (PolicyOptimizer::Ppo, Some(0.5));

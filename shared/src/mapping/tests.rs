@@ -42,6 +42,32 @@ fn the_mapping_matches_the_vectors() {
 }
 
 #[test]
+fn a_smooth_minimum_lies_between_the_least_and_the_mean() {
+    let (statistics, distributions, preference) = vector();
+    let with = |smoothing: f64, weights: &[f64]| {
+        let config = MappingConfig { tchebycheff: Some(smoothing), weights: weights.to_vec(), ..Default::default() };
+        map_reward(&config, &statistics, &distributions, &preference)
+    };
+    // Of 1.1 and -0.666667: -0.5 ln((exp(-2.2) + exp(1.333333)) / 2), of which the second has exp(1.333333) / 3.904471.
+    let reward = with(0.5, &[]);
+    close(reward.scalar, -0.334488);
+    close(reward.contributions[1], 0.971621 * -0.334488);
+    close(reward.contributions.iter().sum(), reward.scalar);
+    assert_eq!(reward.contributions[2], 0.0, "nobody asked for it");
+    // The more, the nearer to the mean; the less, the nearer to the least.
+    close(with(1e6, &[]).scalar, 0.216667);
+    close(with(1e-9, &[]).scalar, -0.666667);
+    // Half of 1.1 and twice -0.666667; the second alone, and half of it, as the sum has it that is divided by two objectives.
+    close(with(0.5, &[0.5, 2.0, 1.0]).scalar, -0.5 * (((-1.1f64).exp() + (8.0f64 / 3.0).exp()) / 2.0).ln());
+    close(with(0.5, &[0.0, 1.0, 1.0]).scalar, -0.333333);
+    // As large as a sum: of three objectives, two of which are asked for.
+    let printed = MappingConfig { tchebycheff: Some(0.5), divisor: Divisor::Objectives, ..Default::default() };
+    close(map_reward(&printed, &statistics, &distributions, &preference).scalar, -0.334488 * 2.0 / 3.0);
+    let nothing = Preference(vec![None; 3]);
+    assert_eq!(map_reward(&printed, &statistics, &distributions, &nothing).scalar, 0.0);
+}
+
+#[test]
 fn permuting_objectives_permutes_contributions() {
     let (statistics, distributions, preference) = vector();
     let config = MappingConfig::default();

@@ -210,6 +210,7 @@ fn ideas(base: &RunConfig, tuning: &StudyResults) -> Option<Vec<Variant>> {
             ],
         ),
         set("one deviation a head", &[("mapping.pooling", json!("head"))]),
+        set("a smooth minimum for the sum", &[("mapping.tchebycheff", json!(0.5))]),
         set("credit for every token", &credit),
         set("GRPO", &grpo),
         set("GRPO, objectives normalised first", &normalised),

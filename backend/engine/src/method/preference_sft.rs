@@ -43,6 +43,10 @@ pub fn train<B: TrainBackend>(
         (false, WishPlace::Question) => Cache::key("preference-sft", &inputs)?,
         (added, place) => Cache::key("preference-sft", &(inputs, added.then_some("added tokens"), place))?,
     };
+    let key = match c.method.rehearsal {
+        Some(share) => Cache::key("preference-sft", &(key, "rehearsal", share))?,
+        None => key,
+    };
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {

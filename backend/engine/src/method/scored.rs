@@ -17,7 +17,7 @@ use crate::model::transformer::Transformer;
 use crate::policy::rollout::ended_answer;
 use crate::policy::targets::{TargetSampler, contains, pair_positions};
 use crate::progress::{Progress, stream};
-use crate::text::corpus::Encoded;
+use crate::text::corpus::{Encoded, rehearsed};
 use anyhow::Result;
 use burn::module::AutodiffModule;
 use moslim_shared::config::{RunConfig, TargetWording};
@@ -223,6 +223,7 @@ pub fn supervise<'a, B: TrainBackend>(
     if driver.state.sampled > 0 {
         offline = narrow(offline);
     }
+    let rehearsal = config.method.rehearsal.filter(|_| stage == Stage::PreferenceSft).unwrap_or(0.0);
     let (mut sum, mut count) = (0.0, 0);
     while let Some(step) = driver.next(progress, || Ok(vec![trainee.to_bytes()?]))? {
         let Place { round, within, .. } = driver.state.place;
@@ -247,6 +248,9 @@ pub fn supervise<'a, B: TrainBackend>(
         let mut rng = stream(seed, stage, (round + 1) * 10_000_000 + within);
         let batch = (0..config.method.ric.batch)
             .map(|_| {
+                if let Some(row) = rehearsed(setting.corpus.texts(), rehearsal, &mut rng) {
+                    return Ok(row);
+                }
                 let (n, wish) = match &classes {
                     Some(classes) => classes.draw(&mut rng),
                     None => (rng.random_range(0..offline.len() + driver.state.online.len()), None),

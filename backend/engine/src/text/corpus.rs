@@ -6,6 +6,7 @@ use crate::model::packed::Group;
 use anyhow::Result;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::seq::index::sample;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -277,6 +278,12 @@ pub fn batch_rows<'a>(rows: &'a [Encoded], batch: usize, rng: &mut StdRng) -> Ve
     (0..batch).map(|_| &rows[rng.random_range(0..rows.len())]).collect()
 }
 
+/// With probability `share` one of `rows`, prompt and answer. Nothing is drawn for a share of 0.
+pub fn rehearsed<'a>(rows: &'a [Encoded], share: f64, rng: &mut StdRng) -> Option<(Vec<u32>, &'a [u32])> {
+    let row = (share > 0.0 && rng.random_bool(share)).then(|| rows.choose(rng)).flatten()?;
+    Some((row.tokens[..row.answer].to_vec(), &row.tokens[row.answer..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,5 +332,19 @@ mod tests {
         let five: Vec<usize> = [10, 11, 13, 15, 17].iter().map(|a| seen[a]).collect();
         assert!(five.iter().all(|&n| n.abs_diff(five.iter().sum::<usize>() / 5) < 60), "{five:?}");
         assert!(matches!(Draw::prompts(&rows, 1), Draw::Rows));
+    }
+
+    #[test]
+    fn a_share_of_the_rows_is_rehearsed() {
+        let rows = [row(1, 9), row(2, 9)];
+        let mut rng = StdRng::seed_from_u64(7);
+        let drawn: Vec<_> = (0..4000).map(|_| rehearsed(&rows, 0.25, &mut rng)).collect();
+        for prompt in [1, 2] {
+            let of = drawn.iter().flatten().filter(|(p, answer)| *p == [prompt] && **answer == [9, 0]).count();
+            assert!((400..600).contains(&of), "{of} of 500");
+        }
+        let mut other = rng.clone();
+        assert_eq!(rehearsed(&rows, 0.0, &mut other), None);
+        assert_eq!(rng, other, "nothing was drawn");
     }
 }

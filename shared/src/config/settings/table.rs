@@ -193,6 +193,15 @@ pub const SETTINGS: &[Setting] = &[
     .methods(&[Moslim]),
     row(
         "method",
+        "method.rehearsal",
+        "SFT's rows in it",
+        Optional { low: 0.0, high: 0.9 },
+        All,
+        "Their share, untagged; keeps what SFT knows of other topics.",
+    )
+    .methods(&[Moslim]),
+    row(
+        "method",
         "method.best_of",
         "Best of",
         int(2, 256),
@@ -336,6 +345,16 @@ pub const SETTINGS: &[Setting] = &[
         All,
         "In place of 1 for what is asked for; none for 1 everywhere.",
     )
+    .methods(&[Moslim, BestOfN]),
+    row(
+        "mapping",
+        "mapping.tchebycheff",
+        "Smooth minimum",
+        Optional { low: 0.01, high: 100.0 },
+        All,
+        "In place of the sum; the less, the more counts the wish that is met worst. Empty: the sum.",
+    )
+    .unit("deviations")
     .methods(&[Moslim, BestOfN]),
     size!("model", "model", "layers", "Layers", int(1, 48), Basic, "Decoder blocks; more learn more and cost more."),
     size!("model", "model", "d_model", "Width", int(8, 4096), Basic, "Of the residual stream; an even multiple of the heads."),
