@@ -1,6 +1,6 @@
 //! What a study varies, and the runs that this makes.
 
-use crate::config::{Problem, RunConfig};
+use crate::config::{Problem, RunConfig, settings};
 use crate::method::Budget;
 use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,10 @@ fn set(config: &mut Value, path: &str, value: &Value) -> Result<(), String> {
         let before = path.split('.').take(depth).collect::<Vec<_>>().join(".");
         let Some(fields) = at.as_object_mut() else { return Err(format!("\"{before}\" has no fields")) };
         let known = fields.keys().cloned().collect::<Vec<_>>().join(", ");
+        // One that is left out where it is nothing.
+        if !fields.contains_key(part) && settings::find(path).is_some() {
+            fields.insert(part.to_string(), Value::Null);
+        }
         let place = if before.is_empty() { "the configuration".to_string() } else { format!("\"{before}\"") };
         at = fields.get_mut(part).ok_or_else(|| format!("\"{path}\" names no field; {place} has {known}"))?;
     }
