@@ -150,8 +150,8 @@ pub struct MethodConfig {
     /// MOSLIM: steps of supervised training on tagged prompts before policy optimisation (preference SFT). The paper claims
     /// that none are needed, which is the default.
     pub preference_sft: usize,
-    /// Share of SFT's own rows, about all of its subjects and without a wish, among those of preference SFT, in [0, 0.9]: they keep what SFT knows
-    /// of what is not optimised for (rehearsal, Robins 1995).
+    /// Share of SFT's own rows, about all of its subjects and without a wish, among those that preference SFT and supervised methods train on, in
+    /// [0, 0.9]: they keep what SFT knows of what is not optimised for (rehearsal, Robins 1995).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<f64>,
     pub ric: RicConfig,

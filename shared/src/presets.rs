@@ -111,11 +111,11 @@ fn ordinal() -> MappingConfig {
 }
 
 /// How the presets that are to be looked at learn: tags are taught on SFT's own answers first, half of the targets lie near the front, and
-/// a share of SFT's answers beside the samples keeps what SFT knows of the topics. The paper does without; so does `world`, which
-/// studies vary.
+/// a share of SFT's answers, among those first ones and beside the samples, keeps what SFT knows of all topics. The paper does without; so does
+/// `world`, which studies vary.
 fn guided(config: RunConfig, preference_sft: usize) -> RunConfig {
     let mut config = config;
-    config.method.preference_sft = preference_sft;
+    (config.method.preference_sft, config.method.rehearsal) = (preference_sft, Some(0.25));
     config.targets.near_front_share = 0.5;
     config.policy.sft_mix = 0.5;
     config
@@ -135,7 +135,7 @@ fn quick() -> PresetInfo {
         "quick",
         "Quick",
         "Minutes on two CPU cores. A tiny model learns to obey its tags, in a world of 24 topics.",
-        guided(config, 350),
+        guided(config, 470),
     )
 }
 
@@ -182,7 +182,7 @@ fn tab() -> PresetInfo {
         method: quick.method,
         ..quick
     };
-    config.method.preference_sft = 330;
+    (config.method.preference_sft, config.method.rehearsal) = (330, None);
     config.method.ric.batch = 32;
     named(
         "tab",

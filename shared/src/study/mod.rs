@@ -76,7 +76,8 @@ mod tests {
         back.policy = base().policy;
         (back.seed, back.name, back.preset) = (base().seed, base().name, base().preset);
         assert_eq!(back, base());
-        let rehearsed = study(vec![Axis::field("x", "method.rehearsal", &[json!(null), json!(0.5)])]).plan(&objectives()).unwrap();
+        let rehearsed =
+            study(vec![Axis::field("x", "method.rehearsal", &[json!(null), json!(0.5)])]).plan(&objectives()).unwrap();
         let with = |share: Option<f64>| rehearsed.iter().filter(|r| r.config.method.rehearsal == share).count();
         assert_eq!([with(None), with(Some(0.5))], [2, 2]);
     }

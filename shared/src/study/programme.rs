@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 12] = [
+pub const PROGRAMME: [&str; 13] = [
     "methods-tuning",
     "methods",
+    "rehearsal",
     "ideas",
     "ideas-again",
     "ceiling",
@@ -33,6 +34,9 @@ pub const ON_REQUEST: [&str; 1] = ["methods-long"];
 
 /// By how much the budget of `methods-long` is larger.
 const LONGER: usize = 10;
+
+/// Share of SFT's rows among supervised ones where they are rehearsed.
+const REHEARSED: f64 = 0.5;
 
 /// Weight of SFT's answers where a try mixes them in.
 const SFT_MIX: f64 = 0.5;
@@ -116,6 +120,19 @@ pub fn study(
             }
             let question = "Does one tag-steered policy beat the methods that train many, at an equal budget?";
             let axes = vec![Axis { name: "method".into(), variants }];
+            Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
+        }
+        "rehearsal" => {
+            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
+            let tables = [Table::Fronts, Table::Control];
+            let taken = [Method::Moslim, Method::RicClass].into_iter().flat_map(|m| chosen(m.title(), &tries, results, &tables));
+            let rehearsed = |mut taken: Variant| {
+                taken.label.push_str(", SFT rehearsed");
+                taken.set.insert("method.rehearsal".into(), json!(REHEARSED));
+                taken
+            };
+            let axes = vec![Axis { name: "method".into(), variants: taken.map(rehearsed).collect() }];
+            let question = "What do methods that are taught on answers about some subjects gain by rehearsing SFT's, about all?";
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }
         "ideas" => {
@@ -371,6 +388,10 @@ mod tests {
             study.axes[0].variants.iter().find(|v| v.label == label).unwrap().set["method.ric.learning_rate"].clone()
         };
         assert_eq!((rate("RiC"), rate("RiC, tuned for control")), (json!(0.001), json!(0.004)));
+        let rehearsed = super::study("rehearsal", &base, &[1, 2], 4, &done).unwrap();
+        let [own] = &rehearsed.axes[0].variants[..] else { panic!("{rehearsed:?}") };
+        assert_eq!((own.label.as_str(), &own.set["method.rehearsal"]), ("RiC with class tags, SFT rehearsed", &json!(0.5)));
+        assert_eq!((own.set["method.ric.learning_rate"].clone(), &rehearsed.seeds[..]), (json!(0.001), &[1, 2][..]));
         let long = super::study("methods-long", &base, &[1, 2], 4, &done).unwrap();
         let budget = |study: &StudyConfig| (study.base.policy.passes.unwrap(), study.base.policy.iterations);
         assert_eq!(budget(&long), (10.0 * budget(&study).0, 10 * budget(&study).1));

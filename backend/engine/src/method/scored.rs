@@ -223,7 +223,7 @@ pub fn supervise<'a, B: TrainBackend>(
     if driver.state.sampled > 0 {
         offline = narrow(offline);
     }
-    let rehearsal = config.method.rehearsal.filter(|_| stage == Stage::PreferenceSft).unwrap_or(0.0);
+    let rehearsal = config.method.rehearsal.unwrap_or(0.0);
     let (mut sum, mut count) = (0.0, 0);
     while let Some(step) = driver.next(progress, || Ok(vec![trainee.to_bytes()?]))? {
         let Place { round, within, .. } = driver.state.place;

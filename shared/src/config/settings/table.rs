@@ -194,12 +194,12 @@ pub const SETTINGS: &[Setting] = &[
     row(
         "method",
         "method.rehearsal",
-        "SFT's rows in it",
+        "SFT's rows among the taught",
         Optional { low: 0.0, high: 0.9 },
         All,
-        "Their share, untagged; keeps what SFT knows of other topics.",
+        "Their share in preference SFT and supervised methods, untagged; keeps what SFT knows of other topics.",
     )
-    .methods(&[Moslim]),
+    .methods(&[Moslim, Ric, RicClass, ParetoHqd]),
     row(
         "method",
         "method.best_of",
