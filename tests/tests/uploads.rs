@@ -170,7 +170,7 @@ async fn sound(lab: &Lab) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let records: Vec<Value> = (0..60).map(record).collect();
     let text = |r: &Value, key: &str| r[key].as_str().unwrap_or_default().to_string();
     let row = |r: &Value| format!("\"{}\",\"{}\",{},{}\n", text(r, "question"), text(r, "answer"), r["use"], text(r, "tone"));
-    let csv = records.iter().fold("question,answer,use,tone\n".to_string(), |csv, r| csv + &row(r));
+    let csv: String = std::iter::once("question,answer,use,tone\n".to_string()).chain(records.iter().map(row)).collect();
     let all = lines(records.clone()).into_bytes();
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gz.write_all(&all)?;
@@ -226,7 +226,8 @@ async fn no_damaged_upload_fails_the_server_or_leaves_anything() -> Result<()> {
                     ["Content-Length: -1", "Content-Length: 18446744073709551616", "Content-Length: 5\r\nContent-Length: 7"];
                 let all = [&no_lengths[..], &[longer.as_str(), "Transfer-Encoding: chunked"]].concat();
                 let path = if dice.roll(2) == 0 { named(name.as_bytes()) } else { RUNS.to_string() };
-                lie(&lab, &path, dice.pick(&all), &body)?;
+                let length: &str = dice.pick::<&str>(&all);
+                lie(&lab, &path, length, &body)?;
                 ensure!(kept(&lab) == before, "{what}: its length was a lie, and something is kept");
                 // The beginning of a file may be a file.
                 lie(&lab, &path, &format!("Content-Length: {}", body.len() / 2), &body)?;
