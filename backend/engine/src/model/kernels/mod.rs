@@ -71,7 +71,7 @@ pub fn indices<B: Backend>(values: impl Iterator<Item = usize>, device: &B::Devi
 ///
 /// [`Tensor::cat`] of burn 0.21 lets go of its parts before it is on the tape itself. A backward pass that ends on another thread in between
 /// takes them for forgotten, and drops what led to them: their gradients would be lost without a word. So they are held until it is there.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods)]
 pub fn cat<B: Backend, const D: usize>(parts: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
     let held = parts.clone();
     let all = Tensor::cat(parts, dim);
