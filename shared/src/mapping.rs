@@ -73,8 +73,8 @@ pub struct MappingConfig {
     /// Weights that take the place of the masks `m_i`, one per objective; empty for 1 everywhere.
     pub weights: Vec<f64>,
     /// When set, what is asked for is not added up: the scalar is the smooth minimum `-mu ln(1/n sum exp(-m_i z_i / mu))` of its `n` z-scores,
-    /// with this `mu` in deviations (smooth Tchebycheff scalarisation, Lin et al. 2024): the less of it, the more counts the wish that is met
-    /// worst. What weighs nothing is left out.
+    /// with this `mu` in deviations (smooth Tchebycheff scalarisation, Lin et al. 2024), times `n` over the divisor: the less of it, the more
+    /// counts the wish that is met worst. What weighs nothing is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tchebycheff: Option<f64>,
 }
@@ -218,7 +218,8 @@ impl RewardStatistics {
 pub struct MappedReward {
     /// The scalar reward, before the KL penalty.
     pub scalar: f64,
-    /// Contribution per objective; 0 where the objective is masked. Of a smooth minimum the share `exp(-m_i z_i / mu) / sum exp(-m_j z_j / mu)`.
+    /// Contribution per objective; 0 where the objective is masked. With a smooth minimum: what it adds to the sum, less its share of that by which
+    /// the minimum is below the sum, `exp(-m_i z_i / mu) / sum exp(-m_j z_j / mu)`.
     pub contributions: Vec<f64>,
 }
 
@@ -289,14 +290,14 @@ fn contributions_of(
     MappedReward { scalar: contributions.iter().sum(), contributions }
 }
 
-/// Puts in the place of `parts` at `asked` their shares of what `n` times their smooth minimum is. `smoothing` is above 0.
+/// Takes from `parts` at `asked` what their sum is above `n` times their smooth minimum, most of it from the least. `smoothing` is above 0.
 fn smooth_minimum(parts: &mut [f64], asked: &[usize], smoothing: f64) {
     let worst = asked.iter().map(|&i| parts[i]).fold(f64::INFINITY, f64::min);
     let shares: Vec<f64> = asked.iter().map(|&i| ((worst - parts[i]) / smoothing).exp()).collect();
     let (sum, n) = (shares.iter().sum::<f64>(), asked.len() as f64);
-    let whole = n * (worst - smoothing * (sum / n).ln());
+    let above = asked.iter().map(|&i| parts[i]).sum::<f64>() - n * (worst - smoothing * (sum / n).ln());
     for (&i, share) in asked.iter().zip(&shares) {
-        parts[i] = whole * share / sum;
+        parts[i] -= above * share / sum;
     }
 }
 

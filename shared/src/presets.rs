@@ -111,8 +111,8 @@ fn ordinal() -> MappingConfig {
 }
 
 /// How the presets that are to be looked at learn: tags are taught on SFT's own answers first, half of the targets lie near the front, and
-/// a share of SFT's answers, among those first ones and beside the samples, keeps what SFT knows of all topics. The paper does without; so does
-/// `world`, which studies vary.
+/// a share of SFT's answers keeps what SFT knows: of all topics among those first ones, of the topics that have labels beside the samples. The paper
+/// does without; so does `world`, which studies vary.
 fn guided(config: RunConfig, preference_sft: usize) -> RunConfig {
     let mut config = config;
     (config.method.preference_sft, config.method.rehearsal) = (preference_sft, Some(0.25));

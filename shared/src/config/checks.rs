@@ -154,7 +154,9 @@ impl Checker {
         }
         // What takes the objectives apart, and what expects something of each of them.
         self.require(
-            c.mapping.tchebycheff.is_none() || (p.aggregation == Aggregation::SumThenNormalise && p.credit().is_none()),
+            c.mapping.tchebycheff.is_none()
+                || c.method.kind != Method::Moslim
+                || (p.aggregation == Aggregation::SumThenNormalise && p.credit().is_none()),
             "mapping.tchebycheff",
             "is one number for all objectives: it needs policy.aggregation sum_then_normalise, and no policy.head_credit",
         );

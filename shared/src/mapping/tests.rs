@@ -51,7 +51,9 @@ fn a_smooth_minimum_lies_between_the_least_and_the_mean() {
     // Of 1.1 and -0.666667: -0.5 ln((exp(-2.2) + exp(1.333333)) / 2), of which the second has exp(1.333333) / 3.904471.
     let reward = with(0.5, &[]);
     close(reward.scalar, -0.334488);
-    close(reward.contributions[1], 0.971621 * -0.334488);
+    // By which that is less than their mean, 0.216667, they bear in these shares.
+    close(reward.contributions[0], 1.1 / 2.0 - 0.028379 * 0.551155);
+    close(reward.contributions[1], -0.666667 / 2.0 - 0.971621 * 0.551155);
     close(reward.contributions.iter().sum(), reward.scalar);
     assert_eq!(reward.contributions[2], 0.0, "nobody asked for it");
     // The more, the nearer to the mean; the less, the nearer to the least.

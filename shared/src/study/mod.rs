@@ -59,6 +59,11 @@ mod tests {
         }
         // Eight methods, one of them in two ways, three planned for both budgets.
         assert_eq!(preset("methods", base(), vec![1]).unwrap().plan(&objectives()).unwrap().len(), 12);
+        // What a base rehearses is no part of the comparison: it would cost the supervised methods alone.
+        let quick = crate::presets::find("quick").unwrap().config;
+        assert!(quick.method.rehearsal.is_some());
+        let runs = preset("methods", quick, vec![1]).unwrap().plan(&objectives()).unwrap();
+        assert!(runs.iter().all(|run| run.config.method.rehearsal.is_none()));
         assert!(preset("everything", base(), vec![1]).is_none());
     }
 
@@ -80,6 +85,8 @@ mod tests {
             study(vec![Axis::field("x", "method.rehearsal", &[json!(null), json!(0.5)])]).plan(&objectives()).unwrap();
         let with = |share: Option<f64>| rehearsed.iter().filter(|r| r.config.method.rehearsal == share).count();
         assert_eq!([with(None), with(Some(0.5))], [2, 2]);
+        let joined = study(vec![Axis::field("x", "mapping", &[json!({"tchebycheff": 0.5})])]).plan(&objectives()).unwrap();
+        assert_eq!(joined[0].config.mapping.tchebycheff, Some(0.5));
     }
 
     #[test]

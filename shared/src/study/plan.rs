@@ -73,7 +73,7 @@ fn set(config: &mut Value, path: &str, value: &Value) -> Result<(), String> {
     let modern =
         path.strip_prefix("world").filter(|rest| rest.is_empty() || rest.starts_with('.')).map(|rest| format!("task{rest}"));
     let path = modern.as_deref().unwrap_or(path);
-    let mut at = config;
+    let mut at = &mut *config;
     for (depth, part) in path.split('.').enumerate() {
         let before = path.split('.').take(depth).collect::<Vec<_>>().join(".");
         let Some(fields) = at.as_object_mut() else { return Err(format!("\"{before}\" has no fields")) };
@@ -85,15 +85,15 @@ fn set(config: &mut Value, path: &str, value: &Value) -> Result<(), String> {
         let place = if before.is_empty() { "the configuration".to_string() } else { format!("\"{before}\"") };
         at = fields.get_mut(part).ok_or_else(|| format!("\"{path}\" names no field; {place} has {known}"))?;
     }
-    match (at, value) {
-        (at, Value::Object(values)) if at.is_object() => {
-            for (field, value) in values {
-                set(at, field, value).map_err(|e| format!("{path}: {e}"))?;
-            }
+    match value {
+        Value::Object(values) if at.is_object() => {
+            values.iter().try_for_each(|(field, value)| set(config, &format!("{path}.{field}"), value))
         }
-        (at, value) => *at = value.clone(),
+        value => {
+            *at = value.clone();
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 impl StudyConfig {

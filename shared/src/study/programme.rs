@@ -126,12 +126,15 @@ pub fn study(
             let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
             let tables = [Table::Fronts, Table::Control];
             let taken = [Method::Moslim, Method::RicClass].into_iter().flat_map(|m| chosen(m.title(), &tries, results, &tables));
+            // MOSLIM without preference SFT trains on no rows.
+            let taught =
+                |v: &Variant| !v.label.starts_with(Method::Moslim.title()) || v.set.contains_key("method.preference_sft");
             let rehearsed = |mut taken: Variant| {
                 taken.label.push_str(", SFT rehearsed");
                 taken.set.insert("method.rehearsal".into(), json!(REHEARSED));
                 taken
             };
-            let axes = vec![Axis { name: "method".into(), variants: taken.map(rehearsed).collect() }];
+            let axes = vec![Axis { name: "method".into(), variants: taken.filter(taught).map(rehearsed).collect() }];
             let question = "What do methods that are taught on answers about some subjects gain by rehearsing SFT's, about all?";
             Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
         }

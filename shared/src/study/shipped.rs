@@ -146,7 +146,8 @@ pub fn preset(id: &str, base: RunConfig, seeds: Vec<u64>) -> Option<StudyConfig>
 
 /// MOSLIM after preference SFT, for as many token passes as without.
 fn after_preference_sft(base: &RunConfig) -> Variant {
-    let set = [("method.kind", json!(Method::Moslim)), ("method.preference_sft", json!(affordable(base)))];
+    let steps = ("method.preference_sft", json!(affordable(base)));
+    let set = [("method.kind", json!(Method::Moslim)), ("method.rehearsal", Value::Null), steps];
     let set = set.map(|(field, value)| (field.to_string(), value)).into();
     Variant { label: "MOSLIM after preference SFT".into(), set }
 }
@@ -191,7 +192,12 @@ fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String
         Method::Ric | Method::RicClass => vec![("method.ric.batch", json!((base.method.ric.batch / 2).max(1)))],
         Method::ParetoHqd | Method::TaggedSft | Method::BestOfN => Vec::new(),
     };
-    std::iter::once(("method.kind", json!(method))).chain(own).map(|(field, value)| (field.to_string(), value)).collect()
+    // What the base rehearses would cost the supervised ones a part of their budget alone.
+    [("method.kind", json!(method)), ("method.rehearsal", Value::Null)]
+        .into_iter()
+        .chain(own)
+        .map(|(field, value)| (field.to_string(), value))
+        .collect()
 }
 
 /// What the tuning took for an optimiser; the preference losses spend the samples of `base` on two answers to each of more prompts.

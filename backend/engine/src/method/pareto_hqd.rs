@@ -7,6 +7,7 @@
 
 use super::evaluation::nearest;
 use super::optimisation::{own_passes, trade_off_part};
+use super::preference_sft::rehearsed_key;
 use super::ric::{budget_passes, rounds};
 use super::scored::{Lesson, Trial, supervise};
 use super::setting::{Outcome, Ready, Setting, Trained};
@@ -41,6 +42,7 @@ pub fn train<B: TrainBackend>(
         let (rounds, began) = (rounds(&config.method.ric, own), Instant::now());
         let training = (&rounds, &config.method.ric, config.policy.max_new_tokens, config.policy.max_gradient_norm, config.seed);
         let key = Cache::key("pareto-hqd", &(&ready.reward_model.calibration.hash, &ready.origin, weights, n, training))?;
+        let key = rehearsed_key(key, config)?;
         let kept = setting
             .cache
             .load_sound(&key, progress)?

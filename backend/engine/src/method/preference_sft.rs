@@ -12,7 +12,7 @@ use crate::model::store::{from_safetensors, to_safetensors};
 use crate::model::transformer::Transformer;
 use crate::progress::Progress;
 use anyhow::Result;
-use moslim_shared::config::WishPlace;
+use moslim_shared::config::{RunConfig, WishPlace};
 use moslim_shared::event::Stage;
 use web_time::Instant;
 
@@ -43,10 +43,7 @@ pub fn train<B: TrainBackend>(
         (false, WishPlace::Question) => Cache::key("preference-sft", &inputs)?,
         (added, place) => Cache::key("preference-sft", &(inputs, added.then_some("added tokens"), place))?,
     };
-    let key = match c.method.rehearsal {
-        Some(share) => Cache::key("preference-sft", &(key, "rehearsal", share))?,
-        None => key,
-    };
+    let key = rehearsed_key(key, c)?;
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {
@@ -61,4 +58,28 @@ pub fn train<B: TrainBackend>(
     setting.cache.save(&key, &entry, &to_safetensors::<B, _>(&policy)?)?;
     driver.end(progress);
     Ok((policy, trial))
+}
+
+/// A key of the cache for what [`supervise`] trained: the same as before there was rehearsal, where nothing is rehearsed.
+pub fn rehearsed_key(key: String, config: &RunConfig) -> Result<String> {
+    match config.method.rehearsal.filter(|&share| share > 0.0) {
+        Some(share) => Cache::key("rehearsed", &(key, share)),
+        None => Ok(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rehearsed_is_in_the_key_and_nothing_is_not() {
+        let key = |share: Option<f64>| {
+            let mut config = RunConfig::default();
+            config.method.rehearsal = share;
+            rehearsed_key("before".into(), &config).unwrap()
+        };
+        assert_eq!([key(None), key(Some(0.0))], ["before", "before"]);
+        assert!(key(Some(0.25)) != key(Some(0.5)) && key(Some(0.5)) != "before");
+    }
 }

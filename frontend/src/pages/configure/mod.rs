@@ -21,7 +21,7 @@ use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
 use moslim_shared::config::settings::{Depth, Kind, SECTIONS, SETTINGS, Section};
 use moslim_shared::config::{Difference, Problem, RunConfig, TaskKind};
-use moslim_shared::event::PresetInfo;
+use moslim_shared::event::{PresetInfo, RunInfo};
 use moslim_shared::presets;
 
 /// The page.
@@ -125,8 +125,9 @@ fn like_a_run(form: Form, like: Option<String>, fork: Option<String>) -> RwSigna
                     if let Some(preset) = presets::find(&run.config.preset) {
                         form.load(preset.config);
                     }
-                    form.take(RunConfig { fork, ..run.config.clone() });
-                    form.change(|d| d.like = Some(run));
+                    let config = RunConfig { fork, ..run.config };
+                    form.take(config.clone());
+                    form.change(|d| d.like = Some(RunInfo { config, ..run }));
                 }
                 Err(failure) => drop(missing.try_set(failure.message)),
             }
