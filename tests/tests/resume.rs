@@ -204,7 +204,7 @@ fn a_run_is_not_resumed_with_another_configuration() {
 
 #[tokio::test]
 async fn a_run_with_preference_sft_resumes_in_either_part() {
-    let mut config = long_run(200);
+    let mut config = long_run(40);
     // Long enough for a checkpoint of its own.
     (config.method.preference_sft, config.method.ric.batch, config.method.rehearsal) = (260, 8, Some(0.5));
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

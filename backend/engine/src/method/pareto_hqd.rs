@@ -42,7 +42,7 @@ pub fn train<B: TrainBackend>(
         let (rounds, began) = (rounds(&config.method.ric, own), Instant::now());
         let training = (&rounds, &config.method.ric, config.policy.max_new_tokens, config.policy.max_gradient_norm, config.seed);
         let key = Cache::key("pareto-hqd", &(&ready.reward_model.calibration.hash, &ready.origin, weights, n, training))?;
-        let key = rehearsed_key(key, config)?;
+        let key = rehearsed_key("pareto-hqd", key, config)?;
         let kept = setting
             .cache
             .load_sound(&key, progress)?

@@ -43,7 +43,7 @@ pub fn train<B: TrainBackend>(
         (false, WishPlace::Question) => Cache::key("preference-sft", &inputs)?,
         (added, place) => Cache::key("preference-sft", &(inputs, added.then_some("added tokens"), place))?,
     };
-    let key = rehearsed_key(key, c)?;
+    let key = rehearsed_key("preference-sft", key, c)?;
     if let Some((entry, weights)) = setting.cache.load_sound(&key, progress)?
         && let Some(trial) = entry.extra.and_then(|e| serde_json::from_value::<Trial>(e).ok())
     {
@@ -60,10 +60,10 @@ pub fn train<B: TrainBackend>(
     Ok((policy, trial))
 }
 
-/// A key of the cache for what [`supervise`] trained: the same as before there was rehearsal, where nothing is rehearsed.
-pub fn rehearsed_key(key: String, config: &RunConfig) -> Result<String> {
+/// A key of the cache, `kind`'s, for what [`supervise`] trained: the same as before there was rehearsal, where nothing is rehearsed.
+pub fn rehearsed_key(kind: &str, key: String, config: &RunConfig) -> Result<String> {
     match config.method.rehearsal.filter(|&share| share > 0.0) {
-        Some(share) => Cache::key("rehearsed", &(key, share)),
+        Some(share) => Cache::key(kind, &(key, "rehearsal", share)),
         None => Ok(key),
     }
 }
@@ -77,7 +77,7 @@ mod tests {
         let key = |share: Option<f64>| {
             let mut config = RunConfig::default();
             config.method.rehearsal = share;
-            rehearsed_key("before".into(), &config).unwrap()
+            rehearsed_key("kind", "before".into(), &config).unwrap()
         };
         assert_eq!([key(None), key(Some(0.0))], ["before", "before"]);
         assert!(key(Some(0.25)) != key(Some(0.5)) && key(Some(0.5)) != "before");
