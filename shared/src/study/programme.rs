@@ -3,6 +3,7 @@
 //! Every method and every optimiser gets the same number of tries, on validation questions, with a seed of its own; the settings
 //! with the best figures of a table are the ones that the table shows, on test questions, with other seeds.
 
+use super::longer;
 use super::plan::{Axis, StudyConfig, Variant};
 use super::results::{METRICS, StudyGroup, StudyResults};
 use super::shipped::{self, budgeted};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Ids of the studies, in their order.
-pub const PROGRAMME: [&str; 13] = [
+pub const PROGRAMME: [&str; 14] = [
     "methods-tuning",
     "methods",
     "rehearsal",
@@ -26,20 +27,18 @@ pub const PROGRAMME: [&str; 13] = [
     "mappings",
     "reward-size",
     "labels",
-    "methods-long",
+    longer::ID,
+    longer::AGAIN,
 ];
 
-/// Studies of the programme that are only done when they are named: this one takes longer than all others together.
-pub const ON_REQUEST: [&str; 1] = ["methods-long"];
-
-/// By how much the budget of `methods-long` is larger.
-const LONGER: usize = 10;
+/// Studies of the programme that are only done when they are named: these take longer than all others together.
+pub const ON_REQUEST: [&str; 2] = [longer::ID, longer::AGAIN];
 
 /// Share of SFT's rows among supervised ones where they are rehearsed.
 const REHEARSED: f64 = 0.5;
 
 /// Weight of SFT's answers where a try mixes them in.
-const SFT_MIX: f64 = 0.5;
+pub(super) const SFT_MIX: f64 = 0.5;
 
 /// MOSLIM's policy with MOC's balance of the objectives, which is tried and compared like a method.
 const MOC: &str = "MOC";
@@ -73,7 +72,7 @@ impl Table {
     }
 
     /// What tries are compared by: the sum of the figures.
-    fn sum(self, group: &StudyGroup) -> f64 {
+    pub(super) fn sum(self, group: &StudyGroup) -> f64 {
         let figures = self.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id));
         figures.filter_map(|m| group.metrics.get(m)).map(|s| s.mean).sum()
     }
@@ -89,7 +88,19 @@ impl Table {
     }
 }
 
-/// A study of the programme over `base`; `None` where there is no such study, or one that it takes settings from is not `done` yet.
+/// The studies of the programme that one of them takes from.
+pub fn before(id: &str) -> &'static [&'static str] {
+    match id {
+        "methods" | "rehearsal" | "ideas" | longer::ID => &["methods-tuning"],
+        "ideas-again" => &["methods-tuning", "ideas"],
+        longer::AGAIN => &["methods-tuning", longer::ID],
+        "optimisers" => &["optimisers-tuning"],
+        _ => &[],
+    }
+}
+
+/// A study of the programme over `base`; `None` where there is no such study, or one that it takes settings from is not `done` yet ([`before`]),
+/// or where `seeds` are too few for it.
 pub fn study(
     id: &str,
     base: &RunConfig,
@@ -152,21 +163,8 @@ pub fn study(
             study.seeds = (tuning_seed + 1..).take(seeds.len().max(2) - 1).collect();
             Some(study)
         }
-        "methods-long" => {
-            let mut base = base;
-            let short = shipped::affordable(&base);
-            base.policy.passes = base.policy.passes.map(|passes| passes * LONGER as f64);
-            base.policy.iterations *= LONGER;
-            let (tries, results) = (method_tries(&base), done.get("methods-tuning")?);
-            let rivals = [Method::Moslim, Method::Morlhf, Method::RewardedSoups, Method::RicClass];
-            let taken = |m: &Method| {
-                let chosen = chosen(m.title(), &tries, results, &[Table::Fronts, Table::Control]);
-                if m.optimises() { chosen.into_iter().flat_map(|v| kept_from_forgetting(v, short)).collect() } else { chosen }
-            };
-            let axes = vec![Axis { name: "method".into(), variants: rivals.iter().flat_map(taken).collect() }];
-            let question = "Who is ahead at ten times the budget?";
-            Some(StudyConfig { name: id.into(), question: question.into(), base, axes, seeds: seeds.to_vec() })
-        }
+        longer::ID => longer::study(base, seeds, done.get("methods-tuning")?),
+        longer::AGAIN => longer::again(base, seeds, done.get("methods-tuning")?, done.get(longer::ID)?),
         "optimisers" => {
             let (tries, results) = (optimizer_tries(), done.get("optimisers-tuning")?);
             let variants =
@@ -178,23 +176,6 @@ pub fn study(
         other if PROGRAMME.contains(&other) => shipped::preset(other, base, seeds.to_vec()),
         _ => None,
     }
-}
-
-/// A setting, and the same with SFT's answers in every update, where it has none; where it begins with preference SFT, which grows with
-/// the budget, also with `short` steps of it. Validation questions are about topics that training knew, so tries on them cannot tell
-/// what a long run forgets of others: here everybody who is optimised gets all that applies to them.
-fn kept_from_forgetting(taken: Variant, short: usize) -> Vec<Variant> {
-    let with = |to: &Variant, said: &str, field: &str, value: Value| {
-        let mut new = to.clone();
-        new.label.push_str(said);
-        let before = new.set.insert(field.into(), value);
-        (new, before)
-    };
-    let (mixed, before) = with(&taken, ", SFT answers mixed in", "policy.sft_mix", json!(SFT_MIX));
-    let (less, long) = with(&mixed, ", short preference SFT", "method.preference_sft", json!(short));
-    let own = before.is_none().then_some(mixed);
-    let less = long.is_some().then_some(less);
-    std::iter::once(taken).chain(own).chain(less).collect()
 }
 
 /// MOSLIM as it is tuned for fronts, and the same with one thing changed at a time, for as many token passes; `None` where tuning
@@ -245,7 +226,7 @@ fn leading(results: &StudyResults, table: Table, n: usize) -> Vec<&str> {
 }
 
 /// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
-fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Table]) -> Vec<Variant> {
+pub(super) fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Table]) -> Vec<Variant> {
     let mut out: Vec<(String, Variant)> = Vec::new();
     for table in tables {
         let Some(best) = best(title, results, *table) else { continue };
@@ -305,7 +286,7 @@ fn tagged_tries(base: &RunConfig) -> Vec<Try> {
 }
 
 /// Eight tries for every method that trains. Each begins with the settings of the base, which were chosen for MOSLIM.
-fn method_tries(base: &RunConfig) -> Vec<Variant> {
+pub(super) fn method_tries(base: &RunConfig) -> Vec<Variant> {
     let (rate, beta, ric) = (base.policy.learning_rate, base.policy.kl_coefficient, &base.method.ric);
     let mut out = Vec::new();
     for method in Method::ALL {
@@ -421,6 +402,26 @@ mod tests {
         };
         assert_eq!(steps(&at_hundred, whole), steps(&at_ten, "MOSLIM"));
         assert!(steps(&at_hundred, "MOSLIM").as_u64() > steps(&at_ten, "MOSLIM").as_u64());
+    }
+
+    #[test]
+    fn a_study_waits_for_each_of_those_that_it_takes_from() {
+        let base = crate::presets::find("world").unwrap().config;
+        let whole = || results_of(&[("MOSLIM · preference SFT", [0.5; 4]), ("PPO · as shipped", [0.5; 4]), ("MOSLIM", [0.5; 4])]);
+        let all: BTreeMap<String, StudyResults> = PROGRAMME.map(|id| (id.to_string(), whole())).into();
+        for id in PROGRAMME {
+            let planned = |done: &BTreeMap<String, StudyResults>| study(id, &base, &[1, 2], 4, done).is_some();
+            let needed: Vec<&str> = PROGRAMME
+                .into_iter()
+                .filter(|b| {
+                    let mut done = all.clone();
+                    done.remove(*b);
+                    !planned(&done)
+                })
+                .collect();
+            assert!(planned(&all), "{id}");
+            assert_eq!(needed, before(id), "{id}");
+        }
     }
 
     #[test]

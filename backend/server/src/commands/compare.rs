@@ -11,7 +11,9 @@ use crate::id::RunId;
 use crate::pictures;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
-use moslim_shared::study::{Host, METRICS, ON_REQUEST, PROGRAMME, PlannedRun, StudyConfig, StudyResults, programme_study};
+use moslim_shared::study::{
+    Host, METRICS, ON_REQUEST, PROGRAMME, PlannedRun, StudyConfig, StudyResults, before, programme_study,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,8 +46,16 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         };
         let Some(config) = programme_study(id, &base, &seeds, args.tuning_seed, &done) else {
             if wanted {
-                let before = id.to_string() + "-tuning";
-                return Err(Failure::field("only", format!("{id} takes its settings from {before}, which is not done")));
+                let missing: Vec<&str> = before(id).iter().copied().filter(|b| !done.contains_key(*b)).collect();
+                return Err(match missing[..] {
+                    [] => {
+                        Failure::field("seeds", format!("{id} is done with all of them but the first, which needs two at least"))
+                    }
+                    _ => Failure::field(
+                        "only",
+                        format!("{id} takes its settings from {}, which is not done", missing.join(" and ")),
+                    ),
+                });
             }
             continue;
         };
