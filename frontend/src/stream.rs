@@ -4,6 +4,7 @@
 
 use crate::parts::canvas::drawn;
 use crate::parts::every::every;
+use crate::parts::memo::memo;
 use crate::source::{Ears, Link, is_tab, source};
 use crate::state::{RunState, Topic};
 use crate::words::t;
@@ -78,7 +79,7 @@ impl Run {
 
     /// A value that follows the state.
     pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&RunState) -> T + Send + Sync + 'static) -> Memo<T> {
-        Memo::new(move |_| self.0.with(&f))
+        memo(move || self.0.with(&f))
     }
 
     /// The revision of what `topic` shows; follows the run.
@@ -98,7 +99,7 @@ impl Run {
         f: impl Fn(&RunState) -> T + Send + Sync + 'static,
     ) -> Memo<T> {
         let revision = self.revision(topic);
-        Memo::new(move |_| {
+        memo(move || {
             let _ = revision.get();
             self.read(&f)
         })

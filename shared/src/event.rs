@@ -398,6 +398,9 @@ pub struct RunInfo {
     /// Why it failed or was interrupted; empty otherwise.
     pub message: String,
     pub config: RunConfig,
+    /// First twelve digits of the SHA-256 of `config.toml`, as this version writes it; empty where a run was known before there was one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config_hash: String,
     pub summary: Option<Box<RunSummary>>,
     /// Per cent of its optimisation after which its policy was kept, and can be asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -420,6 +423,7 @@ impl RunInfo {
             last_seq: 0,
             message: "it has not begun; resume it to begin".into(),
             config: config.clone(),
+            config_hash: String::new(),
             summary: None,
             milestones: Vec::new(),
             about: About::default(),

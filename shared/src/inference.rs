@@ -242,14 +242,35 @@ pub struct Scored {
     pub gold: Option<Vec<usize>>,
 }
 
+/// A text as a model reads it, token by token.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
+pub struct Reading {
+    /// The text of every token, special ones spelt out; joined they are the whole text. Of a character that is several tokens the last has
+    /// all, and those before it are empty.
+    pub pieces: Vec<String>,
+    /// Positions in `pieces`, from 0, of the tokens that no text can spell: roles, ends and tags.
+    pub special: Vec<usize>,
+    /// Most tokens that the model has room for, of what it reads and of what it writes together.
+    pub context: usize,
+}
+
 /// What comes back while a run answers, in this order: the prompt, pieces of text, finished answers, and how it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GenerateEvent {
-    /// What the model reads, special tokens spelt out, as a whole and token by token, and what was asked for. Of a character that is
-    /// several tokens the last has all.
-    Prompt { text: String, pieces: Vec<String>, preference: Preference },
+    /// What the model reads, special tokens spelt out, as a whole and token by token, and what was asked for. `pieces`, `special` and
+    /// `context` are those of a [`Reading`].
+    Prompt {
+        text: String,
+        pieces: Vec<String>,
+        #[serde(default)]
+        special: Vec<usize>,
+        #[serde(default)]
+        context: usize,
+        preference: Preference,
+    },
     /// What answer `answer` (counted from 0) goes on with. Where the best of several is taken nothing is known of it before its end.
     Text { answer: usize, text: String },
     /// An answer is there.

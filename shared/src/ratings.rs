@@ -1,5 +1,6 @@
 //! Tasks made of people's ratings: what is kept of an import, and what was done to its classes since.
 
+use crate::inference::Reading;
 use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 
@@ -242,6 +243,8 @@ pub struct UnlikelyLabel {
     pub probability: f64,
     /// The class that it expects, a mean.
     pub expected: f64,
+    /// Question and answer as the reward model reads them.
+    pub read: Reading,
 }
 
 /// Which rows are shown.

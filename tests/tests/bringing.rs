@@ -1,7 +1,8 @@
 //! People's ratings on the page: a file is chosen, looked at, mapped, tried, imported, read and changed; and over the API what cannot
 //! be is refused and leaves nothing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use moslim_shared::inference::Reading;
 use moslim_tests::{Answer, Browser, FLAT, Lab, Place, lines, record, smoke};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -61,6 +62,28 @@ async fn a_file_becomes_a_task_over_the_api() -> Result<()> {
     assert_eq!(doubts.status, 200, "{}", doubts.body);
     let p: Vec<f64> = doubts.body.as_array().context("labels")?.iter().filter_map(|l| l["probability"].as_f64()).collect();
     assert!(p.len() == 7 && p.windows(2).all(|w| w[0] <= w[1]), "{p:?}");
+    // Each comes as the reward model reads it: without tags, with an end.
+    for label in doubts.body.as_array().context("labels")? {
+        let read: Reading = serde_json::from_value(label["read"].clone())?;
+        let text = read.pieces.concat();
+        let [question, answer] = ["prompt", "response"].map(|part| label[part].as_str().unwrap_or_default());
+        ensure!(text.contains(question) && text.contains(answer) && read.pieces.len() <= read.context, "{read:?}");
+        let special: Vec<&str> = read.special.iter().map(|&n| read.pieces[n].as_str()).collect();
+        assert_eq!((special, read.context), (vec!["<user>", "<assistant>", "<eos>"], config.reward_trunk.context), "{text}");
+    }
+    // A reader of the page sees the same.
+    let browser: Browser = lab.browser().await?;
+    browser.goto(&format!("{}/data/tea", lab.origin())).await?;
+    let filled = ["#balance .balance", "#rows .rated-row", "#doubt"].map(|own| format!("!!document.querySelector('{own}')"));
+    browser.wait(&filled.join(" && ")).await?;
+    browser.click("#doubt").await?;
+    browser.wait("document.querySelector('#doubts .read') !== null").await?;
+    browser.click("#doubts .read summary").await?;
+    browser.wait("document.querySelector('#doubts .read').open").await?;
+    let shown = browser.js("[...document.querySelector('#doubts .tokens').children].map(s => s.textContent)").await?;
+    assert_eq!(shown, doubts.body[0]["read"]["pieces"]);
+    assert_eq!(browser.errors().await?, Vec::<String>::new());
+    browser.quit().await?;
     Ok(())
 }
 

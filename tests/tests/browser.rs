@@ -559,6 +559,16 @@ async fn a_run_is_copied_and_forked_from_its_page() -> Result<()> {
     browser.wait(&format!("{CHANGES}.length === 0")).await?;
     browser.fill("#field-policy-iterations", "9").await?;
     browser.wait(&format!("{CHANGES}.join() === 'policy.iterations'")).await?;
+    // With the preset, and with the run again.
+    let compare = |with: &str| {
+        format!(
+            "(s => {{ s.value = '{with}'; s.dispatchEvent(new Event('change', {{ bubbles: true }})); return true; }})(document.querySelector('#compared-with'))"
+        )
+    };
+    browser.js(&compare("")).await?;
+    browser.wait(&format!("{CHANGES}.length > 1 && {CHANGES}.includes('policy.iterations')")).await?;
+    browser.js(&compare(&id)).await?;
+    browser.wait(&format!("{CHANGES}.join() === 'policy.iterations'")).await?;
 
     browser.goto(&format!("{}/configure?fork={id}", lab.origin())).await?;
     browser.wait(&format!("{FORK}?.textContent.includes('{id}') && !{FORK}.classList.contains('gone')")).await?;

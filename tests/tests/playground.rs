@@ -28,8 +28,12 @@ async fn a_finished_run_answers_and_scores_over_the_api() -> Result<()> {
     let run = trained(&lab).await;
     let asked = json!({ "prompt": QUESTION, "target": "helpfulness=4,verbosity=0", "n": 8, "max_new_tokens": 16, "seed": 7 });
     let events = generate(&lab, &run, asked.clone()).await;
-    let GenerateEvent::Prompt { text: read, pieces, preference } = &events[0] else { panic!("{:?} is no prompt", events[0]) };
-    assert!(pieces.concat() == *read && pieces.contains(&"<helpfulness=4>".into()), "a tag is one token: {pieces:?}");
+    let GenerateEvent::Prompt { text: read, pieces, special, context, preference } = &events[0] else {
+        panic!("{:?} is no prompt", events[0])
+    };
+    assert_eq!((&pieces.concat(), *context), (read, smoke().model.context));
+    let special: Vec<&str> = special.iter().map(|&n| pieces[n].as_str()).collect();
+    assert_eq!(special, ["<user>", "<helpfulness=4>", "<verbosity=0>", "<assistant>"], "a tag is one token: {pieces:?}");
     assert!(read.contains("<helpfulness=4>") && read.contains("tea"), "{read}");
     assert_eq!(preference.0, [Some(4), None, None, Some(0)]);
     assert!(matches!(events.last(), Some(GenerateEvent::Ended { tokens, .. }) if *tokens >= 8), "{:?}", events.last());
@@ -254,7 +258,8 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     ensure!(read[0].contains("<verbosity=0>") && !read[1].contains("verbosity"), "{read:?}");
     // What is shown is what the API says.
     let request = json!({ "prompt": QUESTION, "target": "verbosity=0", "max_new_tokens": smoke().policy.max_new_tokens });
-    let expected = answers(&generate(&lab, &run, request).await)[0].0.clone();
+    let events = generate(&lab, &run, request).await;
+    let expected = answers(&events)[0].0.clone();
     let shown = browser.js("document.querySelector('.lane .answer').textContent").await?;
     ensure!(shown == expected.as_str() || expected.is_empty(), "{shown} is not {expected}");
     // The address can be passed on.
@@ -265,6 +270,22 @@ async fn a_question_is_asked_on_the_page() -> Result<()> {
     // When its first word came, and how fast the rest.
     let told = "document.querySelector('.lane .num').textContent";
     browser.wait(&format!("/first word after [0-9.]+ s, [0-9]+ tokens a second/.test({told})")).await?;
+
+    // The prompt token by token, as the API tells it, with tags apart from what a person could have written.
+    let GenerateEvent::Prompt { pieces, special, context, .. } = &events[0] else { panic!("{:?} is no prompt", events[0]) };
+    browser.click(".lane .read summary").await?;
+    browser.wait("document.querySelector('.lane .read').open").await?;
+    let summary = browser.js("document.querySelector('.lane .read summary').textContent").await?;
+    let counted = format!("{} of {context} tokens", pieces.len());
+    ensure!(summary.as_str().is_some_and(|text| text.ends_with(&counted)), "{summary} does not say {counted}");
+    let tokens = "[...document.querySelector('.lane .tokens').children]";
+    assert_eq!(browser.js(&format!("{tokens}.map(s => s.textContent)")).await?, json!(pieces));
+    let marked = format!("{tokens}.flatMap((s, n) => s.classList.contains('special') ? [n] : [])");
+    assert_eq!(browser.js(&marked).await?, json!(special));
+    ensure!(special.iter().any(|&n| pieces[n] == "<verbosity=0>"), "{special:?} of {pieces:?}");
+    // A space that a token begins with can be seen.
+    let sign = format!("getComputedStyle({tokens}.find(s => s.textContent.startsWith(' ')), '::before').content");
+    assert_eq!(browser.js(&sign).await?, "\"·\"");
 
     browser.click("#sweep").await?;
     browser.wait("document.querySelectorAll('#sweep-grid .cell:not(:disabled)').length === 30").await?;

@@ -13,7 +13,7 @@ use moslim_import::mapping::ObjectiveMapping;
 use moslim_import::path::{Path, Step};
 use moslim_import::stats::{Measure, statistics};
 use moslim_shared::distribution::expected_class;
-use moslim_shared::inference::Pair;
+use moslim_shared::inference::{Pair, Reading};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{
     ImportedObjective, RatingsTask, RowFilter, Shaped, ShownLabel, ShownRating, ShownRow, TaskStatistics, UnlikelyLabel,
@@ -130,12 +130,17 @@ impl DataFolder {
                         name: shaped.objective.classes[class].clone(),
                         probability: p[class],
                         expected: expected_class(p),
+                        read: Reading::default(),
                     });
                 }
             }
         }
         found.sort_by(|a, b| a.probability.total_cmp(&b.probability));
         found.truncate(n);
+        // Of those that are told, and of no others: there may be very many.
+        for label in &mut found {
+            label.read = scorer.reading(&Pair { prompt: label.prompt.clone(), response: label.response.clone() })?;
+        }
         Ok((found, long))
     }
 }

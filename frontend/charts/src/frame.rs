@@ -12,7 +12,7 @@ pub type Chart<'a, DB> = ChartContext<'a, DB, Cartesian2d<RangedCoordf64, Ranged
 pub fn geometry<DB: DrawingBackend>(chart: &Chart<DB>, x: (f64, f64), y: (f64, f64)) -> Geometry {
     let ((left, top), (width, height)) = (chart.plotting_area().get_base_pixel(), chart.plotting_area().dim_in_pixel());
     let (left, top) = (f64::from(left), f64::from(top));
-    Geometry { left, right: left + f64::from(width), top, bottom: top + f64::from(height), x, y }
+    Geometry { left, right: left + f64::from(width), top, bottom: top + f64::from(height), x, y, log_x: false }
 }
 
 /// A chart over steps or KL.

@@ -4,7 +4,7 @@ use crate::frame::{Chart, Frame, geometry};
 use crate::palette::{Ink, Palette};
 use crate::plot::{LinePlot, Over, Series};
 use crate::smooth::{smoothed, spacing};
-use crate::view::{Geometry, View};
+use crate::view::{Geometry, View, level};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -29,10 +29,13 @@ pub fn draw<DB: DrawingBackend>(
     let all = shown.iter().flat_map(|(_, points)| points.iter());
     let Some((x0, x1)) = view.window.or_else(|| extent(all.clone().map(|p| p.0))) else { return Ok(None) };
     let log = view.log && all.clone().all(|p| p.1 > 0.0 || !p.1.is_finite());
-    let level = |y: f64| if log { y.log10() } else { y };
+    let log_x = view.log_x && all.clone().all(|p| p.0 > 0.0) && x0 > 0.0;
+    let (level_x, level) = (|x: f64| level(x, log_x), |y: f64| level(y, log));
     let Some((y0, y1)) = vertical(plot, log, all.map(|p| level(p.1))) else { return Ok(None) };
     let x1 = if x1 > x0 { x1 } else { x0 + 1.0 };
-    let x0 = if plot.over == Over::Kl { x0.min(0.0) } else { x0 };
+    let x0 = if plot.over == Over::Kl && !log_x { x0.min(0.0) } else { x0 };
+    let range = (x0, x1);
+    let (x0, x1) = (level_x(x0), level_x(x1));
 
     let digits = decimals(y1 - y0);
     let format_y = |v: &f64| match (plot.percent, log) {
@@ -41,8 +44,8 @@ pub fn draw<DB: DrawingBackend>(
         (false, true) => short(10f64.powf(*v), 3),
         (false, false) => short(*v, digits),
     };
-    let digits_x = if plot.over == Over::Steps && x1 - x0 > 4.0 { 0 } else { decimals(x1 - x0) };
-    let format_x = |v: &f64| short(*v, digits_x);
+    let digits_x = if plot.over == Over::Steps && range.1 - range.0 > 4.0 { 0 } else { decimals(range.1 - range.0) };
+    let format_x = |v: &f64| short(if log_x { 10f64.powf(*v) } else { *v }, digits_x);
     let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_x: &format_x, format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
     if plot.zero && !log {
@@ -54,7 +57,7 @@ pub fn draw<DB: DrawingBackend>(
     let scale = ((x1 - x0) / f64::from(width.max(1)), -(y1 - y0) / f64::from(height.max(1)));
     let buckets = ((f64::from(width) / palette.ratio / 2.0) as usize).max(8);
     let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        thin(points, buckets).into_iter().map(|(x, y)| (x.clamp(x0, x1), level(y).clamp(y0, y1))).collect()
+        thin(points, buckets).into_iter().map(|(x, y)| (level_x(x).clamp(x0, x1), level(y).clamp(y0, y1))).collect()
     };
     // Bold lines last, so that nothing covers them.
     for bold in [false, true] {
@@ -67,7 +70,7 @@ pub fn draw<DB: DrawingBackend>(
                 let size = palette.px(if bold { 4.0 } else { 3.5 });
                 for (n, at) in points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).enumerate() {
                     let style = color.mix(0.3 + 0.7 * n as f64 / count).filled();
-                    mark(&mut chart, (at.0, level(at.1).clamp(y0, y1)), series.ink, (size, scale), style)?;
+                    mark(&mut chart, (level_x(at.0), level(at.1).clamp(y0, y1)), series.ink, (size, scale), style)?;
                 }
                 continue;
             }
@@ -101,7 +104,7 @@ pub fn draw<DB: DrawingBackend>(
             mark(&mut chart, end, series.ink, (palette.px(4.0), scale), color.filled())?;
         }
     }
-    Ok(Some(geometry(&chart, (x0, x1), (y0, y1))))
+    Ok(Some(Geometry { log_x, ..geometry(&chart, range, (y0, y1)) }))
 }
 
 /// Draws a marker; `scale` is what one pixel to the right and one down are in data.
@@ -256,6 +259,11 @@ mod tests {
         // The logarithm of what is positive alone; zero has none.
         let (log, _) = two(View { log: true, ..View::default() });
         assert!(log.is_some_and(|g| g.y.0 > -0.5 && g.y.1 < 3.5), "{log:?}");
+        let across = |from: f64| {
+            let view = View { log_x: true, window: Some((from, 50.0)), hidden: vec![1], ..View::default() };
+            two(view).0.map(|g| (g.x.0, g.log_x))
+        };
+        assert_eq!([across(0.0), across(2.0)], [Some((0.0, false)), Some((2.0, true))]);
         assert_eq!(two(View { hidden: vec![0, 1], ..View::default() }).0, None);
         // The average is drawn over the points themselves.
         assert!(two(View { smoothing: 0.9, ..View::default() }).1 > points);

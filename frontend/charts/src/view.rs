@@ -11,6 +11,8 @@ pub struct View {
     pub hidden: Vec<usize>,
     /// Whether y is logarithmic; only where all of it is positive.
     pub log: bool,
+    /// The same of x, which only lines have.
+    pub log_x: bool,
 }
 
 impl View {
@@ -43,19 +45,29 @@ pub struct Geometry {
     pub bottom: f64,
     pub x: (f64, f64),
     pub y: (f64, f64),
+    /// Whether x is logarithmic.
+    pub log_x: bool,
 }
 
 impl Geometry {
     /// The value of x at a pixel, within the range.
     pub fn x_at(&self, pixel: f64) -> f64 {
         let share = ((pixel - self.left) / (self.right - self.left).max(1.0)).clamp(0.0, 1.0);
-        self.x.0 + share * (self.x.1 - self.x.0)
+        let (from, to) = (level(self.x.0, self.log_x), level(self.x.1, self.log_x));
+        let place = from + share * (to - from);
+        if self.log_x { 10f64.powf(place) } else { place }
     }
 
     /// The pixel of a value of x.
     pub fn pixel(&self, x: f64) -> f64 {
-        self.left + (x - self.x.0) / (self.x.1 - self.x.0) * (self.right - self.left)
+        let [from, to, x] = [self.x.0, self.x.1, x].map(|x| level(x, self.log_x));
+        self.left + (x - from) / (to - from) * (self.right - self.left)
     }
+}
+
+/// Where a value stands on an axis.
+pub(crate) fn level(value: f64, log: bool) -> f64 {
+    if log { value.log10() } else { value }
 }
 
 /// The point nearest to `x` of points with ascending x.
@@ -95,8 +107,10 @@ mod tests {
 
     #[test]
     fn pixels_and_values_are_one_anothers_inverse() {
-        let g = Geometry { left: 40.0, right: 240.0, top: 0.0, bottom: 100.0, x: (10.0, 20.0), y: (0.0, 1.0) };
+        let g = Geometry { left: 40.0, right: 240.0, top: 0.0, bottom: 100.0, x: (10.0, 20.0), y: (0.0, 1.0), log_x: false };
         assert_eq!((g.x_at(140.0), g.pixel(15.0)), (15.0, 140.0));
+        let log = Geometry { x: (1.0, 100.0), log_x: true, ..g };
+        assert!((log.x_at(140.0) - 10.0).abs() < 1e-9 && (log.pixel(10.0) - 140.0).abs() < 1e-9, "ten is half the way");
         assert_eq!((g.x_at(0.0), g.x_at(999.0)), (10.0, 20.0));
         let points = [(1.0, 5.0), (4.0, 6.0), (9.0, 7.0)];
         assert_eq!(nearest(&points, 6.0), Some((4.0, 6.0)));

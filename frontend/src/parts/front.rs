@@ -2,6 +2,7 @@
 
 use crate::parts::canvas::{resized, surface};
 use crate::parts::format;
+use crate::parts::memo::{effect, memo};
 use crate::parts::pick::Pick;
 use crate::parts::sheet::{Save, Sheet, quoted};
 use crate::parts::table::Table;
@@ -83,15 +84,15 @@ pub fn FrontFigure(
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = expect_context::<Theme>().revision;
     let resized = resized(canvas);
-    let names = Memo::new(move |_| fronts.with(|f| f.objectives.clone()));
+    let names = memo(move || fronts.with(|f| f.objectives.clone()));
     let least = RwSignal::new(Vec::<f64>::new());
-    Effect::new(move |_| least.set(vec![0.0; names.get().len()]));
-    let kept = Memo::new(move |_| least.with(|least| fronts.with(|f| f.reaching(least))));
+    effect(move || least.set(vec![0.0; names.get().len()]));
+    let kept = memo(move || least.with(|least| fronts.with(|f| f.reaching(least))));
     // Places on the axes, whatever they are called by now.
-    let x = Memo::new(move |_| names.with(|names| chosen(names, &x.get(), 0)));
-    let y = Memo::new(move |_| names.with(|names| chosen(names, &y.get(), 1)));
-    let plot = Memo::new(move |_| kept.with(|kept| plot(kept, &x.get(), &y.get())));
-    Effect::new(move |_| {
+    let x = memo(move || names.with(|names| chosen(names, &x.get(), 0)));
+    let y = memo(move || names.with(|names| chosen(names, &y.get(), 1)));
+    let plot = memo(move || kept.with(|kept| plot(kept, &x.get(), &y.get())));
+    effect(move || {
         theme.track();
         resized.track();
         let Some(element) = canvas.get() else { return };

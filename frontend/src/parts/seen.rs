@@ -1,6 +1,7 @@
 //! What is on the screen, and what moves by itself while it is there.
 
 use crate::parts::every::every;
+use crate::parts::memo::effect;
 use crate::parts::theme::still;
 use js_sys::Array;
 use leptos::html::{Div, ElementType};
@@ -22,7 +23,7 @@ where
     T: FnOnce() + 'static,
 {
     let kept = StoredValue::new_local(None::<T>);
-    Effect::new(move |_| {
+    effect(move || {
         if let Some(element) = element.get() {
             kept.set_value(watch(element.unchecked_ref::<Element>()));
         }
@@ -91,7 +92,7 @@ impl Alone {
         if !still() {
             // What only touches the edge of the screen is not looked at yet.
             let seen = seen(stage, "-20% 0px");
-            Effect::new(move |_| {
+            effect(move || {
                 let seen = seen.get();
                 course.update(|course| *course = course.after(seen, js_sys::Date::now()));
             });

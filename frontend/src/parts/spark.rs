@@ -2,6 +2,7 @@
 
 use crate::parts::chart::Linked;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use leptos::prelude::*;
 use moslim_charts::line::thin;
 use moslim_charts::smooth::{smoothed, spacing};
@@ -14,9 +15,9 @@ const SIZE: (f64, f64) = (200.0, 44.0);
 #[component]
 pub fn Spark(title: &'static str, unit: &'static str, points: Memo<Vec<(f64, f64)>>) -> impl IntoView {
     let linked = use_context::<Linked>().unwrap_or_default();
-    let range = Memo::new(move |_| points.with(|points| range(points)));
-    let raw = Memo::new(move |_| points.with(|points| path(points, range.get())));
-    let average = Memo::new(move |_| {
+    let range = memo(move || points.with(|points| range(points)));
+    let raw = memo(move || points.with(|points| path(points, range.get())));
+    let average = memo(move || {
         let factor = linked.smoothing.get();
         points.with(
             |points| if factor > 0.0 { path(&smoothed(points, factor, spacing(points)), range.get()) } else { String::new() },

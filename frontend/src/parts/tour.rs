@@ -1,5 +1,6 @@
 //! A guided tour of a page: a few places in turn, each with a sentence or two.
 
+use crate::parts::memo::effect;
 use crate::words::{said, t};
 use leptos::html;
 use leptos::prelude::*;
@@ -24,7 +25,7 @@ pub fn Tour(#[prop(into)] stops: Vec<Stop>) -> impl IntoView {
     let at = RwSignal::new(None::<usize>);
     let next = NodeRef::<html::Button>::new();
     let stop = move || at.get().and_then(|n| stops.with_value(|stops| stops.get(n).copied()));
-    Effect::new(move |_| {
+    effect(move || {
         leave();
         let Some((place, _)) = stop() else { return };
         if let Ok(Some(element)) = document().query_selector(place) {

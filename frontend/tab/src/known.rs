@@ -1,14 +1,14 @@
 //! What the files of a run say of it.
 
 use moslim_engine::keep::files::Files;
-use moslim_engine::keep::{journal, read_config};
+use moslim_engine::keep::{config_hash, journal, read_config};
 use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus};
 
 /// What the files say of a run that does not train.
 pub fn known(files: &dyn Files, id: &str) -> Option<RunInfo> {
     let own = |file: &str| files.read(&format!("runs/{id}/{file}"));
     let config = read_config(own).ok()?;
-    let mut info = RunInfo::new(id, &config, 0);
+    let mut info = RunInfo { config_hash: config_hash(&config), ..RunInfo::new(id, &config, 0) };
     for event in journal::events(&own(journal::FILE).ok().flatten().unwrap_or_default()) {
         take(&mut info, &event);
     }

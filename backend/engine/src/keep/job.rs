@@ -5,6 +5,7 @@ use super::sums::{self, ReadFile};
 use anyhow::{Context, Result};
 use moslim_shared::config::RunConfig;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// Name of the weights of the policy that optimisation started from.
@@ -86,6 +87,12 @@ impl Job {
     pub fn write_config(&self) -> Result<()> {
         self.write(CONFIG, toml::to_string(&self.config)?.as_bytes())
     }
+}
+
+/// The first twelve digits of the SHA-256 of `config.toml`, as [`Job::write_config`] writes it: what `sha256sum` says of the file.
+pub fn config_hash(config: &RunConfig) -> String {
+    let text = toml::to_string(config).unwrap_or_default();
+    Sha256::digest(text.as_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect()
 }
 
 /// A file of a run's folder as it was written, or `None`. `read` gives a file of the folder.

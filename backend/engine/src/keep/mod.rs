@@ -16,4 +16,6 @@ pub mod models;
 pub mod sums;
 
 pub use files::write_atomically;
-pub use job::{CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, milestone_file, model_file, read_checked, read_config};
+pub use job::{
+    CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, config_hash, milestone_file, model_file, read_checked, read_config,
+};

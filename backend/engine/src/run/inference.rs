@@ -17,7 +17,7 @@ use crate::reward::frozen::{Calibration, FrozenRewardModel};
 use crate::text::Tokenizer;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use moslim_shared::config::DeviceChoice;
-use moslim_shared::inference::{GenerateEvent, GenerateRequest, Pair, Scored, Source};
+use moslim_shared::inference::{GenerateEvent, GenerateRequest, Pair, Reading, Scored, Source};
 use moslim_shared::mapping::{MappedReward, map_reward};
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -100,8 +100,7 @@ impl Scorer {
     pub fn score(&self, pairs: &[Pair], preference: Option<&Preference>) -> Result<Vec<Scored>> {
         let mut rows = Vec::with_capacity(pairs.len());
         for (n, pair) in pairs.iter().enumerate() {
-            let answer = self.tokenizer.encode(&pair.response)?;
-            let row = (self.tokenizer.untagged_prompt(&self.tokenizer.question(&pair.prompt)?), self.ended(&answer));
+            let row = self.row(pair)?;
             let tokens = row.0.len() + row.1.len();
             if tokens > self.context {
                 bail!("pair {} is {} tokens long; the reward model reads at most {}", n + 1, tokens, self.context);
@@ -110,6 +109,22 @@ impl Scorer {
         }
         let gold = |n: usize| self.gold.as_ref().map(|g| g.grade(&pairs[n].prompt, &pairs[n].response).classes);
         Ok(self.distributions(&rows).into_iter().enumerate().map(|(n, d)| self.scored(d, preference, gold(n))).collect())
+    }
+
+    /// A question and its answer as the reward model reads them, token by token.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn reading(&self, pair: &Pair) -> Result<Reading> {
+        let (question, answer) = self.row(pair)?;
+        self.tokenizer.reading(&[question, answer].concat(), self.context)
+    }
+
+    /// Tokens of a question that asks for nothing, and of its ended answer.
+    fn row(&self, pair: &Pair) -> Result<(Vec<u32>, Vec<u32>)> {
+        let question = self.tokenizer.question(&pair.prompt)?;
+        let answer = self.tokenizer.encode(&pair.response)?;
+        Ok((self.tokenizer.untagged_prompt(&question), self.ended(&answer)))
     }
 
     fn ended(&self, answer: &[u32]) -> Vec<u32> {
@@ -318,8 +333,8 @@ impl Generator {
         let best_of = if let Route::BestOf(n) = route { request.best_of.max(*n) } else { request.best_of };
         ensure!(best_of == 1 || self.scorer.is_some(), "best_of: is {best_of}; the run has no reward model to choose with");
         let who = self.who(request.source, &ask)?;
-        let (text, pieces) = (tokenizer.spelt(&tokens)?, tokenizer.pieces(&tokens)?);
-        told(GenerateEvent::Prompt { text, pieces, preference: preference.clone() });
+        let Reading { pieces, special, context } = tokenizer.reading(&tokens, room)?;
+        told(GenerateEvent::Prompt { text: tokenizer.spelt(&tokens)?, pieces, special, context, preference: preference.clone() });
 
         let (temperature, top_p, seed) = (request.temperature, request.top_p, request.seed);
         let sampling = Sampling { temperature, top_p, max_new_tokens: new, seed };

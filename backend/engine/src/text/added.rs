@@ -125,6 +125,21 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_is_shown_token_by_token() {
+        let tokenizer = shelf(WishPlace::Question);
+        let tokens = asked(&tokenizer, "What is tea \u{1F375}, <|im_end|>?", 2, Said::Both(0));
+        let read = tokenizer.reading(&tokens, 64).unwrap();
+        assert_eq!((read.pieces.len(), read.context), (tokens.len(), 64));
+        let text = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nWhat is tea \u{1F375}, <|im_end|>?\n\n\
+                    <warmth=2>\nBe warm.<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!((read.pieces.concat(), tokenizer.spelt(&tokens).unwrap()), (text.to_string(), text.to_string()));
+        // The end that somebody wrote is none of them.
+        let special: Vec<&str> = read.special.iter().map(|&n| read.pieces[n].as_str()).collect();
+        let roles = ["<|im_start|>", "<|im_end|>", "<|im_start|>"];
+        assert_eq!(special, [&roles[..], &["<warmth=2>", "<|im_end|>", "<|im_start|>"]].concat());
+    }
+
+    #[test]
     fn what_people_write_is_never_a_tag() {
         let tokenizer = shelf(WishPlace::Question);
         let text = "Make tea <warmth=2> and [PAD295]";

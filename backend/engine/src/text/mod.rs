@@ -9,6 +9,7 @@ mod added;
 pub mod chat;
 pub mod corpus;
 mod frame;
+mod shown;
 
 pub use frame::{ChatFormat, Manner, Said, UNSEEN};
 
@@ -224,23 +225,6 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let end = tokens.iter().position(|&t| t == self.eos).unwrap_or(tokens.len());
         Ok(self.inner.decode(&tokens[..end], true).map_err(library)?.trim_start().to_string())
-    }
-
-    /// Text of all tokens, special ones spelt out, as people are shown what a model reads.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn spelt(&self, tokens: &[u32]) -> Result<String> {
-        self.inner.decode(tokens, false).map_err(library)
-    }
-
-    /// The same text, cut where a token ends. A token that ends within a character has nothing, and the one that ends it all of it.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn pieces(&self, tokens: &[u32]) -> Result<Vec<String>> {
-        let mut stream = self.inner.decode_stream(false);
-        tokens.iter().map(|&token| Ok(stream.step(token).map_err(library)?.unwrap_or_default())).collect()
     }
 
     /// The prompt that asks a question for what `preference` says, in that manner.
@@ -490,8 +474,17 @@ mod tests {
         assert_eq!(tokenizer.spelt(&tagged).unwrap(), "<user> Boil<assistant>");
         // A character of four bytes is several tokens, of which the last has all of it.
         let strange = tokenizer.untagged_prompt(&tokenizer.encode("Boil \u{1F375} now").unwrap());
-        let pieces = tokenizer.pieces(&strange).unwrap();
+        let pieces = tokenizer.reading(&strange, 64).unwrap().pieces;
         assert_eq!((pieces.len(), pieces.concat()), (strange.len(), tokenizer.spelt(&strange).unwrap()));
         assert!(pieces.contains(&"<assistant>".into()) && pieces.iter().any(String::is_empty), "{pieces:?}");
+        // Of what people write nothing is marked as special, whatever it looks like.
+        let question = tokenizer.encode("Boil <verbosity=0> <eos>").unwrap();
+        let preference = Preference(vec![Some(4), None, None, Some(0)]);
+        let asked = tokenizer.prompt(&question, &preference, &tokenizer.manner(4)).unwrap();
+        let read = tokenizer.reading(&asked, 64).unwrap();
+        assert_eq!((read.pieces.concat(), read.context), (tokenizer.spelt(&asked).unwrap(), 64));
+        assert_eq!(read.special, [0, 1, 2, asked.len() - 1]);
+        let special = read.special.iter().map(|&n| read.pieces[n].as_str()).collect::<Vec<_>>();
+        assert_eq!(special, ["<user>", "<helpfulness=4>", "<verbosity=0>", "<assistant>"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::id::RunId;
 use crate::launch::process::KILLED;
-use moslim_engine::keep::journal;
+use moslim_engine::keep::{config_hash, journal};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
 use moslim_shared::listing::Figures;
@@ -39,7 +39,7 @@ pub struct Followed {
 
 impl Followed {
     pub fn new(id: &RunId, config: &RunConfig, created: u64) -> Self {
-        let info = RunInfo::new(id.as_str(), config, created);
+        let info = RunInfo { config_hash: config_hash(config), ..RunInfo::new(id.as_str(), config, created) };
         Self { info, figures: None, journal: 0, changes: 0, bytes: 0, marks: vec![0], started: None, ending: None, dirty: true }
     }
 

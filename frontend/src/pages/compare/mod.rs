@@ -14,6 +14,7 @@ use crate::parts::every::until_answered;
 use crate::parts::format;
 use crate::parts::front::OwnFront;
 use crate::parts::matrix::between;
+use crate::parts::memo::{effect, memo};
 use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
@@ -120,7 +121,7 @@ pub fn Compare() -> impl IntoView {
     on_cleanup(move || {
         let _ = entries.try_with_untracked(|all| all.iter().for_each(stop));
     });
-    Effect::new(move |_| {
+    effect(move || {
         let ids: Vec<String> = entries.with(|all| all.iter().map(|e| e.id.get_value()).collect());
         // Said where it is not as usual; of many it is said in either case, so that one run less changes nothing.
         let seeds = match together.get() {
@@ -266,8 +267,8 @@ type OfGroups<T> = Box<dyn Fn((&[&RunState], &[String]), &[Vec<usize>]) -> T + S
 
 /// Something of all runs that is made anew when what `topic` shows of one of them changes.
 fn of_all<T: PartialEq + Send + Sync + 'static>(entries: RwSignal<Vec<Entry>>, topic: Topic, f: Make<T>) -> Memo<T> {
-    let revisions = Memo::new(move |_| entries.get().iter().map(|e| e.run.revised(topic)).collect::<Vec<u64>>());
-    Memo::new(move |_| {
+    let revisions = memo(move || entries.get().iter().map(|e| e.run.revised(topic)).collect::<Vec<u64>>());
+    memo(move || {
         let _ = revisions.get();
         let all: Vec<Run> = entries.with(|all| all.iter().map(|e| e.run).collect());
         Run::read_all(&all, &f)

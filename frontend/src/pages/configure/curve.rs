@@ -2,6 +2,7 @@
 
 use super::form::Form;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
@@ -20,8 +21,8 @@ const MARGIN: f64 = 14.0;
 /// The curves, with a slider for the class that is asked for.
 pub fn curve(form: Form) -> AnyView {
     let asked = RwSignal::new(CLASSES - 1);
-    let function = Memo::new(move |_| form.read(|d| d.parsed.as_ref().map(|c| c.mapping.function).unwrap_or_default()));
-    let lines = Memo::new(move |_| (0..CLASSES).map(|class| paid(function.get(), class)).collect::<Vec<_>>());
+    let function = memo(move || form.read(|d| d.parsed.as_ref().map(|c| c.mapping.function).unwrap_or_default()));
+    let lines = memo(move || (0..CLASSES).map(|class| paid(function.get(), class)).collect::<Vec<_>>());
     let path = move |class: usize| lines.with(|all| drawn(all, class));
     let faint = move || (0..CLASSES).map(|class| view! { <path d=path(class)/> }).collect_view();
     view! {

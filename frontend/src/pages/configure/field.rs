@@ -2,6 +2,7 @@
 
 use crate::pages::configure::fields::{allowed, element_id, remark};
 use crate::pages::configure::form::Form;
+use crate::parts::memo::memo;
 use crate::words::t;
 use leptos::prelude::*;
 use moslim_shared::config::settings::{Kind, Setting};
@@ -16,7 +17,7 @@ pub fn field(form: Form, field: &'static Setting) -> AnyView {
     let message = form.message(field.path);
     let more = form.about(move |config| remark(field, config));
     let unused = form.about(move |config| field.unused_by(config).unwrap_or_default().to_string());
-    let faded = Memo::new(move |_| !unused.with(String::is_empty));
+    let faded = memo(move || !unused.with(String::is_empty));
     let typed = matches!(field.kind, Kind::Integer { .. } | Kind::Number { .. } | Kind::Optional { .. });
     let mode = if typed { "decimal" } else { "text" };
     let options = field.options();

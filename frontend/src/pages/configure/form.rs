@@ -3,6 +3,7 @@
 use crate::api::{self, DeviceInfo, Failure};
 use crate::parts::every::until_answered;
 use crate::parts::format;
+use crate::parts::memo::{effect, memo};
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -26,12 +27,12 @@ pub struct Data {
     bad: Vec<(&'static str, String)>,
     /// The preset that it began with.
     pub base: RunConfig,
-    /// The run that it is like, which differences are shown against in the place of the preset.
+    /// The run that differences are shown against in the place of the preset; where it is like one, that.
     pub like: Option<RunInfo>,
     pub task: Option<Result<TaskInfo, Failure>>,
     pub devices: Vec<DeviceInfo>,
-    /// Runs that are finished: how fast this lab is.
-    pub finished: Vec<RunInfo>,
+    /// Runs that it can be compared with; those that are finished say how fast this lab is.
+    runs: Vec<RunInfo>,
     /// Off-the-shelf models, and how many threads there are.
     pub models: Option<ModelList>,
     pub refused: Option<Failure>,
@@ -81,7 +82,7 @@ impl Data {
     pub fn estimate(&self) -> String {
         let Some(config) = &self.parsed else { return String::new() };
         let steered = config.steered(self.objectives()).len();
-        let known = self.finished.iter().filter_map(|run| Some((&run.config, &run.summary.as_ref()?.seconds)));
+        let known = self.runs.iter().filter_map(|run| Some((&run.config, &run.summary.as_ref()?.seconds)));
         let time = match cost::seconds(config, steered, known) {
             Some(seconds) => said("About {0}, judging by the runs that are finished here.", &[&format::duration(seconds)]),
             None => t("How long it takes is not known before a run like it is finished here.").to_string(),
@@ -108,7 +109,27 @@ impl Data {
         self.against(&self.base)
     }
 
-    /// What differs from the run that it is like, or from the preset.
+    /// What it can be compared with, as a choice: titles alone would not tell runs of one preset apart.
+    pub fn others(&self) -> Vec<(String, String)> {
+        let runs = self.runs.iter().map(|run| (run.id.clone(), format!("{} · {}", run.title(), run.id)));
+        std::iter::once((String::new(), t("the preset").to_string())).chain(runs).collect()
+    }
+
+    /// Takes up runs, those that are known already left out.
+    pub fn learn(&mut self, runs: Vec<RunInfo>) {
+        for run in runs {
+            if self.runs.iter().all(|known| known.id != run.id) {
+                self.runs.push(run);
+            }
+        }
+    }
+
+    /// Compares it with the run of this id, or with the preset.
+    pub fn compare(&mut self, id: &str) {
+        self.like = self.runs.iter().find(|run| run.id == id).cloned();
+    }
+
+    /// What differs from the run that it is compared with, or from the preset.
     pub fn compared(&self) -> Vec<Difference> {
         self.against(self.like.as_ref().map_or(&self.base, |run| &run.config))
     }
@@ -140,7 +161,7 @@ impl Form {
             like: None,
             task: None,
             devices: Vec::new(),
-            finished: Vec::new(),
+            runs: Vec::new(),
             models: None,
             refused: None,
             parsed: None,
@@ -229,7 +250,7 @@ impl Form {
 
     /// Changes when the task's objectives do, and only then.
     pub fn known(self) -> Memo<u64> {
-        Memo::new(move |_| {
+        memo(move || {
             self.read(|d| {
                 let mut hash = DefaultHasher::new();
                 d.objectives().iter().for_each(|o| (&o.id, &o.name, &o.classes).hash(&mut hash));
@@ -240,12 +261,12 @@ impl Form {
 
     /// What is wrong with the field at `path`, or with an entry of it.
     pub fn message(self, path: &'static str) -> Memo<String> {
-        Memo::new(move |_| self.read(|d| d.message(path)))
+        memo(move || self.read(|d| d.message(path)))
     }
 
     /// A text about the configuration; empty while that cannot be read.
     pub fn about(self, f: impl Fn(&RunConfig) -> String + Send + Sync + 'static) -> Memo<String> {
-        Memo::new(move |_| self.read(|d| d.parsed.as_ref().map(&f).unwrap_or_default()))
+        memo(move || self.read(|d| d.parsed.as_ref().map(&f).unwrap_or_default()))
     }
 
     /// What the input of a setting shows: not what is being typed, but what was loaded.
@@ -257,7 +278,7 @@ impl Form {
     /// Whether a setting is shown: at the depth that was chosen, and in any case where it is wrong or differs from the preset.
     pub fn shows(self, setting: &'static Setting) -> Memo<bool> {
         let base = setting.path;
-        Memo::new(move |_| {
+        memo(move || {
             setting.depth <= self.depth.get()
                 || self.read(|d| !d.message(base).is_empty() || d.changes().iter().any(|c| c.path == base))
         })
@@ -265,8 +286,8 @@ impl Form {
 
     /// Asks for the task that the configuration names, now and whenever it names another.
     pub fn follow_task(self) {
-        let task = Memo::new(move |_| self.read(|d| d.parsed.as_ref().map(|c| c.task.clone())));
-        Effect::new(move |_| {
+        let task = memo(move || self.read(|d| d.parsed.as_ref().map(|c| c.task.clone())));
+        effect(move || {
             if task.get().is_some() {
                 self.fetch_task();
             }

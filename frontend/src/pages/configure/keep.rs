@@ -3,6 +3,7 @@
 use super::form::Form;
 use crate::api;
 use crate::json::read;
+use crate::parts::memo::effect;
 use crate::parts::save::save_text;
 use crate::source::is_tab;
 use crate::words::{self, t};
@@ -54,7 +55,7 @@ pub fn follow(form: Form, wanted: bool) -> RwSignal<bool> {
     }
     // A draft of another visit goes when this one has one of its own, or is told to forget it.
     let own = StoredValue::new(taken.get_untracked());
-    Effect::new(move |_| {
+    effect(move || {
         let draft = form.read(|d| {
             let changed = !d.changes().is_empty();
             d.parsed.as_ref().filter(|_| changed).map(|config| format!("{}\n{}", d.base.preset, json!(config)))

@@ -14,8 +14,10 @@ use crate::pages::configure::field::field;
 use crate::pages::configure::fields::element_id;
 use crate::pages::configure::form::{Data, Form};
 use crate::parts::every::until_answered;
+use crate::parts::memo::memo;
+use crate::parts::pick::Pick;
 use crate::source::is_tab;
-use crate::words::{said, t, translated};
+use crate::words::{t, translated};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use leptos_router::hooks::{use_navigate, use_query_map};
@@ -45,7 +47,7 @@ pub fn Configure() -> impl IntoView {
     let missing = like_a_run(form, asked("like"), asked("fork"));
     form.fetch_devices();
     form.follow_task();
-    until_answered(|| Box::pin(api::measured()), move |finished| form.change(|d| d.finished = finished));
+    until_answered(|| Box::pin(api::measured()), move |finished| form.change(|d| d.learn(finished)));
     // A tab has none, and one thread.
     if !is_tab() {
         until_answered(|| Box::pin(api::models()), move |models| form.change(|d| d.models = Some(models)));
@@ -66,7 +68,7 @@ pub fn Configure() -> impl IntoView {
         let own = SETTINGS.iter().filter(|f| f.section == s.id && !matches!(f.kind, Kind::Objectives | Kind::Pairs));
         let shown: Vec<Memo<bool>> = own.clone().map(|f| form.shows(f)).collect();
         let editor = s.id == "targets";
-        let any = Memo::new(move |_| editor || shown.iter().any(|s| s.get()));
+        let any = memo(move || editor || shown.iter().any(|s| s.get()));
         let link = view! { <a href=format!("#section-{}", s.id) rel="external" class:gone=move || !any.get()>{t(s.title)}</a> };
         links.push(link.into_any());
         sections.push(section(s, any, own.map(|f| field(form, f)).collect(), extra));
@@ -125,9 +127,12 @@ fn like_a_run(form: Form, like: Option<String>, fork: Option<String>) -> RwSigna
                     if let Some(preset) = presets::find(&run.config.preset) {
                         form.load(preset.config);
                     }
-                    let config = RunConfig { fork, ..run.config };
+                    let config = RunConfig { fork, ..run.config.clone() };
                     form.take(config.clone());
-                    form.change(|d| d.like = Some(RunInfo { config, ..run }));
+                    form.change(|d| {
+                        d.like = Some(RunInfo { config, ..run.clone() });
+                        d.learn(vec![run]);
+                    });
                 }
                 Err(failure) => drop(missing.try_set(failure.message)),
             }
@@ -205,7 +210,7 @@ fn device_notes(form: Form) -> AnyView {
 }
 
 fn task_banner(form: Form) -> AnyView {
-    let failed = Memo::new(move |_| {
+    let failed = memo(move || {
         form.read(|d| match &d.task {
             // Problems of a field stand there.
             Some(Err(failure)) if failure.problems.is_empty() => failure.message.clone(),
@@ -233,7 +238,7 @@ fn task_banner(form: Form) -> AnyView {
 /// Problems, Start, differences and the configuration itself.
 fn aside(form: Form) -> AnyView {
     let navigate = use_navigate();
-    let blocked = Memo::new(move |_| form.read(|d| !d.problems.is_empty()));
+    let blocked = memo(move || form.read(|d| !d.problems.is_empty()));
     let start = move |_| {
         let Some(config) = form.parsed() else { return };
         if form.starting.get_untracked() {
@@ -251,6 +256,9 @@ fn aside(form: Form) -> AnyView {
             }
         });
     };
+    let others = memo(move || form.read(Data::others));
+    let chosen = memo(move || form.read(|d| d.like.as_ref().map(|run| run.id.clone()).unwrap_or_default()));
+    let choose = Callback::new(move |id: String| form.change(|d| d.compare(&id)));
     view! {
         <aside class="aside" id="start" aria-label=t("Start")>
             <div class="card">
@@ -272,12 +280,8 @@ fn aside(form: Form) -> AnyView {
                 <p class="hint num" id="estimate">{move || form.read(Data::estimate)}</p>
             </div>
             <div class="card">
-                <h2>
-                    {move || form.read(|d| match &d.like {
-                        Some(run) => said("Changed against the run {0}", &[&run.id]),
-                        None => t("Changed against the preset").to_string(),
-                    })}
-                </h2>
+                <h2>{t("What is changed")}</h2>
+                {move || view! { <Pick id="compared-with" label=t("Compared with") options=others.get() chosen=chosen choose=choose/> }}
                 <ul class="plain changes" id="changes">
                     {move || form.read(Data::compared).into_iter().map(change).collect::<Vec<_>>().into_any()}
                 </ul>

@@ -1,6 +1,7 @@
 //! Editors of what prompts may ask for: objectives, and pairs of targets kept out of training.
 
 use crate::pages::configure::form::Form;
+use crate::parts::memo::memo;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::Ink;
@@ -47,12 +48,12 @@ pub fn objectives(form: Form) -> AnyView {
 
 fn choice(form: Form, index: usize, objective: Objective) -> AnyView {
     let id = objective.id.clone();
-    let on = Memo::new(move |_| {
+    let on = memo(move || {
         let chosen = chosen(form);
         chosen.is_empty() || chosen.contains(&id)
     });
     // The last one cannot be taken away: no name at all means every objective.
-    let last = Memo::new(move |_| on.get() && chosen(form).len() == 1);
+    let last = memo(move || on.get() && chosen(form).len() == 1);
     let id = objective.id.clone();
     let classes: Vec<AnyView> = objective
         .classes
@@ -98,8 +99,8 @@ pub fn held_out(form: Form) -> AnyView {
     let right = RwSignal::new(String::new());
     let message = form.message(HELD_OUT);
     // The chips are made anew when the pairs are other ones, and not whenever the form changes.
-    let named = Memo::new(move |_| pairs(form).iter().map(name).collect());
-    let ready = Memo::new(move |_| match (parse(&left.get()), parse(&right.get())) {
+    let named = memo(move || pairs(form).iter().map(name).collect());
+    let ready = memo(move || match (parse(&left.get()), parse(&right.get())) {
         (Some(a), Some(b)) => a.objective != b.objective,
         _ => false,
     });

@@ -3,6 +3,7 @@
 use super::rows::folded;
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::tokens::tokens;
 use crate::words::{said, t};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -75,11 +76,14 @@ fn doubt(label: &UnlikelyLabel) -> AnyView {
             &format::number(label.expected, 1),
         ],
     );
+    let (count, room) = (label.read.pieces.len().to_string(), label.read.context.to_string());
+    let summary = said("As the reward model reads it, {0} of {1} tokens", &[&count, &room]);
     view! {
         <li class="card rated-row">
             <p><b>{text}</b></p>
             <div class="asked-text">{folded(&label.prompt)}</div>
             <div class="answer-text">{folded(&label.response)}</div>
+            {tokens(summary, &label.read)}
         </li>
     }
     .into_any()

@@ -6,6 +6,7 @@ use super::import::dropped;
 use super::rows::listed;
 use crate::api::{self, Failure};
 use crate::parts::format;
+use crate::parts::memo::effect;
 use crate::parts::settling::settling;
 use crate::parts::table::Table;
 use crate::parts::title::titled;
@@ -227,7 +228,7 @@ fn Rows(task: RatingsTask) -> impl IntoView {
     let split = RwSignal::new(String::new());
     let disagreed = RwSignal::new(false);
     let rows: Known<Vec<ShownRow>> = RwSignal::new(None);
-    Effect::new(move |_| {
+    effect(move || {
         let (task, at, split, differ) = (name.clone(), from.get(), split.get(), disagreed.get());
         spawn_local(async move {
             let answer = api::task_rows(&task, at, ROWS, &split, differ).await;

@@ -10,6 +10,7 @@ use crate::pages::carry::Example;
 use crate::pages::home::moving::MovingPicture;
 use crate::pages::home::runs::Runs;
 use crate::parts::mapping::MappingByHand;
+use crate::parts::memo::memo;
 use crate::source::{at, is_tab};
 use crate::words::{said, t, translated};
 use leptos::prelude::*;
@@ -56,7 +57,7 @@ fn demo_preset() -> &'static str {
 #[component]
 pub fn Home() -> impl IntoView {
     let (query, navigate) = (use_query_map(), use_navigate());
-    let wished = Memo::new(move |_| query.with(|q| q.get("preset")).unwrap_or_else(|| demo_preset().to_string()));
+    let wished = memo(move || query.with(|q| q.get("preset")).unwrap_or_else(|| demo_preset().to_string()));
     let starting = RwSignal::new(false);
     let failure = RwSignal::new(String::new());
     let start = move |_| {

@@ -4,6 +4,7 @@
 use crate::json::read;
 use crate::parts::every::every;
 use crate::parts::matrix::mini;
+use crate::parts::memo::memo;
 use crate::parts::theme::still;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -28,7 +29,7 @@ pub fn MovingPicture() -> impl IntoView {
             place.update(|p| *p = if *p >= last + LAST { 0 } else { *p + 1 });
         }
     });
-    let at = Memo::new(move |_| place.get().min(last));
+    let at = memo(move || place.get().min(last));
     let matrices = move || {
         moving.with_value(|m| {
             let frame = m.frames.get(at.get());

@@ -1,6 +1,7 @@
 //! Station 5: what can be had together.
 
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::parts::seen::{Alone, to_and_fro};
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -54,7 +55,7 @@ pub fn FrontStage(alone: Alone, controls: bool) -> impl IntoView {
     let (own, hollow) = (front(&all), never(&all));
     let best = {
         let all = all.clone();
-        Memo::new(move |_| chosen(&all, weight.get()))
+        memo(move || chosen(&all, weight.get()))
     };
     let place = |p: &[f64]| (30.0 + p[0] * 250.0, 230.0 - p[1] * 200.0);
     // The front as steps: between two of its points nothing can be had.

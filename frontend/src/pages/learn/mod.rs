@@ -11,6 +11,7 @@ mod zoo;
 
 use crate::pages::carry::Example;
 use crate::parts::mapping::MappingByHand;
+use crate::parts::memo::memo;
 use crate::parts::seen::Alone;
 use crate::source::{at, has_example};
 use crate::words::t;
@@ -158,7 +159,7 @@ pub fn texts() -> impl Iterator<Item = &'static str> {
 #[component]
 pub fn Learn() -> impl IntoView {
     let query = use_query_map();
-    let wishes = Memo::new(move |_| {
+    let wishes = memo(move || {
         query.with(|q| {
             let hidden = q.get("hide").unwrap_or_default();
             Wishes {

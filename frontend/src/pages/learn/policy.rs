@@ -3,6 +3,7 @@
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::parts::matrix::matrix;
+use crate::parts::memo::memo;
 use crate::parts::seen::Alone;
 use crate::parts::spark::Spark;
 use crate::state::toy::{ANSWERS, Figures, Optimizer, QUESTION, Settings, Toy, every_class, objectives};
@@ -74,7 +75,7 @@ impl Play {
     }
 
     fn curve(self, of: fn(&Figures) -> f64) -> Memo<Vec<(f64, f64)>> {
-        Memo::new(move |_| self.toy.with(|t| t.history.iter().enumerate().map(|(n, f)| (n as f64, of(f))).collect()))
+        memo(move || self.toy.with(|t| t.history.iter().enumerate().map(|(n, f)| (n as f64, of(f))).collect()))
     }
 
     /// Step, play, and begin anew.
@@ -98,9 +99,9 @@ pub fn bars(play: Play) -> impl IntoView {
         .iter()
         .enumerate()
         .map(|(a, answer)| {
-            let share = Memo::new(move |_| play.toy.with(|t| t.policy(0)[a]));
-            let paid = Memo::new(move |_| play.toy.with(|t| t.rewards[0][a]));
-            let drawn = Memo::new(move |_| play.drawn.with(|d| d.iter().filter(|x| **x == a).count()));
+            let share = memo(move || play.toy.with(|t| t.policy(0)[a]));
+            let paid = memo(move || play.toy.with(|t| t.rewards[0][a]));
+            let drawn = memo(move || play.drawn.with(|d| d.iter().filter(|x| **x == a).count()));
             view! {
                 <tr>
                     <th scope="row">{t(answer.text)}</th>

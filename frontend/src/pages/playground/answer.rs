@@ -6,7 +6,7 @@ use crate::words::{said, t};
 use leptos::prelude::*;
 use moslim_charts::INKS;
 use moslim_shared::distribution::argmax;
-use moslim_shared::inference::{GenerateEvent, Scored};
+use moslim_shared::inference::{GenerateEvent, Reading, Scored};
 use moslim_shared::mapping::MappedReward;
 use moslim_shared::objective::Objective;
 use moslim_shared::preference::Preference;
@@ -17,7 +17,7 @@ pub struct Heard {
     /// The question as it was asked.
     pub question: String,
     /// What the model read, token by token.
-    pub prompt: Vec<String>,
+    pub prompt: Reading,
     /// What it was asked for.
     pub preference: Preference,
     pub text: String,
@@ -34,7 +34,9 @@ impl Heard {
     /// Takes in what is told of answer `own`, `after` so many seconds.
     pub fn hear(&mut self, event: GenerateEvent, own: usize, after: f64) {
         match event {
-            GenerateEvent::Prompt { pieces, preference, .. } => (self.prompt, self.preference) = (pieces, preference),
+            GenerateEvent::Prompt { pieces, special, context, preference, .. } => {
+                (self.prompt, self.preference) = (Reading { pieces, special, context }, preference);
+            }
             GenerateEvent::Text { answer, text } if answer == own => {
                 self.text += &text;
                 self.first = self.first.or(Some(after));

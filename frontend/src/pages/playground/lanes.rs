@@ -6,6 +6,8 @@ use super::column::{Column, HOW, called, is_offered};
 use super::{Bench, MOST_COLUMNS};
 use crate::api;
 use crate::parts::format;
+use crate::parts::memo::memo;
+use crate::parts::tokens::tokens;
 use crate::source::{Link, is_tab};
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -76,8 +78,8 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
         let lanes = bench.lanes.get();
         bench.blind.with(|blind| blind.order(lanes))
     };
-    let full = Memo::new(move |_| bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
-    let names = Memo::new(move |_| {
+    let full = memo(move || bench.lanes.with(Vec::len) >= MOST_COLUMNS || bench.blind.with(Blind::is_on));
+    let names = memo(move || {
         let runs = bench.runs.get().unwrap_or_default().into_iter().chain(bench.training.get());
         runs.map(|run| (run.id.clone(), run.title)).collect::<HashMap<_, _>>()
     });
@@ -107,7 +109,7 @@ pub fn Lanes(bench: Bench) -> impl IntoView {
 #[component]
 fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> impl IntoView {
     let own = format!("lane-{}", lane.key);
-    let blind = Memo::new(move |_| bench.blind.with(|blind| blind.hides()));
+    let blind = memo(move || bench.blind.with(|blind| blind.hides()));
     let letter = move || {
         let shown = bench.blind.with(|blind| blind.order(bench.lanes.get()));
         if shown.first().is_some_and(|first| first.key == lane.key) { t("Answer A") } else { t("Answer B") }
@@ -123,8 +125,8 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                 .collect_view();
             view! { <select id=id aria-label=label on:change=move |ev| choose(event_target_value(&ev))>{options}</select> }
         };
-    let run = Memo::new(move |_| lane.column.with(|c| c.run.clone()));
-    let how = Memo::new(move |_| lane.column.with(|c| c.how().to_string()));
+    let run = memo(move || lane.column.with(|c| c.run.clone()));
+    let how = memo(move || lane.column.with(|c| c.how().to_string()));
     let runs = move || {
         let all = names.get().into_iter().map(|(id, title)| (id.clone(), format!("{title} ({id})")));
         let mut all: Vec<(String, String)> = sorted(all.collect(), |a: &(String, String), b| b.0.cmp(&a.0));
@@ -133,7 +135,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
         }
         all
     };
-    let offered = Memo::new(move |_| {
+    let offered = memo(move || {
         let known = bench.known(&run.get());
         // Who is chosen stands there in any case. A tab hands over no checkpoints.
         let has = |source| is_offered(source, known.as_ref()) && (source != Source::Newest || !is_tab());
@@ -177,15 +179,11 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
                     let failed = heard.failed.map(|message| view! { <p class="problem" role="alert">{message}</p> });
                     return view! { <p class="answer">{heard.text}</p>{failed} }.into_any();
                 }
-                let prompt = heard.prompt.clone();
-                let tokens = prompt.len();
-                let token = |text: String| view! { <span>{text}</span> };
+                let (count, room) = (heard.prompt.pieces.len().to_string(), heard.prompt.context.to_string());
+                let summary = said("The prompt as the model reads it, {0} of {1} tokens", &[&count, &room]);
                 view! {
                     {bench.objectives.with(|objectives| shown(&heard, objectives, busy))}
-                    <details class="read" class:gone=prompt.is_empty()>
-                        <summary>{said("The prompt as the model reads it, {0} tokens", &[&tokens.to_string()])}</summary>
-                        <pre class="tokens" tabindex="0">{prompt.iter().cloned().map(token).collect_view()}</pre>
-                    </details>
+                    {tokens(summary, &heard.prompt)}
                 }
                 .into_any()
             }}
@@ -197,7 +195,7 @@ fn LaneView(bench: Bench, lane: Lane, names: Memo<HashMap<String, String>>) -> i
 /// That something else computes too.
 fn running(bench: Bench, lane: Lane) -> Option<String> {
     let busy = bench.lanes.with(|lanes| lanes.iter().filter(|l| l.busy.get() && l.key < lane.key).count());
-    let waits = lane.busy.get() && lane.heard.with(|h| h.prompt.is_empty());
+    let waits = lane.busy.get() && lane.heard.with(|h| h.prompt.pieces.is_empty());
     waits.then(|| match busy {
         0 => t("Loading the model…").to_string(),
         1 => t("Waits for the column before.").to_string(),

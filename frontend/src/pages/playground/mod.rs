@@ -15,6 +15,7 @@ use crate::api;
 use crate::parts::address;
 use crate::parts::every::until_answered;
 use crate::parts::format;
+use crate::parts::memo::{effect, memo};
 use crate::parts::settling::settling;
 use crate::parts::tour::{Stop, Tour};
 use crate::source::at;
@@ -69,7 +70,7 @@ impl Bench {
             lanes: RwSignal::new(Vec::new()),
             next: StoredValue::new(0),
             task,
-            objectives: Memo::new(move |_| task.with(|t| t.as_ref().map(|t| t.objectives.clone()).unwrap_or_default())),
+            objectives: memo(move || task.with(|t| t.as_ref().map(|t| t.objectives.clone()).unwrap_or_default())),
             wish: RwSignal::new(Preference::default()),
             question: RwSignal::new(String::new()),
             temperature: RwSignal::new(1.0),
@@ -233,8 +234,8 @@ pub fn Playground() -> impl IntoView {
         },
     );
     // Objectives are those of the first column's run.
-    let first = Memo::new(move |_| bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone()))));
-    Effect::new(move |_| {
+    let first = memo(move || bench.lanes.with(|lanes| lanes.first().map(|lane| lane.column.with(|c| c.run.clone()))));
+    effect(move || {
         let Some(run) = first.get() else { return };
         spawn_local(async move {
             let Ok(config) = api::run(&run).await.map(|info| info.config) else { return };
@@ -274,7 +275,7 @@ pub fn Playground() -> impl IntoView {
         nothing_to_ask || asked || !bench.failed.with(String::is_empty)
     });
     // The address follows what is chosen, so that it can be passed on.
-    Effect::new(move |_| {
+    effect(move || {
         let address = bench.address();
         if bench.task.with(Option::is_some) {
             address::replace(&address);

@@ -243,7 +243,7 @@ fn save(bench: Bench, grid: RwSignal<Option<Grid>>) {
             row.iter().map(move |h| {
                 json!({
                     "asked": objective.classes[class], "got": h.class(grid.objective).map(|c| &objective.classes[c]),
-                    "prompt": h.prompt.concat(), "response": h.text, "scores": h.scored,
+                    "prompt": h.prompt.pieces.concat(), "response": h.text, "scores": h.scored,
                 })
             })
         })

@@ -4,6 +4,7 @@ use super::Bench;
 use super::blind::Blind;
 use super::lanes::Lane;
 use crate::json::{read, written};
+use crate::parts::memo::memo;
 use crate::parts::save::save_text;
 use crate::words::{said, t};
 use leptos::prelude::*;
@@ -35,7 +36,7 @@ pub fn Votes(bench: Bench) -> impl IntoView {
         votes.set(all);
     };
     let shown = move || bench.blind.with(|blind| blind.order(bench.lanes.get()));
-    let whole = Memo::new(move |_| {
+    let whole = memo(move || {
         let lanes = shown();
         lanes.len() == 2 && lanes.iter().all(|lane| lane.heard.with(|h| h.whole.is_some()))
     });

@@ -1,6 +1,7 @@
 //! What is asked for: a slider for every objective.
 
 use super::Bench;
+use crate::parts::memo::memo;
 use crate::words::t;
 use leptos::prelude::*;
 use moslim_charts::Ink;
@@ -25,7 +26,7 @@ pub fn Wish(bench: Bench) -> impl IntoView {
 fn slider(bench: Bench, i: usize, objective: Objective) -> impl IntoView {
     let id = format!("ask-{}", objective.id);
     let classes = objective.classes.clone();
-    let chosen = Memo::new(move |_| bench.wish.with(|wish| wish.0.get(i).copied().flatten()));
+    let chosen = memo(move || bench.wish.with(|wish| wish.0.get(i).copied().flatten()));
     let said = {
         let classes = classes.clone();
         move || chosen.get().and_then(|c| classes.get(c).cloned()).unwrap_or_else(|| t("not asked for").into())

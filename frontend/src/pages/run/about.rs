@@ -1,6 +1,7 @@
 //! What a person says of a run: its name, tags and a note.
 
 use crate::api;
+use crate::parts::memo::effect;
 use crate::stream::Run;
 use crate::words::t;
 use leptos::ev::SubmitEvent;
@@ -16,7 +17,7 @@ pub fn Said(run: Run, id: String, kept: impl Fn() + Copy + 'static) -> impl Into
     let answer = RwSignal::new(String::new());
     // What others say of it meanwhile shows too, until somebody writes here.
     let written = RwSignal::new([false; 3]);
-    Effect::new(move || {
+    effect(move || {
         let Some(about) = known.get() else { return };
         let all = [(name, about.name), (tags, about.tags.join(", ")), (note, about.note)];
         for ((field, text), _) in all.into_iter().zip(written.get_untracked()).filter(|(_, written)| !written) {

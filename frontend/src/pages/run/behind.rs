@@ -1,6 +1,7 @@
 //! The answers behind a cell of the matrices: which were asked for one class, and came out as another.
 
 use super::sample::{card, update};
+use crate::parts::memo::memo;
 use crate::parts::pick::Pick;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
@@ -55,7 +56,7 @@ pub fn Answers(run: Run) -> impl IntoView {
     let Behind(chosen) = expect_context::<Behind>();
     let objectives = run.memo(|s| if s.asks() { s.objectives.clone() } else { Vec::new() });
     let revision = run.revision(Topic::Samples);
-    let objective = Memo::new(move |_| chosen.get().map(|c| c.objective));
+    let objective = memo(move || chosen.get().map(|c| c.objective));
     let whole = move |name: String| {
         chosen.set(name.parse().ok().map(|objective| Cell { objective, asked: 0, got: 0 }));
     };

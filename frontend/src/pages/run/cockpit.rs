@@ -7,6 +7,7 @@ use crate::parts::chart::{Chart, Linked};
 use crate::parts::every::every;
 use crate::parts::format;
 use crate::parts::matrix::mini;
+use crate::parts::memo::{effect, memo};
 use crate::parts::spark::Spark;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
@@ -319,12 +320,12 @@ pub fn Age(run: Run) -> impl IntoView {
     let (heard, now) = (RwSignal::new(js_sys::Date::now()), RwSignal::new(js_sys::Date::now()));
     let last = run.memo(RunState::last_seq);
     let going = run.memo(|s| s.info().is_some_and(|i| i.status == RunStatus::Running));
-    Effect::new(move |_| {
+    effect(move || {
         let _ = last.get();
         heard.set(js_sys::Date::now());
     });
     every(Duration::from_secs(1), move || now.set(js_sys::Date::now()));
-    let age = Memo::new(move |_| ((now.get() - heard.get()) / 1000.0).max(0.0).floor());
+    let age = memo(move || ((now.get() - heard.get()) / 1000.0).max(0.0).floor());
     view! {
         <span id="age" class="pill" class:late=move || { age.get() >= 30.0 } class:gone=move || !going.get()>
             {move || match age.get() {

@@ -30,8 +30,9 @@ use crate::pages::run::what_if::OtherMappings;
 use crate::pages::way::{Way, fronts_at, growth};
 use crate::parts::chart::Linked;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::parts::settling::settling;
-use crate::parts::title::titled;
+use crate::parts::title::{HASH, titled};
 use crate::parts::tour::{Stop, Tour};
 use crate::source::{at, is_tab};
 use crate::state::{RunState, Topic};
@@ -148,7 +149,7 @@ impl Actions {
 #[component]
 pub fn RunPage() -> impl IntoView {
     let params = use_params_map();
-    let id = Memo::new(move |_| params.with(|p| p.get("id")));
+    let id = memo(move || params.with(|p| p.get("id")));
     view! {
         <For each=move || id.get() key=String::clone let:id>
             <Live id=id/>
@@ -255,13 +256,13 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
             </div>
             <div class="actions">
                 <Tour stops=tour()/>
-                {button(actions, "cancel", t("Cancel"), "", Memo::new(move |_| {
+                {button(actions, "cancel", t("Cancel"), "", memo(move || {
                     matches!(status.get(), Some(RunStatus::Running | RunStatus::Queued))
                 }))}
                 // A run in a tab is kept with the tab, and ends at once.
                 {(!is_tab()).then(|| {
-                    let running = Memo::new(move |_| status.get() == Some(RunStatus::Running));
-                    let late = Memo::new(move |_| running.get() && actions.asked.get() == "cancel");
+                    let running = memo(move || status.get() == Some(RunStatus::Running));
+                    let late = memo(move || running.get() && actions.asked.get() == "cancel");
                     let pause = t("Keeps what was learnt so far and makes room for others; Resume goes on from there");
                     let keep = t("Keeps what was learnt so far after the step it is in; after a crash the run goes on from there");
                     let kill = t("Ends its process at once; Resume goes on from the last checkpoint");
@@ -271,7 +272,7 @@ fn Header(run: Run, id: String, connection: RwSignal<Connection>, actions: Actio
                         button(actions, "checkpoint", t("Checkpoint"), keep, running),
                     )
                 })}
-                {button(actions, "resume", t("Resume"), "", Memo::new(move |_| status.get().is_some_and(resumable)))}
+                {button(actions, "resume", t("Resume"), "", memo(move || status.get().is_some_and(resumable)))}
                 <a
                     id="ask-it"
                     class="button primary"
@@ -348,6 +349,8 @@ fn resumable(status: RunStatus) -> bool {
     matches!(status, RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted | RunStatus::Paused)
 }
 
+const HASH_TITLE: &str = "Hash of the configuration";
+
 fn facts(state: &RunState) -> impl IntoView + use<> {
     let mut list: Vec<(&'static str, String)> = Vec::new();
     if let Some(info) = state.info() {
@@ -379,7 +382,10 @@ fn facts(state: &RunState) -> impl IntoView + use<> {
     if let Some((stage, step)) = state.checkpoint {
         list.push((t("Last checkpoint"), said("{0} at step {1}", &[t(stage.title()), &step.to_string()])));
     }
-    list.into_iter().map(|(k, v)| view! { <div><dt>{k}</dt><dd>{v}</dd></div> }).collect_view()
+    // Files that are saved from the page say it, too.
+    list.extend(state.info().filter(|i| !i.config_hash.is_empty()).map(|i| (t(HASH_TITLE), i.config_hash.clone())));
+    let row = |(k, v)| view! { <div><dt>{k}</dt><dd id=(k == t(HASH_TITLE)).then_some(HASH)>{v}</dd></div> };
+    list.into_iter().map(row).collect_view()
 }
 
 /// What went wrong, and what to do about it.

@@ -2,6 +2,7 @@
 
 use crate::parts::class_bars::class_bars;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::state::{RunState, Topic};
 use crate::stream::Run;
 use crate::words::{said, t};
@@ -20,7 +21,7 @@ pub fn Samples(run: Run) -> impl IntoView {
     let revision = run.revision(Topic::Samples);
     // While held, the revision that is shown stays what it was.
     let held = RwSignal::new(None::<u64>);
-    let shown = Memo::new(move |_| held.get().unwrap_or_else(|| revision.get()));
+    let shown = memo(move || held.get().unwrap_or_else(|| revision.get()));
     let any = run.memo(|s| s.samples.is_some());
     view! {
         <section id="samples" class="section" aria-labelledby="samples-title">

@@ -3,6 +3,7 @@
 use crate::api::{self, Failure};
 use crate::parts::every::until_answered;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::parts::pick::Pick;
 use crate::words::{said, t, translated};
 use leptos::prelude::*;
@@ -45,7 +46,7 @@ pub fn StudyForm(offered: RwSignal<Offer>) -> impl IntoView {
     let starting = RwSignal::new(false);
     let refused = RwSignal::new(String::new());
     load(offered, preset);
-    let problem = Memo::new(move |_| seeds.with(|text| read_seeds(text).err().unwrap_or_default()));
+    let problem = memo(move || seeds.with(|text| read_seeds(text).err().unwrap_or_default()));
     let blocked = move || starting.get() || !problem.with(String::is_empty) || preset.with(String::is_empty);
     let bases: Vec<(String, String)> = presets::all()
         .into_iter()

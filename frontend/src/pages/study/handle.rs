@@ -1,6 +1,7 @@
 //! A study as its page follows it: what is asked of the server, and when.
 
 use crate::api;
+use crate::parts::memo::memo;
 use crate::state::study::StudyData;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -22,7 +23,7 @@ impl Study {
 
     /// A value that follows what is known.
     pub fn memo<T: PartialEq + Send + Sync + 'static>(self, f: impl Fn(&StudyData) -> T + Send + Sync + 'static) -> Memo<T> {
-        Memo::new(move |_| self.data.with(&f))
+        memo(move || self.data.with(&f))
     }
 
     /// A value that follows the results; a default while there are none.

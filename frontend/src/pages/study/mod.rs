@@ -12,6 +12,7 @@ use crate::pages::study::front::Front;
 use crate::pages::study::handle::Study;
 use crate::parts::every::every;
 use crate::parts::format;
+use crate::parts::memo::memo;
 use crate::parts::settling::settling;
 use crate::parts::title::titled;
 use crate::source::at;
@@ -29,7 +30,7 @@ const POLL: Duration = Duration::from_secs(2);
 #[component]
 pub fn StudyPage() -> impl IntoView {
     let params = use_params_map();
-    let id = Memo::new(move |_| params.with(|p| p.get("id")));
+    let id = memo(move || params.with(|p| p.get("id")));
     view! {
         <For each=move || id.get() key=String::clone let:id>
             <Whole id=id/>
@@ -43,7 +44,7 @@ fn Whole(id: String) -> impl IntoView {
     study.load();
     every(POLL, move || study.tick());
     let state = study.memo(|d| d.state.clone());
-    let known = Memo::new(move |_| state.with(Option::is_some));
+    let known = memo(move || state.with(Option::is_some));
     let told = study.memo(StudyData::is_told);
     let settling = settling(move || told.get());
     titled(move || state.with(|s| s.as_ref().map(|s| s.name.clone()).unwrap_or_default()));

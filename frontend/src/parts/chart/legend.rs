@@ -2,6 +2,7 @@
 
 use super::reading::{names, said, value};
 use super::{Shown, class_color, place_name};
+use crate::parts::memo::memo;
 use crate::words::t;
 use leptos::prelude::*;
 use moslim_charts::{Ink, Plot};
@@ -10,7 +11,7 @@ use moslim_charts::{Ink, Plot};
 #[component]
 pub(super) fn Legend(shown: Shown) -> impl IntoView {
     // Entries change seldom, values with every look.
-    let entries = Memo::new(move |_| {
+    let entries = memo(move || {
         shown.plot.with(|plot| {
             let known = |n: usize| value(plot, n, None).is_some();
             names(plot)
@@ -45,7 +46,7 @@ fn button(shown: Shown, (n, name, (color, ink)): (usize, String, (String, Option
         let at = shown.linked.at.get();
         shown.plot.with(|plot| value(plot, n, at).map(|v| said(plot, v))).unwrap_or_default()
     };
-    let hidden = Memo::new(move |_| shown.hidden.with(|hidden| hidden.contains(&n)));
+    let hidden = memo(move || shown.hidden.with(|hidden| hidden.contains(&n)));
     // Bands make one whole, of which nothing can be left out.
     let lines = ink.is_some();
     let toggle = move |alone: bool| {

@@ -10,6 +10,7 @@ mod table;
 
 use crate::parts::canvas::{resized, soon, surface};
 use crate::parts::format;
+use crate::parts::memo::{effect, memo};
 use crate::parts::seen::seen;
 use crate::parts::theme::Theme;
 use crate::words::{said, t};
@@ -55,6 +56,7 @@ struct Shown {
     window: RwSignal<Option<(f64, f64)>>,
     hidden: RwSignal<Vec<usize>>,
     log: RwSignal<bool>,
+    log_x: RwSignal<bool>,
     table: RwSignal<bool>,
     geometry: RwSignal<Option<Geometry>>,
     /// Where a brush began and where it is, CSS pixels.
@@ -73,6 +75,7 @@ impl Shown {
             smoothing: if self.over_steps() { self.linked.smoothing.get() } else { 0.0 },
             hidden: self.hidden.get(),
             log: self.log.get(),
+            log_x: self.log_x.get(),
         }
     }
 
@@ -127,6 +130,7 @@ impl Shown {
             "-" => self.zoom(2.0, None),
             "0" => self.window.set(None),
             "l" => self.log.update(|log| *log = !*log),
+            "x" => self.log_x.update(|log| *log = !*log),
             "t" => self.table.update(|table| *table = !*table),
             "s" => self.linked.smoothing.update(|s| {
                 *s = if *s > 0.85 {
@@ -193,6 +197,7 @@ pub fn Chart(
         window: RwSignal::new(None),
         hidden: RwSignal::new(Vec::new()),
         log: RwSignal::new(false),
+        log_x: RwSignal::new(false),
         table: RwSignal::new(false),
         geometry: RwSignal::new(None),
         brush: RwSignal::new(None),
@@ -207,7 +212,7 @@ pub fn Chart(
             shown.geometry.set(geometry);
         }
     };
-    Effect::new(move |_| {
+    effect(move || {
         theme.track();
         resized.track();
         if !seen.get() {
@@ -222,7 +227,7 @@ pub fn Chart(
         }
     });
     // Places of lines that are hidden are those of today's lines.
-    let lines = Memo::new(move |_| plot.with(reading::names));
+    let lines = memo(move || plot.with(reading::names));
     Effect::new(move |before: Option<Vec<String>>| {
         let now = lines.get();
         if before.is_some_and(|before| before != now) {
@@ -230,10 +235,10 @@ pub fn Chart(
         }
         now
     });
-    let has_data = Memo::new(move |_| plot.with(|plot| !plot.is_empty()));
+    let has_data = memo(move || plot.with(|plot| !plot.is_empty()));
     let (heading, own) = (title.clone(), id.clone());
-    let unit = Memo::new(move |_| plot.with(reading::unit));
-    let x_title = Memo::new(move |_| plot.with(reading::across));
+    let unit = memo(move || plot.with(reading::unit));
+    let x_title = memo(move || plot.with(reading::across));
     let offset = |ev: &PointerEvent| f64::from(ev.offset_x());
     let moved = move |ev: PointerEvent| {
         shown.look(offset(&ev));
@@ -265,6 +270,21 @@ pub fn Chart(
         let (from, to) = shown.brush.get()?;
         Some((format!("{:.1}px", from.min(to)), format!("{:.1}px", (from - to).abs())))
     };
+    // Only lines have axes that can be logarithmic.
+    let lined = memo(move || plot.with(|plot| matches!(plot, Plot::Lines(_))));
+    let axis = move |name: &'static str, log: RwSignal<bool>| {
+        view! {
+            <button
+                class="link"
+                type="button"
+                class:gone=move || !lined.get()
+                aria-pressed=move || log.get().to_string()
+                on:click=move |_| log.update(|log| *log = !*log)
+            >
+                {name}
+            </button>
+        }
+    };
 
     view! {
         <figure class="card chart" id=own>
@@ -280,7 +300,7 @@ pub fn Chart(
                     role="img"
                     tabindex="0"
                     aria-label=move || plot.with(|plot| sentence(&heading, plot))
-                    aria-description=t("Arrow keys look at a step, plus and minus zoom, 0 shows everything, t opens the table, l and s change axis and smoothing.")
+                    aria-description=t("Arrow keys look at a step, plus and minus zoom, 0 shows everything, t opens the table, l and x change the axes, s smoothing.")
                     class:gone=move || !has_data.get()
                     on:pointermove=moved
                     on:pointerleave=move |_| shown.linked.at.set(None)
@@ -315,6 +335,8 @@ pub fn Chart(
                 >
                     {t("Show everything")}
                 </button>
+                {axis(t("Log y"), shown.log)}
+                {axis(t("Log x"), shown.log_x)}
                 <Save shown=shown title=title id=id/>
             </p>
             {move || shown.table.get().then(|| view! { <Table shown=shown/> })}

@@ -25,6 +25,7 @@ fn info(last_seq: u64) -> RunInfo {
         last_seq,
         message: String::new(),
         config: RunConfig::default(),
+        config_hash: String::new(),
         summary: None,
         milestones: Vec::new(),
         about: Default::default(),

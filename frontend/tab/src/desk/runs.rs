@@ -1,7 +1,7 @@
 //! What is done to a run as a whole: it is started, resumed, cancelled, deleted, and had back.
 
 use super::{Answer, Desk, Refused, known, said};
-use moslim_engine::keep::{Job, carried, journal};
+use moslim_engine::keep::{Job, carried, config_hash, journal};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Outcome, RunInfo, RunStatus};
 use moslim_shared::listing::ListQuery;
@@ -36,7 +36,8 @@ impl Desk {
         let id = format!("{day}-{time}-{:04x}", (js_sys::Math::random() * 65_536.0) as u32);
         let job = Job::new(&id, config.clone(), self.files.clone());
         job.write_config().map_err(|e| Refused::kept(format!("{e:#}")))?;
-        self.runs.insert(id.clone(), RunInfo::new(&id, &config, journal::now_ms()));
+        let info = RunInfo { config_hash: config_hash(&config), ..RunInfo::new(&id, &config, journal::now_ms()) };
+        self.runs.insert(id.clone(), info);
         self.launch(&id)?;
         Ok((201, said(self.find(&id)?)?.1))
     }
