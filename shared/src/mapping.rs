@@ -74,7 +74,7 @@ pub struct MappingConfig {
     pub weights: Vec<f64>,
     /// When set, what is asked for is not added up: the scalar is the smooth minimum `-mu ln(1/n sum exp(-m_i z_i / mu))` of its `n` z-scores,
     /// with this `mu` in deviations (smooth Tchebycheff scalarisation, Lin et al. 2024), times `n` over the divisor: the less of it, the more
-    /// counts the wish that is met worst. What weighs nothing is left out.
+    /// counts the wish that is met worst. What weighs nothing is left out. Of [`map_weighted`]'s objectives it is the smooth minimum, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tchebycheff: Option<f64>,
 }
@@ -322,8 +322,13 @@ pub fn map_group(
     group.iter().map(|distributions| map_reward(config, statistics, distributions, preference)).collect()
 }
 
-/// The scalar of linear scalarisation (MORLHF, Rewarded Soups): `sum_i w_i * s_i * (E_i[c] - mean_i) / std_i`, where `s_i` is -1
-/// for objectives of which less is better. `weights`: one per objective, not negative, sum 1.
+/// The scalar of linear scalarisation (MORLHF, Rewarded Soups, prompts with weights): `sum_i w_i * z_i` with
+/// `z_i = s_i * (E_i[c] - mean_i) / std_i`, where `s_i` is -1 for objectives of which less is better. `weights`: one per objective, not
+/// negative, sum 1.
+///
+/// With `tchebycheff` it is `sum_i w_i b_i - mu ln(1/n sum_i exp(n w_i (b_i - z_i) / mu))` over the `n` objectives that weigh something,
+/// `b_i` being the z-score of the best class: how far an answer is from the ideal point, weighed, counts most where it is furthest (smooth
+/// Tchebycheff scalarisation, Lin et al. 2024). With a large `mu` that is the weighted sum.
 ///
 /// ```
 /// use moslim_shared::mapping::{MappingConfig, RewardStatistics, map_weighted};
@@ -341,14 +346,21 @@ pub fn map_weighted(
     weights: &[f64],
     higher_is_better: &[bool],
 ) -> MappedReward {
-    let contributions: Vec<f64> = (0..distributions.len())
-        .map(|i| {
-            let deviation = statistics.expected_std[i].max(config.std_floor).max(1e-9);
-            let z = (expected_class(&distributions[i]) - statistics.expected_mean[i]) / deviation;
-            let sign = if higher_is_better[i] { 1.0 } else { -1.0 };
-            weights[i] * sign * z.clamp(-config.z_clip, config.z_clip)
-        })
-        .collect();
+    let part = |i: usize, class: f64| {
+        let deviation = statistics.expected_std[i].max(config.std_floor).max(1e-9);
+        let z = (class - statistics.expected_mean[i]) / deviation;
+        let sign = if higher_is_better[i] { 1.0 } else { -1.0 };
+        weights[i] * sign * z.clamp(-config.z_clip, config.z_clip)
+    };
+    let mut contributions: Vec<f64> = distributions.iter().enumerate().map(|(i, p)| part(i, expected_class(p))).collect();
+    if let Some(smoothing) = config.tchebycheff {
+        let best = |i: usize| if higher_is_better[i] { distributions[i].len() - 1 } else { 0 };
+        let ideal: Vec<f64> = (0..distributions.len()).map(|i| part(i, best(i) as f64)).collect();
+        let weighed: Vec<usize> = (0..contributions.len()).filter(|&i| weights[i] > 0.0).collect();
+        contributions.iter_mut().zip(&ideal).for_each(|(part, ideal)| *part -= ideal);
+        smooth_minimum(&mut contributions, &weighed, smoothing / weighed.len().max(1) as f64);
+        contributions.iter_mut().zip(&ideal).for_each(|(part, ideal)| *part += ideal);
+    }
     MappedReward { scalar: contributions.iter().sum(), contributions }
 }
 

@@ -197,7 +197,8 @@ pub struct Diversity {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(not(target_family = "wasm"), derive(utoipa::ToSchema))]
 pub struct FrontPoint {
-    /// Weight per objective: of the policy or mixture, or of the trade-off that it serves; empty where a prompt is for none.
+    /// Weight per objective: of the policy or mixture, as the prompt said them, or of the trade-off that it serves; empty where a prompt is
+    /// for none.
     pub weights: Vec<f64>,
     /// What the prompt asked for, for methods that read it there.
     #[serde(default)]
@@ -210,7 +211,7 @@ pub struct FrontPoint {
 
 /// What a method reaches over all trade-offs, with one set of offers for both figures.
 ///
-/// A method has a *menu*: combinations of classes to ask for, policies, or mixtures of policies. All of it is tried on training
+/// A method has a *menu*: combinations of classes to ask for, weights to say, policies, or mixtures of policies. All of it is tried on training
 /// questions, as the reward model sees the answers, with the same number of samples for every method. `points` are the offers that
 /// add most to the hypervolume, as many as there are trade-offs at most, and every trade-off is served by the best of them for its
 /// weights; `chosen` has the best of the whole menu for each trade-off. Both are then measured on held-out questions. (In reports
@@ -325,6 +326,9 @@ pub struct FrontSeen {
     pub objectives: Vec<String>,
     /// What the prompts asked for.
     pub asked: Vec<Preference>,
+    /// How much each objective weighed in them, `[offer][objective]`; nothing for those that asked for classes, as all do where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<Vec<f64>>,
     /// Mean utilities, `[offer][steered objective]`, from 0 (worst class) to 1 (best).
     pub points: Vec<Vec<f64>>,
     /// Of the points, over the worst class everywhere.

@@ -128,6 +128,37 @@ fn fronts_are_seen_on_the_way_and_change_nothing() {
 }
 
 #[test]
+fn weights_that_prompts_say_are_trained_and_offered() {
+    let with = |share: Option<f64>| {
+        let mut config = config();
+        config.targets.weighted_share = share;
+        config.evaluation.fronts_seen = 2;
+        let (summary, events, _) = run_as(config, true);
+        let seen = |event: EventBody| if let EventBody::FrontSeen { front, .. } = event { Some(front) } else { None };
+        (summary, events.into_iter().filter_map(seen).collect::<Vec<FrontSeen>>())
+    };
+    let ((plain, before), (mixed, seen)) = (with(None), with(Some(0.5)));
+    // Five trade-offs between two objectives, beside combinations of classes.
+    let offers = |summary: &RunSummary| summary.front.menu.expect("a menu").offers;
+    assert_eq!(offers(&mixed), offers(&plain) + 5);
+    assert!(before.iter().all(|front| front.weights.is_empty()));
+    assert!(plain.front.points.iter().all(|p| p.asked.is_some() && p.weights.is_empty()));
+    // What is kept asks for classes or for weights, whichever reaches further.
+    let sums = |weights: &[f64]| (weights.iter().sum::<f64>() - 1.0).abs() < 1e-9;
+    for point in &mixed.front.points {
+        assert!(point.asked.is_some() == point.weights.is_empty(), "{point:?}");
+        assert!(point.weights.is_empty() || sums(&point.weights), "{point:?}");
+    }
+    for front in &seen {
+        assert!(front.weights.is_empty() || front.weights.len() == front.points.len(), "{front:?}");
+        let mut asked = front.asked.iter().zip(&front.weights);
+        assert!(asked.all(|(classes, weights)| weights.is_empty() || classes.active() == 0), "{front:?}");
+    }
+    assert!(seen.len() == 2 && seen[1].points != before[1].points, "it has learnt something else");
+    assert!(mixed.policy.kl.is_finite() && mixed.kl_frontier.iter().all(|p| p.proxy_hit_rate.is_finite()));
+}
+
+#[test]
 fn without_gold_rules_the_held_out_reward_model_grades_under_its_own_name() {
     let (summary, events, _) = run(false);
     assert_eq!(summary.control.grader, Grader::HeldOutRewardModel);

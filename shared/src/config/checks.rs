@@ -155,7 +155,7 @@ impl Checker {
         // What takes the objectives apart, and what expects something of each of them.
         self.require(
             c.mapping.tchebycheff.is_none()
-                || c.method.kind != Method::Moslim
+                || !c.method.kind.optimises()
                 || (p.aggregation == Aggregation::SumThenNormalise && p.credit().is_none()),
             "mapping.tchebycheff",
             "is one number for all objectives: it needs policy.aggregation sum_then_normalise, and no policy.head_credit",
@@ -240,6 +240,20 @@ impl RunConfig {
             "is on, and targets.wording is words: no prompt would have a tag",
         );
         c.require(targets.active_probability > 0.0, "targets.active_probability", "must be larger than 0");
+        let weighted = targets.weighted_share;
+        for (fits, message) in [
+            (weighted.is_none_or(|share| share.is_finite() && share > 0.0), "must be a number larger than 0"),
+            (
+                weighted.is_none() || self.method.kind == Method::Moslim,
+                "is for moslim alone; no other method reads in its prompts how much objectives weigh",
+            ),
+            (
+                weighted.is_none() || self.base.model.is_empty(),
+                "is for the lab's own models; those off the shelf (base.model) are asked for classes alone",
+            ),
+        ] {
+            c.require(fits, "targets.weighted_share", message);
+        }
         for (n, pair) in targets.held_out.iter().enumerate() {
             for (m, target) in pair.iter().enumerate() {
                 let field = format!("targets.held_out[{n}][{m}]");
@@ -373,6 +387,29 @@ mod tests {
         );
         check(|c| (c.mapping.tchebycheff, c.policy.aggregation) = (Some(0.5), Aggregation::MinNorm), "mapping.tchebycheff");
         check(|c| c.mapping.tchebycheff = Some(0.0), "mapping.tchebycheff");
+        // A method that optimises for fixed weights has one number for all objectives, too; one that optimises nothing reads no aggregation.
+        let split = |kind: Method| {
+            let mut config = RunConfig::default();
+            (config.method.kind, config.mapping.tchebycheff) = (kind, Some(0.5));
+            config.policy.aggregation = Aggregation::MinNorm;
+            config.problems(&objectives()).into_iter().map(|p| p.field).collect::<Vec<_>>()
+        };
+        assert_eq!(split(Method::Morlhf), ["mapping.tchebycheff"]);
+        assert_eq!(split(Method::RewardedSoups), ["mapping.tchebycheff"]);
+        assert!(split(Method::BestOfN).is_empty());
+        // Weights in prompts: a share, of MOSLIM, of the lab's own models.
+        for share in [0.0, 1.5, f64::NAN, f64::INFINITY] {
+            check(|c| c.targets.weighted_share = Some(share), "targets.weighted_share");
+        }
+        for kind in Method::ALL.into_iter().filter(|kind| *kind != Method::Moslim) {
+            check(|c| (c.targets.weighted_share, c.method.kind) = (Some(0.5), kind), "targets.weighted_share");
+        }
+        check(|c| (c.targets.weighted_share, c.base.model) = (Some(0.5), "any".into()), "targets.weighted_share");
+        for share in [0.01, 1.0] {
+            let mut config = RunConfig::default();
+            config.targets.weighted_share = Some(share);
+            assert_eq!(config.problems(&objectives()), []);
+        }
         // Where nobody reads it, it is in nobody's way.
         let mut other = RunConfig::default();
         (other.policy.optimizer, other.policy.head_credit) = (PolicyOptimizer::Ppo, Some(0.5));

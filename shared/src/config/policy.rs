@@ -207,6 +207,11 @@ pub struct TargetConfig {
     /// Share of prompts that ask for what is near the front, in [0, 1]: half of them for the best class of every objective but one, as
     /// RiC draws its goals, half for the best class of some objectives.
     pub near_front_share: f64,
+    /// Share of prompts that say, instead of classes, how much each steered objective weighs, in (0, 1]: weights drawn uniformly from the
+    /// simplex, in tenths, by which the answers are rewarded ([`crate::mapping::map_weighted`]; preference-conditioned policies as in Panacea,
+    /// Zhong et al. 2024, and CLP, Wang et al. 2024). `None`: all ask for classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_share: Option<f64>,
     /// How prompts say what they ask for.
     pub wording: TargetWording,
     /// Pairs of targets that never occur together in training; evaluation measures them apart.
@@ -238,6 +243,7 @@ impl Default for TargetConfig {
             shuffled_share: 0.5,
             impossible_share: 0.05,
             near_front_share: 0.0,
+            weighted_share: None,
             wording: TargetWording::Tags,
             held_out: vec![
                 pair("helpfulness", 2, "verbosity", 3),

@@ -140,6 +140,37 @@ fn weighted_sums_know_which_way_is_better() {
 }
 
 #[test]
+fn a_smooth_minimum_takes_the_place_of_a_weighted_sum() {
+    let statistics =
+        RewardStatistics { expected_mean: vec![1.0, 0.5, 0.5], expected_std: vec![0.5, 0.25, 0.5], ..Default::default() };
+    // A deviation better, one worse (less is better), and one better that nobody weighs.
+    let answer = [vec![0.0, 0.5, 0.5], vec![0.25, 0.75], vec![0.0, 1.0]];
+    let with = |tchebycheff: Option<f64>, weights: [f64; 3]| {
+        let config = MappingConfig { tchebycheff, ..Default::default() };
+        map_weighted(&config, &statistics, &answer, &weights, &[true, false, true])
+    };
+    let uneven = [0.6, 0.4, 0.0];
+    close(with(None, uneven).scalar, 0.2);
+    // The best classes are 2, 2 and 1 deviations above the mean: weighed, the answer is 0.6 and 1.2 from them, and twice that counts.
+    // 0.6 * 2 + 0.4 * 2 - 0.5 ln((exp(2.4) + exp(4.8)) / 2), of which the second has 0.916827.
+    let reward = with(Some(0.5), uneven);
+    close(reward.scalar, -0.096844486);
+    close(reward.contributions[0], 0.575310644);
+    close(reward.contributions[1], -0.672155129);
+    close(reward.contributions.iter().sum(), reward.scalar);
+    assert_eq!(reward.contributions[2], 0.0, "it weighs nothing");
+    // The more, the nearer to the sum; the less, the nearer to what is furthest from its best: 2 - 2 * 1.2.
+    close(with(Some(1e6), uneven).scalar, 0.2);
+    close(with(Some(1e-9), uneven).scalar, -0.4);
+    let even = with(Some(0.5), [1.0 / 3.0; 3]);
+    close(even.scalar, -0.794317758);
+    close(even.contributions[2], 0.330595106);
+    // One objective alone: its z-score.
+    close(with(Some(0.5), [0.0, 1.0, 0.0]).scalar, -1.0);
+    assert_eq!(with(Some(0.5), [0.0; 3]).scalar, 0.0);
+}
+
+#[test]
 fn every_function_prefers_the_class_asked_for() {
     let on = [0.05, 0.05, 0.8, 0.1];
     let off = [0.8, 0.1, 0.05, 0.05];

@@ -22,6 +22,7 @@ pub use tries::TAKEN;
 mod tests {
     use super::*;
     use crate::config::{PolicyOptimizer, RunConfig};
+    use crate::method::Method;
     use crate::objective::Objective;
     use crate::presets;
     use crate::summary::RunSummary;
@@ -65,6 +66,12 @@ mod tests {
         assert!(quick.method.rehearsal.is_some());
         let runs = preset("methods", quick, vec![1]).unwrap().plan(&objectives()).unwrap();
         assert!(runs.iter().all(|run| run.config.method.rehearsal.is_none()));
+        // Weights in prompts are left to the method that reads them.
+        let mut weighted = base();
+        weighted.targets.weighted_share = Some(0.5);
+        let runs = preset("methods", weighted, vec![1]).unwrap().plan(&objectives()).unwrap();
+        let with = runs.iter().filter(|run| run.config.targets.weighted_share.is_some());
+        assert!(with.clone().count() == 2 && with.clone().all(|run| run.config.method.kind == Method::Moslim));
         assert!(preset("everything", base(), vec![1]).is_none());
     }
 

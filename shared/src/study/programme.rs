@@ -183,9 +183,8 @@ pub fn study(
 fn ideas(base: &RunConfig, tuning: &StudyResults) -> Option<Vec<Variant>> {
     let own = chosen(Method::Moslim.title(), &method_tries(base), tuning, &[Table::Fronts]).into_iter().next()?;
     let set = |label: &str, fields: &[(&str, Value)]| {
-        let mut new = Variant { label: label.into(), set: own.set.clone() };
-        new.set.extend(fields.iter().map(|(field, value)| (field.to_string(), value.clone())));
-        new
+        let fields = fields.iter().map(|(field, value)| (field.to_string(), value.clone()));
+        Variant { label: label.into(), set: own.set.clone().into_iter().chain(fields).collect() }
     };
     let rate = own.set.get("policy.learning_rate").and_then(Value::as_f64).unwrap_or(base.policy.learning_rate);
     let (prompts, samples) = (base.policy.prompts, base.policy.samples_per_prompt);
@@ -193,6 +192,12 @@ fn ideas(base: &RunConfig, tuning: &StudyResults) -> Option<Vec<Variant>> {
     let grpo: Vec<(&str, Value)> = grpo.iter().map(|(field, value)| (field.as_str(), value.clone())).collect();
     let normalised = [&grpo[..], &[("policy.aggregation", json!(Aggregation::NormaliseThenSum))]].concat();
     let credit = [("reward_model.beginnings", json!(0.3)), ("policy.head_credit", json!(0.95))];
+    let weighted = [("targets.weighted_share", json!(0.5)), ("mapping.tchebycheff", json!(0.5))];
+    let broader = [
+        ("policy.learning_rate", json!(rate / 2.0)),
+        ("policy.prompts", json!((prompts / 2).max(1))),
+        ("policy.samples_per_prompt", json!(samples * 2)),
+    ];
     Some(vec![
         set(AS_TUNED, &[]),
         set("without averaged weights", &[("policy.average", json!(0.0))]),
@@ -202,16 +207,11 @@ fn ideas(base: &RunConfig, tuning: &StudyResults) -> Option<Vec<Variant>> {
         set("SFT answers mixed in", &[("policy.sft_mix", json!(SFT_MIX))]),
         set("rated answers mixed in", &[("policy.rated_mix", json!(SFT_MIX))]),
         set("own samples relabelled", &[("policy.hindsight", json!(SFT_MIX))]),
-        set(
-            "half the rate, twice the samples of a prompt",
-            &[
-                ("policy.learning_rate", json!(rate / 2.0)),
-                ("policy.prompts", json!((prompts / 2).max(1))),
-                ("policy.samples_per_prompt", json!(samples * 2)),
-            ],
-        ),
+        set("half the rate, twice the samples of a prompt", &broader),
         set("one deviation a head", &[("mapping.pooling", json!("head"))]),
         set("a smooth minimum for the sum", &[("mapping.tchebycheff", json!(0.5))]),
+        set("weights in half of the prompts", &weighted[..1]),
+        set("weights in half of the prompts, smooth minimum", &weighted),
         set("credit for every token", &credit),
         set("GRPO", &grpo),
         set("GRPO, objectives normalised first", &normalised),
@@ -477,7 +477,7 @@ mod tests {
         let done = done.into_iter().chain([("ideas".to_string(), results_of(&once))]).collect();
         let again = study("ideas-again", &base, &[1, 2, 3], 4, &done).unwrap();
         let labels: Vec<&str> = again.axes[0].variants.iter().map(|v| v.label.as_str()).collect();
-        assert_eq!(labels, [0, 3, 4, 9].map(|n| variants[n].label.as_str()));
+        assert_eq!(labels, [0, 4, 9, 14].map(|n| variants[n].label.as_str()));
         assert_eq!((again.seeds, again.base), (vec![5, 6], ideas.base.clone()));
     }
 

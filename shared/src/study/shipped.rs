@@ -192,9 +192,11 @@ fn suited(method: Method, base: &RunConfig) -> std::collections::BTreeMap<String
         Method::Ric | Method::RicClass => vec![("method.ric.batch", json!((base.method.ric.batch / 2).max(1)))],
         Method::ParetoHqd | Method::TaggedSft | Method::BestOfN => Vec::new(),
     };
-    // What the base rehearses would cost the supervised ones a part of their budget alone.
+    // What the base rehearses would cost the supervised ones a part of their budget alone; weights are read by MOSLIM's policy alone.
+    let unread = (method != Method::Moslim).then_some(("targets.weighted_share", Value::Null));
     [("method.kind", json!(method)), ("method.rehearsal", Value::Null)]
         .into_iter()
+        .chain(unread)
         .chain(own)
         .map(|(field, value)| (field.to_string(), value))
         .collect()

@@ -22,9 +22,11 @@ use std::collections::BTreeMap;
 /// What a user wants of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
-    /// Classes asked for.
+    /// Classes asked for; none where it is asked for weights.
     pub preference: Preference,
-    /// What of the method's menu is taken, where that is no combination of classes: a policy, a mixture, or weights.
+    /// How much each objective weighs, `None` for those that are not steered: what a policy that learnt weights reads in the place of classes.
+    pub weights: Option<Vec<Option<f64>>>,
+    /// What of the method's menu is taken, where that is nothing that a prompt says: a policy, a mixture, or weights.
     pub offer: Option<usize>,
     pub wording: Wording,
 }
@@ -32,7 +34,12 @@ pub struct Ask {
 impl Ask {
     /// Asks for classes, as in training.
     pub fn of(preference: Preference) -> Self {
-        Self { preference, offer: None, wording: Wording::Tags }
+        Self { preference, weights: None, offer: None, wording: Wording::Tags }
+    }
+
+    /// The weights that it is asked for, of all objectives.
+    pub fn weighed(&self) -> Option<Vec<f64>> {
+        self.weights.as_ref().map(|weights| weights.iter().map(|weight| weight.unwrap_or(0.0)).collect())
     }
 }
 
@@ -42,7 +49,7 @@ impl Ask {
 pub enum Route {
     /// The first policy, asked without tags.
     Untagged,
-    /// The first policy reads tags.
+    /// The first policy reads tags, or weights where it learnt those, too.
     Tags,
     /// The first policy reads standardised scores as text; `mean` and `std` of each objective, in classes.
     Scores { mean: Vec<f64>, std: Vec<f64> },
@@ -132,6 +139,9 @@ impl Route {
         if ask.wording == Wording::Words && !self.wordings(false).is_empty() {
             let said = ask.preference.asked().map(|(i, t)| objectives[i].said(t, UNSEEN));
             return tokenizer.prompt_after(&said.collect::<Vec<_>>().join(" "), question);
+        }
+        if let (Self::Tags, Some(weights)) = (self, &ask.weights) {
+            return tokenizer.weighed_prompt(question, weights);
         }
         let nothing = Preference::none(ask.preference.0.len());
         let preference = if ask.wording == Wording::Missing { &nothing } else { &ask.preference };

@@ -157,10 +157,12 @@ pub fn front<B: Kernels>(
     let (values, intervals) = (reached.figures(&every), reached.intervals(&topics, &mut rng));
     let of: Vec<usize> = asked.iter().map(|&q| x.questions[q].part).collect();
     let point = |offer: usize, weights: Option<&Vec<f64>>| {
-        let own = menu.offers[offer].offer.and_then(|n| x.offered_weights(n));
+        let ask = &menu.offers[offer];
+        let own = || ask.offer.and_then(|n| x.offered_weights(n)).cloned().or_else(|| ask.weighed());
+        let classes = matches!(x.route, Route::Tags | Route::Scores { .. }) && ask.weights.is_none();
         FrontPoint {
-            weights: weights.or(own).cloned().unwrap_or_default(),
-            asked: matches!(x.route, Route::Tags | Route::Scores { .. }).then(|| menu.offers[offer].preference.clone()),
+            weights: weights.cloned().or_else(own).unwrap_or_default(),
+            asked: classes.then(|| ask.preference.clone()),
             utility: measured[&offer].mean(&every),
             fluency: measured[&offer].fluency,
         }

@@ -1,13 +1,14 @@
 //! What a method offers to users who weigh the objectives, tried on training questions with the reward model.
 //!
-//! A method that reads classes in its prompt offers combinations of them; MORLHF its policies, Rewarded Soups mixtures of its
-//! experts. A user is not asked to guess which of them suits: all are tried, with the same number of samples for every method, and
-//! from what the reward model says of the answers follows which offers to keep ([`Menu::widest`]) and which to give to whom
-//! ([`Menu::best`]). Held-out questions and the grader have no part in it.
+//! A method that reads classes in its prompt offers combinations of them, and weights where it learnt to read those, too; MORLHF its
+//! policies, Rewarded Soups mixtures of its experts. A user is not asked to guess which of them suits: all are tried, with the same
+//! number of samples for every method, and from what the reward model says of the answers follows which offers to keep
+//! ([`Menu::widest`]) and which to give to whom ([`Menu::best`]). Held-out questions and the grader have no part in it.
 
 use super::answer::{Answering, Ask, Route};
 use crate::model::generate::{Answer, Sampling};
 use crate::model::kernels::Kernels;
+use crate::policy::targets::{tenths, written};
 use anyhow::Result;
 use moslim_shared::distribution::expected_class;
 use moslim_shared::objective::Objective;
@@ -30,15 +31,27 @@ pub struct Menu {
     pub report: MenuReport,
 }
 
-/// What a method can be asked for.
-pub fn offers(route: &Route, trade_offs: usize, objectives: &[Objective], steered: &[usize]) -> Vec<Ask> {
+/// What a method can be asked for. `trade_offs`: weights of all objectives; `weighted`: whether a policy that reads tags learnt to read
+/// weights, too, so that every trade-off is offered to it, in tenths.
+pub fn offers(route: &Route, trade_offs: &[Vec<f64>], weighted: bool, objectives: &[Objective], steered: &[usize]) -> Vec<Ask> {
     let nothing = Preference::none(objectives.len());
     let numbered = |count: usize| (0..count).map(|n| Ask { offer: Some(n), ..Ask::of(nothing.clone()) }).collect();
     match route {
         Route::Untagged => vec![Ask::of(nothing)],
-        Route::Tags | Route::Scores { .. } => candidates(objectives, steered).into_iter().map(Ask::of).collect(),
+        Route::Tags | Route::Scores { .. } => {
+            let mut out: Vec<Ask> = candidates(objectives, steered).into_iter().map(Ask::of).collect();
+            let read: &[Vec<f64>] = if weighted && *route == Route::Tags { trade_offs } else { &[] };
+            for trade_off in read {
+                let weights = Some(written(&tenths(trade_off), steered));
+                // Two trade-offs may be the same in tenths.
+                if out.iter().all(|ask| ask.weights != weights) {
+                    out.push(Ask { weights, ..Ask::of(nothing.clone()) });
+                }
+            }
+            out
+        }
         Route::Nearest { weights, .. } => numbered(weights.len()),
-        Route::BestOf(_) => numbered(trade_offs),
+        Route::BestOf(_) => numbered(trade_offs.len()),
     }
 }
 
@@ -58,29 +71,34 @@ fn spread_over(all: usize, n: usize, after: usize) -> Vec<usize> {
 }
 
 /// What a policy reaches now, as the reward model sees answers to training questions: a menu is tried on some of them, and what is kept
-/// of it measured on others, so that what was lucky when it was chosen does not count. `trade_offs`: most offers that are kept; `step`:
-/// iterations before.
+/// of it measured on others, so that what was lucky when it was chosen does not count. As many offers are kept as there are trade-offs at
+/// most. `weighted`: as for [`offers`]; `step`: iterations before.
 ///
 /// # Errors
 /// When the tokenizer fails, or `each` stops it.
 pub fn front_seen<B: Kernels>(
     x: &Answering<B>,
-    trade_offs: usize,
+    weighted: bool,
     step: usize,
     sampling: &Sampling,
     mut each: impl FnMut() -> Result<()>,
 ) -> Result<FrontSeen> {
-    let all = offers(x.route, trade_offs, x.objectives, x.steered);
+    let all = offers(x.route, x.trade_offs, weighted, x.objectives, x.steered);
     let n = questions_of(SAMPLES_ON_THE_WAY, all.len(), 1);
     let menu = Menu::on(x, all, (n, 0), sampling, |_| each())?;
-    let kept: Vec<Ask> = menu.widest(x.steered, trade_offs).into_iter().map(|offer| menu.offers[offer].clone()).collect();
+    let kept = menu.widest(x.steered, x.trade_offs.len());
+    let kept: Vec<Ask> = kept.into_iter().map(|offer| menu.offers[offer].clone()).collect();
     let asked = kept.iter().map(|ask| ask.preference.clone()).collect();
+    let mut weights: Vec<Vec<f64>> = kept.iter().map(|ask| ask.weighed().unwrap_or_default()).collect();
+    if weights.iter().all(Vec::is_empty) {
+        weights.clear();
+    }
     let n = questions_of(SAMPLES_ON_THE_WAY, kept.len(), 1);
     let measured = Menu::on(x, kept, (n, 1), sampling, |_| each())?;
     let points = measured.points(x.steered);
     let hypervolume = hypervolume(&points, &vec![0.0; x.steered.len()]);
     let objectives = x.steered.iter().map(|&i| x.objectives[i].id.clone()).collect();
-    Ok(FrontSeen { step, objectives, asked, points, hypervolume })
+    Ok(FrontSeen { step, objectives, asked, weights, points, hypervolume })
 }
 
 impl Menu {
@@ -113,6 +131,7 @@ impl Menu {
         let chosen = spread_over(x.questions.len(), n, after);
         let mut report = MenuReport { offers: offers.len(), questions: n, work: Work::default() };
         let mut reached: Vec<Vec<f64>> = Vec::with_capacity(offers.len());
+        let framing = x.tokenizer.framing();
         for offer in &offers {
             let asks: Vec<(usize, Ask)> = chosen.iter().map(|&q| (q, offer.clone())).collect();
             // The same random numbers for every offer.
@@ -124,10 +143,13 @@ impl Menu {
                     *mean += objective.utility(expected_class(&p)) / n as f64;
                 }
             }
-            // The policy reads roles, tags and question, the reward model the same without tags; both read the answer.
-            let framing = x.tokenizer.framing();
+            // The policy reads roles, tags or weights, and question, the reward model the same without either; both read the answer.
             let question = |q: usize| x.questions[q].tokens.len() + framing;
-            let read = pairs.iter().map(|(q, a)| 2 * question(*q) + offer.preference.active() + 2 * a.tokens.len());
+            let said = match &offer.weights {
+                Some(weights) => x.tokenizer.weighed_prompt(&[], weights)?.len().saturating_sub(framing),
+                None => offer.preference.active(),
+            };
+            let read = pairs.iter().map(|(q, a)| 2 * question(*q) + said + 2 * a.tokens.len());
             report.work.forward_tokens += (samples * read.sum::<usize>()) as u64;
             reached.push(means);
             each(n)?;
@@ -251,6 +273,27 @@ pub(super) mod tests {
             assert!(distinct.contains(&near), "{near:?}");
         }
         assert_eq!(candidates(&objectives(), &[2]).len(), 4);
+    }
+
+    #[test]
+    fn weights_are_offered_after_the_classes_where_they_were_learnt() {
+        let (objectives, steered) = (objectives(), [0, 1, 3]);
+        // The second and the third are the same in tenths.
+        let trade_offs =
+            [vec![1.0, 0.0, 0.0, 0.0], vec![0.625, 0.125, 0.0, 0.25], vec![0.62, 0.13, 0.0, 0.25], vec![0.0, 0.5, 0.0, 0.5]];
+        let offered = |route: &Route, weighted: bool| offers(route, &trade_offs, weighted, &objectives, &steered);
+        let (classes, all) = (offered(&Route::Tags, false), offered(&Route::Tags, true));
+        assert!(!classes.is_empty() && classes.iter().all(|ask| ask.weights.is_none() && ask.weighed().is_none()));
+        assert_eq!(&all[..classes.len()], &classes[..]);
+        let weighed = &all[classes.len()..];
+        let wanted = [[1.0, 0.0, 0.0, 0.0], [0.6, 0.1, 0.0, 0.3], [0.0, 0.5, 0.0, 0.5]];
+        assert_eq!(weighed.iter().filter_map(Ask::weighed).collect::<Vec<_>>(), wanted);
+        assert_eq!(weighed[1].weights, Some(vec![Some(0.6), Some(0.1), None, Some(0.3)]), "honesty is not steered");
+        assert!(weighed.iter().all(|ask| ask.preference.active() == 0 && ask.offer.is_none()));
+        // Scores are no weights, and best of n chooses by weights that no prompt says.
+        let scores = Route::Scores { mean: vec![0.0; 4], std: vec![1.0; 4] };
+        assert_eq!(offered(&scores, true), offered(&scores, false));
+        assert_eq!(offered(&Route::BestOf(2), true).iter().map(|ask| ask.offer).collect::<Vec<_>>(), [0, 1, 2, 3].map(Some));
     }
 
     /// A menu whose offers reach these utilities on training questions.

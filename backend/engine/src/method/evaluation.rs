@@ -32,7 +32,8 @@ pub fn menu<B: TrainBackend>(
     each: impl FnMut(usize) -> Result<()>,
 ) -> Result<Menu> {
     let x = on_training_questions(setting, reward_model, (policies, route), config);
-    let offers = offers(route, setting.trade_offs.len(), &setting.objectives, &setting.steered);
+    let weighted = config.targets.weighted_share.is_some();
+    let offers = offers(route, &setting.trade_offs, weighted, &setting.objectives, &setting.steered);
     Menu::tried(&x, offers, &menu_sampling(config), each)
 }
 
@@ -79,7 +80,8 @@ pub fn front_on_the_way<B: TrainBackend>(
     progress: &Progress,
 ) -> Result<FrontSeen> {
     let x = on_training_questions(setting, &ready.reward_model, (std::slice::from_ref(policy), &Route::Tags), config);
-    front_seen(&x, setting.trade_offs.len(), step, &menu_sampling(config), || progress.check())
+    let weighted = config.targets.weighted_share.is_some();
+    front_seen(&x, weighted, step, &menu_sampling(config), || progress.check())
 }
 
 /// Which of several policies, or mixtures of them, answers what: the route by what each does on training questions.
@@ -143,7 +145,8 @@ pub fn evaluate<B: TrainBackend>(
     let plan = Plan::new(&config.evaluation, questions, &combinations, &setting.objectives, &setting.steered, &held_out, seed);
     let trade_offs = if config.evaluation.front > 0 { setting.trade_offs.len() } else { 0 };
     // Besides the plan, twice: the menu is tried, and what is kept of it for either set of offers, which may overlap.
-    let count = offers(&trained.route, trade_offs, &setting.objectives, &setting.steered).len();
+    let weighted = config.targets.weighted_share.is_some();
+    let count = offers(&trained.route, &setting.trade_offs, weighted, &setting.objectives, &setting.steered).len();
     let tried = if trade_offs > 0 { count * questions_each(count, 1) } else { 0 };
     let total = 2 * plan.len() + tried + 2 * trade_offs * config.evaluation.front;
     progress.emit(EventBody::StageBegan { stage: Stage::Evaluation, part: None, from: 0, total });

@@ -79,10 +79,15 @@ impl Setting {
     }
 }
 
-/// Tokens that a preference adds to a prompt.
+/// Most tokens that what is asked for adds to a prompt.
 fn asking(config: &RunConfig, asked: usize) -> usize {
-    // RiC writes its scores as text, of at most five tokens each.
-    if config.method.kind == Method::Ric { 5 * asked } else { asked }
+    match config.method.kind {
+        // RiC writes its scores as text, of at most five tokens each.
+        Method::Ric => 5 * asked,
+        // Weights are text, too, of at most three.
+        _ if config.targets.weighted_share.is_some() => 3 * asked,
+        _ => asked,
+    }
 }
 
 /// The context of policy and reward model.
@@ -196,5 +201,20 @@ impl Outcome {
         self.seconds += other.seconds;
         self.work += other.work;
         self.kl_frontier = other.kl_frontier;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_text_have_room_in_the_context() {
+        let mut config = RunConfig::default();
+        assert_eq!(asking(&config, 4), 4);
+        config.targets.weighted_share = Some(0.5);
+        assert_eq!(asking(&config, 4), 12);
+        (config.targets.weighted_share, config.method.kind) = (None, Method::Ric);
+        assert_eq!(asking(&config, 4), 20);
     }
 }

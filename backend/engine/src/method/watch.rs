@@ -102,12 +102,15 @@ pub fn describe(rollouts: &[Rollout], prompts: &[Prompt], objectives: &[Objectiv
     step
 }
 
-/// The first sample of the first few groups, ready to be shown.
+/// The first sample of the first few groups, ready to be shown; where some prompts have weights, of the others, as far as there are any: a
+/// sample says which classes were asked for, and nothing of weights.
 pub fn show(rollouts: &[Rollout], prompts: &[Prompt], setting: &Setting) -> Result<Vec<Sample>> {
     let mut seen = std::collections::HashSet::new();
+    let weighed = |r: &Rollout| prompts[r.prompt].weights.is_some();
+    let all = rollouts.iter().all(weighed);
     rollouts
         .iter()
-        .filter(|r| seen.insert(r.prompt))
+        .filter(|r| (all || !weighed(r)) && seen.insert(r.prompt))
         .take(SHOWN_SAMPLES)
         .map(|r| {
             let prompt = &prompts[r.prompt];
@@ -125,4 +128,53 @@ pub fn show(rollouts: &[Rollout], prompts: &[Prompt], setting: &Setting) -> Resu
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::generate::Answer;
+    use moslim_shared::preference::Preference;
+
+    fn rollout(prompt: usize, first: f64, contribution: f64) -> Rollout {
+        Rollout {
+            index: prompt,
+            prompt,
+            answer: Answer::default(),
+            distributions: vec![vec![first, 1.0 - first]],
+            contributions: vec![contribution],
+            penalty: 0.0,
+            score: contribution,
+            kl: 0.0,
+            reward: contribution,
+            reference_log_probs: Vec::new(),
+            asked: vec![true],
+            expected: Vec::new(),
+            advantage: 0.0,
+            per_token: None,
+        }
+    }
+
+    #[test]
+    fn figures_of_classes_are_of_the_prompts_that_ask_for_them() {
+        let objectives = [Objective::new("a", "", "", &["0", "1"])];
+        let prompt = |class: Option<usize>, weights: Option<Vec<f64>>| Prompt {
+            question: 0,
+            preference: Preference(vec![class]),
+            weights,
+            tokens: Vec::new(),
+        };
+        let weighed = || prompt(None, Some(vec![1.0]));
+        let rollouts = [rollout(0, 0.75, 0.5), rollout(1, 0.25, 2.5)];
+        let prompts = [prompt(Some(0), None), weighed()];
+        let step = describe(&rollouts, &prompts, &objectives);
+        assert_eq!((step.on_target, step.contributions, step.reward), (vec![0.75], vec![0.5], 1.5));
+        assert_eq!((step.matrix[0][0].clone(), step.distributions), (vec![0.75, 0.25], vec![vec![0.5, 0.5]]));
+        assert_eq!(hit_rate(&rollouts, &prompts, |n, i| argmax(&rollouts[n].distributions[i])), 1.0);
+        // Where nobody asks for a class, none is met.
+        let prompts = [weighed(), weighed()];
+        let step = describe(&rollouts, &prompts, &objectives);
+        assert_eq!((step.on_target, step.contributions), (vec![0.0], vec![0.0]));
+        assert_eq!(hit_rate(&rollouts, &prompts, |_, _| 0), 0.0);
+    }
 }

@@ -96,7 +96,8 @@ mod tests {
         let scores = [[0.50, 0.52], [0.1, 0.3], [0.31, 0.30]];
         let mut rollouts: Vec<Rollout> =
             scores.iter().enumerate().flat_map(|(p, s)| s.map(|score| rollout(p, score, 1))).collect();
-        let prompt = |question| Prompt { question, preference: moslim_shared::preference::Preference(vec![]), tokens: vec![] };
+        let nothing = moslim_shared::preference::Preference(vec![]);
+        let prompt = |question| Prompt { question, preference: nothing.clone(), weights: None, tokens: vec![] };
         let mut prompts: Vec<Prompt> = (0..3).map(prompt).collect();
         let mut rng = rand::SeedableRng::seed_from_u64(1);
         let asked = std::cell::RefCell::new(Vec::new());

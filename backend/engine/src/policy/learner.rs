@@ -163,7 +163,13 @@ mod tests {
 
     fn prompts() -> Vec<Prompt> {
         let tokens = [[13, 1, 2], [13, 3, 4], [13, 5, 6], [13, 7, 8]];
-        tokens.iter().map(|t| Prompt { question: 0, preference: Preference(vec![Some(0)]), tokens: t.to_vec() }).collect()
+        let prompt = |tokens: &[u32; 3]| Prompt {
+            question: 0,
+            preference: Preference(vec![Some(0)]),
+            weights: None,
+            tokens: tokens.to_vec(),
+        };
+        tokens.iter().map(prompt).collect()
     }
 
     /// Answers of `policy`; the score of an answer is the share of token 5 in it.

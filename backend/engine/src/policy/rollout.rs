@@ -1,6 +1,6 @@
 //! Rollouts: prompts with preferences, sampled answers, and everything that their rewards are made of.
 
-use super::targets::TargetSampler;
+use super::targets::{TargetSampler, written};
 use crate::data::Gold;
 use crate::model::generate::Answer;
 use crate::model::kernels::Kernels;
@@ -17,12 +17,15 @@ use moslim_shared::preference::Preference;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// A tagged prompt.
+/// A prompt that says what is wanted of its answers: classes, or how much objectives weigh.
 #[derive(Debug, Clone)]
 pub struct Prompt {
     /// Position in the list of questions.
     pub question: usize,
+    /// Classes asked for; none where it has weights.
     pub preference: Preference,
+    /// Weights of all objectives, in tenths that sum to 1, where it asks for these instead of classes.
+    pub weights: Option<Vec<f64>>,
     pub tokens: Vec<u32>,
 }
 
@@ -79,7 +82,18 @@ pub enum Aim {
     Weights(Vec<f64>),
 }
 
-/// Draws `n` prompts, tagged where the aim is what they ask for. `gold` tells what a question can meet.
+impl Aim {
+    /// The weights by which answers to `prompt` are rewarded; `None` where they are for the classes that it asks for.
+    fn weights<'a>(&'a self, prompt: &'a Prompt) -> Option<&'a [f64]> {
+        match self {
+            Self::Preference => prompt.weights.as_deref(),
+            Self::Weights(weights) => Some(weights.as_slice()),
+        }
+    }
+}
+
+/// Draws `n` prompts; where the aim is what they ask for, they are tagged, or a share of them has weights. `gold` tells what a question can
+/// meet.
 pub fn draw_prompts(
     n: usize,
     questions: &[EncodedQuestion],
@@ -91,12 +105,18 @@ pub fn draw_prompts(
     (0..n)
         .map(|_| {
             let question = rng.random_range(0..questions.len());
+            let asked = &questions[question];
+            let weights = if *aim == Aim::Preference { targets.draw_weights(rng) } else { None };
+            if let Some(weights) = weights {
+                let tokens = tokenizer.weighed_prompt(&asked.tokens, &written(&weights, &targets.steered))?;
+                return Ok(Prompt { question, preference: Preference::none(weights.len()), weights: Some(weights), tokens });
+            }
             let preference = match aim {
-                Aim::Preference => targets.draw(&questions[question].text, gold, rng),
+                Aim::Preference => targets.draw(&asked.text, gold, rng),
                 Aim::Weights(weights) => Preference::none(weights.len()),
             };
-            let tokens = tokenizer.prompt(&questions[question].tokens, &preference, &targets.manner(rng))?;
-            Ok(Prompt { question, preference, tokens })
+            let tokens = tokenizer.prompt(&asked.tokens, &preference, &targets.manner(rng))?;
+            Ok(Prompt { question, preference, weights: None, tokens })
         })
         .collect()
 }
@@ -190,8 +210,8 @@ pub fn read(groups: &[Group]) -> u64 {
 }
 
 /// What an aim makes of class distributions: the scalar of every answer, `samples` neighbours to each prompt. For MOSLIM
-/// `r = 1/sum m * sum_i m_i (f(p_i, t_i) - avg_i[t_i]) / std_i[t_i]`; for fixed weights a weighted sum of the objectives.
-/// `higher_is_better`: of each objective.
+/// `r = 1/sum m * sum_i m_i (f(p_i, t_i) - avg_i[t_i]) / std_i[t_i]`; for weights, fixed or of the prompt, a weighted sum of the
+/// objectives. `higher_is_better`: of each objective.
 pub fn map_rewards(
     aim: &Aim,
     mapping: &MappingConfig,
@@ -201,16 +221,13 @@ pub fn map_rewards(
     samples: usize,
     higher_is_better: &[bool],
 ) -> Vec<MappedReward> {
-    match aim {
-        Aim::Preference => distributions
-            .chunks(samples)
-            .zip(prompts)
-            .flat_map(|(group, p)| map_group(mapping, statistics, group, &p.preference))
-            .collect(),
-        Aim::Weights(weights) => {
-            distributions.iter().map(|d| map_weighted(mapping, statistics, d, weights, higher_is_better)).collect()
+    let of_group = |(group, prompt): (&[Vec<Vec<f64>>], &Prompt)| -> Vec<MappedReward> {
+        match aim.weights(prompt) {
+            Some(weights) => group.iter().map(|d| map_weighted(mapping, statistics, d, weights, higher_is_better)).collect(),
+            None => map_group(mapping, statistics, group, &prompt.preference),
         }
-    }
+    };
+    distributions.chunks(samples).zip(prompts).flat_map(of_group).collect()
 }
 
 /// What an aim makes of what the heads expect before each token: `[answer][token]`, of `[answer][token][objective][class]`, `samples`
@@ -224,9 +241,12 @@ pub fn map_beginnings(
     samples: usize,
     higher_is_better: &[bool],
 ) -> Vec<Vec<f64>> {
-    let one = |n: usize, distributions: &Vec<Vec<f64>>| match aim {
-        Aim::Preference => expected_reward(mapping, statistics, distributions, &prompts[n / samples].preference),
-        Aim::Weights(weights) => map_weighted(mapping, statistics, distributions, weights, higher_is_better).scalar,
+    let one = |n: usize, distributions: &Vec<Vec<f64>>| {
+        let prompt = &prompts[n / samples];
+        match aim.weights(prompt) {
+            Some(weights) => map_weighted(mapping, statistics, distributions, weights, higher_is_better).scalar,
+            None => expected_reward(mapping, statistics, distributions, &prompt.preference),
+        }
     };
     beginnings.iter().enumerate().map(|(n, tokens)| tokens.iter().map(|d| one(n, d)).collect()).collect()
 }
@@ -251,9 +271,9 @@ pub fn collect(
             let score = mapped.scalar + penalty;
             let sum = |values: &[f32]| values.iter().map(|&l| f64::from(l)).sum::<f64>();
             let kl = k1(sum(&answer.log_probs), sum(&reference));
-            let asked = match aim {
-                Aim::Preference => prompts[prompt].preference.0.iter().map(Option::is_some).collect(),
-                Aim::Weights(weights) => weights.iter().map(|&w| w > 0.0).collect(),
+            let asked = match aim.weights(&prompts[prompt]) {
+                Some(weights) => weights.iter().map(|&w| w > 0.0).collect(),
+                None => prompts[prompt].preference.0.iter().map(Option::is_some).collect(),
             };
             Rollout {
                 index: n,
@@ -283,12 +303,25 @@ mod tests {
     use crate::reward::RewardModel;
     use crate::reward::frozen::Calibration;
     use burn::backend::Flex;
-    use moslim_shared::config::{ModelConfig, TaskConfig};
+    use moslim_shared::config::{ModelConfig, RunConfig, TaskConfig};
+    use rand::SeedableRng;
+
+    /// Of heads of 2, 2, 2 and 3 classes.
+    fn statistics() -> RewardStatistics {
+        let each = |of: fn(usize) -> f64| [2, 2, 2, 3].map(|n| (0..n).map(of).collect::<Vec<f64>>()).to_vec();
+        RewardStatistics {
+            mean: each(|c| 0.2 + 0.1 * c as f64),
+            std: each(|c| 0.5 + 0.2 * c as f64),
+            expected_mean: vec![0.4, 0.5, 0.6, 1.0],
+            expected_std: vec![0.3, 0.4, 0.5, 0.6],
+        }
+    }
 
     fn prompts(preferences: &[[Option<usize>; 4]]) -> Vec<Prompt> {
         let of = |(question, wish): (usize, &[Option<usize>; 4])| Prompt {
             question,
             preference: Preference(wish.to_vec()),
+            weights: None,
             tokens: Vec::new(),
         };
         preferences.iter().enumerate().map(of).collect()
@@ -343,14 +376,7 @@ mod tests {
         // Two answers to each prompt, of one to four tokens.
         let beginnings: Vec<Vec<Vec<Vec<f64>>>> =
             (0..4).map(|n| (0..=n).map(|t| p(0.1 + 0.2 * n as f64 + 0.03 * t as f64)).collect()).collect();
-        let each = |of: fn(usize) -> f64| [2, 2, 2, 3].map(|n| (0..n).map(of).collect::<Vec<f64>>()).to_vec();
-        let statistics = RewardStatistics {
-            mean: each(|c| 0.2 + 0.1 * c as f64),
-            std: each(|c| 0.5 + 0.2 * c as f64),
-            expected_mean: vec![0.4, 0.5, 0.6, 1.0],
-            expected_std: vec![0.3, 0.4, 0.5, 0.6],
-        };
-        let config = MappingConfig::default();
+        let (statistics, config) = (statistics(), MappingConfig::default());
         let mapped = |aim: &Aim| map_beginnings(aim, &config, &statistics, &beginnings, &prompts, 2, &[true, false, true, true]);
         let asked = mapped(&Aim::Preference);
         let weights = [0.5, 0.25, 0.0, 0.25];
@@ -364,5 +390,61 @@ mod tests {
             }
         }
         assert!(asked[1][0] != asked[2][0] && asked[3][0] != asked[3][1] && weighed[3][0] != weighed[3][1]);
+    }
+
+    #[test]
+    fn prompts_with_weights_are_paid_by_them_and_the_others_by_their_classes() {
+        let mut prompts = prompts(&[[Some(1), None, None, None], [None; 4]]);
+        prompts[1].weights = Some(vec![0.7, 0.3, 0.0, 0.0]);
+        let answer = |x: f64| vec![vec![x, 1.0 - x], vec![1.0 - x, x], vec![0.5; 2], vec![0.1, x / 2.0, 0.9 - x / 2.0]];
+        // Two answers to each prompt.
+        let answers: Vec<Vec<Vec<f64>>> = [0.2, 0.6, 0.3, 0.9].map(answer).to_vec();
+        let (statistics, config, better) = (statistics(), MappingConfig::default(), [true, false, true, true]);
+        let mapped = map_rewards(&Aim::Preference, &config, &statistics, &answers, &prompts, 2, &better);
+        let asked = map_group(&config, &statistics, &answers[..2], &prompts[0].preference);
+        let weighed = |n: usize| map_weighted(&config, &statistics, &answers[n], &[0.7, 0.3, 0.0, 0.0], &better);
+        assert_eq!(mapped, [asked[0].clone(), asked[1].clone(), weighed(2), weighed(3)]);
+        assert!(mapped[2].scalar != mapped[3].scalar && mapped[2].contributions[1] != 0.0, "{mapped:?}");
+        // Before each token, too.
+        let begun: Vec<Vec<Vec<Vec<f64>>>> = answers.iter().map(|answer| vec![answer.clone()]).collect();
+        let expected = map_beginnings(&Aim::Preference, &config, &statistics, &begun, &prompts, 2, &better);
+        assert_eq!(expected[1], [expected_reward(&config, &statistics, &answers[1], &prompts[0].preference)]);
+        assert_eq!(expected[3], [weighed(3).scalar]);
+        // What weighs nothing is no part of the reward.
+        let config = PolicyConfig { samples_per_prompt: 2, ..Default::default() };
+        let (own, reference) = (vec![Answer::default(); 4], vec![Vec::new(); 4]);
+        let rollouts = collect(own, reference, answers, mapped, Vec::new(), &prompts, (&Aim::Preference, &config, 0.0));
+        assert_eq!(rollouts[1].asked, [true, false, false, false]);
+        assert_eq!(rollouts[2].asked, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_share_of_the_prompts_says_how_much_objectives_weigh() {
+        let splits = Task::load(&TaskConfig { rows: 600, topics: 12, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
+        let tokenizer = Tokenizer::train(512, &splits, &world::objectives()).unwrap();
+        let mut config = RunConfig::default();
+        config.targets.objectives = vec!["helpfulness".into(), "verbosity".into()];
+        config.targets.weighted_share = Some(0.5);
+        let targets = TargetSampler::new(&config, &world::objectives(), std::iter::empty());
+        let tokens = tokenizer.encode("Why?").unwrap();
+        let questions = [EncodedQuestion { text: "Why?".into(), tokens, topic: 0, part: 0 }];
+        let drawn = |aim: &Aim| {
+            let mut rng = StdRng::seed_from_u64(1);
+            draw_prompts(80, &questions, (&targets, None), &tokenizer, aim, &mut rng).unwrap()
+        };
+        let prompts = drawn(&Aim::Preference);
+        let (weighed, asked): (Vec<&Prompt>, Vec<&Prompt>) = prompts.iter().partition(|p| p.weights.is_some());
+        assert!(weighed.len() > 20 && asked.len() > 20, "{} of 80", weighed.len());
+        for prompt in weighed {
+            let tenths: Vec<usize> = prompt.weights.iter().flatten().map(|&w| (10.0 * w).round() as usize).collect();
+            let text = format!("<user> {} . . {} Why?<assistant>", tenths[0], tenths[3]);
+            assert_eq!((tokenizer.spelt(&prompt.tokens).unwrap(), prompt.preference.active()), (text, 0));
+            assert_eq!((tenths.len(), tenths.iter().sum::<usize>()), (4, 10));
+        }
+        assert!(asked.iter().all(|p| p.preference.active() > 0));
+        // A policy for fixed weights is asked for nothing.
+        let bare = tokenizer.untagged_prompt(&questions[0].tokens);
+        let fixed = drawn(&Aim::Weights(vec![0.5, 0.0, 0.0, 0.5]));
+        assert!(fixed.iter().all(|p| p.weights.is_none() && p.tokens == bare));
     }
 }

@@ -16,7 +16,7 @@ use rand::seq::SliceRandom;
 #[derive(Debug)]
 pub struct TargetSampler {
     /// Objectives that may be asked for.
-    steered: Vec<usize>,
+    pub(super) steered: Vec<usize>,
     /// Cumulative class frequencies per objective.
     cumulative: Vec<Vec<f64>>,
     active_probability: f64,
@@ -24,6 +24,7 @@ pub struct TargetSampler {
     shuffled_share: f64,
     impossible_share: f64,
     near_front_share: f64,
+    weighted_share: Option<f64>,
     wording: TargetWording,
     /// Wordings of each class that training prompts choose from.
     wordings: usize,
@@ -44,6 +45,25 @@ pub fn pair_positions(pair: &[Target; 2], objectives: &[Objective]) -> Option<[(
 /// Whether `preference` asks for both targets of `pair`.
 pub fn contains(preference: &Preference, pair: &[(usize, usize); 2]) -> bool {
     pair.iter().all(|&(i, c)| preference.0[i] == Some(c))
+}
+
+/// `weights`, which are not negative and not all 0, as tenths that sum to 1: each gets the whole tenths of its share, and those with the
+/// largest remainders one more (largest remainder method), the first on a tie.
+pub fn tenths(weights: &[f64]) -> Vec<f64> {
+    let sum: f64 = weights.iter().sum();
+    let exact: Vec<f64> = weights.iter().map(|&weight| 10.0 * weight / sum).collect();
+    let mut whole: Vec<usize> = exact.iter().map(|share| share.floor() as usize).collect();
+    let remainder = |i: usize| exact[i] - exact[i].floor();
+    let mut order: Vec<usize> = (0..exact.len()).collect();
+    order.sort_by(|&a, &b| remainder(b).total_cmp(&remainder(a)));
+    let left = 10usize.saturating_sub(whole.iter().sum());
+    order.into_iter().take(left).for_each(|i| whole[i] += 1);
+    whole.into_iter().map(|n| n as f64 / 10.0).collect()
+}
+
+/// `weights` of all objectives as a prompt writes them: none for those that are not `steered`.
+pub fn written(weights: &[f64], steered: &[usize]) -> Vec<Option<f64>> {
+    weights.iter().enumerate().map(|(i, &weight)| steered.contains(&i).then_some(weight)).collect()
 }
 
 impl TargetSampler {
@@ -78,6 +98,7 @@ impl TargetSampler {
             shuffled_share: config.targets.shuffled_share,
             impossible_share: config.targets.impossible_share,
             near_front_share: config.targets.near_front_share,
+            weighted_share: config.targets.weighted_share,
             wording: config.targets.wording,
             wordings: objectives.iter().map(Objective::trained_wordings).min().unwrap_or(1),
             best: objectives.iter().map(Objective::best_class).collect(),
@@ -97,6 +118,21 @@ impl TargetSampler {
         let Some(gold) = gold else { return one(rng) };
         let any = rng.random_bool(self.impossible_share);
         self.met(question, gold, any, one, rng)
+    }
+
+    /// Weights of all objectives, 0 for those that are not steered, for a share of the prompts, which ask for these instead of classes: drawn
+    /// uniformly from the simplex, then rounded to tenths that sum to 1. Where no prompt is to have any, no random number is drawn.
+    pub fn draw_weights(&self, rng: &mut StdRng) -> Option<Vec<f64>> {
+        let share = self.weighted_share?;
+        if !rng.random_bool(share) {
+            return None;
+        }
+        let mut weights = vec![0.0; self.cumulative.len()];
+        for &i in &self.steered {
+            // Exponential variates, divided by their sum, are uniform over the simplex (Devroye 1986, chapter V).
+            weights[i] = -(1.0 - rng.random::<f64>()).ln();
+        }
+        Some(tenths(&weights))
     }
 
     /// A goal near the front that an answer to `question` can meet: the best class of every objective but one, which gets any class.
@@ -321,6 +357,51 @@ mod tests {
         assert_eq!(sets.len(), 15);
         let all_asked = drawn.iter().filter(|p| p.active() == 4).count() as f64 / drawn.len() as f64;
         assert!((all_asked - (0.5 + 0.5 / 16.0)).abs() < 0.04, "{all_asked}");
+    }
+
+    #[test]
+    fn weights_are_rounded_to_tenths_that_sum_to_one() {
+        let rounded = |weights: &[f64]| tenths(weights).into_iter().map(|w| (10.0 * w).round() as usize).collect::<Vec<_>>();
+        // 6.25, 1.25, 0, 2.5: the tenth that is left goes to the largest remainder.
+        assert_eq!(rounded(&[0.625, 0.125, 0.0, 0.25]), [6, 1, 0, 3]);
+        assert_eq!(rounded(&[1.0, 1.0, 1.0, 1.0]), [3, 3, 2, 2]);
+        assert_eq!(tenths(&[0.0, 2.0]), [0.0, 1.0]);
+        // Whole tenths stay what they are.
+        assert_eq!(tenths(&[0.1, 0.2, 0.7]), [0.1, 0.2, 0.7]);
+        assert_eq!(written(&[0.5, 0.0, 0.0, 0.5], &[0, 1, 3]), [Some(0.5), Some(0.0), None, Some(0.5)]);
+    }
+
+    #[test]
+    fn a_share_of_the_prompts_has_weights_from_all_over_the_simplex() {
+        let mut config = RunConfig::default();
+        config.targets.objectives = ["helpfulness", "honesty", "verbosity"].map(String::from).to_vec();
+        config.targets.weighted_share = Some(0.25);
+        let sampler = TargetSampler::new(&config, &objectives(), std::iter::empty());
+        let mut rng = StdRng::seed_from_u64(1);
+        let drawn: Vec<Vec<f64>> = (0..8_000).filter_map(|_| sampler.draw_weights(&mut rng)).collect();
+        assert!((drawn.len() as f64 / 8_000.0 - 0.25).abs() < 0.02, "{}", drawn.len());
+        for weights in &drawn {
+            assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{weights:?}");
+            assert!(weights.iter().all(|&w| (10.0 * w - (10.0 * w).round()).abs() < 1e-9), "{weights:?}");
+            assert_eq!((weights.len(), weights[1]), (4, 0.0), "harmlessness is not steered");
+        }
+        // Uniform over three: each has a third on average, and 0.55 or more, which is rounded to six tenths, with probability 0.45 squared.
+        for i in [0, 2, 3] {
+            let mean = drawn.iter().map(|w| w[i]).sum::<f64>() / drawn.len() as f64;
+            let large = drawn.iter().filter(|w| w[i] > 0.55).count() as f64 / drawn.len() as f64;
+            assert!((mean - 1.0 / 3.0).abs() < 0.03 && (large - 0.2025).abs() < 0.04, "{mean} {large}");
+        }
+        config.targets.weighted_share = Some(1.0);
+        let always = TargetSampler::new(&config, &objectives(), std::iter::empty());
+        assert!((0..50).all(|_| always.draw_weights(&mut rng).is_some()));
+    }
+
+    #[test]
+    fn without_weights_no_random_number_is_drawn_for_them() {
+        let sampler = TargetSampler::new(&RunConfig::default(), &objectives(), std::iter::empty());
+        let (mut rng, mut other) = (StdRng::seed_from_u64(1), StdRng::seed_from_u64(1));
+        assert!((0..20).all(|_| sampler.draw_weights(&mut rng).is_none()));
+        assert_eq!(rng.random::<u64>(), other.random::<u64>());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod added;
 pub mod chat;
 pub mod corpus;
 mod frame;
+mod numbers;
 mod shown;
 
 pub use frame::{ChatFormat, Manner, Said, UNSEEN};
@@ -279,15 +280,6 @@ impl Tokenizer {
             Frame::Chat(chat) => chat.prompt(question, text, false, &self.inner),
             Frame::Own { .. } => Ok(self.untagged_prompt(&[&self.encode(text)?, question].concat())),
         }
-    }
-
-    /// The prompt with one number for each objective as text, `.` where none is asked for (RiC).
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn scored_prompt(&self, question: &[u32], scores: &[Option<f64>]) -> Result<Vec<u32>> {
-        let text: Vec<String> = scores.iter().map(|s| s.map_or(".".into(), |s| format!("{:.1}", s.clamp(-9.9, 9.9)))).collect();
-        self.prompt_after(&text.join(" "), question)
     }
 
     /// The prompt that asks for nothing, as SFT and the reward model see it.

@@ -45,7 +45,7 @@ fn points(state: &RunState, report: &FrontReport, list: &[FrontPoint], caption: 
     if weighed(list) {
         heads.push(t("Weights").to_string());
     }
-    if list.iter().any(|p| p.asked.is_some()) {
+    if asks(list) {
         heads.push(t("Asked for").to_string());
     }
     heads.extend(report.objectives.iter().map(|id| name(state, id)));
@@ -61,7 +61,7 @@ pub fn name(state: &RunState, id: &str) -> String {
 
 fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<String>> {
     let utilities: Vec<Vec<f64>> = list.iter().map(|p| p.utility.clone()).collect();
-    let best = pareto::front(&utilities);
+    let (best, asks) = (pareto::front(&utilities), asks(list));
     // Weights are of all objectives, utilities of those that are steered.
     let steered: Vec<usize> = report.objectives.iter().filter_map(|id| index_of(&state.objectives, id)).collect();
     list.iter()
@@ -72,8 +72,9 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
                 let weights = steered.iter().filter_map(|&i| point.weights.get(i)).map(|w| format::number(*w, 2));
                 row.push(weights.collect::<Vec<_>>().join(" / "));
             }
-            if let Some(asked) = &point.asked {
-                row.push(classes(state, asked));
+            if asks {
+                // One that its prompt gave weights asked for no class.
+                row.push(point.asked.as_ref().map_or(String::new(), |asked| classes(state, asked)));
             }
             row.extend(point.utility.iter().map(|u| format::number(*u, 2)));
             row.push(format::percent(point.fluency));
@@ -86,6 +87,11 @@ fn rows(state: &RunState, report: &FrontReport, list: &[FrontPoint]) -> Vec<Vec<
 /// Whether points have weights of their own; a prompt that is kept for many users has none.
 fn weighed(list: &[FrontPoint]) -> bool {
     list.iter().any(|p| !p.weights.is_empty())
+}
+
+/// Whether prompts of some points asked for classes.
+fn asks(list: &[FrontPoint]) -> bool {
+    list.iter().any(|p| p.asked.is_some())
 }
 
 /// The classes of a preference, in words.
@@ -179,5 +185,9 @@ mod tests {
         report.points[1].asked = Some(Preference::none(3));
         let asked: Vec<String> = rows(&state, &report, &report.points).into_iter().map(|row| row[1].clone()).collect();
         assert_eq!(asked, ["1, 0", "nothing"]);
+        // A prompt with classes, and one with weights: each cell stands in its own column.
+        (report.points[0].weights, report.points[1].asked) = (Vec::new(), None);
+        let mixed: Vec<Vec<String>> = rows(&state, &report, &report.points).into_iter().map(|row| row[..3].to_vec()).collect();
+        assert_eq!(mixed, [["", "1, 0", "0.90"], ["0.50 / 0.50", "", "0.50"]]);
     }
 }

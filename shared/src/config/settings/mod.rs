@@ -232,6 +232,7 @@ mod tests {
         let mut config = RunConfig { from: Some("a".into()), ..Default::default() };
         (config.policy.clip_high, config.policy.kl_target) = (Some(0.3), Some(2.0));
         (config.mapping.tchebycheff, config.method.rehearsal) = (Some(0.5), Some(0.5));
+        config.targets.weighted_share = Some(0.5);
         serde_json::to_value(config).unwrap()
     }
 

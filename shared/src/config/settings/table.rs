@@ -163,6 +163,15 @@ pub const SETTINGS: &[Setting] = &[
     .methods(&[Moslim]),
     row(
         "targets",
+        "targets.weighted_share",
+        "Weights in place of classes",
+        Optional { low: 0.0, high: 1.0 },
+        All,
+        "Share of prompts that say how much each objective weighs; answers are paid by the weighted sum. Empty: none.",
+    )
+    .methods(&[Moslim]),
+    row(
+        "targets",
         "targets.wording",
         "Said in",
         Choice(&[("tags", "Tags"), ("words", "Words"), ("mixed", "Tags, words or both")]),
@@ -355,7 +364,7 @@ pub const SETTINGS: &[Setting] = &[
         "In place of the sum; the less, the more counts the wish that is met worst. Empty: the sum.",
     )
     .unit("deviations")
-    .methods(&[Moslim, BestOfN]),
+    .methods(&[Moslim, Morlhf, RewardedSoups, BestOfN]),
     size!("model", "model", "layers", "Layers", int(1, 48), Basic, "Decoder blocks; more learn more and cost more."),
     size!("model", "model", "d_model", "Width", int(8, 4096), Basic, "Of the residual stream; an even multiple of the heads."),
     size!("model", "model", "heads", "Heads", int(1, 64), More, "Query heads."),
