@@ -16,7 +16,7 @@ pub fn tokens(summary: String, read: &Reading) -> AnyView {
             <summary>{summary}</summary>
             <pre class="tokens" tabindex="0">{all}</pre>
             <p class="hint">
-                {t("Each box is a token. It begins with a space where · stands, with a line break where ⏎ stands, and with a character that a later box has whole where ⋯ stands. Bold is what no text can spell: roles, ends, tags.")}
+                {t("One box, one token. It begins with · for a space, ⏎ for a line break, ⋯ for a character that a later box has whole. Bold is what no text can spell: roles, ends, tags.")}
             </p>
         </details>
     }

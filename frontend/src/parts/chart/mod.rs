@@ -236,6 +236,7 @@ pub fn Chart(
         now
     });
     let has_data = memo(move || plot.with(|plot| !plot.is_empty()));
+    let bare = move || !has_data.get();
     let (heading, own) = (title.clone(), id.clone());
     let unit = memo(move || plot.with(reading::unit));
     let x_title = memo(move || plot.with(reading::across));
@@ -293,7 +294,7 @@ pub fn Chart(
                 <p class="hint">{hint}</p>
             </figcaption>
             <Legend shown=shown/>
-            <p class="axis hint" class:gone=move || !has_data.get()>{move || unit.get()}</p>
+            <p class="axis hint" class:gone=bare>{move || unit.get()}</p>
             <div class="plot">
                 <canvas
                     node_ref=canvas
@@ -301,7 +302,7 @@ pub fn Chart(
                     tabindex="0"
                     aria-label=move || plot.with(|plot| sentence(&heading, plot))
                     aria-description=t("Arrow keys look at a step, plus and minus zoom, 0 shows everything, t opens the table, l and x change the axes, s smoothing.")
-                    class:gone=move || !has_data.get()
+                    class:gone=bare
                     on:pointermove=moved
                     on:pointerleave=move |_| shown.linked.at.set(None)
                     on:pointerdown=move |ev| if ev.button() == 0 && shown.over_steps() && shown.geometry.with_untracked(Option::is_some) {
@@ -317,8 +318,8 @@ pub fn Chart(
                 {move || covered().map(|(left, width)| view! { <span class="brush" style:left=left style:width=width></span> })}
                 <p class="empty" class:gone=move || has_data.get()>{empty}</p>
             </div>
-            <p class="axis x hint" class:gone=move || !has_data.get()>{move || x_title.get()}</p>
-            <p class="tools" class:gone=move || !has_data.get()>
+            <p class="axis x hint" class:gone=bare>{move || x_title.get()}</p>
+            <p class="tools" class:gone=bare>
                 <button
                     class="link"
                     type="button"
