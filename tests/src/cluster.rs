@@ -111,6 +111,30 @@ impl Cluster {
         daemons_of_jobs(node).iter().flat_map(|daemon| under(daemon)).for_each(|pid| send("-CONT", &pid));
     }
 
+    /// The controller is gone from one moment to the next; jobs and nodes go on.
+    pub fn kill_controller(&self) {
+        self.end("slurmctld");
+    }
+
+    /// Whether the controller has written down that there are jobs of these names, which it does some seconds later.
+    pub fn keeps(&self, names: &[String]) -> bool {
+        let kept = fs::read(self.folder.join("state/job_state")).unwrap_or_default();
+        names.iter().all(|name| kept.windows(name.len()).any(|at| at == name.as_bytes()))
+    }
+
+    /// Starts the controller again, which takes up what it knew, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_controller(&self) {
+        self.daemon("slurmctld", &[]);
+        let since = Instant::now();
+        while Command::new("squeue").stdout(Stdio::null()).stderr(Stdio::null()).status().map_or(true, |s| !s.success()) {
+            assert!(since.elapsed() < Duration::from_secs(60), "the controller does not answer");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Kills the daemon whose number is in a file.
     fn end(&self, name: &str) {
         let pid = fs::read_to_string(self.folder.join(format!("{name}.pid"))).unwrap_or_default();

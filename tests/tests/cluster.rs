@@ -2,7 +2,7 @@
 //! them; stopping; refusals; and the server.
 
 use moslim_shared::study::{StudyConfig, StudyRunStatus, StudyState};
-use moslim_tests::cluster::Cluster;
+use moslim_tests::cluster::{Cluster, NODES};
 use moslim_tests::studies::{study_figures, study_folder, study_state, the_server_trains_a_study, two_clips};
 use moslim_tests::{Output, Process, signal, text, wait_until};
 use serde_json::Value;
@@ -125,13 +125,24 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
     }
 }
 
-/// Who follows may leave; `stop` ends the jobs; and the study goes on where it was.
+/// The controller dies and comes back; who follows may leave; `stop` ends the jobs; and the study goes on where it was.
 async fn a_study_is_left_and_stopped_and_goes_on(cluster: &Cluster) {
     let data = Data::new(&config(2000));
     let own = |state: &str| cluster.tasks().iter().filter(|t| t[2] == state && !t[1].ends_with("-stages")).count();
     let before = cluster.tasks().len();
     let mut follower = data.on_the_cluster(&["--config", text(&data.study)]);
     wait_until("runs on the cluster", || (cluster.tasks().len() > before && own("RUNNING") == 2).then_some(())).await;
+    // The controller dies. Jobs go on; who follows says that it is silent, takes none of them for lost, and hears when it is back.
+    NODES.iter().for_each(|node| cluster.hold(node));
+    let arrays: Vec<String> = cluster.tasks().into_iter().skip(before).map(|task| task[1].clone()).collect();
+    wait_until("the controller to write down what it knows", || cluster.keeps(&arrays).then_some(())).await;
+    cluster.kill_controller();
+    wait_until("word of the silence", || follower.stderr().contains("the cluster does not answer").then_some(())).await;
+    assert!(follower.running());
+    cluster.start_controller();
+    wait_until("word of its end", || follower.stderr().contains("the cluster answers again").then_some(())).await;
+    NODES.iter().for_each(|node| cluster.let_go(node));
+    assert_eq!(own("RUNNING"), 2, "{:?}", cluster.tasks());
     assert!(signal(follower.pid(), "INT"));
     let left = follower.wait();
     assert_eq!(left.code, Some(1), "{}", left.stderr);
