@@ -77,8 +77,21 @@ mod tests {
     use super::*;
     use crate::data::{Task, world};
     use crate::policy::update::tests::rollout;
+    use crate::text::Manner;
     use moslim_shared::config::{RunConfig, TaskConfig};
     use rand::SeedableRng;
+
+    fn tokenizer() -> Tokenizer {
+        let splits = Task::load(&TaskConfig { rows: 600, topics: 12, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
+        Tokenizer::train(512, &splits, &world::objectives()).unwrap()
+    }
+
+    /// Of a run whose prompts ask for everything that they can, in the order of the objectives.
+    fn targets() -> TargetSampler {
+        let mut config = RunConfig::default();
+        (config.targets.active_probability, config.targets.shuffled_share) = (1.0, 0.0);
+        TargetSampler::new(&config, &world::objectives(), std::iter::empty())
+    }
 
     #[test]
     fn what_was_asked_for_is_replaced_by_what_was_achieved() {
@@ -89,9 +102,7 @@ mod tests {
 
     #[test]
     fn answers_to_prompts_with_weights_are_not_told_what_they_achieved() {
-        let splits = Task::load(&TaskConfig { rows: 600, topics: 12, ..Default::default() }, &|_| Ok(None)).unwrap().splits;
-        let tokenizer = Tokenizer::train(512, &splits, &world::objectives()).unwrap();
-        let targets = TargetSampler::new(&RunConfig::default(), &world::objectives(), std::iter::empty());
+        let (tokenizer, targets) = (tokenizer(), targets());
         let tokens = tokenizer.encode("Why?").unwrap();
         let questions = [EncodedQuestion { text: "Why?".into(), tokens, topic: 0, part: 0 }];
         let prompt =
@@ -103,5 +114,71 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let rows = hindsight(&rollouts, (&prompts, &targets, &questions, &tokenizer), 0.5, &mut rng).unwrap();
         assert_eq!(rows.iter().map(|row| row.answer.len()).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn rows_are_as_many_as_prompts_and_weigh_what_their_kind_does() {
+        let (tokenizer, targets) = (tokenizer(), targets());
+        let question = tokenizer.encode("Why?").unwrap();
+        let bare = tokenizer.untagged_prompt(&question);
+        let row = |answer: &[u32], labels: [Option<usize>; 4]| Encoded {
+            tokens: [bare.as_slice(), answer].concat(),
+            answer: bare.len(),
+            question: 1..1 + question.len(),
+            labels: labels.to_vec(),
+            part: 0,
+        };
+        let asked = [Some(4), None, Some(1), None];
+        let (texts, rated, unrated) = ([row(&[31, 32], [None; 4])], [row(&[33], asked)], [row(&[34], [None; 4])]);
+        let of = |[sft_mix, rated_mix]: [f64; 2], texts: &[Encoded], rated: &[Encoded]| {
+            let config = PolicyConfig { prompts: 3, sft_mix, rated_mix, ..Default::default() };
+            let rows = beside(&[], (&[], &targets, &[], &tokenizer), (texts, rated), &config, &mut StdRng::seed_from_u64(1));
+            rows.unwrap().into_iter().map(|row| (row.prompt, row.answer, row.weight)).collect::<Vec<_>>()
+        };
+        let tagged = tokenizer.prompt(&question, &Preference(asked.to_vec()), &Manner::plain(4)).unwrap();
+        assert_eq!(tagged.len(), bare.len() + 2);
+        let [sft, own] = [(bare.clone(), vec![31, 32], 0.5), (tagged, vec![33], 0.25)];
+        assert_eq!(of([0.5, 0.25], &texts, &rated), [vec![sft.clone(); 3], vec![own.clone(); 3]].concat());
+        assert_eq!(of([0.5, 0.0], &texts, &rated), vec![sft; 3]);
+        assert_eq!(of([0.0, 0.25], &texts, &rated), vec![own; 3]);
+        // Where there are no rows, or none that has a label, there is nothing to say.
+        assert!(of([0.0, 0.0], &texts, &rated).is_empty() && of([0.5, 0.25], &[], &[]).is_empty());
+        assert!(of([0.0, 0.25], &texts, &unrated).is_empty());
+    }
+
+    #[test]
+    fn hindsight_tells_what_ended_answers_achieved_where_training_may_know_it() {
+        let (tokenizer, targets) = (tokenizer(), targets());
+        let question =
+            |text: &str| EncodedQuestion { text: text.into(), tokens: tokenizer.encode(text).unwrap(), topic: 0, part: 0 };
+        let questions = [question("Why?"), question("How do I make tea?")];
+        let prompt = |question, preference: [Option<usize>; 4]| Prompt {
+            question,
+            preference: Preference(preference.to_vec()),
+            weights: None,
+            tokens: Vec::new(),
+        };
+        // Whatever is asked for, helpfulness 2, honesty 2 and verbosity 3 is achieved: the first with the third is held out.
+        let classes = [vec![0.1, 0.2, 0.4, 0.2, 0.1], vec![0.25; 4], vec![0.1, 0.2, 0.7], vec![0.1, 0.1, 0.2, 0.4, 0.2]];
+        let prompts = [
+            prompt(0, [Some(0), None, None, Some(0)]),
+            prompt(1, [Some(0), None, Some(0), None]),
+            prompt(0, [Some(4), None, None, None]),
+        ];
+        // Of the second prompt's answers the first was cut off, and so was the third's only one.
+        let mut rollouts = [(0, 1), (1, 2), (1, 3), (2, 4)]
+            .map(|(n, tokens)| Rollout { distributions: classes.to_vec(), ..rollout(n, 0.0, tokens) });
+        (rollouts[1].answer.ended, rollouts[3].answer.ended) = (false, false);
+        let of = |hindsight| {
+            let config = PolicyConfig { hindsight, ..Default::default() };
+            let tagged: (&[Prompt], _, &[EncodedQuestion], _) = (&prompts, &targets, &questions, &tokenizer);
+            beside(&rollouts, tagged, (&[], &[]), &config, &mut StdRng::seed_from_u64(1)).unwrap()
+        };
+        let achieved = Preference(vec![Some(2), None, Some(2), None]);
+        let rows = of(0.75);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].prompt, tokenizer.prompt(&questions[1].tokens, &achieved, &Manner::plain(4)).unwrap());
+        assert_eq!((rows[0].answer.clone(), rows[0].weight), (vec![0, 1, 2], 0.75));
+        assert!(of(0.0).is_empty());
     }
 }

@@ -78,6 +78,9 @@ mod tests {
     fn the_overlong_penalty_begins_at_the_buffer() {
         let at = |n| overlong_penalty(n, 40, 10);
         assert_eq!((at(10), at(30), at(35), at(40), at(50)), (0.0, 0.0, -0.5, -1.0, -1.0));
+        // A buffer of nothing is one token, and none is longer than the limit.
+        assert_eq!([39, 40].map(|n| overlong_penalty(n, 40, 0)), [0.0, -1.0]);
+        assert_eq!([0, 1, 4, 5].map(|n| overlong_penalty(n, 4, 10)), [0.0, -0.25, -1.0, -1.0]);
         // The default leaves the longest answers that are asked for alone.
         assert_eq!((overlong_penalty(40, 48, 6), overlong_penalty(45, 48, 6)), (0.0, -0.5));
     }
@@ -113,5 +116,36 @@ mod tests {
         let seen: Vec<(usize, f64)> = rollouts.iter().map(|r| (r.prompt, r.score)).collect();
         assert_eq!(seen, [(0, 0.0), (0, 1.0), (1, 0.1), (1, 0.3), (2, 0.0), (2, 1.0)]);
         assert!(rollouts.iter().enumerate().all(|(n, r)| r.index == n));
+    }
+
+    #[test]
+    fn a_group_is_nearly_flat_below_its_root_mean_square() {
+        let of = |scores: &[f64]| scores.iter().map(|&score| rollout(0, score, 1)).collect::<Vec<_>>();
+        // 0 and 0.5 deviate by a quarter, which is not less than a quarter.
+        assert_eq!([0.25, 0.26].map(|least| is_nearly_flat(&of(&[0.0, 0.5]), least)), [false, true]);
+        // 0, 0, 0 and 2 deviate by the root of 3/4, 0.866, from a mean of a half.
+        assert_eq!([0.86, 0.87].map(|least| is_nearly_flat(&of(&[0.0, 0.0, 0.0, 2.0]), least)), [false, true]);
+        // Where nothing is too little, equal scores still are.
+        assert_eq!([[0.3, 0.3], [0.3, 0.300_001]].map(|scores| is_nearly_flat(&of(&scores), 0.0)), [true, false]);
+    }
+
+    #[test]
+    fn what_stays_flat_is_drawn_again_twice() {
+        let mut rollouts = vec![rollout(0, 0.0, 1), rollout(0, 1.0, 1), rollout(1, 0.5, 1), rollout(1, 0.5, 1)];
+        let nothing = moslim_shared::preference::Preference(vec![]);
+        let prompt = |question| Prompt { question, preference: nothing.clone(), weights: None, tokens: vec![] };
+        let mut prompts: Vec<Prompt> = (0..2).map(prompt).collect();
+        let drawn = std::cell::Cell::new(10usize);
+        let draw = |n: usize, _: &mut StdRng| {
+            drawn.set(drawn.get() + n);
+            Ok((0..n).map(|_| prompt(drawn.get())).collect())
+        };
+        let flat =
+            |_: &[Prompt], _| (vec![rollout(0, 0.7, 1), rollout(0, 0.7, 1)], Work { forward_tokens: 7, training_tokens: 2 });
+        let mut rng = rand::SeedableRng::seed_from_u64(1);
+        let work = redraw_flat_groups(&mut rollouts, &mut prompts, 0.05, draw, flat, &mut rng).unwrap();
+        assert_eq!(work, Work { forward_tokens: 14, training_tokens: 4 });
+        assert_eq!(prompts.iter().map(|p| p.question).collect::<Vec<_>>(), [0, 12]);
+        assert_eq!(rollouts.iter().map(|r| (r.prompt, r.score)).collect::<Vec<_>>(), [(0, 0.0), (0, 1.0), (1, 0.7), (1, 0.7)]);
     }
 }

@@ -139,7 +139,10 @@ pub fn update<B: TrainBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, said, sampled, told, trainee};
     use burn::backend::Flex;
+    use moslim_shared::config::PolicyConfig;
+    use rand::SeedableRng;
 
     fn at(h: f32, config: &DpoConfig, squared: bool) -> f32 {
         pair_loss(Tensor::<Flex, 1>::from_data([h], &Default::default()), config, squared).into_scalar()
@@ -147,7 +150,6 @@ mod tests {
 
     #[test]
     fn answers_are_summed_or_averaged_and_close_pairs_left_out() {
-        use crate::policy::update::tests::rollout;
         let group = [rollout(0, 0.5, 4), rollout(0, 0.9, 2), rollout(0, 0.1, 0)];
         assert_eq!([&group[0], &group[1], &group[2]].map(|r| scale(r, true)), [0.25, 0.5, 1.0]);
         assert_eq!(scale(&group[0], false), 1.0);
@@ -171,5 +173,87 @@ mod tests {
         let smooth = DpoConfig { label_smoothing: 0.1, ..config.clone() };
         let want = 0.9 * at(h, &config, false) + 0.1 * at(-h, &config, false);
         assert!((at(h, &smooth, false) - want).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_first_best_and_the_last_worst_of_a_group_are_marked() {
+        let scores = [(0, 0.2), (0, 0.9), (0, 0.9), (0, 0.1), (0, 0.1), (0, 0.5), (1, 0.5)];
+        let mut all = scores.map(|(prompt, score)| Rollout { advantage: 7.0, ..rollout(prompt, score, 1) });
+        set_advantages(&mut all);
+        assert_eq!(all.each_ref().map(|r| r.advantage), [0.0, 1.0, 0.0, 0.0, -1.0, 0.0, 0.0]);
+        // One answer is no pair, however small the margin.
+        assert!(pairs(&[&all[6..]], 0.0).is_empty());
+        assert_eq!(pairs(&[&all[..6], &all[6..], &all[2..5]], 0.0).len(), 2);
+    }
+
+    #[test]
+    fn pairs_are_measured_from_the_reference() {
+        let (policy, prompts) = (policy(), prompts());
+        // Two pairs, the preferred answer first.
+        let mut all = [said(0, &[5, 3, 0]), said(0, &[7, 0]), said(2, &[6, 0]), said(2, &[8, 8, 0])];
+        sampled(&policy, &mut all, 0.5);
+        // Log-ratios to the reference of 1 and 0.4, 0 and 0.8; of the first answer to the policy that sampled 0.25.
+        all[0].reference_log_probs[0] -= 1.0;
+        all[1].reference_log_probs[1] -= 0.4;
+        all[3].reference_log_probs[2] -= 0.8;
+        all[0].answer.log_probs[1] -= 0.25;
+        let at = |optimizer, mean_log_probs| {
+            let mut config = PolicyConfig { optimizer, temperature: 0.5, ..Default::default() };
+            (config.dpo.beta, config.dpo.mean_log_probs) = (0.5, mean_log_probs);
+            let pairs = [[&all[0], &all[1]], [&all[2], &all[3]]];
+            let (loss, (log_ratios, right)) = loss(&policy, &pairs, &prompts, &told(&prompts, &config), 5);
+            assert_eq!((log_ratios.len(), right), (4, 1));
+            assert!(log_ratios.iter().zip([0.25, 0.0, 0.0, 0.0]).all(|(got, want)| (got - want).abs() < 1e-4), "{log_ratios:?}");
+            f64::from(loss.into_scalar())
+        };
+        // h is 1 - 0.4 and 0 - 0.8; with means 1 / 3 - 0.4 / 2 and 0 - 0.8 / 3. Of five pairs these are two.
+        let dpo = |h: f64| (1.0 + (-0.5 * h).exp()).ln();
+        let ipo = |h: f64| (h - 1.0).powi(2);
+        let [sums, means] = [[0.6, -0.8], [1.0 / 3.0 - 0.2, -0.8 / 3.0]];
+        for (optimizer, mean, want) in [
+            (PolicyOptimizer::OnlineDpo, false, (dpo(sums[0]) + dpo(sums[1])) / 5.0),
+            (PolicyOptimizer::OnlineDpo, true, (dpo(means[0]) + dpo(means[1])) / 5.0),
+            (PolicyOptimizer::OnlineIpo, false, (ipo(sums[0]) + ipo(sums[1])) / 5.0),
+            (PolicyOptimizer::OnlineIpo, true, (ipo(means[0]) + ipo(means[1])) / 5.0),
+        ] {
+            let got = at(optimizer, mean);
+            assert!((got - want).abs() < 1e-4, "{optimizer:?} {mean}: {got}, not {want}");
+        }
+    }
+
+    #[test]
+    fn an_update_reads_the_pairs_and_tells_what_was_left_out() {
+        let (policy, prompts) = (policy(), prompts());
+        let mut all = batch(&policy, 1.0);
+        all.iter_mut().zip([0.9, 0.1, 0.4, 0.5, 0.2, 0.8]).for_each(|(r, score)| r.score = score);
+        // h is 1 for the first group, which is right, and -1 for the third, which is wrong; the second is one answer.
+        all[0].reference_log_probs[0] -= 1.0;
+        all[4].reference_log_probs[0] -= 1.0;
+        // The preferred answers have become more likely, by more than the range; nothing is clipped.
+        all[0].answer.log_probs[0] -= 0.5;
+        all[5].answer.log_probs[0] -= 0.5;
+        let mut config = PolicyConfig { optimizer: PolicyOptimizer::OnlineDpo, epochs: 2, ..Default::default() };
+        (config.dpo.beta, config.dpo.margin) = (0.5, 0.5);
+        let updated = |config: &PolicyConfig| {
+            let rng = &mut StdRng::seed_from_u64(1);
+            update(trainee(&policy), &all, &told(&prompts, config), rng).1
+        };
+        let report = updated(&config);
+        assert_eq!((report.preference_accuracy, report.pairs_left_out), (Some(0.5), Some(1.0 / 3.0)));
+        assert_eq!(report.clip_fraction, 0.0);
+        // Prompts of three and two tokens with answers of three and two, three and one; twice.
+        assert_eq!(report.work.training_tokens, 2 * (3 + 3 + 2 + 2 + 3 + 1));
+        // Of each pair beta sigmoid(-beta h), half of it for a mean of two: up for one answer, down for the other.
+        let pull = |h: f64| 0.5 * 0.5 / (1.0 + (0.5 * h).exp());
+        let each = [pull(1.0), -pull(1.0), 0.0, 0.0, -pull(-1.0), pull(-1.0)];
+        assert!(near(report.gradient_norm, norm(&policy, &all, &for_tokens(&all, &each), 1.0)), "{}", report.gradient_norm);
+        // The margin leaves out the third group, whose scores are 0.6 apart, and then the first.
+        config.dpo.margin = 0.7;
+        let report = updated(&config);
+        assert_eq!((report.preference_accuracy, report.pairs_left_out), (Some(1.0), Some(2.0 / 3.0)));
+        config.dpo.margin = 2.0;
+        let report = updated(&config);
+        assert_eq!((report.preference_accuracy, report.pairs_left_out), (Some(0.0), Some(1.0)));
+        assert_eq!((report.work.training_tokens, report.gradient_norm), (0, 0.0));
     }
 }

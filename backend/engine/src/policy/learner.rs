@@ -136,30 +136,13 @@ mod tests {
     use crate::policy::rollout::Prompt;
     use crate::policy::rollout::answer_log_probs;
     use crate::policy::update::Supervised;
-    use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-    use burn::backend::{Autodiff, Flex};
+    use crate::policy::update::tests::{B, batch, policy, told};
     use moslim_shared::config::PolicyConfig;
-    use moslim_shared::config::{Aggregation, KlPenalty, ModelConfig};
+    use moslim_shared::config::{Aggregation, KlPenalty};
     use moslim_shared::preference::Preference;
     use rand::SeedableRng;
 
-    type B = Autodiff<Flex, NoCheckpointing>;
-
     const EOS: u32 = 0;
-
-    fn policy() -> Transformer<B> {
-        let config = ModelConfig {
-            layers: 1,
-            d_model: 24,
-            heads: 2,
-            kv_heads: 1,
-            d_ff: 40,
-            context: 48,
-            tied_embeddings: true,
-            ..Default::default()
-        };
-        Transformer::new(&config, 14, 12, 3, &Default::default())
-    }
 
     fn prompts() -> Vec<Prompt> {
         let tokens = [[13, 1, 2], [13, 3, 4], [13, 5, 6], [13, 7, 8]];
@@ -354,6 +337,52 @@ mod tests {
             for (a, b) in own.iter().zip(&r.answer.log_probs) {
                 assert!((a - b).abs() < 1e-4);
             }
+        }
+    }
+
+    #[test]
+    fn work_of_critic_and_rows_is_counted_and_so_are_groups_that_teach_nothing() {
+        let prompts = crate::policy::update::tests::prompts();
+        let row = Supervised { prompt: vec![13, 1], answer: vec![9, 9, EOS], weight: 1.0 };
+        for optimizer in PolicyOptimizer::ALL {
+            let config = PolicyConfig { epochs: 2, ..config(optimizer) };
+            let updated = |supervised: &[Supervised]| {
+                let mut batch = batch(&policy(), 1.0);
+                // The first group is flat, and so is the second, of one answer.
+                batch.iter_mut().zip([0.5, 0.5, 0.1, 0.2, 0.9, 0.4]).for_each(|(r, score)| r.score = score);
+                batch.iter_mut().for_each(|r| (r.contributions, r.asked) = (vec![r.score], vec![true]));
+                let u = Update { supervised, ..told(&prompts, &config) };
+                Learner::<B>::new(policy(), &config).update(&mut batch, &u, &mut StdRng::seed_from_u64(1)).1
+            };
+            let [without, with] = [updated(&[]), updated(std::slice::from_ref(&row))];
+            assert_eq!((without.zero_std_groups, with.zero_std_groups), (2.0 / 3.0, 2.0 / 3.0));
+            // The row's five tokens in each of two steps.
+            assert_eq!(with.work.training_tokens - without.work.training_tokens, 2 * 5, "{optimizer:?}");
+            assert_ne!(with.gradient_norm, without.gradient_norm, "{optimizer:?}");
+            // 21 tokens are read by the policy and by the critic, which is asked once before; of pairs, two answers of the last group.
+            let (read, asked) = match optimizer {
+                PolicyOptimizer::Ppo => (4 * 21, 21),
+                PolicyOptimizer::OnlineDpo | PolicyOptimizer::OnlineIpo => (2 * (2 + 1 + 2), 0),
+                _ => (2 * 21, 0),
+            };
+            assert_eq!((without.work.training_tokens, without.work.forward_tokens), (read, asked), "{optimizer:?}");
+        }
+    }
+
+    #[test]
+    fn equal_scores_move_no_weight() {
+        let prompts = crate::policy::update::tests::prompts();
+        for optimizer in
+            [PolicyOptimizer::Rloo, PolicyOptimizer::Grpo, PolicyOptimizer::DrGrpo, PolicyOptimizer::ReinforcePlusPlus]
+        {
+            let config = config(optimizer);
+            let mut batch = batch(&policy(), 1.0);
+            batch.iter_mut().for_each(|r| r.score = 0.5);
+            let u = Update { beta: 0.0, learning_rate: 0.1, ..told(&prompts, &config) };
+            let (learner, report) = Learner::<B>::new(policy(), &config).update(&mut batch, &u, &mut StdRng::seed_from_u64(1));
+            let weights = |policy: &Transformer<B>| policy.embedding.val().into_data().to_vec::<f32>().unwrap();
+            // Nothing is learnt, and nothing decays.
+            assert!(weights(&learner.policy.model) == weights(&policy()) && report.gradient_norm == 0.0, "{optimizer:?}");
         }
     }
 }

@@ -51,4 +51,17 @@ mod tests {
             .collect();
         assert!(balanced_scores(&even).iter().zip([1.0, 0.0, 1.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-6));
     }
+
+    #[test]
+    fn an_objective_without_any_advantage_has_no_say_and_is_not_counted() {
+        // The second pays the same for every sample; the first and the third are equally loud, and keep a weight of one each.
+        let contributions = [[1.0, 5.0, 0.0], [0.0, 5.0, 0.0], [0.0, 5.0, 1.0], [0.0, 5.0, 0.0]];
+        let rollouts: Vec<Rollout> = contributions
+            .iter()
+            .enumerate()
+            .map(|(n, c)| Rollout { contributions: c.to_vec(), ..rollout(n / 2, 0.0, 1) })
+            .collect();
+        assert!(balanced_scores(&rollouts).iter().zip([1.0, 0.0, 1.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(balanced_scores(&[]).is_empty());
+    }
 }

@@ -172,12 +172,24 @@ fn explained_variance(returns: &[f32], values: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use crate::model::adapter::AdapterConfig;
+    use crate::model::packed::Group;
     use crate::model::store::{from_safetensors, to_safetensors};
-    use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-    use burn::backend::{Autodiff, Flex};
-    use moslim_shared::config::ModelConfig;
+    use crate::policy::update::tests::{B, batch, near, norm, policy, prompts, rollout, told, trainee};
+    use moslim_shared::config::{ModelConfig, PolicyConfig, PolicyOptimizer};
+    use rand::SeedableRng;
 
-    type B = Autodiff<Flex, NoCheckpointing>;
+    /// A critic that expects 0.5 of everything.
+    fn critic() -> Trainee<B, Critic<B>> {
+        let mut critic = Critic::on_trunk(policy());
+        critic.bias = Param::from_tensor(Tensor::full([1], 0.5, &Default::default()));
+        Trainee::new(critic, 0.0, 1.0)
+    }
+
+    fn config() -> PolicyConfig {
+        let mut config = PolicyConfig { optimizer: PolicyOptimizer::Ppo, epochs: 2, temperature: 0.5, ..Default::default() };
+        (config.ppo.gamma, config.ppo.lambda, config.ppo.value_clip) = (0.9, 0.8, 0.25);
+        config
+    }
 
     /// The head of a critic on an adapted model is trained, whatever the head of a decoder is called.
     #[test]
@@ -208,5 +220,114 @@ mod tests {
         assert!((explained_variance(&returns, &returns) - 1.0).abs() < 1e-9);
         assert!(explained_variance(&returns, &[5.0; 3]).abs() < 1e-9);
         assert_eq!(explained_variance(&[1.0; 3], &[0.0; 3]), 0.0);
+        // Of returns that vary by 4 it misses 0 and 2, which vary by 1; whoever misses all by the same explains all.
+        assert!((explained_variance(&[0.0, 4.0], &[0.0, 2.0]) - 0.75).abs() < 1e-9);
+        assert!((explained_variance(&[0.0, 4.0], &[3.0, 7.0]) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_value_loss_is_clipped_at_both_ends() {
+        let new = Tensor::<B, 1>::from_data([1.0, 0.2, 0.6, 0.6, 1.0], &Default::default());
+        let (loss, values) = value_loss(new, vec![0.5; 5], vec![0.9, 0.0, 0.9, 0.0, 0.1], 0.2, 10);
+        // At the upper end 0.7 misses 0.9 by more than 1 does, at the lower end 0.3 misses 0 by more than 0.2; within the range nothing changes;
+        // and 1 misses 0.1 by more than 0.7 does. Of ten tokens these are five.
+        assert!((loss.into_scalar() - 0.5 * (0.04 + 0.09 + 0.09 + 0.36 + 0.81) / 10.0).abs() < 1e-6);
+        assert_eq!(values, [1.0, 0.2, 0.6, 0.6, 1.0]);
+    }
+
+    #[test]
+    fn values_are_read_before_each_token() {
+        let mut critic = Critic::on_trunk(policy());
+        critic.head = Param::from_tensor(Tensor::full([24, 1], 0.5, &Default::default()));
+        critic.bias = Param::from_tensor(Tensor::full([1], -2.0, &Default::default()));
+        let groups =
+            [Group { prompt: &[13, 1], answers: vec![&[5, 3, 0], &[7, 0]] }, Group { prompt: &[13], answers: vec![&[4]] }];
+        let packed = Packed::new(&groups);
+        let hidden: Vec<f32> = critic.trunk.hidden(&packed).into_data().to_vec().unwrap();
+        let got: Vec<f32> = critic.values(&packed).into_data().to_vec().unwrap();
+        // Two tokens of the first prompt, three and two of its answers, one of the second prompt, one of its answer.
+        assert_eq!((hidden.len(), got.len()), (9 * 24, 6));
+        for (got, place) in got.iter().zip([1, 2, 3, 1, 5, 7]) {
+            let want = 0.5 * hidden[place * 24..(place + 1) * 24].iter().sum::<f32>() - 2.0;
+            assert!((got - want).abs() < 1e-4, "{got} is not {want}");
+        }
+    }
+
+    #[test]
+    fn advantages_are_estimated_answer_by_answer_and_whitened_together() {
+        let (prompts, config) = (prompts(), config());
+        let mut all = [rollout(0, 1.0, 2), rollout(0, -2.0, 1), rollout(2, 0.5, 3)];
+        // Log-probabilities are -1: half of a k1 of 0.5 is subtracted from the first answer's score.
+        all[0].reference_log_probs[1] = -1.5;
+        let (values, read) = set_advantages(&critic(), &mut all, &told(&prompts, &config));
+        // Prompts of three and of two tokens.
+        assert_eq!(read, 3 + 2 + 1 + 2 + 3);
+        // Rewards 0, 0.75; -2; 0, 0, 0.5 with values of 0.5 everywhere, gamma 0.9 and gamma lambda 0.72: advantages 0.13, 0.25; -2.5; -0.086, -0.05,
+        // 0, and with the values the returns. The advantages' mean is -0.376.
+        let returns: [&[f32]; 3] = [&[0.63, 0.75], &[-2.0], &[0.414, 0.45, 0.5]];
+        let want: [&[f64]; 3] = [&[0.482846, 0.597354], &[-2.026806], &[0.276730, 0.311082, 0.358794]];
+        for (n, r) in all.iter().enumerate() {
+            let near =
+                |got: &[f32], want: &[f32]| got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5) && got.len() == want.len();
+            assert!(near(&values[n].returns, returns[n]) && values[n].old == vec![0.5; returns[n].len()], "{:?}", values[n]);
+            let whitened: Vec<f32> = want[n].iter().map(|&w| w as f32).collect();
+            assert!(near(&r.token_advantages(), &whitened), "{:?}", r.per_token);
+            assert!((r.advantage - want[n].iter().sum::<f64>() / want[n].len() as f64).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn an_update_follows_both_losses_and_tells_of_them() {
+        let (policy, prompts, mut config) = (policy(), prompts(), config());
+        let mut all = batch(&policy, 0.5);
+        let advantages: Vec<f64> = (0..15).map(|t| f64::from(t - 5) / 4.0).collect();
+        give_tokens(&mut all, &advantages);
+        // The critic says 0.5 as before, but of the first answer, where it had said 0.9 and 0.1 of two tokens, and of the fourth, where it had said
+        // 0.25, which is within the range of 0.25.
+        let mut values: Vec<Values> =
+            all.iter().map(|r| vec![0.5; r.answer.tokens.len()]).map(|v| Values { old: v.clone(), returns: v }).collect();
+        values[0] = Values { old: vec![0.5, 0.9, 0.1], returns: vec![1.0, 0.5, 0.5] };
+        values[3].old = vec![0.25; 2];
+        let updated = |config: &PolicyConfig| {
+            let rng = &mut StdRng::seed_from_u64(1);
+            update(trainee(&policy), critic(), &all, &values, &told(&prompts, config), rng).2
+        };
+        config.ppo.critic_warm_up = 0;
+        let report = updated(&config);
+        // 0.5 is missed by 0.5 once, and twice 0.15 are left between the end of the range and 0.5; of fifteen tokens.
+        let value_loss = 0.5 * (0.25 + 2.0 * 0.0225) / 15.0;
+        assert!(near(report.value_loss.unwrap(), value_loss), "{:?}", report.value_loss);
+        assert_eq!(report.value_clip_fraction, Some(2.0 / 15.0));
+        // Returns vary by 0.0156 around 8/15; what they are above the old values, 0.5, -0.4, 0.4 and twice 0.25, by 0.0419.
+        let explained = 1.0 - (0.695 / 15.0 - 1.0 / 225.0) / (4.5 / 15.0 - 64.0 / 225.0);
+        assert!(near(report.explained_variance.unwrap(), explained), "{:?}", report.explained_variance);
+        let coefficients: Vec<f32> = advantages.iter().map(|a| (a / 15.0) as f32).collect();
+        assert!(near(report.gradient_norm, norm(&policy, &all, &coefficients, 0.5)), "{}", report.gradient_norm);
+        // Policy and critic read 21 tokens each, twice; while it warms up only the critic does.
+        assert_eq!(report.work.training_tokens, 4 * 21);
+        config.ppo.critic_warm_up = 1;
+        let report = updated(&config);
+        assert_eq!((report.work.training_tokens, report.gradient_norm, report.first_ratio), (2 * 21, 0.0, 1.0));
+        assert!(near(report.value_loss.unwrap(), value_loss));
+    }
+
+    #[test]
+    fn the_critic_follows_the_schedule_and_the_policy_waits_for_it() {
+        let (policy, prompts, mut config) = (policy(), prompts(), config());
+        let mut all = batch(&policy, 0.5);
+        give_tokens(&mut all, &[1.0, -1.0, 0.5, 0.0, 2.0].repeat(3));
+        // More comes than the critic says.
+        let one = |r: &Rollout| Values { old: vec![0.5; r.answer.tokens.len()], returns: vec![1.0; r.answer.tokens.len()] };
+        let values: Vec<Values> = all.iter().map(one).collect();
+        (config.epochs, config.learning_rate, config.ppo.critic_learning_rate, config.ppo.critic_warm_up) = (1, 0.01, 0.004, 2);
+        for iteration in [1, 2] {
+            let u = Update { iteration, learning_rate: 0.005, ..told(&prompts, &config) };
+            let (moved, critic, _) = update(trainee(&policy), critic(), &all, &values, &u, &mut StdRng::seed_from_u64(1));
+            let weights = |policy: &Transformer<B>| policy.embedding.val().into_data().to_vec::<f32>().unwrap();
+            assert_eq!(weights(&moved.model) != weights(&policy), iteration == 2);
+            // Adam's first step is as long as the learning rate, which is half of its peak.
+            let bias = critic.model.bias.val().into_data().to_vec::<f32>().unwrap()[0];
+            assert!((bias - 0.502).abs() < 1e-5, "{bias}");
+        }
     }
 }

@@ -130,8 +130,9 @@ pub fn update<B: TrainBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::update::tests::rollout;
-    use moslim_shared::config::PolicyConfig;
+    use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, said, sampled, told, trainee};
+    use moslim_shared::config::{KlPenalty, PolicyConfig};
+    use rand::SeedableRng;
 
     /// Two answers to one prompt, the heads' expectations before their tokens, and a KL penalty of 0.1 on one token.
     #[test]
@@ -158,5 +159,83 @@ mod tests {
         let [a, b] = advantages(0.0);
         close(&a, &[0.25 + 2.0, 0.4 + 2.0]);
         close(&b, &[-2.0 - (0.25 + 0.4) / 2.0]);
+    }
+
+    #[test]
+    fn every_answer_is_compared_with_the_others_of_its_own_group() {
+        let of = |all: [(usize, f64, f64); 5]| all.map(|(prompt, score, kl)| Rollout { kl, ..rollout(prompt, score, 1) });
+        // Less half of the KL: 0.5, 0, 2 and 4, 1.
+        let mut all = of([(0, 1.0, 1.0), (0, 0.0, 0.0), (0, 2.0, 0.0), (1, 4.0, 0.0), (1, 2.0, 2.0)]);
+        let mut config = PolicyConfig::default();
+        set_advantages(&mut all, &told(&[], &config));
+        assert_eq!(all.map(|r| r.advantage), [-0.5, -1.25, 1.75, 3.0, -3.0]);
+        // Balanced, the first objective has a hundred times the say of the second: what each contributes, times 200/101 and 2/101.
+        config.aggregation = Aggregation::MinNorm;
+        let contributions = [[1.0, 0.0], [0.0, 0.0], [0.0, 10.0], [0.0, 0.0]];
+        let mut all: Vec<Rollout> = contributions
+            .iter()
+            .enumerate()
+            .map(|(n, c)| Rollout { contributions: c.to_vec(), ..rollout(n / 2, 7.0, 1) })
+            .collect();
+        (all[1].penalty, all[3].kl) = (-1.0, 2.0);
+        set_advantages(&mut all, &told(&[], &config));
+        for (r, want) in all.iter().zip([301.0 / 101.0, -301.0 / 101.0, 121.0 / 101.0, -121.0 / 101.0]) {
+            assert!((r.advantage - want).abs() < 1e-3, "{} is not {want}", r.advantage);
+        }
+    }
+
+    /// An answer that has become more likely, one that has become less likely, and one that still is about as likely.
+    #[test]
+    fn the_loss_is_clipped_over_whole_answers() {
+        let (policy, prompts) = (policy(), prompts());
+        let config = |kl_penalty| PolicyConfig { clip_high: Some(0.3), temperature: 0.5, kl_penalty, ..Default::default() };
+        let mut all = [said(2, &[6, 0]), said(2, &[1]), said(0, &[5, 3, 0])];
+        sampled(&policy, &mut all, 0.5);
+        let ratios = [1.5f32, 0.5, 1.1];
+        for ((r, ratio), advantage) in all.iter_mut().zip(ratios).zip([2.0, -1.0, -3.0]) {
+            r.answer.log_probs[0] -= ratio.ln();
+            r.advantage = advantage;
+        }
+        // Log-ratios of two tokens to the reference: 0.2 and -0.5.
+        all[0].reference_log_probs[0] -= 0.2;
+        all[2].reference_log_probs[2] += 0.5;
+        let at = |all: &[Rollout], config: &PolicyConfig| {
+            let (loss, log_ratios) = loss(&policy, &all.iter().collect::<Vec<_>>(), &told(&prompts, config), 5);
+            (f64::from(loss.into_scalar()), log_ratios)
+        };
+        // 1.3 * 2 and 0.8 * -1 at the ends of the range, 1.1 * -3 within it; of five samples.
+        let (value, log_ratios) = at(&all, &config(KlPenalty::Own));
+        assert!((value + (2.6 - 0.8 - 3.3) / 5.0).abs() < 1e-4, "{value}");
+        assert!(log_ratios.iter().zip(ratios).all(|(l, ratio)| (l - ratio.ln()).abs() < 1e-4), "{log_ratios:?}");
+        // exp(-d) - 1 + d of both, the first times the ratio of its token, 1.5; half of it counts.
+        let (with, _) = at(&all, &config(KlPenalty::K3RatioLoss));
+        assert!((with - value - 0.5 * (1.5 * 0.018731 + 0.148721) / 5.0).abs() < 1e-4, "{with} {value}");
+        // Log-ratios are limited, of answers and of tokens.
+        all.iter_mut().for_each(|r| r.advantage = 0.0);
+        all[0].answer.log_probs[0] -= 30.0;
+        all[1].answer.log_probs[0] += 30.0;
+        let (far, log_ratios) = at(&all, &config(KlPenalty::K3RatioLoss));
+        assert!(log_ratios[..2] == [20.0, -20.0] && near(far, 0.5 * (20f64.exp() * 0.018731 + 0.148721) / 5.0), "{far}");
+    }
+
+    #[test]
+    fn an_update_averages_over_answers_and_counts_what_it_reads() {
+        let (policy, prompts) = (policy(), prompts());
+        let mut all = batch(&policy, 0.5);
+        let each = [1.0, -1.0, 0.5, 2.0, -1.5, 0.25];
+        all.iter_mut().zip(each).for_each(|(r, advantage)| r.advantage = advantage);
+        let mut config = PolicyConfig { epochs: 2, temperature: 0.5, ..Default::default() };
+        let follows = |all: &[Rollout], config: &PolicyConfig, coefficients: Vec<f32>| {
+            let rng = &mut StdRng::seed_from_u64(1);
+            let (_, report) = update(trainee(&policy), all, &told(&prompts, config), rng);
+            assert!(near(report.gradient_norm, norm(&policy, all, &coefficients, 0.5)), "{}", report.gradient_norm);
+            assert_eq!(report.work.training_tokens, 2 * 21);
+        };
+        // Six answers, however many tokens they have.
+        follows(&all, &config, for_tokens(&all, &each.map(|a| a / 6.0)));
+        config.head_credit = Some(0.5);
+        let tokens: Vec<f64> = (0..15).map(|t| f64::from(t - 5) / 4.0).collect();
+        give_tokens(&mut all, &tokens);
+        follows(&all, &config, tokens.iter().map(|a| (a / 6.0) as f32).collect());
     }
 }

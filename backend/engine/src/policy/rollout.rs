@@ -302,6 +302,7 @@ mod tests {
     use crate::data::{Task, world};
     use crate::reward::RewardModel;
     use crate::reward::frozen::Calibration;
+    use crate::text::{Manner, Said};
     use burn::backend::Flex;
     use moslim_shared::config::{ModelConfig, RunConfig, TaskConfig};
     use rand::SeedableRng;
@@ -354,6 +355,10 @@ mod tests {
         };
         let all = told(&answers, true);
         assert_eq!(all.beginnings.iter().map(Vec::len).collect::<Vec<_>>(), [3, 4, 1, 3], "no more than the policy has said");
+        // Each question once, and 4, 4, 2 and 3 tokens: every answer is ended, and none twice.
+        let prompts_read: usize = questions.iter().map(|q| tokenizer.untagged_prompt(&q.tokens).len()).sum();
+        assert_eq!([all.read, told(&answers, false).read], [prompts_read as u64 + 13; 2]);
+        assert_eq!([&[a][..], &[a, eos], &[]].map(|answer| ended_answer(answer, eos)), [vec![a, eos], vec![a, eos], vec![eos]]);
         let near = |x: &[Vec<f64>], y: &[Vec<f64>]| {
             x.iter().flatten().zip(y.iter().flatten()).all(|(x, y)| (x - y).abs() < 1e-5) && x.len() == 4
         };
@@ -426,8 +431,10 @@ mod tests {
         config.targets.objectives = vec!["helpfulness".into(), "verbosity".into()];
         config.targets.weighted_share = Some(0.5);
         let targets = TargetSampler::new(&config, &world::objectives(), std::iter::empty());
-        let tokens = tokenizer.encode("Why?").unwrap();
-        let questions = [EncodedQuestion { text: "Why?".into(), tokens, topic: 0, part: 0 }];
+        let questions = ["Why?", "How do I make tea?"].map(|text| {
+            let tokens = tokenizer.encode(text).unwrap();
+            EncodedQuestion { text: text.into(), tokens, topic: 0, part: 0 }
+        });
         let drawn = |aim: &Aim| {
             let mut rng = StdRng::seed_from_u64(1);
             draw_prompts(80, &questions, (&targets, None), &tokenizer, aim, &mut rng).unwrap()
@@ -437,14 +444,39 @@ mod tests {
         assert!(weighed.len() > 20 && asked.len() > 20, "{} of 80", weighed.len());
         for prompt in weighed {
             let tenths: Vec<usize> = prompt.weights.iter().flatten().map(|&w| (10.0 * w).round() as usize).collect();
-            let text = format!("<user> {} . . {} Why?<assistant>", tenths[0], tenths[3]);
+            let text = format!("<user> {} . . {} {}<assistant>", tenths[0], tenths[3], questions[prompt.question].text);
             assert_eq!((tokenizer.spelt(&prompt.tokens).unwrap(), prompt.preference.active()), (text, 0));
             assert_eq!((tenths.len(), tenths.iter().sum::<usize>()), (4, 10));
         }
         assert!(asked.iter().all(|p| p.preference.active() > 0));
+        // In the order of the objectives, or in another.
+        let tagged = |p: &Prompt, order: Vec<usize>| {
+            let manner = Manner { order, said: Said::Tags };
+            tokenizer.prompt(&questions[p.question].tokens, &p.preference, &manner).unwrap() == p.tokens
+        };
+        assert!(asked.iter().all(|p| tagged(p, vec![0, 1, 2, 3]) || tagged(p, vec![3, 2, 1, 0])));
+        assert!([0, 1].iter().all(|n| asked.iter().any(|p| p.question == *n)), "of both questions");
         // A policy for fixed weights is asked for nothing.
-        let bare = tokenizer.untagged_prompt(&questions[0].tokens);
         let fixed = drawn(&Aim::Weights(vec![0.5, 0.0, 0.0, 0.5]));
-        assert!(fixed.iter().all(|p| p.weights.is_none() && p.tokens == bare));
+        let bare = |p: &Prompt| tokenizer.untagged_prompt(&questions[p.question].tokens);
+        assert!(fixed.iter().all(|p| p.weights.is_none() && p.tokens == bare(p)));
+    }
+
+    #[test]
+    fn a_reward_is_the_score_less_beta_times_the_kl() {
+        let prompts = prompts(&[[Some(1), None, None, None], [None; 4]]);
+        let answer = |log_probs: &[f32], ended| Answer { log_probs: log_probs.to_vec(), ended, ..Default::default() };
+        let answers = vec![answer(&[-1.0, -2.0], true), answer(&[-1.0], false), answer(&[-0.5], true)];
+        let reference = vec![vec![-1.5, -1.0], vec![-3.0], vec![-0.5]];
+        let mapped = [1.0, 0.5, -2.0].map(|scalar| MappedReward { scalar, contributions: vec![scalar] }).to_vec();
+        let expected = vec![vec![0.1, 0.2], vec![0.3]];
+        let config = PolicyConfig { samples_per_prompt: 2, missing_eos_penalty: 2.0, ..Default::default() };
+        let aim = (&Aim::Preference, &config, 0.5);
+        let all = collect(answers, reference.clone(), vec![Vec::new(); 3], mapped, expected, &prompts, aim);
+        // The first is half a nat less likely than under the reference, the second two nats more; it was cut off, which costs 2.
+        let told: Vec<_> = all.iter().map(|r| (r.prompt, r.penalty, r.score, r.kl, r.reward)).collect();
+        assert_eq!(told, [(0, 0.0, 1.0, -0.5, 1.25), (0, -2.0, -1.5, 2.0, -2.5), (1, 0.0, -2.0, 0.0, -2.0)]);
+        assert_eq!([&all[0].expected[..], &all[1].expected, &all[2].expected], [&[0.1, 0.2][..], &[0.3], &[]]);
+        assert_eq!(all.iter().map(|r| r.reference_log_probs.clone()).collect::<Vec<_>>(), reference);
     }
 }

@@ -103,10 +103,11 @@ pub fn mean_over_tokens(part: &[&[Rollout]]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
-    use burn::backend::{Autodiff, Flex};
-
-    type B = Autodiff<Flex, NoCheckpointing>;
+    use crate::policy::update::tests::{
+        B, batch, for_tokens, near, norm, policy, prompts, rollout, said, sampled, told, trainee,
+    };
+    use moslim_shared::config::{KlPenalty, PolicyConfig, PolicyOptimizer};
+    use rand::SeedableRng;
 
     fn tensor(values: &[f32]) -> Tensor<B, 1> {
         Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default())
@@ -209,5 +210,79 @@ mod tests {
         };
         assert!((pull(KlLoss::K3) - 0.98).abs() < 1e-3);
         assert!((pull(KlLoss::K2) - 3.912).abs() < 1e-3 && (pull(KlLoss::K3Ratio) - 3.912).abs() < 1e-3);
+    }
+
+    #[test]
+    fn log_ratios_are_limited_at_both_ends() {
+        for (d, limit) in [(30.0f32, 20.0f32), (-30.0, -20.0)] {
+            let at = |kind| kl_estimate(kind, tensor(&[d]), tensor(&[3.0])).into_scalar();
+            // 20^2 / 2; exp(-20) - 1 + 20 is 19, exp(20) - 1 - 20 is what follows.
+            let k3 = if limit > 0.0 { 19.0 } else { 485_165_174.4 };
+            assert_eq!(at(KlLoss::K2), 200.0);
+            assert!(near(at(KlLoss::K3).into(), k3) && near(at(KlLoss::K3Ratio).into(), 3.0 * k3), "{d}");
+            let (_, log_ratios) = clipped(tensor(&[d]), vec![0.0], vec![0.0], vec![1.0], vec![1.0], RANGE, None);
+            assert_eq!(log_ratios, [limit]);
+        }
+        // What is told is the ratio as it is, neither clipped nor weighed.
+        let (_, log_ratios) =
+            clipped(tensor(&[-1.0, 2.0]), vec![-2.0, 2.5], vec![0.0; 2], vec![0.0; 2], vec![0.1; 2], RANGE, None);
+        assert_eq!(log_ratios, [1.0, -0.5]);
+    }
+
+    #[test]
+    fn a_minibatch_is_averaged_over_all_its_tokens() {
+        let groups = [vec![rollout(0, 0.0, 3), rollout(0, 0.0, 2)], vec![rollout(1, 0.0, 4)]];
+        let part: Vec<&[Rollout]> = groups.iter().map(Vec::as_slice).collect();
+        assert_eq!((mean_over_tokens(&part), mean_over_tokens(&part[1..]), mean_over_tokens(&[])), (1.0 / 9.0, 0.25, 1.0));
+    }
+
+    #[test]
+    fn every_token_gets_what_belongs_to_it() {
+        let (policy, prompts) = (policy(), prompts());
+        let config = PolicyConfig {
+            optimizer: PolicyOptimizer::Grpo,
+            kl_penalty: KlPenalty::K2Loss,
+            clip_high: Some(0.3),
+            temperature: 0.5,
+            ..Default::default()
+        };
+        let mut all = [said(2, &[6, 0]), said(2, &[1]), said(0, &[5, 3, 0])];
+        sampled(&policy, &mut all, 0.5);
+        // Ratios of 1.5 and 0.5 to the policy that sampled; log-ratios of 0.2, -0.4 and 1 to the reference.
+        all[0].answer.log_probs[0] -= 1.5f32.ln();
+        all[1].answer.log_probs[0] += 2f32.ln();
+        all[0].reference_log_probs[0] -= 0.2;
+        all[0].reference_log_probs[1] += 0.4;
+        all[2].reference_log_probs[1] -= 1.0;
+        (all[0].advantage, all[1].advantage, all[2].advantage) = (2.0, -1.0, 9.0);
+        all[2].per_token = Some(vec![1.0, -2.0, 0.5]);
+        // Weights of the answers' tokens.
+        (all[0].score, all[1].score, all[2].score) = (0.5, 1.0, 0.25);
+        let rollouts: Vec<&Rollout> = all.iter().collect();
+        let (loss, log_ratios) = loss(&policy, &rollouts, &prompts, &told(&prompts, &config), |r| r.score);
+        // Of the first answer -1.3 * 2 and -2, of the second 0.8, of the third -1 + 2 - 0.5; half of d^2 / 2 of each comes on top.
+        let want = 0.5 * (-2.6 - 2.0 + 0.01 + 0.04) + 0.8 + 0.25 * (-1.0 + 2.0 - 0.5 + 0.25);
+        assert!((loss.into_scalar() - want).abs() < 1e-4);
+        for (got, want) in log_ratios.iter().zip([1.5f32.ln(), 0.0, 0.5f32.ln(), 0.0, 0.0, 0.0]) {
+            assert!((got - want).abs() < 1e-4, "{log_ratios:?}");
+        }
+        assert_eq!(log_ratios.len(), 6);
+    }
+
+    #[test]
+    fn an_update_follows_the_weighed_sum_and_counts_what_it_reads() {
+        let (policy, prompts) = (policy(), prompts());
+        let config = PolicyConfig { optimizer: PolicyOptimizer::Grpo, epochs: 2, ..Default::default() };
+        let mut all = batch(&policy, 1.0);
+        let advantages = [1.0, -1.0, 0.5, 2.0, -1.5, 0.25];
+        all.iter_mut().zip(advantages).for_each(|(r, advantage)| r.advantage = advantage);
+        // The reference is where the policy is, so that its penalty pulls nowhere.
+        let weight = |part: &[&[Rollout]], r: &Rollout| mean_over_tokens(part) * (r.index + 1) as f64;
+        let rng = &mut StdRng::seed_from_u64(1);
+        let (_, report) = update(trainee(&policy), &all, &told(&prompts, &config), rng, weight);
+        let each: Vec<f64> = advantages.iter().zip(1..).map(|(a, n)| a * f64::from(n) / 15.0).collect();
+        assert!(near(report.gradient_norm, norm(&policy, &all, &for_tokens(&all, &each), 1.0)));
+        assert_eq!(report.work.training_tokens, 2 * 21);
+        assert!(near(report.first_ratio, 1.0) && report.clip_fraction == 0.0);
     }
 }

@@ -265,6 +265,7 @@ mod tests {
     use super::*;
     use crate::data::world::objectives;
     use rand::SeedableRng;
+    use std::collections::HashSet;
 
     #[test]
     fn held_out_pairs_never_occur_and_everything_else_does() {
@@ -273,7 +274,7 @@ mod tests {
         let sampler = TargetSampler::new(&config, &objectives, std::iter::empty());
         let held_out: Vec<_> = config.targets.held_out.iter().map(|p| pair_positions(p, &objectives).unwrap()).collect();
         let mut rng = StdRng::seed_from_u64(1);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for _ in 0..20_000 {
             let preference = sampler.draw("", None, &mut rng);
             assert!(preference.active() >= 1);
@@ -322,6 +323,16 @@ mod tests {
         assert!(drawn.iter().all(|p| p.0[0].is_none() || p.0[3].is_none()));
         assert!(drawn.iter().any(|p| p.0[0].is_some()) && drawn.iter().any(|p| p.0[3].is_some() && p.0[2].is_some()));
         assert_eq!(sampler.of_labels(&[None; 4], &mut rng), None);
+        let asking = |probability: f64| {
+            let mut config = RunConfig::default();
+            config.targets.active_probability = probability;
+            TargetSampler::new(&config, &objectives(), std::iter::empty())
+        };
+        // All labels, where prompts ask for everything; else that of one of four objectives, of which three have a label.
+        let labels = [Some(2), None, Some(1), Some(0)];
+        assert!((0..50).all(|_| asking(1.0).of_labels(&labels, &mut rng) == Some(Preference(labels.to_vec()))));
+        let few: Vec<Preference> = (0..400).filter_map(|_| asking(1e-9).of_labels(&labels, &mut rng)).collect();
+        assert!(few.iter().all(|p| p.active() == 1) && few.len().abs_diff(300) < 40, "{}", few.len());
     }
 
     #[test]
@@ -341,6 +352,11 @@ mod tests {
             );
         }
         assert_eq!(met, 500);
+        // Of the one, every class but its best, less verbosity 2, which is held out beside honesty 2.
+        let goals = (0..2_000).map(|_| sampler.draw_near_front("", None, &mut rng));
+        let missed: HashSet<_> =
+            goals.flat_map(|p| p.asked().filter(|&(i, class)| class != best[i]).collect::<Vec<_>>()).collect();
+        assert!(missed.len() == 4 + 3 + 2 + 4 - 1 && !missed.contains(&(3, 2)), "{missed:?}");
     }
 
     #[test]
@@ -353,7 +369,7 @@ mod tests {
         let missed = |p: &Preference| p.asked().filter(|&(i, class)| class != best[i]).count();
         assert!(drawn.iter().all(|p| p.active() > 0 && missed(p) <= usize::from(p.active() == 4)));
         // Of the best of some, every one of fifteen sets.
-        let sets: std::collections::HashSet<_> = drawn.iter().filter(|p| missed(p) == 0).collect();
+        let sets: HashSet<_> = drawn.iter().filter(|p| missed(p) == 0).collect();
         assert_eq!(sets.len(), 15);
         let all_asked = drawn.iter().filter(|p| p.active() == 4).count() as f64 / drawn.len() as f64;
         assert!((all_asked - (0.5 + 0.5 / 16.0)).abs() < 0.04, "{all_asked}");
@@ -413,6 +429,68 @@ mod tests {
         for _ in 0..200 {
             let preference = sampler.draw("", None, &mut rng);
             assert_eq!(preference.asked().map(|(i, _)| i).collect::<Vec<_>>(), [2]);
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_classes_is_as_frequent_as_in_the_data() {
+        let rows = [
+            [Some(1), None, Some(0), Some(4)],
+            [Some(1), None, Some(2), Some(0)],
+            [Some(3), None, Some(2), None],
+            [Some(1), None, Some(2), None],
+        ];
+        let (mut config, mut rng) = (RunConfig::default(), StdRng::seed_from_u64(1));
+        // Of helpfulness 1 three times of four and 3 once.
+        for (share, want) in [(1.0, [0.0, 0.75, 0.0, 0.25, 0.0]), (0.5, [0.1, 0.475, 0.1, 0.225, 0.1]), (0.0, [0.2; 5])] {
+            config.targets.empirical_share = share;
+            let sampler = TargetSampler::new(&config, &objectives(), rows.iter().map(|row| &row[..]));
+            let sums = [vec![0.0, 0.75, 0.75, 1.0, 1.0], vec![0.0; 4], vec![0.25, 0.25, 1.0], vec![0.5, 0.5, 0.5, 0.5, 1.0]];
+            assert_eq!(sampler.cumulative, sums);
+            let drawn: Vec<usize> = (0..4_000).map(|_| sampler.class(0, &mut rng)).collect();
+            for (class, want) in want.into_iter().enumerate() {
+                let got = drawn.iter().filter(|&&c| c == class).count() as f64 / 4_000.0;
+                assert!((got - want).abs() < 0.03 && (want > 0.0 || got == 0.0), "{share}: {got} of class {class}, not {want}");
+            }
+            assert!((0..50).all(|_| sampler.class(1, &mut rng) < 4), "where no label is known, too");
+        }
+    }
+
+    #[test]
+    fn one_objective_of_a_held_out_pair_is_let_go() {
+        let sampler = TargetSampler::new(&RunConfig::default(), &objectives(), std::iter::empty());
+        let left = |helpfulness, verbosity| {
+            sampler.without_held_out(Preference(vec![Some(helpfulness), Some(0), Some(2), Some(verbosity)])).0
+        };
+        assert_eq!(left(2, 3), [None, Some(0), Some(2), Some(3)]);
+        assert_eq!(left(1, 1), [None, Some(0), Some(2), Some(1)]);
+        assert_eq!(left(2, 2), [Some(2), Some(0), None, Some(2)]);
+        assert_eq!(left(1, 3), [Some(1), Some(0), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn prompts_say_what_they_ask_for_in_tags_words_and_orders() {
+        // Of three and of four wordings the last is kept: two can be had of both.
+        let objectives = [
+            Objective::new("a", "A", "", &["x", "y"]).in_words(&[&["1", "2", "3"], &["4", "5", "6"]]),
+            Objective::new("b", "B", "", &["x", "y"]).in_words(&[&["1", "2", "3", "4"], &["5", "6", "7", "8"]]),
+        ];
+        let (mut config, mut rng) = (RunConfig::default(), StdRng::seed_from_u64(1));
+        let [tags, words] = [[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.0]];
+        let mixed = [1.0 / 3.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0];
+        for (wording, shuffled, want) in
+            [(TargetWording::Tags, 0.0, tags), (TargetWording::Words, 1.0, words), (TargetWording::Mixed, 0.5, mixed)]
+        {
+            (config.targets.wording, config.targets.shuffled_share) = (wording, shuffled);
+            let sampler = TargetSampler::new(&config, &objectives, std::iter::empty());
+            let drawn: Vec<Manner> = (0..4_000).map(|_| sampler.manner(&mut rng)).collect();
+            let share = |of: &dyn Fn(&Manner) -> bool| drawn.iter().filter(|m| of(m)).count() as f64 / 4_000.0;
+            for (said, want) in [Said::Tags, Said::Words(0), Said::Words(1), Said::Both(0), Said::Both(1)].into_iter().zip(want) {
+                let got = share(&|m| m.said == said);
+                assert!((got - want).abs() < 0.03 && (want > 0.0 || got == 0.0), "{wording:?}: {got} {said:?}, not {want}");
+            }
+            // Half of what is shuffled is as it was.
+            assert!((share(&|m| m.order == [1, 0]) - shuffled / 2.0).abs() < 0.03 && share(&|m| m.order.len() == 2) == 1.0);
         }
     }
 }

@@ -205,6 +205,113 @@ pub fn learning_rate(peak: f64, step: usize, total: usize) -> f64 {
 pub(super) mod tests {
     use super::*;
     use crate::model::generate::Answer;
+    use crate::policy::rollout::{answer_log_probs, groups};
+    use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+    use burn::backend::{Autodiff, Flex};
+    use burn::module::AutodiffModule;
+    use moslim_shared::config::{KlPenalty, ModelConfig, PolicyOptimizer};
+    use moslim_shared::preference::Preference;
+
+    pub type B = Autodiff<Flex, NoCheckpointing>;
+
+    /// A policy that reads 14 tokens and writes 12 of them.
+    pub fn policy() -> Transformer<B> {
+        let config = ModelConfig {
+            layers: 1,
+            d_model: 24,
+            heads: 2,
+            kv_heads: 1,
+            d_ff: 40,
+            context: 48,
+            tied_embeddings: true,
+            ..Default::default()
+        };
+        Transformer::new(&config, 14, 12, 3, &Default::default())
+    }
+
+    pub fn trainee(policy: &Transformer<B>) -> PolicyTrainee<B> {
+        Trainee::new(policy.clone(), 0.0, 1.0)
+    }
+
+    /// Prompts of three tokens, of one and of two.
+    pub fn prompts() -> Vec<Prompt> {
+        let all: [&[u32]; 3] = [&[13, 1, 2], &[13], &[13, 3]];
+        let of = |tokens: &[u32]| Prompt {
+            question: 0,
+            preference: Preference(vec![Some(0)]),
+            weights: None,
+            tokens: tokens.to_vec(),
+        };
+        all.into_iter().map(of).collect()
+    }
+
+    /// What an update is told; the learning rate is 0, so that every step finds the same policy.
+    pub fn told<'a>(prompts: &'a [Prompt], config: &'a PolicyConfig) -> Update<'a> {
+        Update { prompts, config, beta: 0.5, learning_rate: 0.0, iteration: 0, supervised: &[] }
+    }
+
+    /// The answer `tokens` to `prompt`.
+    pub fn said(prompt: usize, tokens: &[u32]) -> Rollout {
+        let mut said = rollout(prompt, 0.0, tokens.len());
+        said.answer.tokens = tokens.to_vec();
+        said
+    }
+
+    /// Gives answers to [`prompts`] the log-probabilities that `policy` has for them, as those of the policy that sampled and of the reference.
+    pub fn sampled(policy: &Transformer<B>, rollouts: &mut [Rollout], temperature: f32) {
+        let prompts = prompts();
+        let all: Vec<&Rollout> = rollouts.iter().collect();
+        let own = answer_log_probs(&policy.valid(), &groups(&all, &prompts), temperature);
+        for (rollout, own) in rollouts.iter_mut().zip(own) {
+            (rollout.answer.log_probs, rollout.reference_log_probs) = (own.clone(), own);
+        }
+    }
+
+    /// Two answers to the first of [`prompts`], one to the second and three to the third. They have 3, 2, 4, 2, 1 and 3 tokens, 15 together;
+    /// with their prompts' six, 21 are read.
+    pub fn batch(policy: &Transformer<B>, temperature: f32) -> Vec<Rollout> {
+        let answers: [(usize, &[u32]); 6] =
+            [(0, &[5, 3, 0]), (0, &[7, 0]), (1, &[4, 2, 9, 0]), (2, &[6, 0]), (2, &[1]), (2, &[8, 8, 0])];
+        let mut all: Vec<Rollout> = answers.iter().enumerate().map(|(index, (p, a))| Rollout { index, ..said(*p, a) }).collect();
+        sampled(policy, &mut all, temperature);
+        all
+    }
+
+    /// One number for each answer, as often as it has tokens.
+    pub fn for_tokens(rollouts: &[Rollout], each: &[f64]) -> Vec<f32> {
+        let of = |(r, &x): (&Rollout, &f64)| vec![x as f32; r.answer.tokens.len()];
+        rollouts.iter().zip(each).flat_map(of).collect()
+    }
+
+    /// The gradient of `- sum_t coefficients[t] log pi(token t)` over the tokens of all answers: what an update's must be, whose losses are
+    /// weighed sums of log-probabilities where the policy is the one that sampled.
+    pub fn gradient(
+        policy: &Transformer<B>,
+        prompts: &[Prompt],
+        rollouts: &[Rollout],
+        coefficients: &[f32],
+        temperature: f32,
+    ) -> GradientsParams {
+        let all: Vec<&Rollout> = rollouts.iter().collect();
+        let packed = Packed::new(&groups(&all, prompts));
+        let loss = |model: &Transformer<B>, packed: &Packed| {
+            let n = coefficients.len();
+            let coefficients = Tensor::<B, 1>::from_data(TensorData::new(coefficients.to_vec(), [n]), &model.device());
+            ((model.answer_log_probs(packed, temperature) * coefficients).sum().neg(), ())
+        };
+        gradients(policy, vec![&packed], loss).1
+    }
+
+    /// The norm of [`gradient`] for [`prompts`].
+    pub fn norm(policy: &Transformer<B>, rollouts: &[Rollout], coefficients: &[f32], temperature: f32) -> f64 {
+        let grads = gradient(policy, &prompts(), rollouts, coefficients, temperature);
+        Trainee::<B, _>::new(policy.clone(), 0.0, f64::INFINITY).step(grads, 0.0).1
+    }
+
+    /// Whether `a` is `b` but for a thousandth.
+    pub fn near(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-3 * b.abs() + 1e-9
+    }
 
     /// A rollout of `prompt` with a score and as many tokens.
     pub fn rollout(prompt: usize, score: f64, tokens: usize) -> Rollout {
@@ -249,6 +356,7 @@ pub(super) mod tests {
             assert_eq!(seen, [0, 1, 2, 3, 4]);
             assert!(pass.iter().flatten().all(|g| g.len() == 3));
         }
+        assert!(minibatches(&[], &config, &mut rand::SeedableRng::seed_from_u64(3)).is_empty());
     }
 
     #[test]
@@ -262,5 +370,75 @@ pub(super) mod tests {
         assert_eq!((report.clip_fraction, report.gradient_norm), (0.25, 2.0));
         let squares: f64 = [0.7f64, 0.9, 1.1, 1.25, 1.4].iter().map(|r| r.ln().powi(2)).sum();
         assert!((report.approx_kl - squares / 16.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_tally_of_nothing_has_moved_nothing_and_the_ends_of_the_range_are_within_it() {
+        let report = Tally::default().report();
+        assert_eq!((report.first_ratio, report.clip_fraction, report.approx_kl, report.gradient_norm), (1.0, 0.0, 0.0, 0.0));
+        // Ratios of exactly one, in a range that is no more than that; the largest norm is not the first.
+        let mut tally = Tally::default();
+        tally.observe(&[0.0, 0.0], (0.0, 0.0), 1.0);
+        tally.observe(&[0.0], (0.0, 0.0), 3.0);
+        let report = tally.report();
+        assert_eq!((report.first_ratio, report.clip_fraction, report.gradient_norm), (1.0, 0.0, 3.0));
+        let config = |clip_high| PolicyConfig { clip: 0.1, clip_high, ..Default::default() };
+        assert_eq!([None, Some(0.3)].map(|high| clip_range(&config(high))), [(0.1, 0.1), (0.1, 0.3)]);
+    }
+
+    #[test]
+    fn groups_are_flat_whose_scores_are_all_equal() {
+        let scores: [(usize, f64); 7] = [(0, 0.5), (0, 0.5), (1, 1.0), (1, 0.5), (2, 0.1), (2, 0.1), (2, 0.4)];
+        let all = scores.map(|(prompt, score)| rollout(prompt, score, 1));
+        assert_eq!((zero_std_groups(&all), zero_std_groups(&all[..2]), zero_std_groups(&[])), (1.0 / 3.0, 1.0, 0.0));
+        // Lower than the first is not equal, a last digit is.
+        assert!(!is_flat(&all[2..4]) && !is_flat(&all[4..]));
+        assert!(is_flat(&[rollout(0, 0.5, 1), rollout(0, 0.5 - 1e-12, 1), rollout(0, 0.5 + 1e-12, 1)]));
+        // Two of the prompt, four and one of the answers.
+        assert_eq!(tokens(&[rollout(2, 0.0, 4), rollout(2, 0.0, 1)], &prompts()), 7);
+    }
+
+    #[test]
+    fn the_penalty_is_in_the_reward_or_in_the_loss() {
+        let of = |optimizer, kl_penalty| {
+            let config = PolicyConfig { optimizer, kl_penalty, ..Default::default() };
+            let u = Update { beta: 0.25, ..told(&[], &config) };
+            (u.reward_beta(), u.penalty())
+        };
+        assert_eq!(of(PolicyOptimizer::Rloo, KlPenalty::Own), (0.25, None));
+        assert_eq!(of(PolicyOptimizer::Rloo, KlPenalty::K2Loss), (0.0, Some((KlLoss::K2, 0.25))));
+        assert_eq!(of(PolicyOptimizer::Grpo, KlPenalty::Own), (0.0, Some((KlLoss::K3, 0.25))));
+        assert_eq!(of(PolicyOptimizer::Grpo, KlPenalty::K1Reward), (0.25, None));
+        assert_eq!(of(PolicyOptimizer::Dapo, KlPenalty::Own), (0.0, None));
+        assert_eq!(of(PolicyOptimizer::OnlineDpo, KlPenalty::K1Reward), (0.0, None));
+    }
+
+    #[test]
+    fn rows_are_shared_by_the_steps_of_a_pass_and_weigh_their_mean_likelihood() {
+        let policy = policy();
+        let rows: [(&[u32], &[u32], f64); 3] = [(&[13, 1], &[5, 3, 0], 0.5), (&[13], &[7, 0], 2.0), (&[13, 4, 4], &[9], 1.5)];
+        let supervised = rows.map(|(prompt, answer, weight)| Supervised { prompt: prompt.into(), answer: answer.into(), weight });
+        let prompts: Vec<Prompt> = rows.iter().map(|row| Prompt { tokens: row.0.into(), ..prompts().remove(0) }).collect();
+        let answers: Vec<Rollout> = rows.iter().enumerate().map(|(n, row)| said(n, row.1)).collect();
+        let embedding = |grads: &GradientsParams| -> Vec<f32> {
+            grads.get::<Flex, 2>(policy.embedding.id).expect("a gradient").into_data().to_vec().unwrap()
+        };
+        let before = || gradient(&policy, &prompts, &answers[2..], &[0.25], 1.0);
+        let config = PolicyConfig { minibatches: 2, temperature: 0.5, ..Default::default() };
+        let u = Update { supervised: &supervised, ..told(&[], &config) };
+        // Two rows in the first step: their weights over two rows and their three and two tokens. One in the second. Then they come again.
+        let first = [0.5 / 6.0, 0.5 / 6.0, 0.5 / 6.0, 2.0 / 4.0, 2.0 / 4.0];
+        for (step, taken, coefficients, read) in [(0, 0..2, &first[..], 8), (1, 2..3, &[1.5][..], 4), (2, 0..2, &first[..], 8)] {
+            let mut work = Work { forward_tokens: 0, training_tokens: 100 };
+            let got = embedding(&u.mix_in(&policy, before(), step, &mut work));
+            let own = embedding(&gradient(&policy, &prompts, &answers[taken], coefficients, 1.0));
+            let want = embedding(&before()).into_iter().zip(own).map(|(before, own)| before + own);
+            assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-5), "step {step}");
+            assert_eq!(work, Work { forward_tokens: 0, training_tokens: 100 + read });
+        }
+        // Of one row the second step of a pass gets none.
+        let u = Update { supervised: &supervised[..1], ..told(&[], &config) };
+        let mut work = Work::default();
+        assert!(embedding(&u.mix_in(&policy, before(), 1, &mut work)) == embedding(&before()) && work == Work::default());
     }
 }

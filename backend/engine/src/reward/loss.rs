@@ -245,4 +245,106 @@ mod tests {
         let learned = Weighing { learned: true, ..weighing };
         assert!((of(0, 3, &learned) - (a + b) / 2.0).abs() < 1e-6);
     }
+
+    /// Outputs row after row.
+    fn outputs(rows: &[&[f32]]) -> Tensor<B, 2> {
+        Tensor::from_data(TensorData::new(rows.concat(), [rows.len(), rows[0].len()]), &Default::default())
+    }
+
+    fn logs(p: &[f32]) -> Vec<f32> {
+        p.iter().map(|p| p.ln()).collect()
+    }
+
+    #[test]
+    fn labels_are_smoothed_over_all_classes() {
+        let logits = logs(&[0.2, 0.3, 0.5]);
+        let at =
+            |weights: &[f64]| head_loss(RewardLoss::CrossEntropy, outputs(&[&logits]), &[Some(2)], 3, weights, 0.3).into_scalar();
+        // A tenth for every class, and 0.7 more for the labelled one.
+        let want = -(0.1 * 0.2f32.ln() + 0.1 * 0.3f32.ln() + 0.8 * 0.5f32.ln());
+        assert!((at(&[1.0; 3]) - want).abs() < 1e-5);
+        assert!((at(&[1.0, 1.0, 2.0]) - 2.0 * want).abs() < 1e-5);
+    }
+
+    /// Three rows, of which the second has no label.
+    #[test]
+    fn rows_weigh_what_their_class_does_with_every_loss() {
+        let weights = [2.0, 3.0, 0.5];
+        let near = |loss, rows: [&[f32]; 3], labels: [usize; 2], want: f32| {
+            let labels = [Some(labels[0]), None, Some(labels[1])];
+            let got = head_loss(loss, outputs(&rows), &labels, 3, &weights, 0.0).into_scalar();
+            assert!((got - want).abs() < 1e-4, "{loss:?}: {got}, not {want}");
+        };
+        let (quarter, three) = (0.25f32.ln(), 0.75f32.ln());
+        // Of classes with (0.1, 0.2, 0.7) and (0.5, 0.25, 0.25), labelled 0 and 2.
+        let rows = [logs(&[0.1, 0.2, 0.7]), vec![9.0, -9.0, 0.0], logs(&[0.5, 0.25, 0.25])];
+        let rows = [&rows[0][..], &rows[1], &rows[2]];
+        near(RewardLoss::CrossEntropy, rows, [0, 2], -2.0 * 0.1f32.ln() - 0.5 * quarter);
+        // Cumulative (0.1, 0.3, 1) from (1, 1, 1), and (0.5, 0.75, 1) from (0, 0, 1); half of the squares.
+        near(RewardLoss::SquaredEmd, rows, [0, 2], 2.0 * (0.81 + 0.49) / 2.0 + 0.5 * (0.25 + 0.5625) / 2.0);
+        // Thresholds that are passed with 3/4 and with 1/4; label 1 is above the one and below the other, 0 below both, of which CORN asks
+        // the first alone.
+        let thresholds = [3f32.ln(), -(3f32.ln())];
+        let rows: [&[f32]; 3] = [&thresholds, &[9.0, 9.0], &thresholds];
+        near(RewardLoss::Coral, rows, [1, 0], -3.0 * 2.0 * three - 2.0 * (quarter + three));
+        near(RewardLoss::Corn, rows, [1, 0], -3.0 * 2.0 * three - 2.0 * quarter);
+        // 1.5 misses 2 by a half and 0 by 1.5.
+        near(RewardLoss::Regression, [&[1.5], &[9.0], &[1.5]], [2, 0], 0.5 * 0.25 + 2.0 * 2.25);
+    }
+
+    #[test]
+    fn the_higher_of_a_pair_is_preferred_wherever_it_stands() {
+        // Higher first; equal; higher last; and one of a pair that has no label.
+        let rows: [&[f32]; 8] = [&[1.0], &[0.5], &[3.0], &[0.0], &[0.25], &[1.25], &[9.0], &[-9.0]];
+        let labels = [Some(2), Some(0), Some(1), Some(1), Some(0), Some(1), None, Some(1)].map(|label| [label]);
+        let labels: Vec<&[Option<usize>]> = labels.iter().map(|label| &label[..]).collect();
+        let s = || Tensor::zeros([1], &Default::default());
+        let of = |outputs: Tensor<B, 2>, labels: &[&[Option<usize>]]| {
+            let weighing = Weighing::of(labels, RewardLoss::BradleyTerry, &equal(&[3]), &[1.0]);
+            let loss = masked_loss(RewardLoss::BradleyTerry, outputs, labels, &[3], &weighing, s());
+            (loss, weighing.totals[0])
+        };
+        let (loss, pairs) = of(outputs(&rows), &labels);
+        // The preferred are ahead by 0.5 and by 1; a mean over two pairs.
+        let want = ((1.0 + (-0.5f32).exp()).ln() + (1.0 + (-1f32).exp()).ln()) / 2.0;
+        assert!((loss.into_scalar() - want).abs() < 1e-5 && pairs == 2.0);
+        // Of equal ones nothing is learnt, and nothing divided by.
+        let tied = outputs(&rows[2..4]).require_grad();
+        let (loss, pairs) = of(tied.clone(), &labels[2..4]);
+        let grad: Vec<f32> = tied.grad(&loss.backward()).unwrap().into_data().to_vec().unwrap();
+        assert_eq!((loss.into_scalar(), pairs, grad), (0.0, 0.0, vec![0.0; 2]));
+    }
+
+    #[test]
+    fn every_head_reads_its_own_outputs() {
+        let logits = [vec![0.0, 3f32.ln()], logs(&[0.2, 0.3, 0.5])].concat();
+        let labels: [&[Option<usize>]; 1] = [&[Some(1), Some(2)]];
+        let weighing = Weighing::of(&labels, RewardLoss::CrossEntropy, &equal(&[2, 3]), &[2.0, 0.5]);
+        let s = Tensor::zeros([2], &Default::default());
+        let loss = masked_loss(RewardLoss::CrossEntropy, outputs(&[&logits]), &labels, &[2, 3], &weighing, s);
+        assert!((loss.into_scalar() + 2.0 * 0.75f32.ln() + 0.5 * 0.5f32.ln()).abs() < 1e-5);
+    }
+
+    #[test]
+    fn learnt_weights_are_those_of_the_heads_and_their_price_is_shared_by_the_pieces() {
+        // The first head weighs nothing; the second is labelled in the first two of three rows.
+        let rows: [&[f32]; 3] = [&[4.0, 0.0, 0.0, 3f32.ln()], &[4.0, 0.0, 1.0, 1.0], &[4.0, 0.0, 5.0, 0.0]];
+        let labels: [&[Option<usize>]; 3] = [&[Some(1), Some(1)], &[Some(1), Some(0)], &[Some(1), None]];
+        let weighing = Weighing::of(&labels, RewardLoss::CrossEntropy, &equal(&[2, 2]), &[0.0, 1.0]);
+        let weighing = Weighing { learned: true, ..weighing };
+        let of = |from: usize, to: usize| {
+            let s = Tensor::<B, 1>::from_data([9.0, 0.5], &Default::default()).require_grad();
+            let (part, labels) = (outputs(&rows[from..to]), &labels[from..to]);
+            let loss = masked_loss(RewardLoss::CrossEntropy, part, labels, &[2, 2], &weighing, s.clone());
+            let grad: Vec<f32> = s.grad(&loss.backward()).unwrap().into_data().to_vec().unwrap();
+            (loss.into_scalar(), grad)
+        };
+        // exp(-s) times the mean, and s.
+        let mean = -(0.75f32.ln() + 0.5f32.ln()) / 2.0;
+        let (whole, grad) = of(0, 3);
+        assert!((whole - (-0.5f32).exp() * mean - 0.5).abs() < 1e-5, "{whole}");
+        assert!(grad[0] == 0.0 && (grad[1] - (1.0 - (-0.5f32).exp() * mean)).abs() < 1e-5, "{grad:?}");
+        assert!((of(0, 1).0 + of(1, 3).0 - whole).abs() < 1e-5);
+        assert!((of(0, 1).0 + (-0.5f32).exp() * 0.75f32.ln() / 2.0 - 0.5 / 3.0).abs() < 1e-5, "a third of the rows");
+    }
 }
