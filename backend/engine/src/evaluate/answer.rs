@@ -289,19 +289,4 @@ impl<B: Kernels> Answering<'_, B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::world;
-
-    #[test]
-    fn the_nearest_policy_is_taken() {
-        let objectives = world::objectives();
-        let behaviour = vec![vec![4.0, 0.5, 0.5, 3.0], vec![0.2, 3.0, 2.0, 0.4]];
-        let route = Route::Nearest { behaviour, weights: vec![], mixed: false };
-        let ask = |text: &str| Ask::of(Preference::parse(text, &objectives).unwrap());
-        assert_eq!(route.policy(&ask("helpfulness=3"), &objectives), 0);
-        assert_eq!(route.policy(&ask("verbosity=1,honesty=2"), &objectives), 1);
-        assert_eq!(route.policy(&Ask { offer: Some(1), ..ask("helpfulness=4") }, &objectives), 1);
-        assert_eq!(Route::Tags.policy(&ask("helpfulness=3"), &objectives), 0);
-    }
-}
+mod tests;

@@ -143,7 +143,118 @@ pub fn by_topic<'a>(topics: &[usize], resamples: usize, rng: &'a mut StdRng) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::world;
+    use crate::evaluate::little::{alone, objectives, probe};
     use rand::SeedableRng;
+
+    /// What is known of thirteen answers.
+    struct Known {
+        plan: Plan,
+        achieved: Vec<Vec<usize>>,
+        other: Vec<Vec<usize>>,
+        flags: [Vec<bool>; 2],
+        claims: Vec<Option<Claims>>,
+        objectives: Vec<Objective>,
+    }
+
+    impl Known {
+        /// Four prompts for the first objective alone, of which one asks for its lowest class, two for the third, four for several, two for held-out
+        /// pairs, one for a trained one. Of two, three and five classes: what is asked for, what is achieved, and what the other achieves.
+        fn new() -> Self {
+            let (joint, held_out, trained) = (Purpose::Joint, Purpose::HeldOut, Purpose::Trained);
+            let rows = [
+                (alone(0, 0, 0), [0, 0, 0], [0; 3]),
+                (alone(0, 0, 1), [0, 0, 0], [0; 3]),
+                (alone(0, 0, 1), [1, 0, 0], [0; 3]),
+                (alone(0, 0, 1), [1, 0, 0], [0; 3]),
+                (alone(0, 2, 0), [0, 0, 4], [0; 3]),
+                (alone(0, 2, 4), [0, 0, 0], [0; 3]),
+                (probe(0, joint, [Some(1), Some(2), None]), [1, 2, 0], [0, 2, 0]),
+                (probe(0, joint, [Some(1), None, Some(2)]), [1, 0, 1], [0, 0, 2]),
+                (probe(0, joint, [None, Some(0), Some(4)]), [0, 1, 4], [0, 0, 3]),
+                (probe(0, joint, [None, Some(1), Some(2)]), [0, 2, 2], [0, 1, 4]),
+                (probe(0, held_out, [Some(1), None, Some(3)]), [1, 0, 2], [0; 3]),
+                (probe(0, held_out, [Some(0), None, Some(0)]), [0, 0, 0], [0; 3]),
+                (probe(0, trained, [Some(0), None, Some(1)]), [0, 0, 1], [0; 3]),
+            ];
+            let claims = |n| match n {
+                0 => Some(Claims { own: 1, all: 1 }),
+                5 => Some(Claims { own: 1, all: 3 }),
+                7 => Some(Claims { own: 0, all: 1 }),
+                _ => None,
+            };
+            Self {
+                achieved: rows.iter().map(|(_, achieved, _)| achieved.to_vec()).collect(),
+                other: rows.iter().map(|(.., other)| other.to_vec()).collect(),
+                flags: [(0..13).map(|n| ![1, 5, 12].contains(&n)).collect(), (0..13).map(|n| n > 3).collect()],
+                claims: (0..13).map(claims).collect(),
+                objectives: objectives(),
+                plan: Plan { probes: rows.into_iter().map(|(probe, ..)| probe).collect() },
+            }
+        }
+
+        fn answered(&self) -> Answered<'_> {
+            Answered {
+                plan: &self.plan,
+                achieved: &self.achieved,
+                other: Some(&self.other),
+                fluent: &self.flags[0],
+                unique: &self.flags[1],
+                claims: &self.claims,
+                objectives: &self.objectives,
+            }
+        }
+    }
+
+    #[test]
+    fn every_figure_is_that_of_its_own_prompts() {
+        let known = Known::new();
+        let all: Vec<usize> = (0..13).collect();
+        let f = known.answered().figures(&all);
+        for (name, value, want) in [
+            // Ranks 1, 3, 3, 3 and 1.5, 1.5, 3.5, 3.5 of the first objective; the third is the wrong way round.
+            ("spearman", f.spearman, (1.0 / 3f64.sqrt() - 1.0) / 2.0),
+            // All of class 0 and two of three of class 1; none of the third.
+            ("hit rate", f.hit_rate, (1.0 + 2.0 / 3.0) / 2.0 / 2.0),
+            ("all at once", f.joint_hit_rate, 1.0 / 4.0),
+            ("held out", f.held_out_hit_rate, (0.5 + 1.0) / 2.0),
+            // Two wins, one defeat, and half a range each in the last.
+            ("wins", f.win_rate, 2.5 / 4.0),
+            ("fluent", f.fluency, 10.0 / 13.0),
+            ("unique", f.unique, 9.0 / 13.0),
+            // Of all claims, not of all answers.
+            ("on topic", f.on_topic, 2.0 / 5.0),
+        ] {
+            assert!((value - want).abs() < 1e-12, "{name}: {value}, not {want}");
+        }
+        // One that counts twice counts twice; without anybody to compare with nothing is won, and of nothing there is no share.
+        let twice = ControlFigures { hit_rate: 2.0 / 3.0, fluency: 2.0 / 3.0, ..Default::default() };
+        assert_eq!(known.answered().figures(&[1, 2, 2]), twice);
+        let alone = Answered { other: None, ..known.answered() };
+        assert_eq!(alone.figures(&all), ControlFigures { win_rate: 0.0, ..f });
+        assert_eq!(alone.figures(&[]), ControlFigures::default());
+    }
+
+    /// Where there is but one topic, every resample is the whole.
+    #[test]
+    fn every_interval_is_that_of_its_own_figure() {
+        let known = Known::new();
+        let whole = known.answered().figures(&(0..13).collect::<Vec<_>>());
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(known.answered().intervals(&[7; 13], &mut rng), [whole; 2]);
+        assert_eq!(known.answered().intervals(&[], &mut rng), [ControlFigures::default(); 2]);
+    }
+
+    /// A quarter of a range is nearer than a third of another.
+    #[test]
+    fn who_is_nearer_wins_by_shares_of_ranges() {
+        let asked = Probe { question: 0, preference: Preference(vec![Some(4), Some(3), None, None]), purpose: Purpose::Joint };
+        let (quarter, third) = ([3, 3, 0, 0], [4, 2, 0, 0]);
+        let wins = |a: &[usize], b: &[usize]| wins_against(&asked, a, b, &world::objectives());
+        assert_eq!([wins(&quarter, &third), wins(&third, &quarter), wins(&third, &third)], [1.0, 0.0, 0.5]);
+        // What is not asked for does not count.
+        assert_eq!(wins(&[3, 3, 2, 4], &quarter), 0.5);
+    }
 
     #[test]
     fn topics_are_resampled_whole() {

@@ -192,7 +192,10 @@ pub fn front<B: Kernels>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluate::little::{ByWord, Little};
     use crate::evaluate::menu::tests::menu;
+    use crate::text::corpus::EncodedQuestion;
+    use moslim_shared::preference::Preference;
 
     /// Three objectives, of which the first and the last are steered.
     const STEERED: [usize; 2] = [0, 2];
@@ -256,5 +259,138 @@ mod tests {
             assert!((part.hypervolume - volume).abs() < 1e-12, "{part:?}");
             assert!((part.expected_utility - utility).abs() < 1e-12, "{part:?}");
         }
+    }
+
+    /// The most probable tokens, at most four.
+    const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0, max_new_tokens: 4, seed: 1 };
+
+    fn near(value: f64, want: f64) {
+        assert!((value - want).abs() < 1e-9, "{value}, not {want}");
+    }
+
+    /// A menu of `offers` that reach these utilities.
+    fn of<const N: usize>(offers: [Ask; N], reached: &[[f64; 3]; N]) -> Menu {
+        let mut menu = menu(reached);
+        menu.offers = offers.into();
+        menu
+    }
+
+    /// "red" of the first part, and "green grey" of the second, each a topic.
+    fn two(lab: &Little) -> &[EncodedQuestion] {
+        &lab.questions[..2]
+    }
+
+    /// The rules give an answer its first class where the question has the word, and of five of the third red has 3, green 4 and grey 0; grey is
+    /// fluent only where the question has it. Three questions are asked: the first, the second and the first.
+    #[test]
+    fn a_front_is_measured_of_what_is_kept_and_of_the_best_on_the_same_questions() {
+        let lab = Little::new();
+        let policies = ["red", "blue", "grey", "green"].map(|word| lab.policy(&[("<assistant>", word), (word, "<eos>")], 64));
+        let weights: Vec<Vec<f64>> = (0..4).map(|n| vec![f64::from(n), 0.0, 1.0]).collect();
+        let route = Route::Nearest { behaviour: Vec::new(), weights, mixed: false };
+        let (trade_offs, names) = (trade_offs(), ["seen", "new", "odd"].map(String::from));
+        let x =
+            Answering { questions: two(&lab), trade_offs: &trade_offs, steered: &STEERED, ..lab.answering(&policies, &route) };
+        // As above, 0 and 3 are kept, and the best are 2 and 3: nobody is answered by the second.
+        let numbered = [0, 1, 2, 3].map(|n| Ask { offer: Some(n), ..Ask::of(Preference::none(3)) });
+        let menu = of(numbered, &[[0.6, 0.9, 0.7], [0.62, 0.0, 0.6], [0.95, 0.0, 0.05], [0.2, 0.1, 0.9]]);
+        let grading = Grading::Gold(&ByWord);
+        let mut told = Vec::new();
+        let each = |n: usize| {
+            told.push(n);
+            Ok(())
+        };
+        let report = front((&x, &grading, &names), &menu, (&STEERED, &trade_offs), 3, &GREEDY, 7, each).unwrap();
+        assert_eq!(told, [3; 3]);
+        assert_eq!(
+            (report.objectives.as_slice(), report.reference.as_slice()),
+            (&["a", "c"].map(String::from)[..], &[0.0; 2][..])
+        );
+        // Red: two of three have the word, and 3 of 4. Green: one of three, and 4 of 4. Grey: one of three, and nothing.
+        let chosen = report.chosen.as_ref().unwrap();
+        let points = [&report.points[0], &report.points[1], &chosen.points[0], &chosen.points[1]];
+        for (point, want) in points.iter().zip([[2.0 / 3.0, 0.75], [1.0 / 3.0, 1.0], [1.0 / 3.0, 0.0], [1.0 / 3.0, 1.0]]) {
+            assert!(point.asked.is_none() && point.utility.len() == 2);
+            point.utility.iter().zip(want).for_each(|(value, want)| near(*value, want));
+        }
+        points.iter().zip([1.0, 1.0, 1.0 / 3.0, 1.0]).for_each(|(point, want)| near(point.fluency, want));
+        // A policy has its own weights, one that serves a trade-off those of that.
+        let weights = points.map(|point| point.weights.as_slice());
+        assert_eq!(weights, [&[0.0, 0.0, 1.0][..], &[3.0, 0.0, 1.0], &[1.0, 0.0, 0.0], &[0.25, 0.0, 0.75]]);
+        assert_eq!((report.points.len(), chosen.points.len()), (2, 2));
+        let served: Vec<(&[f64], usize)> = report.served.iter().map(|s| (s.weights.as_slice(), s.point)).collect();
+        assert_eq!(served, [(trade_offs[0].as_slice(), 0), (trade_offs[1].as_slice(), 1)]);
+        // What is kept reaches 2/3 by 3/4, and beyond that 1/3 by 1/4; the best, 1/3 by 1. Users get 2/3 or 1/3 of the first, and 1/12 + 3/4.
+        near(report.hypervolume, 0.5 + 1.0 / 12.0);
+        near(report.expected_utility.unwrap(), (2.0 / 3.0 + 1.0 / 12.0 + 0.75) / 2.0);
+        near(chosen.hypervolume, 1.0 / 3.0);
+        near(chosen.expected_utility, (1.0 / 3.0 + 1.0 / 12.0 + 0.75) / 2.0);
+        // On the first question alone, (1, 3/4), (0, 1) and (0, 0), on the second (0, 3/4), (1, 1) and (1, 0): the figures of a part, and of a
+        // resample that has but one of the two topics, which every fourth has, and another fourth the other.
+        let parts: Vec<(&str, usize)> = report.parts.iter().map(|part| (part.part.as_str(), part.n)).collect();
+        assert_eq!(parts, [("seen", 2), ("new", 1)]);
+        let figures = report.parts.iter().flat_map(|part| [part.hypervolume, part.expected_utility]);
+        figures.zip([0.75, (1.0 + 0.75) / 2.0, 1.0, (0.0 + 1.0) / 2.0]).for_each(|(value, want)| near(value, want));
+        let intervals = [report.interval, report.utility_interval, chosen.interval, chosen.utility_interval];
+        let want = [[0.5 + 1.0 / 12.0, 1.0], [0.5, 0.875], [0.0, 1.0], [0.375, 1.0]];
+        intervals.as_flattened().iter().zip(want.as_flattened()).for_each(|(value, want)| near(*value, *want));
+    }
+
+    /// What a policy is asked for, or for what weights it is, is told as its route has it.
+    #[test]
+    fn points_say_what_was_asked_for() {
+        let lab = Little::new();
+        let policies = [lab.policy(&[("<assistant>", "red"), ("red", "<eos>")], 64)];
+        let trade_offs = [vec![0.5, 0.0, 0.5], vec![0.0, 0.0, 1.0]];
+        let classes = Preference(vec![Some(1), None, Some(4)]);
+        let tagged = Ask::of(classes.clone());
+        let weighed = Ask { weights: Some(vec![Some(0.6), None, Some(0.4)]), ..Ask::of(Preference::none(3)) };
+        let offered = |n: usize| Ask { offer: Some(n), ..Ask::of(Preference::none(3)) };
+        let points = |route: &Route, offers: [Ask; 2]| -> Vec<(Option<Preference>, Vec<f64>)> {
+            let x = Answering { questions: two(&lab), trade_offs: &trade_offs, ..lab.answering(&policies, route) };
+            let menu = of(offers, &[[0.9, 0.0, 0.2], [0.2, 0.0, 0.9]]);
+            let asked = (&STEERED[..], &trade_offs[..]);
+            let front = front((&x, &Grading::Gold(&ByWord), &[]), &menu, asked, 2, &GREEDY, 7, |_| Ok(())).unwrap();
+            front.points.into_iter().map(|point| (point.asked, point.weights)).collect()
+        };
+        let said = points(&Route::Tags, [tagged.clone(), weighed]);
+        assert_eq!(said, [(Some(classes.clone()), vec![]), (None, vec![0.6, 0.0, 0.4])]);
+        let scores = Route::Scores { mean: vec![0.0; 3], std: vec![1.0; 3] };
+        assert_eq!(points(&scores, [tagged.clone(), tagged])[1], (Some(classes), vec![]));
+        let chosen = points(&Route::BestOf(2), [offered(0), offered(1)]);
+        assert_eq!(chosen, trade_offs.clone().map(|weights| (None::<Preference>, weights)));
+    }
+
+    /// A policy that writes anything, which the rules grade by its length: every offer has random numbers of its own.
+    #[test]
+    fn every_offer_is_answered_with_other_random_numbers() {
+        let lab = Little::new();
+        let policies = [lab.policy(&[], 64)];
+        let trade_offs = trade_offs();
+        let x = Answering { questions: two(&lab), trade_offs: &trade_offs, ..lab.answering(&policies, &Route::Tags) };
+        let offers = [0, 1].map(|class| Ask::of(Preference::single(3, 1, class)));
+        let menu = of(offers.clone(), &[[0.9, 0.0, 0.2], [0.2, 0.0, 0.9]]);
+        let grading = Grading::Gold(&ByWord);
+        // Bits 40 and 41 are those that tell the offers apart.
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, max_new_tokens: 6, seed: (3 << 40) | 7 };
+        let report = front((&x, &grading, &[]), &menu, (&STEERED, &trade_offs), 60, &sampling, 7, |_| Ok(())).unwrap();
+        let third = |offer: &Ask, seed: u64| {
+            let asks: Vec<(usize, Ask)> = (0..60).map(|n| (n % 2, offer.clone())).collect();
+            let answers = x.answer(&asks, &Sampling { seed, ..sampling.clone() }).unwrap();
+            let pairs: Vec<(usize, &Answer)> = asks.iter().map(|(q, _)| *q).zip(&answers).collect();
+            grading.grade(&x, &pairs).unwrap().iter().map(|(grades, _)| grades.classes[2] as f64 / 4.0).sum::<f64>() / 60.0
+        };
+        let want = [third(&offers[0], (2 << 40) | 7), third(&offers[1], (1 << 40) | 7)];
+        report.points.iter().zip(want).for_each(|(point, want)| near(point.utility[1], want));
+        assert_eq!(report.points.len(), 2);
+    }
+
+    #[test]
+    fn a_mean_over_no_question_is_nothing() {
+        let measured = Measured { rows: vec![vec![0.5, 1.0], vec![1.0, 0.25]], fluency: 1.0 };
+        assert_eq!(
+            [measured.mean(&[1]), measured.mean(&[0, 1, 1, 1]), measured.mean(&[])],
+            [[1.0, 0.25], [0.875, 0.4375], [0.0; 2]]
+        );
     }
 }

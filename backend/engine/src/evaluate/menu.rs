@@ -234,6 +234,7 @@ fn high(objectives: &[Objective], steered: &[usize]) -> Vec<Preference> {
 pub(super) mod tests {
     use super::*;
     use crate::data::world::objectives;
+    use crate::evaluate::little::{self, Little};
     use std::collections::HashSet;
 
     #[test]
@@ -333,5 +334,123 @@ pub(super) mod tests {
             Objective::new("b", "", "", &["0", "1", "2", "3", "4"]).lower_is_better(),
         ];
         assert_eq!(menu(&[[0.25, 0.25]]).classes(&objectives), [[1.0, 3.0]]);
+    }
+
+    #[test]
+    fn there_is_nothing_second_best_of_two_and_nothing_to_choose_without_tags() {
+        let some = |classes: &[Option<usize>]| Preference(classes.to_vec());
+        // The best and the second best of what less is better of; of two classes the best alone.
+        assert_eq!(
+            high(&little::objectives(), &[1]),
+            [some(&[None; 3]), some(&[None, Some(0), None]), some(&[None, Some(1), None])]
+        );
+        assert_eq!(high(&little::objectives(), &[0]), [some(&[None; 3]), some(&[Some(1), None, None])]);
+        // Five objectives have the second best still, six do not: 3^6 were too many.
+        let many: Vec<Objective> = (0..6).map(|n| Objective::new(&format!("o{n}"), "", "", &["0", "1", "2"])).collect();
+        assert_eq!([5, 6].map(|n| high(&many, &(0..n).collect::<Vec<_>>()).len()), [243, 64]);
+        let offered = |route: &Route| offers(route, &[vec![1.0, 0.0, 0.0]], false, &little::objectives(), &[0]);
+        let nearest = Route::Nearest { behaviour: Vec::new(), weights: vec![vec![]; 3], mixed: true };
+        assert_eq!(offered(&Route::Untagged), [Ask::of(Preference::none(3))]);
+        let policies = offered(&nearest);
+        assert_eq!(policies.iter().map(|ask| ask.offer).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+        assert!(policies.iter().all(|ask| ask.preference == Preference::none(3) && ask.weights.is_none()));
+    }
+
+    #[test]
+    fn samples_are_shared_out_among_offers() {
+        // 5184 / 90; 5184 / 8 / 14; and one at least.
+        assert_eq!([questions_each(90, 1), questions_each(14, 8), questions_each(6_000, 1)], [57, 46, 1]);
+        assert_eq!([questions_of(518, 14, 1), questions_of(100, 7, 4), questions_of(100, 0, 4)], [37, 3, 25]);
+        assert_eq!(SAMPLES / 10, SAMPLES_ON_THE_WAY);
+    }
+
+    /// The most probable tokens, at most two.
+    const GREEDY: Sampling = Sampling { temperature: 0.0, top_p: 1.0, max_new_tokens: 2, seed: 1 };
+
+    /// One policy says "blue" until the context of six tokens ends, one "red" and one "green", and then nothing. The reward model sees (1, 1, 2)
+    /// in one blue and (1, 1, 3) in two; red is (0, 2, 4) and green (1, 0, 1).
+    #[test]
+    fn a_menu_is_what_the_reward_model_sees_on_average() {
+        let lab = Little::new();
+        let next = [("blue", "blue"), ("red", "<eos>"), ("green", "<eos>")];
+        let policies = next.map(|(word, then)| lab.policy(&[("<assistant>", word), (word, then)], 6));
+        let route = Route::Nearest { behaviour: Vec::new(), weights: vec![vec![]; 3], mixed: false };
+        let trade_offs = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0]];
+        let x = Answering { steered: &[1, 2], trade_offs: &trade_offs, ..lab.answering(&policies, &route) };
+        let all = offers(&route, &trade_offs, false, &lab.objectives, &[1, 2]);
+        let mut told = Vec::new();
+        let each = |n: usize| {
+            told.push(n);
+            Ok(())
+        };
+        let menu = Menu::on(&x, all, (2, 1), &GREEDY, each).unwrap();
+        // Of four questions the second and the last, of two and three words between two roles: of six tokens two are left, and one. Less of
+        // the second objective is better.
+        assert_eq!(menu.reached, [[1.0, 0.5, (0.75 + 0.5) / 2.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.25]]);
+        // Each question is read twice, and so is each answer, of two tokens and of one.
+        let read = 2 * (2 + 2) + 2 * 2 + 2 * (3 + 2) + 2;
+        assert_eq!((menu.report.offers, menu.report.questions, told), (3, 2, vec![2; 3]));
+        assert_eq!(menu.report.work, Work { forward_tokens: 3 * read, training_tokens: 0 });
+        // Of all four questions, three leave room for two tokens. Red reaches nothing in the second objective, and so is not kept: boxes of 0.5
+        // by 0.6875 and of 1 by 0.25.
+        let front = front_seen(&x, false, 3, &GREEDY, || Ok(())).unwrap();
+        assert_eq!(front.points, [[0.5, (3.0 * 0.75 + 0.5) / 4.0], [1.0, 0.25]]);
+        assert_eq!((front.hypervolume, front.step), (0.25 + 0.5 * (0.6875 - 0.25), 3));
+        assert_eq!((front.objectives, front.asked), (vec!["b".into(), "c".into()], vec![Preference::none(3); 2]));
+        assert!(front.weights.is_empty(), "no prompt says any");
+    }
+
+    #[test]
+    fn what_is_read_for_an_offer_is_what_its_prompt_says_and_every_sample() {
+        let lab = Little::new();
+        let policies = [lab.policy(&[("<assistant>", "red"), ("red", "<eos>")], 64)];
+        let trade_offs = [vec![1.0, 0.0, 0.0]];
+        let read = |route: &Route, offer: Ask| {
+            let x = Answering { trade_offs: &trade_offs, ..lab.answering(&policies, route) };
+            Menu::on(&x, vec![offer], (1, 0), &GREEDY, |_| Ok(())).unwrap().report.work.forward_tokens
+        };
+        let nothing = || Ask::of(Preference::none(3));
+        let classes = Ask::of(Preference(vec![Some(1), None, Some(4)]));
+        let weights = Ask { weights: Some(vec![Some(0.6), None, Some(0.4)]), ..nothing() };
+        // Twice a question of one word between two roles, and twice an answer of a word and its end; two tags; the tokens of three numbers.
+        let numbers = lab.tokenizer.encode("6 . 4").unwrap().len() as u64;
+        let said = [nothing(), classes, weights].map(|ask| read(&Route::Tags, ask));
+        assert_eq!(said, [10, 12, 10 + numbers]);
+        assert_eq!(read(&Route::BestOf(2), Ask { offer: Some(0), ..nothing() }), 20);
+    }
+
+    #[test]
+    fn weights_that_reach_further_than_classes_are_kept_and_told() {
+        let lab = Little::new();
+        let trade_offs = [vec![0.0, 1.0, 0.0]];
+        let question = &lab.questions[0];
+        let longest = lab.tokenizer.weighed_prompt(&question.tokens, &[None, Some(1.0), None]).unwrap().len();
+        // Beside that prompt there is room for one word, beside the others for five: blue is 1 of the second objective, five of it are 2, the
+        // worst.
+        let policies = [lab.policy(&[("<assistant>", "blue"), ("blue", "blue")], longest + 1)];
+        let questions = [question.clone()];
+        let of_one = lab.answering(&policies, &Route::Tags);
+        let x = Answering { questions: &questions, steered: &[1], trade_offs: &trade_offs, ..of_one };
+        let seen = |weighted: bool| {
+            let sampling = Sampling { max_new_tokens: 5, ..GREEDY };
+            front_seen(&x, weighted, 0, &sampling, || Ok(())).unwrap()
+        };
+        let front = seen(true);
+        assert_eq!((front.weights, front.asked), (vec![vec![0.0, 1.0, 0.0]], vec![Preference::none(3)]));
+        assert_eq!((front.points, front.hypervolume), (vec![vec![0.5]], 0.5));
+        let without = seen(false);
+        assert_eq!((without.points.len(), without.weights.len(), without.hypervolume), (0, 0, 0.0));
+    }
+
+    /// 5184 samples, 2592 for every answer: two questions, the first and the third, each of one word and with room for two.
+    #[test]
+    fn a_menu_is_tried_with_all_samples_from_the_first_question_on() {
+        let lab = Little::new();
+        let policies = [lab.policy(&[("<assistant>", "blue"), ("blue", "blue")], 6)];
+        let (route, trade_offs) = (Route::BestOf(2_592), [vec![1.0, 0.0, 0.0]]);
+        let x = Answering { trade_offs: &trade_offs, ..lab.answering(&policies, &route) };
+        let menu = Menu::tried(&x, offers(&route, &trade_offs, false, &lab.objectives, &[0]), &GREEDY, |_| Ok(())).unwrap();
+        assert_eq!((menu.report.questions, menu.reached), (2, vec![vec![1.0, 0.5, 0.75]]));
+        assert_eq!(menu.report.work.forward_tokens, 2_592 * 2 * 10);
     }
 }

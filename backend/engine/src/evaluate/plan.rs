@@ -140,8 +140,10 @@ impl Plan {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::data::Gold;
     use crate::data::world::{self, HARMLESSNESS, Rules, objectives};
+    use crate::data::{Gold, Grades};
+    use crate::evaluate::little;
+    use crate::text::corpus::Encoded;
 
     /// Every part of the split, with few questions in the second.
     pub fn questions() -> Vec<EncodedQuestion> {
@@ -189,5 +191,122 @@ pub(super) mod tests {
         };
         // Four points take more than six words.
         assert_eq!((asked([(0, 4), (3, 0)]), asked([(0, 4), (3, 2)])), (0, 9));
+    }
+
+    /// Every question says which preference it cannot meet.
+    struct Cannot;
+
+    impl Gold for Cannot {
+        fn grade(&self, _question: &str, _answer: &str) -> Grades {
+            Grades::default()
+        }
+
+        fn meets(&self, question: &str, preference: &Preference) -> bool {
+            preference.print(&little::objectives()) != question
+        }
+    }
+
+    /// Questions of one token, their number.
+    fn saying(texts: &[&str]) -> Vec<EncodedQuestion> {
+        let question =
+            |(n, text): (usize, &&str)| EncodedQuestion { text: text.to_string(), tokens: vec![n as u32], topic: n, part: 0 };
+        texts.iter().enumerate().map(question).collect()
+    }
+
+    /// A row that answers the first question.
+    fn row(labels: [Option<usize>; 3]) -> Encoded {
+        Encoded { tokens: vec![90, 0, 91, 5, 92], answer: 3, question: 1..2, labels: labels.to_vec(), part: 0 }
+    }
+
+    fn counts(questions: usize, joint: usize, held_out: usize) -> EvaluationConfig {
+        EvaluationConfig { questions, joint, held_out, ..Default::default() }
+    }
+
+    /// The highest classes of the first and of the third objective are held out together.
+    const PAIR: [(usize, usize); 2] = [(0, 1), (2, 4)];
+
+    #[test]
+    fn held_out_pairs_are_asked_for_where_each_of_the_two_can_be_controlled_and_both_met() {
+        let objectives = little::objectives();
+        let questions = saying(&["nothing", "a=0", "c=2", "a=1,c=4"]);
+        // Of two known answers one has the pair.
+        let rows = [row([Some(1), None, Some(4)]), row([Some(1), Some(2), Some(0)])];
+        let combinations = Combinations::new(Some(&Cannot), &rows);
+        let plan = |steered: &[usize]| Plan::new(&counts(20, 0, 9), &questions, &combinations, &objectives, steered, &[PAIR], 1);
+        let whole = plan(&[0, 1, 2]);
+        let of = |purpose: Purpose| whole.probes.iter().filter(move |p| p.purpose == purpose);
+        assert_eq!((of(Purpose::HeldOut).count(), of(Purpose::Trained).count()), (9, 9));
+        let pair = Preference(vec![Some(1), None, Some(4)]);
+        assert!(of(Purpose::HeldOut).all(|p| p.question == 0 && p.preference == pair));
+        let other = Preference(vec![Some(1), None, Some(0)]);
+        assert!(of(Purpose::Trained).all(|p| p.question == 0 && p.preference == other));
+        // Alone, an objective is asked for where all of its classes can be met, whichever is asked for.
+        let asked = |objective: usize| {
+            let own = |p: &&Probe| matches!(p.purpose, Purpose::Single { objective: own, .. } if own == objective);
+            let own: Vec<usize> = whole.probes.iter().filter(own).map(|p| p.question).collect();
+            (own.len(), [0, 1, 2, 3].map(|q| own.contains(&q)))
+        };
+        assert_eq!(asked(0), (40, [true, false, true, true]));
+        assert_eq!(asked(1), (60, [true; 4]));
+        assert_eq!(asked(2), (100, [true, true, false, true]));
+        assert_eq!(whole.len(), 40 + 60 + 100 + 18);
+        // A pair of which one is not steered is not asked for.
+        let purposes: Vec<Purpose> = plan(&[0, 1]).probes.iter().map(|p| p.purpose).collect();
+        assert!(purposes.len() == 100 && purposes.iter().all(|p| matches!(p, Purpose::Single { objective: 0 | 1, .. })));
+    }
+
+    #[test]
+    fn what_no_question_can_reach_is_not_asked_for() {
+        let (objectives, rows) = (little::objectives(), []);
+        let combinations = Combinations::new(Some(&Cannot), &rows);
+        let questions = saying(&["b=1", "b=1"]);
+        let plan = Plan::new(&counts(3, 0, 9), &questions, &combinations, &objectives, &[0, 1], &[[(0, 1), (1, 2)]], 1);
+        assert_eq!(plan.len(), 6);
+        assert!(plan.probes.iter().all(|p| matches!(p.purpose, Purpose::Single { objective: 0, .. })));
+        let none = Plan::new(&counts(3, 9, 9), &[], &combinations, &objectives, &[0, 1], &[PAIR], 1);
+        assert_eq!((none.len(), none.is_empty(), plan.is_empty()), (0, true, false));
+    }
+
+    /// Which classes joint prompts ask for, of a question with this one answer; without rules.
+    fn joint(labels: [Option<usize>; 3], steered: &[usize], held_out: &[[(usize, usize); 2]], n: usize) -> Vec<Preference> {
+        let (questions, rows) = (saying(&["why"]), [row(labels)]);
+        let combinations = Combinations::new(None, &rows);
+        let plan = Plan::new(&counts(0, n, 0), &questions, &combinations, &little::objectives(), steered, held_out, 1);
+        assert!(plan.probes.iter().all(|p| p.purpose == Purpose::Joint));
+        plan.probes.into_iter().map(|p| p.preference).collect()
+    }
+
+    #[test]
+    fn joint_prompts_ask_for_two_or_more_classes_of_a_real_answer() {
+        let labels = [Some(1), Some(2), Some(4)];
+        let all = joint(labels, &[0, 1, 2], &[], 2_000);
+        assert_eq!(all.len(), 2_000);
+        assert!(all.iter().all(|p| p.active() >= 2 && p.asked().all(|(i, class)| labels[i] == Some(class))));
+        // Each of three with probability 0.6: three with 0.216, two with 3 x 0.144.
+        let three = all.iter().filter(|p| p.active() == 3).count() as f64 / 2_000.0;
+        assert!((three - 0.216 / 0.648).abs() < 0.05, "{three}");
+        // Without the first and the third together, two are left at a time.
+        let trained = joint(labels, &[0, 1, 2], &[PAIR], 60);
+        let pairs = [Preference(vec![Some(1), Some(2), None]), Preference(vec![None, Some(2), Some(4)])];
+        assert!(trained.len() == 60 && trained.iter().all(|p| pairs.contains(p)) && pairs.iter().all(|p| trained.contains(p)));
+        // What is not steered or not known is not asked for, and two are enough.
+        let known = Preference(vec![Some(1), None, Some(4)]);
+        assert_eq!(joint(labels, &[0, 2], &[], 5), vec![known.clone(); 5]);
+        assert_eq!(joint([Some(1), None, Some(4)], &[0, 1, 2], &[], 5), vec![known; 5]);
+        assert!(joint([None, Some(2), None], &[0, 1, 2], &[], 2).is_empty() && joint(labels, &[1], &[], 2).is_empty());
+    }
+
+    /// Runs with other seeds and policies answer the same questions: what is drawn depends on the task's seed alone.
+    #[test]
+    fn questions_are_drawn_from_the_seed() {
+        let (questions, rows) = (saying(&["why"; 64]), [row([None; 3])]);
+        let combinations = Combinations::new(None, &rows);
+        let plan = Plan::new(&counts(8, 0, 0), &questions, &combinations, &little::objectives(), &[1], &[], 0x2001);
+        let pool = Pool::new((0..64).collect(), &questions);
+        // 0xE7A1 and 0x2001 have bits in common.
+        let mut rng = StdRng::seed_from_u64(0xC7A0);
+        let want: Vec<usize> = (0..24).map(|n| pool.turn(n, &mut rng)).collect();
+        assert_eq!(plan.probes.iter().map(|p| p.question).collect::<Vec<_>>(), want);
+        assert_eq!(plan.probes[9].purpose, Purpose::Single { objective: 1, class: 1 });
     }
 }

@@ -50,7 +50,11 @@ mod tests {
         let question = |n: usize| EncodedQuestion { text: String::new(), tokens: vec![], topic: n, part: usize::from(n >= 90) };
         let questions: Vec<EncodedQuestion> = (0..100).map(question).collect();
         let drawn = spread(&questions, 60, &mut StdRng::seed_from_u64(1));
-        assert_eq!(drawn.iter().filter(|&&q| q >= 90).count(), 30);
+        assert_eq!((drawn.len(), drawn.iter().filter(|&&q| q >= 90).count()), (60, 30));
+        // Every question may come: of ten, all do in 300 draws of their part. The first part has one more where they do not come out even.
+        let drawn = spread(&questions, 601, &mut StdRng::seed_from_u64(1));
+        assert_eq!((90..100).filter(|q| drawn.contains(q)).count(), 10);
+        assert_eq!(drawn.iter().filter(|&&q| q < 90).count(), 301);
         assert!(spread(&[], 60, &mut StdRng::seed_from_u64(1)).is_empty());
         let pool = Pool::new(vec![3, 95, 4], &questions);
         assert_eq!(pool.all().collect::<Vec<_>>(), [3, 4, 95]);
