@@ -17,7 +17,7 @@ const REDRAWS: usize = 2;
 /// The soft penalty for long answers (eq. 13): from 0 at `buffer` tokens below the limit down to -1 at the limit.
 pub fn overlong_penalty(length: usize, limit: usize, buffer: usize) -> f64 {
     let buffer = buffer.clamp(1, limit.max(1));
-    let over = length.saturating_sub(limit - buffer).min(buffer);
+    let over = length.saturating_sub(limit.saturating_sub(buffer)).min(buffer);
     -(over as f64) / buffer as f64
 }
 
@@ -80,6 +80,7 @@ mod tests {
         assert_eq!((at(10), at(30), at(35), at(40), at(50)), (0.0, 0.0, -0.5, -1.0, -1.0));
         // A buffer of nothing is one token, and none is longer than the limit.
         assert_eq!([39, 40].map(|n| overlong_penalty(n, 40, 0)), [0.0, -1.0]);
+        assert_eq!(overlong_penalty(3, 0, 5), -1.0, "whatever is beyond no room at all");
         assert_eq!([0, 1, 4, 5].map(|n| overlong_penalty(n, 4, 10)), [0.0, -0.25, -1.0, -1.0]);
         // The default leaves the longest answers that are asked for alone.
         assert_eq!((overlong_penalty(40, 48, 6), overlong_penalty(45, 48, 6)), (0.0, -0.5));

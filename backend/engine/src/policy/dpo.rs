@@ -7,6 +7,7 @@ use super::rollout::{Prompt, Rollout};
 use super::update::{PolicyTrainee, Tally, Update, UpdateReport, clip_range, group_gradients, minibatches, tokens};
 use crate::model::TrainBackend;
 use crate::model::transformer::{Transformer, index_tensor};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::activation::log_sigmoid;
 use moslim_shared::config::{DpoConfig, PolicyOptimizer};
@@ -107,13 +108,19 @@ pub fn update<B: TrainBackend>(
         let groups = part.len();
         let part: Vec<&[Rollout]> = part.into_iter().filter(|g| !pairs(&[g], u.config.dpo.margin).is_empty()).collect();
         left_out += groups - part.len();
-        if part.is_empty() {
+        if part.is_empty() && u.supervised.is_empty() {
             continue;
         }
         let total = part.len();
-        let (_, grads, reports) = group_gradients(&policy.model, &part, u.prompts, |model, groups| {
-            loss(model, &pairs(groups, u.config.dpo.margin), u.prompts, u, total)
-        });
+        // Where no scores differ, supervised rows are what is left.
+        let (grads, reports) = if part.is_empty() {
+            (GradientsParams::new(), Vec::new())
+        } else {
+            let (_, grads, reports) = group_gradients(&policy.model, &part, u.prompts, |model, groups| {
+                loss(model, &pairs(groups, u.config.dpo.margin), u.prompts, u, total)
+            });
+            (grads, reports)
+        };
         let (log_ratios, ordered): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
         let grads = u.mix_in(&policy.model, grads, step, &mut tally.work);
         let (next, norm) = policy.step(grads, u.learning_rate);
@@ -139,6 +146,7 @@ pub fn update<B: TrainBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::update::Supervised;
     use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, said, sampled, told, trainee};
     use burn::backend::Flex;
     use moslim_shared::config::PolicyConfig;
@@ -255,5 +263,11 @@ mod tests {
         let report = updated(&config);
         assert_eq!((report.preference_accuracy, report.pairs_left_out), (Some(0.0), Some(1.0)));
         assert_eq!((report.work.training_tokens, report.gradient_norm), (0, 0.0));
+        // Supervised rows are learnt from all the same.
+        let rows = [Supervised { prompt: vec![3, 4], answer: vec![5, 6, 7], weight: 1.0 }];
+        let with_rows = Update { supervised: &rows, ..told(&prompts, &config) };
+        let report = update(trainee(&policy), &all, &with_rows, &mut StdRng::seed_from_u64(1)).1;
+        assert_eq!((report.work.training_tokens, report.pairs_left_out), (2 * (2 + 3), Some(1.0)));
+        assert!(report.gradient_norm > 0.0);
     }
 }

@@ -6,7 +6,7 @@ use super::rollout::Rollout;
 use moslim_shared::advantage::{min_norm_weights, rloo};
 
 /// Scores of all rollouts with balanced objectives: `k * sum_i lambda_i c_i + penalty`, `c_i` what objective `i` contributes and `k` the
-/// number of objectives with any advantage, so that equal weights change nothing.
+/// number of objectives that weigh something, so that equal weights change nothing.
 pub fn balanced_scores(rollouts: &[Rollout]) -> Vec<f64> {
     let objectives = rollouts.first().map_or(0, |r| r.contributions.len());
     let advantages: Vec<Vec<f64>> = (0..objectives)
