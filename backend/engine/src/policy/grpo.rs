@@ -94,6 +94,7 @@ mod tests {
     use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, told, trainee};
     use moslim_shared::config::KlPenalty;
     use rand::SeedableRng;
+    use std::f64::consts::FRAC_1_SQRT_2;
 
     /// Two answers of equal score, of which the second has gone two nats further; a third was cut off.
     fn rollouts() -> Vec<Rollout> {
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(set(all.clone(), &config), [0.0, -1.0, 1.0, 1.0, -1.0]);
         config.optimizer = PolicyOptimizer::Grpo;
         // Deviations of 1 and of the square root of 2.
-        close(&set(all, &config), &[0.0, -1.0, 1.0, 0.7071, -0.7071], 1e-3);
+        close(&set(all, &config), &[0.0, -1.0, 1.0, FRAC_1_SQRT_2, -FRAC_1_SQRT_2], 1e-3);
         // Balanced, the first objective has a hundred times the say of the second, 200/101 and 2/101: scores of 200/101 and -1, 20/101 and 0.
         (config.optimizer, config.aggregation) = (PolicyOptimizer::DrGrpo, Aggregation::MinNorm);
         let contributions = [[1.0, 0.0], [0.0, 0.0], [0.0, 10.0], [0.0, 0.0]];
@@ -207,7 +208,7 @@ mod tests {
             set(all, &config)
         };
         assert_eq!(cut(0), [0.0; 3]);
-        close(&cut(1), &[0.7071, 0.0, -0.7071], 1e-3);
+        close(&cut(1), &[FRAC_1_SQRT_2, 0.0, -FRAC_1_SQRT_2], 1e-3);
     }
 
     #[test]

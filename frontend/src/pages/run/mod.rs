@@ -464,6 +464,7 @@ mod tests {
             last_seq: 0,
             message: String::new(),
             config: RunConfig::default(),
+            config_hash: String::new(),
             summary: None,
             milestones: Vec::new(),
             about: Default::default(),
