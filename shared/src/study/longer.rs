@@ -1,7 +1,8 @@
 //! The methods at ten times the budget: once with everything that was taken at one, then what led once more, with other seeds.
 
+use super::choice::{Table, chosen};
+use super::method_tries::{SFT_MIX, method_tries};
 use super::plan::{Axis, StudyConfig, Variant};
-use super::programme::{SFT_MIX, Table, chosen, method_tries};
 use super::results::{StudyGroup, StudyResults};
 use super::shipped;
 use crate::config::RunConfig;

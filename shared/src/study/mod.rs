@@ -3,7 +3,9 @@
 //!
 //! Here belong plans, the shipped studies, how results are put together, and how a study stands. Running one does not.
 
+mod choice;
 mod longer;
+mod method_tries;
 mod plan;
 mod programme;
 mod results;
@@ -11,8 +13,9 @@ mod shipped;
 mod state;
 mod tries;
 
+pub use choice::{Table, best};
 pub use plan::{Axis, MOST_RUNS, PlannedRun, StudyConfig, Variant};
-pub use programme::{ON_REQUEST, PROGRAMME, Table, before, best, study as programme_study};
+pub use programme::{ON_REQUEST, PROGRAMME, before, study as programme_study};
 pub use results::{FrontAxes, METRICS, Metric, Spread, StudyGroup, StudyResults, StudyRow, aggregate, front_axes};
 pub use shipped::{PRESETS, preset, preset_list};
 pub use state::{Host, StudyPreset, StudyRequest, StudyRunState, StudyRunStatus, StudyState};

@@ -3,11 +3,13 @@
 //! Every method and every optimiser gets the same number of tries, on validation questions, with a seed of its own; the settings
 //! with the best figures of a table are the ones that the table shows, on test questions, with other seeds.
 
+use super::choice::{Table, chosen};
 use super::longer;
+use super::method_tries::{MOC, SFT_MIX, method_tries};
 use super::plan::{Axis, StudyConfig, Variant};
-use super::results::{METRICS, StudyGroup, StudyResults};
+use super::results::StudyResults;
 use super::shipped::{self, budgeted};
-use super::tries::{APART, Try, optimizer_tries, taken, variants};
+use super::tries::{optimizer_tries, taken};
 use crate::config::{Aggregation, EvaluationSplit, PolicyOptimizer, RunConfig};
 use crate::method::Method;
 use serde_json::{Value, json};
@@ -37,56 +39,10 @@ pub const ON_REQUEST: [&str; 2] = [longer::ID, longer::AGAIN];
 /// Share of SFT's rows among supervised ones where they are rehearsed.
 const REHEARSED: f64 = 0.5;
 
-/// Weight of SFT's answers where a try mixes them in.
-pub(super) const SFT_MIX: f64 = 0.5;
-
-/// MOSLIM's policy with MOC's balance of the objectives, which is tried and compared like a method.
-const MOC: &str = "MOC";
 /// The label of what ideas change one thing of.
 const AS_TUNED: &str = "as tuned";
 /// How many ideas are tried again, with other seeds.
 const AGAIN: usize = 3;
-/// The label of a method's settings as they are shipped.
-const SHIPPED: &str = "as shipped";
-
-/// What a table is about: the figures whose sum decides which settings it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    Fronts,
-    Control,
-    /// Control by a policy that still speaks: of the tries that keep at least [`DISTINCT`] of their answers distinct and are as
-    /// fluent as SFT; of all, where none does.
-    SpokenControl,
-}
-
-/// The least share of distinct answers of a policy that has not collapsed.
-pub const DISTINCT: f64 = 0.6;
-
-impl Table {
-    /// Ids of the figures.
-    pub fn figures(self) -> &'static [&'static str] {
-        match self {
-            Self::Fronts => &["hypervolume", "expected_utility"],
-            Self::Control | Self::SpokenControl => &["hit_rate", "joint_hit_rate"],
-        }
-    }
-
-    /// What tries are compared by: the sum of the figures.
-    pub(super) fn sum(self, group: &StudyGroup) -> f64 {
-        let figures = self.figures().iter().filter_map(|id| METRICS.iter().position(|m| m.id == *id));
-        figures.filter_map(|m| group.metrics.get(m)).map(|s| s.mean).sum()
-    }
-
-    /// Whether a try may be taken before those that may not.
-    fn admits(self, group: &StudyGroup) -> bool {
-        let mean = |id: &str| METRICS.iter().position(|m| m.id == id).and_then(|m| group.metrics.get(m)).map(|s| s.mean);
-        match (self, mean("unique"), mean("fluency"), mean("sft_fluency")) {
-            (Self::SpokenControl, Some(distinct), Some(fluency), Some(before)) => distinct >= DISTINCT && fluency >= before,
-            (Self::SpokenControl, ..) => false,
-            _ => true,
-        }
-    }
-}
 
 /// The studies of the programme that one of them takes from.
 pub fn before(id: &str) -> &'static [&'static str] {
@@ -225,117 +181,13 @@ fn leading(results: &StudyResults, table: Table, n: usize) -> Vec<&str> {
     ideas.into_iter().take(n).map(|g| g.labels[0].as_str()).collect()
 }
 
-/// The best tries of a method for each of `tables`, labelled by the method alone, and by the table where it is not the first's.
-pub(super) fn chosen(title: &str, tries: &[Variant], results: &StudyResults, tables: &[Table]) -> Vec<Variant> {
-    let mut out: Vec<(String, Variant)> = Vec::new();
-    for table in tables {
-        let Some(best) = best(title, results, *table) else { continue };
-        let Some(variant) = tries.iter().find(|v| v.label == best) else { continue };
-        if out.iter().any(|(label, _)| *label == best) {
-            continue;
-        }
-        let label = if out.is_empty() { title.to_string() } else { format!("{title}, tuned for control") };
-        out.push((best, Variant { label, set: variant.set.clone() }));
-    }
-    out.into_iter().map(|(_, variant)| variant).collect()
-}
-
-/// The label of a method's try with the highest sum of a table's figures, of those that the table admits; the first on a tie.
-pub fn best(title: &str, results: &StudyResults, table: Table) -> Option<String> {
-    let mut best: Option<((bool, f64), &String)> = None;
-    for group in &results.groups {
-        let Some(label) = group.labels.first().filter(|l| l.split(APART).next() == Some(title)) else { continue };
-        let score = (table.admits(group), table.sum(group));
-        if best.is_none_or(|(most, _)| score > most) {
-            best = Some((score, label));
-        }
-    }
-    best.map(|(_, label)| label.clone())
-}
-
-/// Eight tries for a policy that reads tags and is optimised for what they ask.
-fn tagged_tries(base: &RunConfig) -> Vec<Try> {
-    let (rate, beta, sft) = (base.policy.learning_rate, base.policy.kl_coefficient, shipped::affordable(base));
-    // What preference SFT has taught is moved with half of the rate.
-    let first = |more: &[(&'static str, Value)]| {
-        let both = [("method.preference_sft", json!(sft)), ("policy.learning_rate", json!(rate / 2.0))];
-        both.into_iter().chain(more.iter().cloned()).collect::<Vec<_>>()
-    };
-    // The best of everything is what cannot be had at once: near the front, half of the goals are drawn whatever the question.
-    let near = |share: f64| [("targets.near_front_share", json!(share)), ("targets.impossible_share", json!(0.5))];
-    let loose = ("policy.kl_coefficient", json!(beta / 2.0));
-    let (mix, average) = (("policy.sft_mix", json!(SFT_MIX)), ("policy.average", json!(0.3)));
-    let [half, any] = near(0.5);
-    let [all, _] = near(1.0);
-    vec![
-        (SHIPPED, vec![]),
-        ("SFT answers mixed in", vec![mix.clone()]),
-        ("preference SFT", first(&[])),
-        ("preference SFT, half near the front", first(&[half.clone(), any.clone()])),
-        ("preference SFT, half near the front, half the KL coefficient", first(&[half, any.clone(), loose.clone()])),
-        ("preference SFT, all near the front, half the KL coefficient", first(&[all.clone(), any.clone(), loose.clone()])),
-        (
-            "preference SFT, all near the front, half the KL coefficient, averaged weights",
-            first(&[all.clone(), any.clone(), loose.clone(), average.clone()]),
-        ),
-        (
-            "preference SFT, all near the front, half the KL coefficient, averaged weights, SFT answers mixed in",
-            first(&[all, any, loose, average, mix]),
-        ),
-    ]
-}
-
-/// Eight tries for every method that trains. Each begins with the settings of the base, which were chosen for MOSLIM.
-pub(super) fn method_tries(base: &RunConfig) -> Vec<Variant> {
-    let (rate, beta, ric) = (base.policy.learning_rate, base.policy.kl_coefficient, &base.method.ric);
-    let mut out = Vec::new();
-    for method in Method::ALL {
-        let tries: Vec<Try> = match method {
-            Method::Moslim => tagged_tries(base),
-            Method::Morlhf | Method::RewardedSoups => vec![
-                (SHIPPED, vec![]),
-                ("half the rate", vec![("policy.learning_rate", json!(rate / 2.0))]),
-                ("twice the rate", vec![("policy.learning_rate", json!(rate * 2.0))]),
-                ("half the KL coefficient", vec![("policy.kl_coefficient", json!(beta / 2.0))]),
-                ("twice the KL coefficient", vec![("policy.kl_coefficient", json!(beta * 2.0))]),
-                ("half the prompts", vec![("policy.prompts", json!((base.policy.prompts / 2).max(1)))]),
-                ("SFT answers mixed in", vec![("policy.sft_mix", json!(SFT_MIX))]),
-                ("averaged weights", vec![("policy.average", json!(0.3))]),
-            ],
-            Method::Ric | Method::RicClass => vec![
-                (SHIPPED, vec![]),
-                ("half the batch", vec![("method.ric.batch", json!((ric.batch / 2).max(1)))]),
-                ("half the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate / 2.0))]),
-                ("twice the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate * 2.0))]),
-                ("offline only", vec![("method.ric.online_rounds", json!(0))]),
-                ("two online rounds", vec![("method.ric.online_rounds", json!(2)), ("method.ric.online_share", json!(0.5))]),
-                ("half of it online", vec![("method.ric.online_share", json!(0.5))]),
-                ("stricter quantile", vec![("method.ric.quantile", json!(0.9))]),
-            ],
-            Method::ParetoHqd => vec![
-                (SHIPPED, vec![]),
-                ("a third of the rows", vec![("method.ric.near_share", json!(ric.near_share / 3.0))]),
-                ("three times the rows", vec![("method.ric.near_share", json!(ric.near_share * 3.0))]),
-                ("half the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate / 2.0))]),
-                ("twice the rate", vec![("method.ric.learning_rate", json!(ric.learning_rate * 2.0))]),
-                ("half the batch", vec![("method.ric.batch", json!((ric.batch / 2).max(1)))]),
-                ("offline only", vec![("method.ric.online_rounds", json!(0))]),
-                ("half of it online", vec![("method.ric.online_share", json!(0.5))]),
-            ],
-            Method::TaggedSft | Method::BestOfN => Vec::new(),
-        };
-        out.extend(variants(method.title(), ("method.kind", json!(method)), tries));
-    }
-    // The same policy with MOC's balance of its objectives.
-    out.extend(variants(MOC, ("policy.aggregation", json!("min_norm")), tagged_tries(base)));
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::choice::best;
     use crate::study::shipped::affordable;
-    use crate::study::{Spread, StudyGroup};
+    use crate::study::tries::APART;
+    use crate::study::{METRICS, Spread, StudyGroup};
 
     fn results_of(figures: &[(&str, [f64; 4])]) -> StudyResults {
         let at = |id: &str| METRICS.iter().position(|m| m.id == id).unwrap();

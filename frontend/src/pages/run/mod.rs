@@ -349,8 +349,6 @@ fn resumable(status: RunStatus) -> bool {
     matches!(status, RunStatus::Cancelled | RunStatus::Failed | RunStatus::Interrupted | RunStatus::Paused)
 }
 
-const HASH_TITLE: &str = "Hash of the configuration";
-
 fn facts(state: &RunState) -> impl IntoView + use<> {
     let mut list: Vec<(&'static str, String)> = Vec::new();
     if let Some(info) = state.info() {
@@ -383,8 +381,9 @@ fn facts(state: &RunState) -> impl IntoView + use<> {
         list.push((t("Last checkpoint"), said("{0} at step {1}", &[t(stage.title()), &step.to_string()])));
     }
     // Files that are saved from the page say it, too.
-    list.extend(state.info().filter(|i| !i.config_hash.is_empty()).map(|i| (t(HASH_TITLE), i.config_hash.clone())));
-    let row = |(k, v)| view! { <div><dt>{k}</dt><dd id=(k == t(HASH_TITLE)).then_some(HASH)>{v}</dd></div> };
+    let hash = t("Hash of the configuration");
+    list.extend(state.info().filter(|i| !i.config_hash.is_empty()).map(|i| (hash, i.config_hash.clone())));
+    let row = move |(k, v)| view! { <div><dt>{k}</dt><dd id=(k == hash).then_some(HASH)>{v}</dd></div> };
     list.into_iter().map(row).collect_view()
 }
 
