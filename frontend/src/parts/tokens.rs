@@ -16,7 +16,7 @@ pub fn tokens(summary: String, read: &Reading) -> AnyView {
             <summary>{summary}</summary>
             <pre class="tokens" tabindex="0">{all}</pre>
             <p class="hint">
-                {t("One box, one token. It begins with · for a space, ⏎ for a line break, ⋯ for a character that a later box has whole. Bold is what no text can spell: roles, ends, tags.")}
+                {t("One box, one token. · is a space, ⏎ a line break, ⋯ part of a character. Bold: roles, ends and tags, which no text can spell.")}
             </p>
         </details>
     }
