@@ -66,8 +66,7 @@ fn lean(name: &str, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 pub fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
-    let params =
-        brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, size_hint: bytes.len(), ..Default::default() };
+    let params = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, size_hint: bytes.len(), ..Default::default() };
     let mut out = Vec::new();
     brotli::BrotliCompress(&mut &bytes[..], &mut out, &params)?;
     Ok(out)

@@ -29,7 +29,10 @@ pub fn draw<DB: DrawingBackend>(
     let all = shown.iter().flat_map(|(_, points)| points.iter());
     let Some((x0, x1)) = view.window.or_else(|| extent(all.clone().map(|p| p.0))) else { return Ok(None) };
     let log = view.log && all.clone().all(|p| p.1 > 0.0 || !p.1.is_finite());
-    let log_x = view.log_x && all.clone().all(|p| p.0 > 0.0) && x0 > 0.0;
+    // What is at 0 or below has no place on a logarithmic axis: it begins at what is above.
+    let least = all.clone().map(|p| p.0).filter(|x| *x > 0.0 && x.is_finite()).fold(f64::INFINITY, f64::min);
+    let log_x = view.log_x && least < x1;
+    let x0 = if log_x && x0 <= 0.0 { least } else { x0 };
     let (level_x, level) = (|x: f64| level(x, log_x), |y: f64| level(y, log));
     let Some((y0, y1)) = vertical(plot, log, all.map(|p| level(p.1))) else { return Ok(None) };
     let x1 = if x1 > x0 { x1 } else { x0 + 1.0 };
@@ -45,7 +48,10 @@ pub fn draw<DB: DrawingBackend>(
         (false, false) => short(*v, digits),
     };
     let digits_x = if plot.over == Over::Steps && range.1 - range.0 > 4.0 { 0 } else { decimals(range.1 - range.0) };
-    let format_x = |v: &f64| short(if log_x { 10f64.powf(*v) } else { *v }, digits_x);
+    let format_x = |v: &f64| match log_x {
+        true => short(10f64.powf(*v), decimals(10f64.powf(*v))),
+        false => short(*v, digits_x),
+    };
     let frame = Frame { x: (x0, x1), y: (y0, y1), y_labels: 5, grid: true, format_x: &format_x, format_y: &format_y };
     let mut chart = frame.draw(area, palette)?;
     if plot.zero && !log {
@@ -57,7 +63,11 @@ pub fn draw<DB: DrawingBackend>(
     let scale = ((x1 - x0) / f64::from(width.max(1)), -(y1 - y0) / f64::from(height.max(1)));
     let buckets = ((f64::from(width) / palette.ratio / 2.0) as usize).max(8);
     let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-        thin(points, buckets).into_iter().map(|(x, y)| (level_x(x).clamp(x0, x1), level(y).clamp(y0, y1))).collect()
+        thin(points, buckets)
+            .into_iter()
+            .filter(|p| !log_x || p.0 > 0.0)
+            .map(|(x, y)| (level_x(x).clamp(x0, x1), level(y).clamp(y0, y1)))
+            .collect()
     };
     // Bold lines last, so that nothing covers them.
     for bold in [false, true] {
@@ -68,7 +78,7 @@ pub fn draw<DB: DrawingBackend>(
                 // KL goes up and down, so a line would cross itself; what came later is drawn fuller.
                 let count = points.len().max(1) as f64;
                 let size = palette.px(if bold { 4.0 } else { 3.5 });
-                for (n, at) in points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).enumerate() {
+                for (n, at) in points.iter().filter(|p| p.0.is_finite() && p.1.is_finite() && (!log_x || p.0 > 0.0)).enumerate() {
                     let style = color.mix(0.3 + 0.7 * n as f64 / count).filled();
                     mark(&mut chart, (level_x(at.0), level(at.1).clamp(y0, y1)), series.ink, (size, scale), style)?;
                 }
@@ -259,11 +269,12 @@ mod tests {
         // The logarithm of what is positive alone; zero has none.
         let (log, _) = two(View { log: true, ..View::default() });
         assert!(log.is_some_and(|g| g.y.0 > -0.5 && g.y.1 < 3.5), "{log:?}");
+        // Such an axis begins at what is above 0.
         let across = |from: f64| {
             let view = View { log_x: true, window: Some((from, 50.0)), hidden: vec![1], ..View::default() };
             two(view).0.map(|g| (g.x.0, g.log_x))
         };
-        assert_eq!([across(0.0), across(2.0)], [Some((0.0, false)), Some((2.0, true))]);
+        assert_eq!([across(0.0), across(2.0)], [Some((1.0, true)), Some((2.0, true))]);
         assert_eq!(two(View { hidden: vec![0, 1], ..View::default() }).0, None);
         // The average is drawn over the points themselves.
         assert!(two(View { smoothing: 0.9, ..View::default() }).1 > points);

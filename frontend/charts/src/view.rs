@@ -11,7 +11,7 @@ pub struct View {
     pub hidden: Vec<usize>,
     /// Whether y is logarithmic; only where all of it is positive.
     pub log: bool,
-    /// The same of x, which only lines have.
+    /// Whether x is, which only lines have; what is not positive is left out.
     pub log_x: bool,
 }
 
@@ -24,8 +24,16 @@ impl View {
         &points[first.min(end)..end]
     }
 
-    /// The window after a turn of the wheel at `x`: `factor` times as wide, within `all`; everything when it is as wide as that.
-    pub fn zoomed(window: (f64, f64), all: (f64, f64), x: f64, factor: f64) -> Option<(f64, f64)> {
+    /// The window after a turn of the wheel at `x`: `factor` times as wide, within `all`; everything when it is as wide as that. On a
+    /// logarithmic axis as it is seen.
+    pub fn zoomed(window: (f64, f64), all: (f64, f64), x: f64, factor: f64, log: bool) -> Option<(f64, f64)> {
+        if log {
+            // Such an axis has no place for 0: where everything begins there, a window goes no further down than it is.
+            let all = (if all.0 > 0.0 { all.0 } else { window.0 }, all.1);
+            let levels = |range: (f64, f64)| (range.0.log10(), range.1.log10());
+            let seen = Self::zoomed(levels(window), levels(all), x.log10(), factor, false)?;
+            return Some((10f64.powf(seen.0), 10f64.powf(seen.1)));
+        }
         let width = (window.1 - window.0) * factor;
         if width >= all.1 - all.0 {
             return None;
@@ -98,11 +106,15 @@ mod tests {
 
     #[test]
     fn the_wheel_zooms_where_it_points_and_ends_at_the_edges() {
-        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 50.0, 0.5), Some((25.0, 75.0)));
-        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 0.0, 0.5), Some((0.0, 50.0)));
-        assert_eq!(View::zoomed((0.0, 50.0), (0.0, 100.0), 0.0, 1.5), Some((0.0, 75.0)));
-        assert_eq!(View::zoomed((25.0, 75.0), (0.0, 100.0), 50.0, 3.0), None);
-        assert_eq!(View::zoomed((60.0, 100.0), (0.0, 100.0), 60.0, 1.5), Some((40.0, 100.0)));
+        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 50.0, 0.5, false), Some((25.0, 75.0)));
+        assert_eq!(View::zoomed((0.0, 100.0), (0.0, 100.0), 0.0, 0.5, false), Some((0.0, 50.0)));
+        assert_eq!(View::zoomed((0.0, 50.0), (0.0, 100.0), 0.0, 1.5, false), Some((0.0, 75.0)));
+        assert_eq!(View::zoomed((25.0, 75.0), (0.0, 100.0), 50.0, 3.0, false), None);
+        assert_eq!(View::zoomed((60.0, 100.0), (0.0, 100.0), 60.0, 1.5, false), Some((40.0, 100.0)));
+        // Half as wide around 100 of 1 to 10,000, as it is seen: a decade on either side.
+        let (from, to) = View::zoomed((1.0, 1e4), (1.0, 1e4), 100.0, 0.5, true).unwrap();
+        assert!((from - 10.0).abs() < 1e-9 && (to - 1e3).abs() < 1e-6, "{from} {to}");
+        assert_eq!(View::zoomed((10.0, 1e3), (0.0, 1e3), 100.0, 2.0, true), None);
     }
 
     #[test]

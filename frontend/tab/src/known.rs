@@ -24,6 +24,9 @@ pub fn known(files: &dyn Files, id: &str) -> Option<RunInfo> {
 pub fn take(info: &mut RunInfo, event: &Event) {
     info.last_seq = event.seq;
     info.hear(event);
+    if matches!(event.body, EventBody::Started { .. }) {
+        info.config_hash = config_hash(&info.config);
+    }
     if let EventBody::Ended { outcome, message } = &event.body {
         (info.status, info.message) = ((*outcome).into(), message.clone());
     }

@@ -155,7 +155,7 @@ impl Checker {
         // What takes the objectives apart, and what expects something of each of them.
         self.require(
             c.mapping.tchebycheff.is_none()
-                || !c.method.kind.optimises()
+                || !matches!(c.method.kind, Method::Moslim | Method::Morlhf)
                 || (p.aggregation == Aggregation::SumThenNormalise && p.credit().is_none()),
             "mapping.tchebycheff",
             "is one number for all objectives: it needs policy.aggregation sum_then_normalise, and no policy.head_credit",
@@ -250,6 +250,10 @@ impl RunConfig {
             (
                 weighted.is_none() || self.base.model.is_empty(),
                 "is for the lab's own models; those off the shelf (base.model) are asked for classes alone",
+            ),
+            (
+                weighted.is_none() || self.policy.aggregation != Aggregation::NormaliseThenSum,
+                "needs another policy.aggregation than normalise_then_sum, which makes all that weighs something weigh the same",
             ),
         ] {
             c.require(fits, "targets.weighted_share", message);
@@ -387,7 +391,7 @@ mod tests {
         );
         check(|c| (c.mapping.tchebycheff, c.policy.aggregation) = (Some(0.5), Aggregation::MinNorm), "mapping.tchebycheff");
         check(|c| c.mapping.tchebycheff = Some(0.0), "mapping.tchebycheff");
-        // A method that optimises for fixed weights has one number for all objectives, too; one that optimises nothing reads no aggregation.
+        // MORLHF has one number for all objectives, too; experts of Soups have one objective each, and who optimises nothing reads no aggregation.
         let split = |kind: Method| {
             let mut config = RunConfig::default();
             (config.method.kind, config.mapping.tchebycheff) = (kind, Some(0.5));
@@ -395,8 +399,7 @@ mod tests {
             config.problems(&objectives()).into_iter().map(|p| p.field).collect::<Vec<_>>()
         };
         assert_eq!(split(Method::Morlhf), ["mapping.tchebycheff"]);
-        assert_eq!(split(Method::RewardedSoups), ["mapping.tchebycheff"]);
-        assert!(split(Method::BestOfN).is_empty());
+        assert!([Method::RewardedSoups, Method::BestOfN].into_iter().all(|kind| split(kind).is_empty()));
         // Weights in prompts: a share, of MOSLIM, of the lab's own models.
         for share in [0.0, 1.5, f64::NAN, f64::INFINITY] {
             check(|c| c.targets.weighted_share = Some(share), "targets.weighted_share");
@@ -405,6 +408,11 @@ mod tests {
             check(|c| (c.targets.weighted_share, c.method.kind) = (Some(0.5), kind), "targets.weighted_share");
         }
         check(|c| (c.targets.weighted_share, c.base.model) = (Some(0.5), "any".into()), "targets.weighted_share");
+        let undone = Aggregation::NormaliseThenSum;
+        check(
+            |c| (c.targets.weighted_share, c.policy.optimizer, c.policy.aggregation) = (Some(0.5), PolicyOptimizer::Grpo, undone),
+            "targets.weighted_share",
+        );
         for share in [0.01, 1.0] {
             let mut config = RunConfig::default();
             config.targets.weighted_share = Some(share);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Raised whenever the same configuration would give another result: a change of generator, tokenizer, model or training.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// What is kept beside the weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -157,7 +157,9 @@ impl Tally {
     pub fn observe(&mut self, log_ratios: &[f32], (low, high): (f64, f64), norm: f64) {
         let ratio = |&l: &f32| f64::from(l).exp();
         let n = log_ratios.len();
-        self.first_ratio.get_or_insert_with(|| log_ratios.iter().map(ratio).sum::<f64>() / n.max(1) as f64);
+        if n > 0 {
+            self.first_ratio.get_or_insert_with(|| log_ratios.iter().map(ratio).sum::<f64>() / n as f64);
+        }
         self.clipped += log_ratios.iter().map(ratio).filter(|r| *r < 1.0 - low || *r > 1.0 + high).count();
         self.squares += log_ratios.iter().map(|&l| f64::from(l).powi(2)).sum::<f64>();
         self.ratios += n;

@@ -48,9 +48,8 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             if wanted {
                 let missing: Vec<&str> = before(id).iter().copied().filter(|b| !done.contains_key(*b)).collect();
                 return Err(match missing[..] {
-                    [] => {
-                        Failure::field("seeds", format!("{id} is done with all of them but the first, which needs two at least"))
-                    }
+                    [] if seeds.len() < 2 => Failure::field("seeds", format!("{id} is done with all of them but the first")),
+                    [] => Failure::field("only", format!("{id} finds no settings in {}", before(id).join(" and "))),
                     _ => Failure::field(
                         "only",
                         format!("{id} takes its settings from {}, which is not done", missing.join(" and ")),

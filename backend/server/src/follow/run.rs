@@ -89,7 +89,10 @@ impl Followed {
             self.info.hear(&event);
             self.figures = self.info.summary.take().map(|s| Figures::of(&s)).or(self.figures);
             match event.body {
-                EventBody::Started { .. } => (self.started, self.ending) = (None, None),
+                EventBody::Started { .. } => {
+                    (self.started, self.ending) = (None, None);
+                    self.info.config_hash = config_hash(&self.info.config);
+                }
                 EventBody::Ended { outcome, message } => self.ending = Some((outcome, message)),
                 _ => {}
             }

@@ -126,7 +126,10 @@ impl Data {
 
     /// Compares it with the run of this id, or with the preset.
     pub fn compare(&mut self, id: &str) {
-        self.like = self.runs.iter().find(|run| run.id == id).cloned();
+        // What a fork goes on with is no difference to it.
+        let fork = self.parsed.as_ref().and_then(|config| config.fork.clone());
+        let run = self.runs.iter().find(|run| run.id == id).cloned();
+        self.like = run.map(|run| RunInfo { config: RunConfig { fork, ..run.config.clone() }, ..run });
     }
 
     /// What differs from the run that it is compared with, or from the preset.

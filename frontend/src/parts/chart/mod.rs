@@ -111,9 +111,10 @@ impl Shown {
         let Some((all, geometry)) = self.plot.with_untracked(Plot::extent).zip(self.geometry.get_untracked()) else {
             return self.window.set(None);
         };
-        let middle = around.or(self.linked.at.get_untracked()).unwrap_or((geometry.x.0 + geometry.x.1) / 2.0);
+        let middle =
+            around.or(self.linked.at.get_untracked()).unwrap_or_else(|| geometry.x_at((geometry.left + geometry.right) / 2.0));
         let middle = middle.clamp(geometry.x.0, geometry.x.1);
-        self.window.set(View::zoomed(geometry.x, all, middle, factor));
+        self.window.set(View::zoomed(geometry.x, all, middle, factor, geometry.log_x));
     }
 
     fn key(self, event: &KeyboardEvent) {

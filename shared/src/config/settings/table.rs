@@ -364,7 +364,7 @@ pub const SETTINGS: &[Setting] = &[
         "In place of the sum; the less, the more counts the wish that is met worst. Empty: the sum.",
     )
     .unit("deviations")
-    .methods(&[Moslim, Morlhf, RewardedSoups, BestOfN]),
+    .methods(&[Moslim, Morlhf, BestOfN]),
     size!("model", "model", "layers", "Layers", int(1, 48), Basic, "Decoder blocks; more learn more and cost more."),
     size!("model", "model", "d_model", "Width", int(8, 4096), Basic, "Of the residual stream; an even multiple of the heads."),
     size!("model", "model", "heads", "Heads", int(1, 64), More, "Query heads."),
