@@ -2,6 +2,8 @@
 
 use crate::{cargo, root, run};
 use anyhow::{Context, Result};
+use brotli::enc::BrotliEncoderParams;
+use brotli::enc::backward_references::BrotliEncoderMode;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -66,7 +68,13 @@ fn lean(name: &str, bytes: Vec<u8>) -> Vec<u8> {
 }
 
 pub fn brotli(bytes: &[u8]) -> Result<Vec<u8>> {
-    let params = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, size_hint: bytes.len(), ..Default::default() };
+    // The bytes of WebAssembly are best foretold by those before them as signed numbers, which the encoder does not find out by itself.
+    let mode = if bytes.starts_with(b"\0asm") {
+        BrotliEncoderMode::BROTLI_FORCE_SIGNED_PRIOR
+    } else {
+        BrotliEncoderMode::BROTLI_MODE_GENERIC
+    };
+    let params = BrotliEncoderParams { mode, quality: 11, lgwin: 22, size_hint: bytes.len(), ..Default::default() };
     let mut out = Vec::new();
     brotli::BrotliCompress(&mut &bytes[..], &mut out, &params)?;
     Ok(out)
