@@ -177,7 +177,7 @@ const SHOWN: usize = 64;
 
 impl RunConfig {
     /// Lists that are longer than any task could want. They are counted before anything looks at their members.
-    fn too_long(&self) -> Vec<Problem> {
+    pub fn too_long(&self) -> Vec<Problem> {
         let lists = [
             ("targets.objectives", self.targets.objectives.len(), MOST_OBJECTIVES),
             ("targets.held_out", self.targets.held_out.len(), MOST_PAIRS),

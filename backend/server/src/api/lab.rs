@@ -91,6 +91,10 @@ fn small(bytes: usize) -> Result<(), Error> {
 /// A configuration as TOML, as a run's folder has it.
 #[utoipa::path(post, path = "/api/v1/config/toml", tag = "lab", request_body = Proposal, responses((status = 200, description = "The configuration as TOML", body = Toml)))]
 async fn written(Body(proposal): Body<Proposal>) -> Result<Json<Toml>, Error> {
+    let too_long = proposal.config.too_long();
+    if !too_long.is_empty() {
+        return Err(Error::invalid(too_long));
+    }
     // A number may be a few bytes as JSON and hundreds as TOML: the one says whether the other is worth writing.
     let json = serde_json::to_vec(&proposal.config).context("writing a configuration")?;
     small(json.len())?;
