@@ -91,7 +91,9 @@ fn weight(part: &[&[Rollout]], rollout: &Rollout, config: &PolicyConfig) -> f64 
 mod tests {
     use super::*;
     use crate::policy::rloo;
-    use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, told, trainee};
+    use crate::policy::update::tests::{
+        batch, for_tokens, near, norm, of_two_objectives, policy, prompts, rollout, told, trainee,
+    };
     use moslim_shared::config::KlPenalty;
     use rand::SeedableRng;
     use std::f64::consts::FRAC_1_SQRT_2;
@@ -150,12 +152,7 @@ mod tests {
         close(&set(all, &config), &[0.0, -1.0, 1.0, FRAC_1_SQRT_2, -FRAC_1_SQRT_2], 1e-3);
         // Balanced, the first objective has a hundred times the say of the second, 200/101 and 2/101: scores of 200/101 and -1, 20/101 and 0.
         (config.optimizer, config.aggregation) = (PolicyOptimizer::DrGrpo, Aggregation::MinNorm);
-        let contributions = [[1.0, 0.0], [0.0, 0.0], [0.0, 10.0], [0.0, 0.0]];
-        let mut all: Vec<Rollout> = contributions
-            .iter()
-            .enumerate()
-            .map(|(n, c)| Rollout { contributions: c.to_vec(), ..rollout(n / 2, 7.0, 1) })
-            .collect();
+        let mut all = of_two_objectives();
         all[1].penalty = -1.0;
         close(&set(all, &config), &[301.0 / 202.0, -301.0 / 202.0, 10.0 / 101.0, -10.0 / 101.0], 1e-3);
     }

@@ -130,7 +130,9 @@ pub fn update<B: TrainBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::update::tests::{batch, for_tokens, near, norm, policy, prompts, rollout, said, sampled, told, trainee};
+    use crate::policy::update::tests::{
+        batch, for_tokens, near, norm, of_two_objectives, policy, prompts, rollout, said, sampled, told, trainee,
+    };
     use moslim_shared::config::{KlPenalty, PolicyConfig};
     use rand::SeedableRng;
 
@@ -171,12 +173,7 @@ mod tests {
         assert_eq!(all.map(|r| r.advantage), [-0.5, -1.25, 1.75, 3.0, -3.0]);
         // Balanced, the first objective has a hundred times the say of the second: what each contributes, times 200/101 and 2/101.
         config.aggregation = Aggregation::MinNorm;
-        let contributions = [[1.0, 0.0], [0.0, 0.0], [0.0, 10.0], [0.0, 0.0]];
-        let mut all: Vec<Rollout> = contributions
-            .iter()
-            .enumerate()
-            .map(|(n, c)| Rollout { contributions: c.to_vec(), ..rollout(n / 2, 7.0, 1) })
-            .collect();
+        let mut all = of_two_objectives();
         (all[1].penalty, all[3].kl) = (-1.0, 2.0);
         set_advantages(&mut all, &told(&[], &config));
         for (r, want) in all.iter().zip([301.0 / 101.0, -301.0 / 101.0, 121.0 / 101.0, -121.0 / 101.0]) {

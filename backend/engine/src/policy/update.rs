@@ -315,6 +315,13 @@ pub(super) mod tests {
         (a - b).abs() < 1e-3 * b.abs() + 1e-9
     }
 
+    /// Two prompts of two samples each; the second of two objectives pays ten times as much, for another sample.
+    pub fn of_two_objectives() -> Vec<Rollout> {
+        let contributions = [[1.0, 0.0], [0.0, 0.0], [0.0, 10.0], [0.0, 0.0]];
+        let one = |(n, c): (usize, &[f64; 2])| Rollout { contributions: c.to_vec(), ..rollout(n / 2, 7.0, 1) };
+        contributions.iter().enumerate().map(one).collect()
+    }
+
     /// A rollout of `prompt` with a score and as many tokens.
     pub fn rollout(prompt: usize, score: f64, tokens: usize) -> Rollout {
         let answer =
