@@ -116,10 +116,11 @@ impl Cluster {
         self.end("slurmctld");
     }
 
-    /// Whether the controller has written down that there are jobs of these names, which it does some seconds later.
-    pub fn keeps(&self, names: &[String]) -> bool {
+    /// Has the controller write down all that it knows by now, which it does some seconds after something has changed: whether it has.
+    pub fn keeps(&self, task: &str, word: &str) -> bool {
+        run("scontrol", &["update", &format!("JobId={task}"), &format!("Comment={word}")]);
         let kept = fs::read(self.folder.join("state/job_state")).unwrap_or_default();
-        names.iter().all(|name| kept.windows(name.len()).any(|at| at == name.as_bytes()))
+        kept.windows(word.len()).any(|at| at == word.as_bytes())
     }
 
     /// Starts the controller again, which takes up what it knew, and waits until it answers.

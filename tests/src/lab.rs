@@ -279,14 +279,27 @@ impl Lab {
     /// # Panics
     /// When it ends before.
     pub async fn wait_for_policy(&self, id: &str, step: usize) {
+        assert!(self.reaches_policy(id, step).await, "run {id} ended before iteration {step}; make it longer");
+    }
+
+    /// Waits until a running run has done `step` iterations of policy optimisation, or has ended; whether it has done them.
+    pub async fn reaches_policy(&self, id: &str, step: usize) -> bool {
         let began = Instant::now();
         let mut seen: Vec<Event> = Vec::new();
         loop {
-            let status = self.run(id).await.status;
-            assert_eq!(status, RunStatus::Running, "run {id} ended before iteration {step}; make it longer");
-            seen.extend(self.page(id, seen.len()).await);
+            // Before: whoever has ended says nothing more.
+            let runs = self.run(id).await.status == RunStatus::Running;
+            let page = self.page(id, seen.len()).await;
+            let all = page.is_empty();
+            seen.extend(page);
             if policy_steps(&seen).last().is_some_and(|&last| last >= step) {
-                return;
+                return true;
+            }
+            if !all {
+                continue;
+            }
+            if !runs {
+                return false;
             }
             assert!(began.elapsed() < LIMIT, "run {id} does not reach iteration {step}");
             tokio::time::sleep(Duration::from_millis(20)).await;

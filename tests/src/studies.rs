@@ -48,15 +48,20 @@ pub async fn the_server_trains_a_study(on: &str, option: &str, profile: &str) {
     assert_eq!(answer.body["on"], on);
     let run = lab.post("/api/v1/runs", &json!({"config": smoke()})).await;
     assert_eq!(run.status, 201, "{}", run.body);
+    // A run that waits there is not one that was interrupted.
+    let mut waited = false;
     for _ in 0..600 {
         let state = lab.get(&format!("/api/v1/studies/{id}")).await.body;
         let runs = state["runs"].as_array().unwrap();
+        let last = lab.get(&format!("/api/v1/runs/{id}-009")).await.body;
+        waited |= last["status"] == "queued" && last["message"].as_str().is_some_and(|m| m.contains("cluster"));
         if state["active"] == false && runs.iter().all(|r| r["status"] == "finished") {
             break;
         }
         assert!(runs.iter().all(|r| r["status"] != "failed"), "{state}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    assert!(waited || on != "slurm", "the last run was not shown as one that waits");
     assert_eq!(lab.get(&format!("/api/v1/studies/{id}/results")).await.body["runs"].as_array().unwrap().len(), 9);
     let plain = Lab::start().await;
     assert_eq!(plain.get("/api/v1/study-hosts").await.body, json!(["here"]));

@@ -65,8 +65,8 @@ fn succeeds(output: Output) {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
 
-/// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here.
-async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
+/// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here. They are returned.
+async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) -> BTreeMap<(Vec<String>, u64), Value> {
     let config = config(1200);
     let here = Data::new(&config);
     succeeds(here.start(&["--config", text(&here.study)]).wait());
@@ -123,6 +123,119 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) {
         let job = String::from_utf8_lossy(&out.stdout);
         assert!(!job.contains("Restarts=0"), "on {node} it was interrupted and went on: {job}");
     }
+    here.figures()
+}
+
+/// What a run has said so far.
+fn journal(data: &Data, run: &str) -> String {
+    std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default()
+}
+
+/// Whether a run is in the middle of its policy's optimisation.
+fn trains(data: &Data, run: &str) -> bool {
+    let said = journal(data, run);
+    said.matches("\"body\":{\"policy\"").count() > 20 && !said.contains("\"body\":{\"ended\"")
+}
+
+/// Two runs share a job, and their stages: one job is told to keep what it has, the other's node dies, both in the middle of their second
+/// run. Neither trains its first one again, and the `figures` are the same.
+async fn runs_share_a_job(cluster: &Cluster, figures: &BTreeMap<(Vec<String>, u64), Value>) {
+    let config = config(1200);
+    let data = Data::new(&config);
+    std::fs::write(&data.profile, PROFILE.to_string() + "runs_per_job = 2\n").unwrap();
+    let before = cluster.tasks().len();
+    let mut study = data.on_the_cluster(&["--config", text(&data.study)]);
+    let own = || cluster.tasks().split_off(before);
+    wait_until("the study's jobs", || (own().len() == 2).then_some(())).await;
+    // The number of the job that a run is in, and whether it is the second there.
+    let place = |run: &str| -> Option<(u64, bool)> {
+        let task: Value =
+            serde_json::from_slice(&std::fs::read(data.path().join("runs").join(run).join("slurm.json")).ok()?).ok()?;
+        Some((task["index"].as_u64()?, task["place"]["number"] != task["place"]["first"]))
+    };
+    let seconds = |job: &str| {
+        let state = data.state()?;
+        let runs: Vec<String> = state.runs.iter().map(|r| r.run.clone()).collect();
+        runs.into_iter().find(|run| place(run).is_some_and(|(n, second)| second && job.ends_with(&format!("_{n}"))))
+    };
+    let both = wait_until("the second runs of both jobs", || {
+        let running = own().into_iter().filter(|t| t[2] == "RUNNING");
+        let training: Vec<_> = running.filter(|t| seconds(&t[0]).is_some_and(|run| trains(&data, &run))).collect();
+        training.iter().for_each(|t| cluster.hold(&t[3]));
+        (training.len() == 2).then_some(training)
+    })
+    .await;
+    let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
+    let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).spawn().unwrap();
+    cluster.let_go("n1");
+    cluster.kill_node("n2");
+    let lost = of("n2");
+    let is_lost = |t: &[String; 4]| t[0] == lost && t[2] == "RUNNING" && t[3] == "n2";
+    wait_until("the controller to miss the node", || (!own().iter().any(is_lost)).then_some(())).await;
+    cluster.start_node("n2");
+    succeeds(study.wait());
+    let _ = tells.kill();
+    tells.wait().unwrap();
+    assert_eq!(&data.figures(), figures);
+    for run in data.state().unwrap().runs {
+        let began = journal(&data, &run.run).matches("\"body\":{\"started\"").count();
+        let (_, second) = place(&run.run).unwrap();
+        assert_eq!(began > 1, second, "{} began {began} times", run.run);
+    }
+}
+
+/// Of four runs of one job one waits and is not wanted any more, one is cancelled and one killed while it trains: the others go on.
+async fn runs_of_a_job_are_stopped_one_by_one() {
+    let data = Data::new(&config(2000));
+    std::fs::write(&data.profile, PROFILE.to_string() + "runs_per_job = 4\n").unwrap();
+    let mut follower = data.on_the_cluster(&["--config", text(&data.study)]);
+    let runs = wait_until("a run that trains", || {
+        let runs: Vec<String> = data.state()?.runs.iter().map(|r| r.run.clone()).collect();
+        let first = runs.iter().position(|run| trains(&data, run))?;
+        Some((first, runs))
+    })
+    .await;
+    let order: Vec<String> = {
+        let number = |run: &String| {
+            let file = data.path().join("runs").join(run).join("slurm.json");
+            serde_json::from_slice::<Value>(&std::fs::read(file).unwrap()).unwrap()["place"]["number"].as_u64().unwrap()
+        };
+        let mut order = runs.1.clone();
+        order.sort_by_key(number);
+        order
+    };
+    assert_eq!(order[0], runs.1[runs.0]);
+    let waits = || {
+        let state = data.state()?;
+        let slot = state.runs.into_iter().find(|r| r.run == order[2])?;
+        (slot.status == StudyRunStatus::Waiting && slot.message.contains("another run before it")).then_some(())
+    };
+    wait_until("word that a run waits for its job", waits).await;
+    let stop = |run: &str| Process::lab(&["stop", "--run", run, "--data", text(data.path())]).wait();
+    succeeds(stop(&order[2]));
+    succeeds(stop(&order[0]));
+    wait_until("the second run", || trains(&data, &order[1]).then_some(())).await;
+    assert!(journal(&data, &order[0]).contains("\"outcome\":\"cancelled\""));
+    succeeds(Process::lab(&["kill", &order[1], "--data", text(data.path())]).wait());
+    wait_until("the fourth run", || trains(&data, &order[3]).then_some(())).await;
+    assert_eq!(journal(&data, &order[2]), "", "it was not wanted");
+    let again = stop(&order[0]);
+    assert!(again.stderr.contains("is not running"), "{}", again.stderr);
+    succeeds(stop(&order[3]));
+    let ended = follower.wait();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("2 runs were stopped before they had finished"), "{}", ended.stderr);
+    let state = data.state().unwrap();
+    let of = |run: &str| state.runs.iter().find(|r| r.run == run).unwrap().clone();
+    for (n, status, words) in [
+        (0, StudyRunStatus::Waiting, ""),
+        (1, StudyRunStatus::Failed, "code 137"),
+        (2, StudyRunStatus::Failed, "stopped before it began"),
+        (3, StudyRunStatus::Waiting, ""),
+    ] {
+        let run = of(&order[n]);
+        assert!(run.status == status && run.message.contains(words), "{run:?}");
+    }
 }
 
 /// The controller dies and comes back; who follows may leave; `stop` ends the jobs; and the study goes on where it was.
@@ -134,8 +247,8 @@ async fn a_study_is_left_and_stopped_and_goes_on(cluster: &Cluster) {
     wait_until("runs on the cluster", || (cluster.tasks().len() > before && own("RUNNING") == 2).then_some(())).await;
     // The controller dies. Jobs go on; who follows says that it is silent, takes none of them for lost, and hears when it is back.
     NODES.iter().for_each(|node| cluster.hold(node));
-    let arrays: Vec<String> = cluster.tasks().into_iter().skip(before).map(|task| task[1].clone()).collect();
-    wait_until("the controller to write down what it knows", || cluster.keeps(&arrays).then_some(())).await;
+    let running = cluster.tasks().into_iter().skip(before).find(|task| task[2] == "RUNNING").unwrap();
+    wait_until("the controller to write down what it knows", || cluster.keeps(&running[0], "kept-from-here").then_some(())).await;
     cluster.kill_controller();
     wait_until("word of the silence", || follower.stderr().contains("the cluster does not answer").then_some(())).await;
     assert!(follower.running());
@@ -223,7 +336,9 @@ fn what_cannot_be_is_refused(cluster: &Cluster) {
 async fn a_cluster_trains_studies() {
     let cluster = Cluster::start();
     what_cannot_be_is_refused(&cluster);
-    whatever_happens_the_figures_are_the_same(&cluster).await;
+    let figures = whatever_happens_the_figures_are_the_same(&cluster).await;
+    runs_share_a_job(&cluster, &figures).await;
+    runs_of_a_job_are_stopped_one_by_one().await;
     a_study_is_left_and_stopped_and_goes_on(&cluster).await;
     one_run_is_stopped_and_the_others_go_on(&cluster).await;
     the_server_trains_a_study("slurm", "--cluster", text(&Data::new(&config(8)).profile)).await;
@@ -270,16 +385,18 @@ async fn a_hundred_runs_as_one_array() {
     let began = Instant::now();
     succeeds(here.start(&["--config", text(&here.study), "--jobs", "2"]).wait_at_most(limit));
     let alone = began.elapsed().as_secs_f64();
-    for loses in [false, true] {
+    for (per_job, loses) in [(1, false), (10, false), (10, true)] {
         let there = Data::new(&config);
+        std::fs::write(&there.profile, format!("{PROFILE}runs_per_job = {per_job}\n")).unwrap();
         let before = cluster.tasks().len();
+        let jobs = if per_job == 1 { 150 } else { 100 / per_job };
         let began = Instant::now();
         let mut study = there.on_the_cluster(&["--config", text(&there.study)]);
-        wait_until("the study's jobs", || (cluster.tasks().len() == before + 150).then_some(())).await;
+        wait_until("the study's jobs", || (cluster.tasks().len() == before + jobs).then_some(())).await;
         let submitted = began.elapsed().as_secs_f64();
         if loses {
             let done = || cluster.tasks().iter().skip(before).filter(|t| t[2] == "COMPLETED").count();
-            while done() < 75 {
+            while done() < jobs / 2 {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             cluster.kill_node("n2");
@@ -295,8 +412,8 @@ async fn a_hundred_runs_as_one_array() {
         assert_eq!(there.figures(), here.figures());
         let lost = if loses { ", a node lost in the middle" } else { "" };
         println!(
-            "100 runs: here {alone:.0} s, two at a time; as one array on two nodes of one core{lost} {seconds:.0} s, {:.2} times as \
-             long, of which the first {submitted:.1} s until all are in the queue",
+            "100 runs: here {alone:.0} s, two at a time; as one array of {jobs} jobs on two nodes of one core{lost} {seconds:.0} s, {:.2} \
+             times as long, of which the first {submitted:.1} s until all are in the queue",
             seconds / alone
         );
     }

@@ -68,6 +68,12 @@ impl DataFolder {
         &self.root
     }
 
+    /// # Errors
+    /// Where nothing new should begin, because the disk is almost full; for people.
+    pub fn check_room(&self) -> Result<(), String> {
+        self.room().and_then(Room::problem).map_or(Ok(()), Err)
+    }
+
     /// The folder of a run.
     pub fn run(&self, id: &RunId) -> PathBuf {
         self.root.join("runs").join(id.as_str())

@@ -1,8 +1,10 @@
 //! Follows the journals of all runs in the data folder, whoever writes them, and says what has grown. The journals are the truth;
 //! what is kept here is how far they were read, and what they say of their runs.
 
+mod elsewhere;
 mod lines;
 mod lists;
+mod news;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -11,13 +13,16 @@ mod turns;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
-use crate::launch::{Launcher, Life};
+use crate::launch::{Launcher, Life, is_elsewhere};
 use crate::queue::Place;
 use anyhow::{Context, Result};
+use elsewhere::Studies;
 use lines::{next_line, read_piece};
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
+pub use news::News;
+use news::Teller;
 use notify::{RecursiveMode, Watcher};
 use run::{Followed, MARK_EVERY, created, read_about, said_by_summary, summary};
 use std::collections::{HashMap, HashSet};
@@ -26,10 +31,8 @@ use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
-/// Announcements kept for a slow listener; one that falls further behind is told so and reads the journal.
-const NEWS: usize = 256;
 /// Time between two looks at runs that train, and how many of them there are between two looks at all runs: file systems may tell
 /// nothing of changes made on another machine.
 const TICK: Duration = Duration::from_millis(400);
@@ -44,15 +47,6 @@ const GATHER: Duration = Duration::from_millis(10);
 const START_TIME: Duration = Duration::from_secs(15);
 /// Time that a process has to go after its last word, before it is looked at again later.
 const EXIT_TIME: Duration = Duration::from_millis(500);
-
-/// Says that the journal of a run has grown. It carries no events: a listener reads them from the journal, so there is
-/// one way to get events, live or late, and none can be lost or come twice.
-#[derive(Debug, Clone)]
-pub struct News {
-    pub run: RunId,
-    /// Whether the run's state (status, message, summary) changed too.
-    pub state_changed: bool,
-}
 
 /// How far a journal is. Two that are equal hold the same events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,9 +71,10 @@ pub struct Follower {
     data: DataFolder,
     launcher: Arc<dyn Launcher>,
     runs: Arc<Mutex<HashMap<RunId, Box<Followed>>>>,
-    news: broadcast::Sender<News>,
+    news: Arc<Teller>,
     /// How often the list of runs has changed.
     list_changes: watch::Sender<u64>,
+    studies: Arc<Studies>,
 }
 
 impl Follower {
@@ -88,8 +83,8 @@ impl Follower {
     /// # Errors
     /// When the folder of runs cannot be read. A run that cannot be read is left out, and said so.
     pub fn open(data: DataFolder, launcher: Arc<dyn Launcher>, indexed: HashMap<RunId, Indexed>) -> Result<Self> {
-        let (news, list_changes) = (broadcast::channel(NEWS).0, watch::Sender::default());
-        let follower = Self { data, launcher, runs: Arc::default(), news, list_changes };
+        let (news, list_changes) = (Arc::default(), watch::Sender::default());
+        let follower = Self { data, launcher, runs: Arc::default(), news, list_changes, studies: Arc::default() };
         {
             let mut runs = follower.lock();
             for (id, Indexed { info, figures, bytes }) in indexed {
@@ -118,11 +113,6 @@ impl Follower {
             entries => entries.with_context(|| format!("reading {}", folder.display()))?,
         };
         Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
-    }
-
-    /// Announcements from now on.
-    pub fn listen(&self) -> broadcast::Receiver<News> {
-        self.news.subscribe()
     }
 
     /// A run, if it exists, without its summary.
@@ -286,7 +276,7 @@ impl Follower {
         let folder = self.data.run(id);
         let started = self.lock().get(id).and_then(|f| f.started);
         // Before its journal is read: a process that is gone by now has written all that it will.
-        let life = self.launcher.poll(&folder);
+        let life = self.life(id, &folder);
         let path = folder.join(journal::FILE);
         let size = std::fs::metadata(&path).map_or(0, |m| m.len());
         let known = self.lock().get(id).map(|f| f.bytes);
@@ -329,6 +319,11 @@ impl Follower {
             // It has begun, or goes on, and has not said so yet.
             (run.info.status, run.info.message) = (RunStatus::Running, String::new());
         }
+        if let Life::Waiting(why) = &life
+            && run.ending.is_none()
+        {
+            (run.info.status, run.info.message) = (RunStatus::Queued, why.clone());
+        }
         // What it has said at its end may still be to read.
         if let Life::Gone(how) = life
             && !more
@@ -340,6 +335,9 @@ impl Follower {
                 && run.started.is_none_or(|s| s.elapsed() > START_TIME || how.is_some())
             {
                 run.lose(how, &folder);
+            } else if run.info.status == RunStatus::Queued && is_elsewhere(&folder) {
+                let message = "it waits on its cluster no more; resume it, or go on with its study";
+                (run.info.status, run.info.message) = (RunStatus::Interrupted, message.into());
             }
         }
         if run.info.status == RunStatus::Queued
@@ -363,8 +361,7 @@ impl Follower {
             }
             self.list_changes.send_modify(|changes| *changes += 1);
         }
-        // An error says that nobody listens, which is fine.
-        let _ = self.news.send(News { run: id.clone(), state_changed });
+        self.news.add(id, state_changed);
     }
 
     /// Runs that have changed since this was last asked, for the index.
@@ -380,14 +377,22 @@ impl Follower {
 
     /// Keeps the index for ever. Nothing waits for it: a database that another program has locked holds up no run and no page.
     pub async fn keep(self, index: Index) {
+        // What fails again is not said again.
+        let mut fails = false;
         loop {
             tokio::time::sleep(INDEX_EVERY).await;
             let changed = self.changed();
             if changed.is_empty() {
                 continue;
             }
-            if let Err(error) = index.write(&changed).await {
-                tracing::warn!("the index cannot be written ({error:#}); it is tried again");
+            let written = index.write(&changed).await;
+            let failed = std::mem::replace(&mut fails, written.is_err());
+            match &written {
+                Err(error) if !failed => tracing::warn!("the index cannot be written ({error:#}); it is tried again"),
+                Ok(()) if failed => tracing::warn!("the index can be written again"),
+                _ => {}
+            }
+            if fails {
                 let mut runs = self.lock();
                 changed.iter().for_each(|(id, _)| {
                     if let Some(run) = runs.get_mut(id) {

@@ -39,6 +39,19 @@ const DAMAGED: &str = "index-damaged.db";
 #[error("it is of version {0}")]
 struct OtherVersion(i64);
 
+/// The index was read, and is not sound.
+#[derive(Debug, thiserror::Error)]
+#[error("it is damaged: {0}")]
+struct Damaged(String);
+
+/// Whether an error says that the file is no sound database, and not merely that it cannot be had now.
+fn is_damage(error: &anyhow::Error) -> bool {
+    // SQLITE_CORRUPT and SQLITE_NOTADB, of which the lowest byte tells.
+    let tells = |code: &str| code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 11 | 26));
+    let of_sqlite = error.downcast_ref::<sqlx::Error>().and_then(|error| error.as_database_error());
+    error.is::<Damaged>() || of_sqlite.and_then(|e| e.code()).is_some_and(|code| tells(&code))
+}
+
 /// The files of a database: itself, and what SQLite keeps beside it.
 fn files(path: &Path) -> [PathBuf; 3] {
     ["", "-wal", "-shm"].map(|end| {
@@ -49,24 +62,46 @@ fn files(path: &Path) -> [PathBuf; 3] {
 }
 
 impl Index {
-    /// Opens the index. One of another version is thrown away, one that is damaged set aside; then it is begun anew, empty.
+    /// Opens the index. One of another version is thrown away, one that is damaged set aside; then it is begun anew, empty. Where the file cannot
+    /// be had now, because the disk is full or somebody has locked it, it is left as it is, and this one is in memory.
     ///
     /// # Errors
-    /// When the file cannot be made, or a damaged one cannot be moved.
+    /// When not even that can be.
     pub async fn open(path: &Path) -> Result<Self> {
-        match Self::connect(path).await {
+        let again = match Self::connect(path).await {
             Ok(index) => return Ok(index),
             Err(error) if error.is::<OtherVersion>() => {
                 tracing::warn!("the index is made anew from the runs' folders: {error}");
-                Self::remove(path)?;
+                Self::remove(path)
             }
-            Err(error) => {
-                let aside = Self::set_aside(path)?;
+            Err(error) if is_damage(&error) => Self::set_aside(path).map(|aside| {
                 let kept = format!("it is kept as {}, and made anew from the runs' folders", aside.display());
                 tracing::warn!("the index cannot be used ({error:#}); {kept}");
+            }),
+            Err(error) => Err(error),
+        };
+        let anew = match again {
+            Ok(()) => Self::connect(path).await,
+            Err(error) => Err(error),
+        };
+        match anew {
+            Ok(index) => Ok(index),
+            Err(error) => {
+                tracing::warn!(
+                    "the index cannot be had ({error:#}); this server does without, and the next one reads the runs' folders"
+                );
+                Self::in_memory().await
             }
         }
-        Self::connect(path).await
+    }
+
+    /// An index that is gone with the program.
+    async fn in_memory() -> Result<Self> {
+        // Each connection would have a database of its own.
+        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = pool.connect_with(SqliteConnectOptions::new().in_memory(true)).await.context("an index in memory")?;
+        Self::prepare(&pool).await?;
+        Ok(Self { pool })
     }
 
     /// Removes an index.
@@ -116,7 +151,9 @@ impl Index {
     async fn prepare(pool: &SqlitePool) -> Result<()> {
         // A page that is spoilt would otherwise be noticed by whoever reads it, which may be long after. One problem is enough.
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await.context("checking the index")?;
-        anyhow::ensure!(found == "ok", "it is damaged: {}", found.replace('\n', " "));
+        if found != "ok" {
+            return Err(Damaged(found.replace('\n', " ")).into());
+        }
         let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await?;
         match version {
             VERSION => Ok(()),

@@ -8,7 +8,9 @@ use axum::extract::ws::Utf8Bytes;
 use moslim_shared::event::RunInfo;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 
 /// Batches that are kept, and the most bytes of one: together a few megabytes.
 const KEPT: usize = 64;
@@ -67,72 +69,95 @@ const KEPT_RUNS: usize = 8;
 /// Which run, and since when nothing of it has changed.
 pub type Version = (RunId, (Extent, u32));
 
-/// What was made last.
-#[derive(Default)]
-pub struct Ready {
-    batches: Mutex<VecDeque<(Key, Arc<Batch>)>>,
-    runs: Mutex<VecDeque<(Version, Arc<Told>)>>,
-    telling: Mutex<()>,
+/// The last values that were made. Who asks for one that somebody else is making waits for it.
+struct Kept<K, V> {
+    most: usize,
+    cells: Mutex<VecDeque<(K, Arc<OnceCell<Arc<V>>>)>>,
 }
 
-fn find<K: PartialEq, V: Clone>(kept: &Mutex<VecDeque<(K, V)>>, key: &K) -> Option<V> {
-    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.clone())
-}
-
-fn keep<K, V>(kept: &Mutex<VecDeque<(K, V)>>, most: usize, key: K, value: V) {
-    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    if kept.len() == most {
-        kept.pop_front();
+impl<K: Clone + PartialEq, V> Kept<K, V> {
+    fn new(most: usize) -> Self {
+        Self { most, cells: Mutex::default() }
     }
-    kept.push_back((key, value));
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(K, Arc<OnceCell<Arc<V>>>)>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value's place, which may be empty.
+    fn cell(&self, key: &K) -> Arc<OnceCell<Arc<V>>> {
+        let mut cells = self.lock();
+        if let Some((_, cell)) = cells.iter().rev().find(|(known, _)| known == key) {
+            return cell.clone();
+        }
+        if cells.len() == self.most {
+            cells.pop_front();
+        }
+        let cell = Arc::default();
+        cells.push_back((key.clone(), Arc::clone(&cell)));
+        cell
+    }
+
+    fn forget(&self, key: &K) {
+        self.lock().retain(|(known, _)| known != key);
+    }
+}
+
+/// What was made last.
+pub struct Ready {
+    batches: Kept<Key, Batch>,
+    runs: Kept<Version, Told>,
+    telling: tokio::sync::Mutex<()>,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { batches: Kept::new(KEPT), runs: Kept::new(KEPT_RUNS), telling: tokio::sync::Mutex::default() }
+    }
 }
 
 impl Ready {
-    /// What was made for somebody else already.
-    pub fn find(&self, key: &Key) -> Option<Arc<Batch>> {
-        find(&self.batches, key)
-    }
-
-    /// Makes it unless somebody else has.
+    /// Events of a journal, read by `make`, which blocks, unless somebody else has.
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn find_or_make(&self, key: Key, make: impl FnOnce() -> Result<Batch>) -> Result<Arc<Batch>> {
-        if let Some(batch) = self.find(&key) {
-            return Ok(batch);
+    pub async fn batch(&self, key: Key, make: impl FnOnce(&Key) -> Result<Batch> + Send + 'static) -> Result<Arc<Batch>> {
+        let (cell, own) = (self.batches.cell(&key), key.clone());
+        let made = async || anyhow::Ok(Arc::new(spawn_blocking(move || make(&own)).await??));
+        let batch = cell.get_or_try_init(made).await?;
+        if batch.frames.iter().map(|frame| frame.len()).sum::<usize>() > MOST_BYTES {
+            self.batches.forget(&key);
         }
-        let batch = Arc::new(make()?);
-        if batch.frames.iter().map(|frame| frame.len()).sum::<usize>() <= MOST_BYTES {
-            keep(&self.batches, KEPT, key, batch.clone());
-        }
-        Ok(batch)
+        Ok(batch.clone())
     }
 
-    /// What was made of a run for somebody else already.
-    pub fn find_run(&self, version: &Version) -> Option<Arc<Told>> {
-        find(&self.runs, version)
-    }
-
-    /// Makes it unless somebody else has; one at a time, since each holds a whole summary meanwhile.
+    /// A run as a whole, if there is one, read by `read`, which blocks, unless somebody else has. One is read at a time, since each holds a
+    /// whole summary meanwhile.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn find_or_tell(&self, version: Version, read: impl FnOnce() -> Option<RunInfo>) -> Result<Option<Arc<Told>>> {
-        let _one = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = self.find_run(&version) {
-            return Ok(Some(told));
+    pub async fn run(
+        &self,
+        version: Version,
+        read: impl FnOnce() -> Option<RunInfo> + Send + 'static,
+    ) -> Result<Option<Arc<Told>>> {
+        let tell = async || {
+            let _one = self.telling.lock().await;
+            let tell = move || read().map(|info| Told::of(&info).map(Arc::new)).transpose();
+            spawn_blocking(tell).await.map_err(anyhow::Error::from).flatten().map_err(Some)?.ok_or(None)
+        };
+        match self.runs.cell(&version).get_or_try_init(tell).await {
+            Ok(told) => Ok(Some(told.clone())),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
         }
-        let Some(info) = read() else { return Ok(None) };
-        let told = Arc::new(Told::of(&info)?);
-        keep(&self.runs, KEPT_RUNS, version, told.clone());
-        Ok(Some(told))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn key(after: u64) -> Key {
         let extent = Extent { journal: 1, last_seq: 9 };
@@ -143,44 +168,73 @@ mod tests {
         Ok(Batch { last: Some(9), count: 1, frames: vec![text.to_string().into()] })
     }
 
-    #[test]
-    fn a_batch_is_made_once_for_the_same_place_and_the_same_wish() {
-        let ready = Ready::default();
-        let made = |key: Key| ready.find_or_make(key, || batch("new")).unwrap().frames[0].to_string();
-        ready.find_or_make(key(3), || batch("old")).unwrap();
-        assert_eq!(made(key(3)), "old");
-        assert_eq!(made(key(4)), "new");
-        // Another journal with as many lines, one that has grown, another wish, another channel.
-        assert_eq!(made(Key { extent: Extent { journal: 2, last_seq: 9 }, ..key(3) }), "new");
-        assert_eq!(made(Key { extent: Extent { journal: 1, last_seq: 10 }, ..key(3) }), "new");
-        assert_eq!(made(Key { wanted: Wanted { brief: true, ..Wanted::default() }, ..key(3) }), "new");
-        assert_eq!(made(Key { channel: Some(3), ..key(3) }), "new");
+    async fn made(ready: &Ready, key: Key, text: &str) -> String {
+        let text = text.to_string();
+        ready.batch(key, move |_| batch(&text)).await.unwrap().frames[0].to_string()
     }
 
-    #[test]
-    fn a_run_is_told_once_until_it_changes_and_what_differs_shows() {
+    #[tokio::test]
+    async fn a_batch_is_made_once_for_the_same_place_and_the_same_wish() {
+        let ready = Ready::default();
+        made(&ready, key(3), "old").await;
+        assert_eq!(made(&ready, key(3), "new").await, "old");
+        // Another journal with as many lines, one that has grown, another wish, another channel.
+        for key in [
+            key(4),
+            Key { extent: Extent { journal: 2, last_seq: 9 }, ..key(3) },
+            Key { extent: Extent { journal: 1, last_seq: 10 }, ..key(3) },
+            Key { wanted: Wanted { brief: true, ..Wanted::default() }, ..key(3) },
+            Key { channel: Some(3), ..key(3) },
+        ] {
+            assert_eq!(made(&ready, key, "new").await, "new");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_comes_while_it_is_made_waits_for_it_and_what_fails_is_tried_again() {
+        let (ready, times) = (Arc::new(Ready::default()), Arc::new(AtomicUsize::new(0)));
+        let ask = |fails: bool| {
+            let (ready, times) = (ready.clone(), times.clone());
+            let make = move |_: &Key| {
+                times.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                if fails { Err(anyhow::anyhow!("no disk")) } else { batch("x") }
+            };
+            tokio::spawn(async move { ready.batch(key(1), make).await.is_ok() })
+        };
+        assert!(!ask(true).await.unwrap());
+        let all: Vec<_> = (0..20).map(|_| ask(false)).collect();
+        for one in all {
+            assert!(one.await.unwrap());
+        }
+        assert_eq!(times.load(Ordering::Relaxed), 2, "once in vain, once for all");
+    }
+
+    #[tokio::test]
+    async fn a_run_is_told_once_until_it_changes_and_what_differs_shows() {
         let ready = Ready::default();
         let version = |changes| ("r".parse().unwrap(), (Extent { journal: 1, last_seq: 9 }, changes));
-        let info = |message: &str| {
+        let told = async |changes, message: &'static str| {
             let info = RunInfo::new("r", &moslim_shared::config::RunConfig::default(), 0);
-            Some(RunInfo { message: message.into(), last_seq: 9, ..info })
+            let info = RunInfo { message: message.into(), last_seq: 9, ..info };
+            ready.run(version(changes), move || Some(info)).await.unwrap().unwrap()
         };
-        let told = |changes, message: &str| ready.find_or_tell(version(changes), || info(message)).unwrap().unwrap();
-        let first = told(1, "one");
-        assert_eq!((told(1, "two").print, first.last_seq), (first.print, 9), "it is not read again");
-        assert_ne!(told(2, "two").print, first.print);
-        assert_eq!(told(3, "one").print, first.print);
-        assert!(ready.find_or_tell(version(4), || None).unwrap().is_none());
+        let first = told(1, "one").await;
+        assert_eq!((told(1, "two").await.print, first.last_seq), (first.print, 9), "it is not read again");
+        assert_ne!(told(2, "two").await.print, first.print);
+        assert_eq!(told(3, "one").await.print, first.print);
+        assert!(ready.run(version(4), || None).await.unwrap().is_none());
     }
 
-    #[test]
-    fn what_is_large_or_long_ago_is_not_kept() {
+    #[tokio::test]
+    async fn what_is_large_or_long_ago_is_not_kept() {
         let ready = Ready::default();
-        ready.find_or_make(key(0), || batch(&"x".repeat(MOST_BYTES + 1))).unwrap();
-        assert!(ready.find(&key(0)).is_none());
+        made(&ready, key(0), &"x".repeat(MOST_BYTES + 1)).await;
+        assert_eq!(made(&ready, key(0), "again").await, "again");
         for after in 1..=KEPT as u64 + 1 {
-            ready.find_or_make(key(after), || batch("x")).unwrap();
+            made(&ready, key(after), "x").await;
         }
-        assert!(ready.find(&key(1)).is_none() && ready.find(&key(2)).is_some());
+        assert_eq!(made(&ready, key(KEPT as u64 + 1), "y").await, "x");
+        assert_eq!(made(&ready, key(1), "y").await, "y");
     }
 }

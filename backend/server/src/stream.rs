@@ -6,7 +6,7 @@ mod frames;
 use self::frames::{addressed, frames};
 
 use crate::error::Error;
-use crate::follow::{Follower, News};
+use crate::follow::Follower;
 use crate::id::RunId;
 use crate::listen::Held;
 use crate::ready::{Batch, Key, Ready, Told, Wanted};
@@ -19,13 +19,10 @@ use axum::extract::ws::{CloseCode, CloseFrame, Message, WebSocket, WebSocketUpgr
 use axum::response::Response;
 use axum::routing::connect;
 use moslim_shared::event::{Addressed, First, Frame, Hello, Subscription};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -128,24 +125,6 @@ struct Channel {
     print: u64,
 }
 
-/// A run as a whole, if there is one.
-fn told(
-    follower: &Follower,
-    ready: &Arc<Ready>,
-    run: &RunId,
-) -> impl Future<Output = Result<Option<Arc<Told>>, Goodbye>> + Send + use<> {
-    let (follower, ready, run) = (follower.clone(), ready.clone(), run.clone());
-    async move {
-        let Some(extent) = follower.extent(&run) else { return Ok(None) };
-        let version = (run.clone(), extent);
-        if let Some(told) = ready.find_run(&version) {
-            return Ok(Some(told));
-        }
-        let tell = move || ready.find_or_tell(version, || follower.run(&run));
-        Ok(tokio::task::spawn_blocking(tell).await.map_err(anyhow::Error::from)??)
-    }
-}
-
 impl Viewer {
     /// Serves until the client leaves (`Ok`) or must be sent away.
     async fn serve(&mut self) -> Result<(), Goodbye> {
@@ -169,14 +148,8 @@ impl Viewer {
                     Heard::Wish(wish) => self.take(wish).await?,
                     Heard::Leaving => return Ok(()),
                 },
-                first = news.recv() => {
-                    let mut touched = Touched::default();
-                    touched.add(first)?;
-                    if !self.channels.iter().any(|channel| touched.of(&channel.run).is_some()) {
-                        continue;
-                    }
-                    sleep(self.follower.gather_time()).await;
-                    touched.add_all(&mut news)?;
+                touched = news.recv() => {
+                    let touched = touched.ok_or(Goodbye::Close(close_code::AWAY, "the server stops"))?;
                     for n in 0..self.channels.len() {
                         let Some(state_changed) = touched.of(&self.channels[n].run) else { continue };
                         self.send_events(n).await?;
@@ -267,7 +240,7 @@ impl Viewer {
         }
         let unknown = Some(format!("there is no run {:.64}", hello.run));
         let Ok(run) = hello.run.parse::<RunId>() else { return Ok(unknown) };
-        let Some(told) = told(&self.follower, &self.ready, &run).await? else { return Ok(unknown) };
+        let Some(told) = self.told(run.clone()).await? else { return Ok(unknown) };
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let sent = if hello.after > told.last_seq { 0 } else { hello.after };
         self.send_told(number, "snapshot", &told).await?;
@@ -286,14 +259,8 @@ impl Viewer {
             let extent = self.follower.extent(run).map(|(extent, _)| extent);
             let Some(extent) = extent.filter(|extent| extent.last_seq > *sent) else { return Ok(()) };
             let key = Key { run: run.clone(), extent, after: *sent, wanted: wanted.clone(), channel: *number };
-            let batch = match self.ready.find(&key) {
-                Some(batch) => batch,
-                None => {
-                    let (follower, ready) = (self.follower.clone(), self.ready.clone());
-                    let make = move || ready.find_or_make(key.clone(), || batch(&follower, &key));
-                    tokio::task::spawn_blocking(make).await.map_err(anyhow::Error::from)??
-                }
-            };
+            let follower = self.follower.clone();
+            let batch = self.ready.batch(key, move |key| batch(&follower, key)).await?;
             let Batch { last: Some(last), count, ref frames } = *batch else { return Ok(()) };
             self.channels[n].sent = last;
             for frame in frames {
@@ -305,9 +272,16 @@ impl Viewer {
         }
     }
 
+    /// A run as a whole, if there is one.
+    async fn told(&mut self, run: RunId) -> anyhow::Result<Option<Arc<Told>>> {
+        let Some(extent) = self.follower.extent(&run) else { return Ok(None) };
+        let (follower, id) = (self.follower.clone(), run.clone());
+        self.ready.run((run, extent), move || follower.run(&id)).await
+    }
+
     /// Sends the state of a channel's run if it differs from what the client knows.
     async fn send_info(&mut self, n: usize) -> Result<(), Goodbye> {
-        let Some(told) = told(&self.follower, &self.ready, &self.channels[n].run).await? else { return Ok(()) };
+        let Some(told) = self.told(self.channels[n].run.clone()).await? else { return Ok(()) };
         let Channel { number, print, .. } = &mut self.channels[n];
         let differs = std::mem::replace(print, told.print) != told.print;
         let number = *number;
@@ -385,65 +359,4 @@ enum Heard {
     Nothing,
     Wish(Subscription),
     Leaving,
-}
-
-/// Runs that there is news of, and whether the state of each changed.
-#[derive(Default)]
-struct Touched {
-    runs: HashMap<RunId, bool>,
-    /// A listener that fell behind cannot know, and looks at all.
-    all: bool,
-}
-
-impl Touched {
-    /// Whether there is news of `run`, and if so whether its state changed.
-    fn of(&self, run: &RunId) -> Option<bool> {
-        if self.all { Some(true) } else { self.runs.get(run).copied() }
-    }
-
-    fn add(&mut self, news: Result<News, RecvError>) -> Result<(), Goodbye> {
-        match news {
-            Ok(news) => *self.runs.entry(news.run).or_default() |= news.state_changed,
-            Err(RecvError::Lagged(_)) => self.all = true,
-            Err(RecvError::Closed) => return Err(Goodbye::Close(close_code::AWAY, "the server stops")),
-        }
-        Ok(())
-    }
-
-    /// Takes all news that is there.
-    fn add_all(&mut self, news: &mut Receiver<News>) -> Result<(), Goodbye> {
-        loop {
-            match news.try_recv() {
-                Ok(next) => self.add(Ok(next))?,
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Lagged(n)) => self.add(Err(RecvError::Lagged(n)))?,
-                Err(TryRecvError::Closed) => self.add(Err(RecvError::Closed))?,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_that_fell_behind_looks_at_everything() {
-        let [a, b]: [RunId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
-        let (sender, mut news) = tokio::sync::broadcast::channel(2);
-        let mut gather = || {
-            let mut touched = Touched::default();
-            assert!(touched.add_all(&mut news).is_ok());
-            [touched.of(&a), touched.of(&b)]
-        };
-        for _ in 0..5 {
-            sender.send(News { run: b.clone(), state_changed: true }).unwrap();
-        }
-        assert_eq!(gather(), [Some(true), Some(true)]);
-        sender.send(News { run: b.clone(), state_changed: true }).unwrap();
-        sender.send(News { run: b.clone(), state_changed: false }).unwrap();
-        assert_eq!(gather(), [None, Some(true)]);
-        sender.send(News { run: a.clone(), state_changed: false }).unwrap();
-        assert_eq!(gather(), [Some(false), None]);
-    }
 }

@@ -178,8 +178,9 @@ impl Studies {
     }
 
     /// # Errors
-    /// [`Error::Conflict`] while a study or a run trains.
+    /// [`Error::Conflict`] while a study or a run trains, or the disk is full.
     async fn free(&self, last: &mut Option<(RunId, bool)>, supervisor: &Supervisor, on: Host) -> Result<(), Error> {
+        self.data.check_room().map_err(Error::Conflict)?;
         if self.cluster(on)?.is_some() {
             return Ok(());
         }

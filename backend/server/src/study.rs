@@ -7,12 +7,13 @@
 
 mod estimate;
 mod hear;
+mod pack;
 
 pub use estimate::operations;
 
 use crate::folder::{DataFolder, read_sound, write_file};
 use crate::id::{RunId, now_ms};
-use crate::launch::{Ending, Launch, Launcher, Life, Slurm, process, slurm};
+use crate::launch::{Ending, Launcher, Life, process, slurm};
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
@@ -187,7 +188,7 @@ impl Study {
         let Some(_lock) = process::take(&self.folder(), Duration::from_secs(1))? else {
             return Err(anyhow!("another process works on study {}; wait for it or stop it", self.id).into());
         };
-        if launcher.queue().is_none() && slurm::holds(&self.folder()).context("asking the cluster for the study's jobs")? {
+        if launcher.queue().is_none() && slurm::holds(&self.folder()).with_context(|| self.asking())? {
             return Err(anyhow!("jobs of study {0} are on the cluster; follow them with --on slurm, or end them with: moslim-lab stop --study {0}", self.id).into());
         }
         let mut state = self.state().unwrap_or_else(|_| self.fresh_state(&plan));
@@ -235,6 +236,7 @@ impl Study {
     ) -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let queued = launcher.queue().is_some();
+        let most = jobs;
         let jobs = match jobs {
             // The cluster decides how many, by its own rules.
             _ if queued => plan.len(),
@@ -252,7 +254,7 @@ impl Study {
         let mut ends: HashMap<usize, (Outcome, String)> = HashMap::new();
         let mut stopping: Option<Instant> = None;
         if let Some(cluster) = launcher.queue() {
-            running = self.submit(plan, state, (&shared, &warm), cluster)?;
+            running = self.submit(plan, state, (&shared, &warm), (cluster, most.unwrap_or(0)))?;
         }
         self.write_state(state)?;
         each(state);
@@ -286,19 +288,28 @@ impl Study {
                 moved = true;
             }
             if running.is_empty() {
-                return if stopping.is_some() {
-                    bail!("stopped; go on with: moslim-lab study --study {}", self.id)
-                } else {
-                    Ok(())
-                };
+                let (left, on) = (state.count(StudyRunStatus::Waiting), if queued { " --on slurm" } else { "" });
+                if stopping.is_some() {
+                    bail!("stopped; go on with: moslim-lab study --study {}", self.id);
+                }
+                if left > 0 {
+                    bail!(
+                        "{left} runs were stopped before they had finished; go on with: moslim-lab study --study {}{on}",
+                        self.id
+                    );
+                }
+                return Ok(());
             }
             // Hear what they say. Before: what is gone by now has said all that it will.
             std::thread::sleep(if queued { QUEUED_TICK } else { TICK });
             let lives: Vec<Life> = running.iter().map(|run| launcher.poll(&run.folder)).collect();
             for run in &mut running {
                 for body in run.hear() {
-                    if let EventBody::Ended { outcome, message } = &body {
-                        ends.insert(run.at, (*outcome, message.clone()));
+                    match &body {
+                        EventBody::Ended { outcome, message } => _ = ends.insert(run.at, (*outcome, message.clone())),
+                        // It goes on after an end that was not its last.
+                        EventBody::Started { .. } => _ = ends.remove(&run.at),
+                        _ => {}
                     }
                     if let Some(text) = now(&body)
                         && state.runs[run.at].message != text
@@ -375,45 +386,6 @@ impl Study {
                 each(state);
             }
         }
-    }
-
-    /// Gives a cluster what is left, with the stages that several of its runs share as jobs before them. What the cluster has
-    /// already, it keeps.
-    fn submit(
-        &self,
-        plan: &[PlannedRun],
-        state: &mut StudyState,
-        (shared, warm): (&[String], &HashSet<String>),
-        cluster: &Slurm,
-    ) -> Result<Vec<Running>> {
-        let (mut running, mut before, mut launches) = (Vec::new(), Vec::new(), Vec::new());
-        let mut stages: HashMap<&String, usize> = HashMap::new();
-        let waiting: Vec<usize> = (0..plan.len()).filter(|&n| state.runs[n].status == StudyRunStatus::Waiting).collect();
-        for n in waiting {
-            let id = self.run_id(n)?;
-            let folder = self.data.run(&id);
-            let read = std::fs::metadata(folder.join(journal::FILE)).map_or(0, |m| m.len());
-            if let Life::Gone(_) = cluster.poll(&folder) {
-                self.data.job(&id, plan[n].config.clone()).write_config()?;
-                let launch = worker(&self.data, &id, None);
-                let with_the_same = stages.entry(&shared[n]).or_default();
-                *with_the_same += 1;
-                if *with_the_same == 1 && !warm.contains(&shared[n]) {
-                    let args = launch.args.iter().cloned().chain(["--stages".into()]).collect();
-                    before.push((&shared[n], Launch { args, ..launch.clone() }));
-                }
-                launches.push(launch);
-                state.runs[n].message = "submitted to the cluster".into();
-            }
-            running.push(Running { at: n, folder, read, began: Instant::now() });
-        }
-        // A run that shares with nobody goes through its stages by itself.
-        before.retain(|(shared, _)| stages[*shared] > 1);
-        let before: Vec<Launch> = before.into_iter().map(|(_, launch)| launch).collect();
-        if !launches.is_empty() {
-            cluster.submit(&self.folder(), &before, &launches)?;
-        }
-        Ok(running)
     }
 
     /// Starts the worker of the `n`th run. One that a killed study left training is taken over.

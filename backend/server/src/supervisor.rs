@@ -2,7 +2,7 @@
 
 use crate::devices::Devices;
 use crate::error::Error;
-use crate::folder::{DataFolder, Room, write_file};
+use crate::folder::{DataFolder, write_file};
 use crate::follow::Follower;
 use crate::id::RunId;
 use crate::launch::{self, Ending, Launch, Launcher, process};
@@ -72,9 +72,7 @@ impl Supervisor {
     pub async fn start(&self, id: RunId, config: &RunConfig) -> Result<RunInfo, Error> {
         let _starting = self.starting.lock().await;
         self.check_slot(config).await?;
-        if let Some(problem) = self.data.room().and_then(Room::problem) {
-            return Err(Error::Conflict(problem));
-        }
+        self.data.check_room().map_err(Error::Conflict)?;
         write(self.data.job(&id, config.clone())).await?;
         self.launch(&id, config).await
     }
@@ -129,12 +127,15 @@ impl Supervisor {
         self.find(id)
     }
 
-    /// Starts the run whose turn it is, if there is one.
+    /// Starts the run whose turn it is, if there is one. On a full disk it would end at once, and the next one, too: all wait for room.
     ///
     /// # Errors
     /// When it cannot leave the queue, or cannot be started.
     pub async fn take_turn(&self) -> Result<(), Error> {
         let _starting = self.starting.lock().await;
+        if self.data.check_room().is_err() {
+            return Ok(());
+        }
         let (waiting, training) = (self.placed(self.follower.queued()).await, self.placed(self.follower.training()).await);
         let taken: Vec<DeviceChoice> = training.into_iter().map(|(_, device)| device).collect();
         let (data, slots) = (self.data.clone(), self.slots.clone());
@@ -166,6 +167,7 @@ impl Supervisor {
         if let Some(why) = refused {
             return Err(Error::Conflict(format!("run {id} {why}")));
         }
+        self.data.check_room().map_err(Error::Conflict)?;
         if may && self.goes_at_once(&run.config).await {
             return self.launch(id, &run.config).await;
         }
@@ -179,7 +181,7 @@ impl Supervisor {
     /// # Errors
     /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it does not run.
     pub async fn cancel(&self, id: &RunId) -> Result<RunInfo, Error> {
-        if self.find(id)?.status == RunStatus::Queued {
+        if self.find(id)?.status == RunStatus::Queued && !launch::is_elsewhere(&self.data.run(id)) {
             let _starting = self.starting.lock().await;
             // Its turn may have come meanwhile.
             if self.find(id)?.status == RunStatus::Queued {
@@ -259,8 +261,12 @@ impl Supervisor {
     /// [`Error::NotFound`] for an unknown run, [`Error::Conflict`] when it trains, [`Error::Internal`] when it cannot be moved.
     pub async fn delete(&self, id: &RunId) -> Result<(), Error> {
         let _starting = self.starting.lock().await;
-        if self.find(id)?.status == RunStatus::Running {
-            return Err(Error::Conflict(format!("run {id} is training; wait for it or cancel it")));
+        match self.find(id)?.status {
+            RunStatus::Running => return Err(Error::Conflict(format!("run {id} is training; wait for it or cancel it"))),
+            RunStatus::Queued if launch::is_elsewhere(&self.data.run(id)) => {
+                return Err(Error::Conflict(format!("run {id} waits on a cluster; cancel it there first")));
+            }
+            _ => {}
         }
         let (data, own) = (self.data.clone(), id.clone());
         blocking(move || data.discard(&own)).await?;

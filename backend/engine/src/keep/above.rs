@@ -67,6 +67,10 @@ impl Files for Above {
         self.own.remove(path)
     }
 
+    fn settle(&self, path: &str) -> io::Result<()> {
+        if self.is_own(path) { Ok(()) } else { self.below.settle(path) }
+    }
+
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names = self.below.list(folder)?;
         names.retain(|name| !self.gone().contains(&format!("{folder}/{name}")));

@@ -1,8 +1,8 @@
 //! Checkpoints: a file per stage of a run that holds its step, its models and their optimisers, bit for bit; and the one before it, for
 //! when a disk has spoilt the newest.
 
-use super::Job;
 use super::bundle::{pack, unpack};
+use super::{Job, journal};
 use anyhow::{Context, Result};
 use moslim_shared::event::Stage;
 use serde::de::DeserializeOwned;
@@ -61,6 +61,9 @@ pub fn save<T: Serialize>(job: &Job, stage: Stage, header: &Header<T>, parts: &P
     // They carry checksums of their own.
     let (newest, before) = (job.path(&file(stage)), job.path(&older(stage)));
     let packed = pack(header, &parts)?;
+    // After a power cut the journal must not know less than the checkpoint: what it lacks would never be said again.
+    let told = job.path(journal::FILE);
+    job.files.settle(&told).with_context(|| format!("writing {}", job.files.describe(&told)))?;
     job.files.rename(&newest, &before).with_context(|| format!("writing {}", job.files.describe(&before)))?;
     job.files.write(&newest, &packed).with_context(|| format!("writing {}", job.files.describe(&newest)))
 }
@@ -115,6 +118,9 @@ pub fn load<T: DeserializeOwned>(
         Err(error) => match load_file(job, &older(stage), key) {
             Ok(Some(found)) => {
                 note(format!("{error:#}; the run goes on from the checkpoint before it"));
+                // The next one that is kept would put it in the place of the sound one.
+                let damaged = job.path(&file(stage));
+                job.files.remove(&damaged).with_context(|| format!("removing {}", job.files.describe(&damaged)))?;
                 Ok(Some(found))
             }
             _ => Err(error),
@@ -193,6 +199,11 @@ mod tests {
         let found = super::load::<Vec<Exact>>(&job, Stage::Policy, "key", &mut |note| said = note).unwrap().unwrap();
         assert_eq!(found.0.step, 10);
         assert!(said.contains("checksum") && said.contains("the checkpoint before it"), "{said}");
+        // The next one that is kept leaves the sound one alone, not the damaged one.
+        save(&job, Stage::Policy, &at(30), &parts).unwrap();
+        damage(&path);
+        let found = super::load::<Vec<Exact>>(&job, Stage::Policy, "key", &mut |_| {}).unwrap().unwrap();
+        assert_eq!(found.0.step, 10);
         // A crash after the older one was put aside, and before the newest was written.
         files.remove(&path).unwrap();
         assert_eq!(load(Stage::Policy, "key").unwrap().unwrap().0.step, 10);

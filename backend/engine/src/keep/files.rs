@@ -45,6 +45,14 @@ pub trait Files: Send + Sync {
         self.remove(from)
     }
 
+    /// Waits until what was added to a file has reached the disk, so that it is there after a power cut; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    fn settle(&self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Names of the files directly in a folder; none for a folder that is missing.
     ///
     /// # Errors
@@ -118,6 +126,14 @@ fn patiently(mut write: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// [`write_atomically`], which waits where the disk is full.
+///
+/// # Errors
+/// When it cannot be written, or there is no room for two minutes.
+pub fn write_patiently(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    patiently(|| write_atomically(path, bytes))
+}
+
 /// A browser has no processes, and no second writer.
 fn process_id() -> u32 {
     if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
@@ -132,7 +148,14 @@ impl Files for Disk {
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
-        patiently(|| write_atomically(&self.0.join(path), bytes))
+        write_patiently(&self.0.join(path), bytes)
+    }
+
+    fn settle(&self, path: &str) -> io::Result<()> {
+        match File::open(self.0.join(path)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_data(),
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use crate::api::Id;
 use crate::api::columns::{Form, MOST_COLUMNS, Table};
 use crate::error::Error;
-use crate::follow::Follower;
+use crate::follow::{Follower, News};
 use crate::id::RunId;
 use crate::state::Shared;
 use axum::extract::rejection::QueryRejection;
@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -80,7 +80,7 @@ struct Feed {
     follower: Follower,
     stopping: watch::Receiver<bool>,
     id: RunId,
-    news: broadcast::Receiver<crate::follow::News>,
+    news: News,
     /// Number of the last event that was read.
     sent: u64,
     read: VecDeque<Event>,
@@ -114,13 +114,16 @@ impl Feed {
                 return false;
             }
             tokio::select! {
-                // Whatever it is about, and also when some were missed, it is time to look.
-                _ = timeout(LOOK_EVERY, self.news.recv()) => {}
+                _ = timeout(LOOK_EVERY, grown(&mut self.news, &self.id)) => {}
                 _ = self.stopping.changed() => return false,
             }
-            sleep(self.follower.gather_time()).await;
         }
     }
+}
+
+/// Waits until there is news of a run, or the server stops.
+async fn grown(news: &mut News, run: &RunId) {
+    while news.recv().await.is_some_and(|touched| touched.of(run).is_none()) {}
 }
 
 /// An item for each event, and one that says that the run has ended.

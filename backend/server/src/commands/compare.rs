@@ -93,6 +93,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
             write_overview(to, id, &results)?;
         }
         ended?;
+        if wanted && !results.is_complete(&study.config) {
+            // What later studies take from it would be another thing.
+            return Err(Failure::Failed(format!("study {id} has not all its results; go on with the same command")));
+        }
         done.insert(id.to_string(), results);
     }
     print_line(&format!("{} studies are done: {}", done.len(), done.keys().cloned().collect::<Vec<_>>().join(", ")))

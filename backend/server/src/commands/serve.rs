@@ -151,6 +151,7 @@ async fn serve(
         opened.map_err(anyhow::Error::from)??
     };
     let following = tokio::spawn(follower.clone().follow());
+    let telling = tokio::spawn(follower.clone().tell());
     let keeping = tokio::spawn(follower.clone().keep(index.clone()));
     let (stop, stopping) = watch::channel(false);
     let hosts = Hosts::of(bound, &args.names, tls.is_some());
@@ -186,6 +187,7 @@ async fn serve(
     let _ = stop.send(true);
     let _ = timeout(GOODBYE_TIME, server).await;
     following.abort();
+    telling.abort();
     keeping.abort();
     tidying.abort();
     turns.abort();

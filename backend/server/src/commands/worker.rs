@@ -11,6 +11,7 @@ use moslim_engine::progress::Stop;
 use moslim_engine::run::RunError;
 use moslim_shared::event::EventBody;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Trains; the end was written as an event by then.
 ///
@@ -34,15 +35,18 @@ pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
         ranks::tell(world, &args.run, &config).map_err(|e| fails(e.into()))?;
     }
     let (only_stages, at_policy) = (args.stages, stop.clone());
+    let through = Arc::new(AtomicBool::new(false));
+    let are_through = through.clone();
     let mut heard = move |body: &EventBody| {
         if only_stages && matches!(body, EventBody::Calibrated { .. }) {
+            are_through.store(true, Ordering::Relaxed);
             at_policy.interrupt();
         }
     };
     match train_in(world.clone(), &data.job(&args.run, config), &stop, &mut heard) {
         Ok(_) => Ok(()),
         // What others share with it is in the cache.
-        Err(RunError::Stopped(_)) if args.stages => Ok(()),
+        Err(RunError::Stopped(_)) if through.load(Ordering::Relaxed) => Ok(()),
         Err(RunError::BadInput(message)) => Err(fails(Failure::BadInput(message))),
         Err(error @ RunError::Stopped(_)) => Err(Failure::Failed(error.to_string())),
         Err(error) => Err(fails(Failure::Failed(error.to_string()))),

@@ -6,22 +6,9 @@ use crate::id::RunId;
 use moslim_shared::event::{About, RunStatus};
 use moslim_shared::listing::{ListQuery, RunsPage};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// Events of this time share a frame, at least and at most, and what every client that listens adds to it: with many, each event would cost
-/// as many frames, of the processor that also trains.
-const GATHER_TIMES: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(150)];
-const GATHER_TIME_OF_ONE: Duration = Duration::from_micros(750);
-
 impl Follower {
-    /// For how long the events that a client is sent are gathered into one frame.
-    pub fn gather_time(&self) -> Duration {
-        let [least, most] = GATHER_TIMES;
-        let clients = self.news.receiver_count().min(1000) as u32;
-        (GATHER_TIME_OF_ONE * clients).clamp(least, most)
-    }
-
     /// How many runs there are.
     pub fn count(&self) -> usize {
         self.lock().len()

@@ -21,9 +21,10 @@ impl Follower {
         running.filter(|(id, _)| !is_elsewhere(&self.data.run(id))).collect()
     }
 
-    /// Runs that wait for their turn, each with the device that its configuration asks for.
+    /// Runs that wait for their turn on this machine, each with the device that its configuration asks for.
     pub fn queued(&self) -> Vec<(RunId, DeviceChoice)> {
-        self.with_status(RunStatus::Queued)
+        let waiting = self.with_status(RunStatus::Queued).into_iter();
+        waiting.filter(|(id, _)| !is_elsewhere(&self.data.run(id))).collect()
     }
 
     /// A run waits for its turn.

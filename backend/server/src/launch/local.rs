@@ -118,8 +118,9 @@ impl Launcher for Local {
     }
 }
 
+/// Tells a process how to end.
 #[cfg(unix)]
-fn send(pid: u32, ending: Ending) -> Result<()> {
+pub(super) fn send(pid: u32, ending: Ending) -> Result<()> {
     use rustix::process::{Pid, Signal, kill_process, kill_process_group};
     let signal = match ending {
         Ending::Cancel => Signal::INT,
@@ -139,7 +140,7 @@ fn send(pid: u32, ending: Ending) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn send(pid: u32, _ending: Ending) -> Result<()> {
+pub(super) fn send(pid: u32, _ending: Ending) -> Result<()> {
     let killed = Command::new("taskkill").args(["/F", "/PID", &pid.to_string()]).status().context("starting taskkill")?;
     if killed.success() { Ok(()) } else { bail!("process {pid} could not be ended") }
 }

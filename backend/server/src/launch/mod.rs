@@ -67,11 +67,24 @@ pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::R
     };
     // It is there before the process ends, for whoever asks why it did.
     if let Some(mark) = &mark {
-        write_file(mark, b"")?;
+        match write_file(mark, b"") {
+            // What has to go at once goes, also from a full disk.
+            Err(error) if ending == Ending::Kill => tracing::warn!("that it was killed cannot be noted: {error:#}"),
+            written => written?,
+        }
     }
-    let on_a_cluster = slurm::stop(folder, ending)? | ray::stop(folder)?;
-    // A process that trains on another machine is told by the cluster alone; one that follows a study is here.
-    let told = launcher.stop(folder, ending)? || on_a_cluster;
+    // A process that trains on another machine is told by the cluster alone; one that follows a study is here, and is told whatever the
+    // cluster says.
+    let there = slurm::stop(folder, ending).and_then(|slurm| Ok(slurm | ray::stop(folder)?));
+    let here = launcher.stop(folder, ending)?;
+    let told = match there {
+        Ok(there) => there | here,
+        Err(error) if here => {
+            tracing::warn!("{}: what it has on a cluster cannot be told to end: {error:#}", folder.display());
+            true
+        }
+        Err(error) => return Err(error),
+    };
     if let (false, Some(mark)) = (told, &mark) {
         let _ = std::fs::remove_file(mark);
     }

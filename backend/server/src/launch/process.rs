@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use moslim_engine::keep::checkpoint::PAUSE;
-use moslim_engine::keep::write_atomically;
+use moslim_engine::keep::write_patiently;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -88,7 +88,7 @@ pub fn take(folder: &Path, patience: Duration) -> Result<Option<File>> {
         let _ = fs::remove_file(folder.join(wish));
     }
     let about = serde_json::to_vec(&Process::this())?;
-    write_atomically(&folder.join(ABOUT), &about).with_context(|| format!("writing {}", folder.join(ABOUT).display()))?;
+    write_patiently(&folder.join(ABOUT), &about).with_context(|| format!("writing {}", folder.join(ABOUT).display()))?;
     Ok(Some(lock))
 }
 

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const TASK: &str = "ray.json";
 /// The time between two questions to the cluster.
 const APART: Duration = Duration::from_secs(1);
+/// And where it did not answer: each question waits for long, and whoever follows a study hears nothing meanwhile.
+const APART_IN_SILENCE: Duration = Duration::from_secs(15);
 /// How long the cluster may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster that wants to know who asks reads this variable; so do we.
@@ -188,6 +190,8 @@ pub fn stop(folder: &Path) -> Result<bool> {
 struct Snapshot {
     taken: Option<Instant>,
     hearing: Hearing,
+    /// Whether it answered when it was asked last.
+    heard: bool,
     jobs: HashMap<String, Seen>,
 }
 
@@ -258,12 +262,15 @@ impl Launcher for Ray {
             return if process::is_taken(folder) { Life::Running } else { Life::Gone(None) };
         };
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if snapshot.taken.is_none_or(|taken| taken.elapsed() >= APART) {
-            match snapshot.hearing.hear(jobs(&task.address)) {
-                Some(jobs) => (snapshot.jobs, snapshot.taken) = (jobs, Some(Instant::now())),
-                // Whoever does not answer has not said that a job is gone.
-                None => return Life::Waiting(SILENT.into()),
-            }
+        let apart = if snapshot.heard { APART } else { APART_IN_SILENCE };
+        if snapshot.taken.is_none_or(|taken| taken.elapsed() >= apart) {
+            let answer = snapshot.hearing.hear(jobs(&task.address));
+            (snapshot.heard, snapshot.taken) = (answer.is_some(), Some(Instant::now()));
+            snapshot.jobs = answer.unwrap_or_default();
+        }
+        // Whoever does not answer has not said that a job is gone.
+        if !snapshot.heard {
+            return Life::Waiting(SILENT.into());
         }
         match snapshot.jobs.get(&task.id) {
             Some(seen) => seen.life(),

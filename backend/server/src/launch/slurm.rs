@@ -4,131 +4,36 @@
 //! its jobs are found again by their name, `STUDY.N`. So whoever follows a study may end, be killed, and come back: nothing is lost and
 //! nothing is submitted twice. The data folder has to be one that all nodes see.
 
+mod profile;
+mod script;
 mod seen;
+mod task;
 
-use super::{Ending, Launch, Launcher, Life, process, quoted};
+use super::local::send;
+use super::{Ending, Launch, Launcher, Life, process};
 use anyhow::{Context, Result, bail};
 use moslim_engine::keep::write_atomically;
-use moslim_shared::config::Problem;
 use moslim_shared::study::Host;
+pub use profile::Profile;
+use script::script;
 use seen::{Seen, Snapshot, tasks};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use task::{Place, TASK, Task, task_of};
 
 /// In a study's folder: what was submitted, and what jobs print.
 const FOLDER: &str = "slurm";
-/// In a run's folder: which task of which submission it is.
-const TASK: &str = "slurm.json";
 /// The time between two calls of `squeue` while something happens.
 const SOONEST: Duration = Duration::from_secs(2);
+/// How long a command of Slurm's may take: a controller that is busy makes them wait.
+const LONGEST: Duration = Duration::from_secs(100);
 /// How long `scancel` may take to send a signal; it waits five seconds before it sends it again.
 const ONCE: Duration = Duration::from_secs(3);
-
-/// How a cluster wants its jobs: a TOML file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Profile {
-    /// Partition; the cluster's default where it is empty.
-    pub partition: String,
-    /// Limit of a job's time, as sbatch has it: minutes, or H:MM:SS, or D-HH. A run that reaches it goes on in a new job.
-    pub time: String,
-    /// Memory of a job, such as `4G`.
-    pub memory: String,
-    /// Cores of a job, or, of several ranks, of each.
-    pub cores: u16,
-    /// Processes that train a run together, over MPI; each may be on a node of its own. A build with the feature `mpi` is needed.
-    pub ranks: u16,
-    /// Jobs of a study that may run at a time; 0 for as many as there is room for.
-    pub at_a_time: u16,
-    /// Seconds before the limit of time at which a run is told to keep what it has.
-    pub notice: u16,
-    /// Seconds between two questions to the cluster at most.
-    pub ask_every: u16,
-    /// Modules to load.
-    pub modules: Vec<String>,
-    /// Lines of shell before the program.
-    pub setup: Vec<String>,
-    /// Words before the program, such as `["apptainer", "exec", "lab.sif"]`.
-    pub container: Vec<String>,
-    /// The program on the nodes; this one where it is empty.
-    pub program: PathBuf,
-    /// More options for sbatch, such as `["--account=group", "--gres=gpu:1"]`.
-    pub options: Vec<String>,
-}
-
-impl Default for Profile {
-    fn default() -> Self {
-        Self {
-            partition: String::new(),
-            time: String::new(),
-            memory: String::new(),
-            cores: 1,
-            ranks: 1,
-            at_a_time: 0,
-            notice: 120,
-            ask_every: 30,
-            modules: Vec::new(),
-            setup: Vec::new(),
-            container: Vec::new(),
-            program: PathBuf::new(),
-            options: Vec::new(),
-        }
-    }
-}
-
-impl Profile {
-    /// What cannot be right, by field.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut out = Vec::new();
-        let mut says = |field: &str, message: &str| out.push(Problem { field: field.into(), message: message.into() });
-        let plain = |text: &str| !text.chars().any(|c| c.is_control());
-        if self.cores == 0 {
-            says("cores", "must be at least 1");
-        }
-        if self.ranks == 0 {
-            says("ranks", "must be at least 1");
-        }
-        if !(10..=3600).contains(&self.notice) {
-            says("notice", "must be 10 to 3600 seconds");
-        }
-        if !(2..=3600).contains(&self.ask_every) {
-            says("ask_every", "must be 2 to 3600 seconds");
-        }
-        for (field, text) in [("partition", &self.partition), ("time", &self.time), ("memory", &self.memory)] {
-            if !text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:,".contains(c)) {
-                says(field, "has letters, digits and - _ . : , only");
-            }
-        }
-        for (field, list) in
-            [("modules", &self.modules), ("setup", &self.setup), ("container", &self.container), ("options", &self.options)]
-        {
-            if list.iter().any(|text| text.is_empty() || !plain(text)) {
-                says(field, "has an entry that is empty or no single line");
-            }
-        }
-        if let Some(option) = self.options.iter().find(|o| !o.starts_with('-')) {
-            says("options", &format!("has \"{option}\", which is no option; write --name=value"));
-        }
-        out
-    }
-}
-
-/// Which task of which submission a run is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Task {
-    /// Name of the job array.
-    name: String,
-    index: usize,
-    /// Where its jobs print to.
-    output: PathBuf,
-}
 
 /// Runs on a cluster.
 pub struct Slurm {
@@ -138,8 +43,17 @@ pub struct Slurm {
 
 /// Runs a command of Slurm's.
 fn ask(program: &str, args: &[String]) -> Result<String> {
-    let out =
-        Command::new(program).args(args).output().with_context(|| format!("starting {program}; is Slurm installed here?"))?;
+    let starting = || format!("starting {program}; is Slurm installed here?");
+    let mut command = Command::new(program);
+    let child =
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(starting)?;
+    let (pid, (ended, end)) = (child.id(), std::sync::mpsc::channel());
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    let Ok(out) = end.recv_timeout(LONGEST) else {
+        send(pid, Ending::Kill)?;
+        bail!("{program} says nothing for {} seconds", LONGEST.as_secs());
+    };
+    let out = out.with_context(starting)?;
     if !out.status.success() {
         let why = String::from_utf8_lossy(&out.stderr);
         bail!("{program} says: {}", crate::failure::printable(why.trim()));
@@ -185,16 +99,32 @@ fn squeue(names: &[String]) -> Result<HashMap<(String, usize), Seen>> {
     ask("squeue", &args).map(|text| tasks(&text))
 }
 
-fn task_of(folder: &Path) -> Option<Task> {
-    serde_json::from_slice(&fs::read(folder.join(TASK)).ok()?).ok()
+/// The name of a study's array.
+fn name_of(study: &Path, number: &str) -> String {
+    format!("{}.{number}", study.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Writes down for every run of `jobs` which task of their array it is.
+fn note_tasks(study: &Path, number: &str, jobs: &[Vec<Launch>]) -> Result<()> {
+    let (name, folder) = (name_of(study, number), study.join(FOLDER));
+    let mut first = 0;
+    for (index, job) in jobs.iter().enumerate() {
+        for (launch, run) in job.iter().zip(first..) {
+            let place = (job.len() > 1).then_some(Place { first, number: run });
+            let task = Task { name: name.clone(), index, output: folder.join(format!("{number}-{index}.out")), place };
+            let file = launch.folder.join(TASK);
+            write_atomically(&file, &serde_json::to_vec(&task)?).with_context(|| format!("writing {}", file.display()))?;
+        }
+        first += job.len();
+    }
+    Ok(())
 }
 
 /// The arrays that a study has submitted, from its folder.
 fn submitted(study: &Path) -> Vec<String> {
-    let id = study.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let entries = fs::read_dir(study.join(FOLDER)).into_iter().flatten().flatten();
     let numbers = entries.filter_map(|e| e.file_name().to_str()?.strip_suffix(".sh").map(str::to_string));
-    let mut names: Vec<String> = numbers.map(|n| format!("{id}.{n}")).collect();
+    let mut names: Vec<String> = numbers.map(|n| name_of(study, &n)).collect();
     names.sort();
     names
 }
@@ -208,10 +138,13 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
     let own = task_of(folder);
     let names = own.as_ref().map_or_else(|| submitted(folder), |task| vec![task.name.clone()]);
     let is_meant = |key: &(String, usize)| own.as_ref().is_none_or(|t| (t.name.as_str(), t.index) == (key.0.as_str(), key.1));
+    let meant: Vec<Seen> = squeue(&names)?.into_iter().filter(|(key, _)| is_meant(key)).map(|(_, seen)| seen).collect();
+    if let Some(task @ Task { place: Some(place), .. }) = &own {
+        return stop_one_of_several(task, *place, meant.first(), ending);
+    }
     let (mut running, mut waiting) = (Vec::new(), Vec::new());
-    for (key, seen) in squeue(&names)? {
+    for seen in meant {
         match seen.life() {
-            _ if !is_meant(&key) => {}
             Life::Running if ending != Ending::Kill => running.push(seen.id),
             Life::Running | Life::Waiting(_) => waiting.push(seen.id),
             Life::Gone(_) => {}
@@ -226,6 +159,27 @@ pub fn stop(folder: &Path, ending: Ending) -> Result<bool> {
         signal_once(id, signal)?;
     }
     Ok(!running.is_empty() || !waiting.is_empty())
+}
+
+/// Tells one of several runs of a job to end; the others go on. What is wished is written down first: a job looks before it begins a run, and
+/// when it is told to.
+fn stop_one_of_several(task: &Task, place: Place, job: Option<&Seen>, ending: Ending) -> Result<bool> {
+    let Some(job) = job else { return Ok(false) };
+    let life = job.life();
+    if matches!(task.within(life.clone()), Life::Gone(_)) {
+        return Ok(false);
+    }
+    let signal = match ending {
+        Ending::Cancel => "INT",
+        Ending::Interrupt | Ending::Pause => "TERM",
+        Ending::Kill => "KILL",
+    };
+    let file = task.wish_file(place);
+    write_atomically(&file, signal.as_bytes()).with_context(|| format!("writing {}", file.display()))?;
+    if life == Life::Running {
+        signal_once(&job.id, "USR2")?;
+    }
+    Ok(true)
 }
 
 /// Whether a run is one of a cluster's.
@@ -279,73 +233,26 @@ impl Slurm {
         Ok(program)
     }
 
-    /// The script of an array: task N starts the Nth of its launches.
-    fn script(&self, launches: &[Launch]) -> Result<String> {
-        let program = self.program()?;
-        let mut out = String::from("#!/bin/sh\n# Written by moslim-lab; one task for each line of the case.\n");
-        for module in &self.profile.modules {
-            out += &format!("module load {}\n", quoted([module])?);
-        }
-        for line in &self.profile.setup {
-            out += &format!("{line}\n");
-        }
-        out += "export RAYON_NUM_THREADS=\"${SLURM_CPUS_PER_TASK:-1}\"\ncase $SLURM_ARRAY_TASK_ID in\n";
-        let several = self.profile.ranks > 1;
-        let step: &[&str] = if several { &["srun", "--mpi=pmix", "--kill-on-bad-exit=1"] } else { &[] };
-        for (n, launch) in launches.iter().enumerate() {
-            let before = step.iter().map(OsStr::new).chain(self.profile.container.iter().map(OsStr::new));
-            let words = before.chain([program.as_os_str()]);
-            out += &format!("{n}) set -- {} ;;\n", quoted(words.chain(launch.args.iter().map(|a| a.as_os_str())))?);
-        }
-        out += "*) echo \"no task $SLURM_ARRAY_TASK_ID\" >&2; exit 2 ;;\nesac\n";
-        // `srun` hands on to its tasks neither every signal nor the number of cores.
-        out += if several {
-            "export SRUN_CPUS_PER_TASK=\"${SLURM_CPUS_PER_TASK:-1}\"\ntell() { scancel --signal=\"$1\" \"$SLURM_JOB_ID.0\"; }\n"
-        } else {
-            "tell() { kill -\"$1\" \"$child\"; }\n"
-        };
-        // A signal ends `wait`, not the program: wait again until it is gone. At the limit of time it keeps what it has, and its task
-        // goes back into the queue.
-        out += r#""$@" &
-child=$!
-again=
-trap 'again=1; tell TERM' USR1
-trap 'tell TERM' TERM
-trap 'tell INT' INT
-while :; do
-    wait "$child"
-    code=$?
-    kill -0 "$child" 2>/dev/null || break
-done
-if [ -n "$again" ] && [ "$code" -ne 0 ]; then
-    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-fi
-exit "$code"
-"#;
-        Ok(out)
-    }
-
-    /// Submits an array, and returns its job's number.
-    fn array(&self, study: &Path, number: &str, launches: &[Launch], after: Option<&str>) -> Result<String> {
+    /// Submits an array with a task for each of `jobs`, and returns its number.
+    fn array(&self, study: &Path, number: &str, jobs: &[Vec<Launch>], after: Option<&str>, most: usize) -> Result<String> {
         let folder = study.join(FOLDER);
-        let id = study.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = format!("{id}.{number}");
+        let name = name_of(study, number);
         let script = folder.join(format!("{number}.sh"));
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        for (index, launch) in launches.iter().enumerate() {
-            let task = Task { name: name.clone(), index, output: folder.join(format!("{number}-{index}.out")) };
-            let file = launch.folder.join(TASK);
-            write_atomically(&file, &serde_json::to_vec(&task)?).with_context(|| format!("writing {}", file.display()))?;
-        }
-        write_atomically(&script, self.script(launches)?.as_bytes()).with_context(|| format!("writing {}", script.display()))?;
+        let text = self::script(&self.profile, &self.program()?, jobs, &folder.join(number))?;
+        write_atomically(&script, text.as_bytes()).with_context(|| format!("writing {}", script.display()))?;
         let p = &self.profile;
-        let most = if p.at_a_time == 0 { String::new() } else { format!("%{}", p.at_a_time) };
+        let most = match (most, usize::from(p.at_a_time)) {
+            (0, 0) => String::new(),
+            (0, most) | (most, 0) => format!("%{most}"),
+            (one, other) => format!("%{}", one.min(other)),
+        };
         let mut args: Vec<String> = vec![
             "--parsable".into(),
             "--requeue".into(),
             "--open-mode=append".into(),
             format!("--job-name={name}"),
-            format!("--array=0-{}{most}", launches.len() - 1),
+            format!("--array=0-{}{most}", jobs.len() - 1),
             format!("--output={}", folder.join(format!("{number}-%a.out")).display()),
             format!("--cpus-per-task={}", p.cores),
             format!("--ntasks={}", p.ranks),
@@ -359,28 +266,53 @@ exit "$code"
         args.extend(after.map(|job| format!("--dependency=afterany:{job}")));
         args.extend(p.options.iter().cloned());
         args.push(script.display().to_string());
-        let job = ask("sbatch", &args).inspect_err(|_| {
-            // Nothing waits that was not taken.
-            let _ = fs::remove_file(&script);
-            launches.iter().for_each(|l| _ = fs::remove_file(l.folder.join(TASK)));
-        })?;
-        // A cluster's name may follow the number.
-        Ok(job.trim().split(';').next().unwrap_or_default().to_string())
+        let job = match ask("sbatch", &args) {
+            // A cluster's name may follow the number.
+            Ok(job) => job.trim().split(';').next().unwrap_or_default().to_string(),
+            Err(error) => match squeue(&[name.clone()]) {
+                // A controller that was too busy to answer may have taken it.
+                Ok(taken) => match taken.into_values().next() {
+                    Some(seen) => seen.id.split('_').next().unwrap_or_default().to_string(),
+                    None => {
+                        // Nothing waits that was not taken.
+                        let _ = fs::remove_file(&script);
+                        return Err(error);
+                    }
+                },
+                Err(_) => {
+                    return Err(error.context(
+                        "whether the cluster has taken the jobs is not known; go on with the study when it answers, which finds them",
+                    ));
+                }
+            },
+        };
+        Ok(job)
     }
 
-    /// Submits `launches`, of a study with this folder, as an array that begins when `before`, another, has ended, however it did.
+    /// How many runs a job trains, one after the other.
+    pub fn runs_per_job(&self) -> usize {
+        self.profile.runs_per_job.into()
+    }
+
+    /// Submits `jobs`, of a study with this folder, as an array that begins when `before`, another, has ended, however it did. At `most` so many
+    /// run at a time, where that is not 0.
     ///
     /// # Errors
     /// When the cluster takes them not; nothing waits there then.
-    pub fn submit(&self, study: &Path, before: &[Launch], launches: &[Launch]) -> Result<()> {
-        let number = (1..).find(|n| !study.join(FOLDER).join(format!("{n}.sh")).exists()).unwrap_or(1);
+    pub fn submit(&self, study: &Path, before: &[Vec<Launch>], jobs: &[Vec<Launch>], most: usize) -> Result<()> {
+        let number = (1..).find(|n| !study.join(FOLDER).join(format!("{n}.sh")).exists()).unwrap_or(1).to_string();
         let stages = match before {
             [] => None,
-            before => Some(self.array(study, &format!("{number}-stages"), before, None)?),
+            before => Some(self.array(study, &format!("{number}-stages"), before, None, most)?),
         };
-        let runs = self.array(study, &number.to_string(), launches, stages.as_deref());
-        if let (Err(_), Some(stages)) = (&runs, &stages) {
-            let _ = ask("scancel", std::slice::from_ref(stages));
+        // Before they are submitted: who follows the study may be gone by the time that they are.
+        note_tasks(study, &number, jobs)?;
+        let runs = self.array(study, &number, jobs, stages.as_deref(), most);
+        if runs.is_err() && !study.join(FOLDER).join(format!("{number}.sh")).exists() {
+            jobs.iter().flatten().for_each(|l| _ = fs::remove_file(l.folder.join(TASK)));
+            if let Some(stages) = &stages {
+                let _ = ask("scancel", std::slice::from_ref(stages));
+            }
         }
         runs.map(|_| ())
     }
@@ -411,7 +343,7 @@ exit "$code"
 
 impl Launcher for Slurm {
     fn start(&self, launch: &Launch) -> Result<()> {
-        self.submit(&launch.folder, &[], std::slice::from_ref(launch))
+        self.submit(&launch.folder, &[], &[vec![launch.clone()]], 0)
     }
 
     fn host(&self) -> Host {

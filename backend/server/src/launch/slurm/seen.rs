@@ -19,8 +19,8 @@ impl Seen {
         match self.state.as_str() {
             "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT" | "RESIZING" => Life::Running,
             "COMPLETED" | "FAILED" | "CANCELLED" | "TIMEOUT" | "NODE_FAIL" | "OUT_OF_MEMORY" | "BOOT_FAIL" | "DEADLINE"
-            | "REVOKED" => Life::Gone(Some(format!("its job {} is {} ({})", self.id, self.state, self.reason))),
-            // CONFIGURING, PENDING, PREEMPTED, REQUEUED and what later versions may have.
+            | "PREEMPTED" | "REVOKED" => Life::Gone(Some(format!("its job {} is {} ({})", self.id, self.state, self.reason))),
+            // CONFIGURING, PENDING, REQUEUED and what later versions may have.
             _ => Life::Waiting(format!("{} on the cluster ({})", self.state.to_lowercase(), self.reason)),
         }
     }
@@ -53,13 +53,13 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// How a task is, as far as the cluster has said.
     pub(super) fn life(&self, task: &Task) -> Life {
-        match self.tasks.get(&(task.name.clone(), task.index)).map(Seen::life) {
+        task.within(match self.tasks.get(&(task.name.clone(), task.index)).map(Seen::life) {
             Some(Life::Gone(Some(how))) => Life::Gone(Some(format!("{how}; what it printed is in {}", task.output.display()))),
             Some(life) => life,
             // Whoever does not answer has not said that a job is gone.
             None if !self.names[..self.heard].contains(&task.name) => Life::Waiting(SILENT.into()),
             None => Life::Gone(Some("its job is no longer known to the cluster".into())),
-        }
+        })
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_job_of_which_nothing_was_said_is_not_gone() {
-        let task = |index| Task { name: "study.1".into(), index, output: "1.out".into() };
+        let task = |index| Task { name: "study.1".into(), index, output: "1.out".into(), place: None };
         let mut snapshot = Snapshot { names: vec!["study.1".into()], ..Default::default() };
         assert_eq!(snapshot.life(&task(0)), Life::Waiting(SILENT.into()));
         let said = "7_0|study.1|PENDING|Resources\n7_1|study.1|RUNNING|None\n7_2|study.1|FAILED|NonZeroExitCode\nx\n";
