@@ -535,9 +535,9 @@ async fn many_sockets_of_one_run() -> Result<()> {
 }
 
 /// Iterations of policy optimisation while sockets are served: some twenty seconds of it.
-const ITERATIONS: usize = 600;
+const ITERATIONS: usize = 6000;
 
-/// The same run twice alone and twice while sockets follow another one, which says twenty events a second; in turns, for a machine is not
+/// The same run three times alone and three times while sockets follow another one, which says twenty events a second; in turns, for a machine is not
 /// always as fast. A run trains on all cores, and the sockets' clients are here as well: on a machine of two cores they take of what trains,
 /// too, and with them on other machines it would be slowed less. What server and clients took is therefore printed beside it.
 #[tokio::test(flavor = "multi_thread")]
@@ -551,7 +551,7 @@ async fn training_beside_many_sockets() -> Result<()> {
     config.policy.checkpoint_every = ITERATIONS;
     let table = Table::begin();
     let (mut figures, mut alone, mut beside) = (Vec::new(), Vec::new(), Vec::new());
-    for followed in [false, true, false, true] {
+    for followed in [false, true, false, true, false, true] {
         let audience = if followed { Some(live.begin_before(&lab, SOCKETS).await?) } else { None };
         let (began, before) = (Instant::now(), processors(&lab));
         let run = lab.start_run(&config).await;

@@ -105,7 +105,7 @@ async fn on_a_full_disk_a_server_starts_and_who_waits_goes_on_waiting() -> Resul
     let waits = queued.body["id"].as_str().context("no id")?.to_string();
     let filler = disk.fill()?;
     let killed = lab.post(&format!("/api/v1/runs/{trains}/kill"), &Value::Null).await;
-    ensure!(killed.status == 200, "{}", killed.body);
+    ensure!(killed.status == 202, "{}", killed.body);
     ensure!(lab.wait_for_end(&trains).await.status != RunStatus::Finished);
     let resumed = lab.post(&format!("/api/v1/runs/{trains}/resume"), &Value::Null).await;
     ensure!(resumed.status == 409 && resumed.body["detail"].as_str().is_some_and(|d| d.contains("are free")), "{}", resumed.body);
