@@ -2,7 +2,7 @@
 
 use crate::browser::Browser;
 use crate::process::{LIMIT, Process, binary, kill_processes, processes, text, wait_until};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Event, EventBody, Outcome, RunInfo, RunStatus, Stage};
 use reqwest::redirect::Policy;
@@ -73,13 +73,13 @@ impl Lab {
         Self::start_at(binary(), data, Some(folder), options).await
     }
 
-    /// Starts a server on a free port with an empty folder, from another file than [`binary`].
+    /// Starts a server on a free port with a folder that is not there yet, from another file than [`binary`].
     ///
     /// # Panics
     /// When it does not come up.
     pub async fn start_from(program: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().to_path_buf();
+        let data = folder.path().join("data");
         Self::start_at(program.into(), data, Some(folder), &[]).await
     }
 
@@ -316,6 +316,17 @@ impl Drop for Lab {
         // The workers of a killed server go by themselves, but the folder goes now.
         kill_processes(&["worker", text(&self.data)]);
     }
+}
+
+/// A token that the command makes for somebody, and the lines of a group's file that make it known.
+///
+/// # Errors
+/// When the command fails.
+pub fn invite(name: &str, role: &str) -> Result<(String, String)> {
+    let output = Process::lab(&["token", name, "--role", role]).wait();
+    ensure!(output.code == Some(0), "{}", output.stderr);
+    let token = output.stderr.lines().next().and_then(|line| line.rsplit(' ').next()).context("a token")?;
+    Ok((token.to_string(), output.stdout))
 }
 
 /// How the processes of a run ended, one after the other.

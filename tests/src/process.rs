@@ -1,6 +1,9 @@
-//! Child processes whose output can be read while they run, and which never outlive their test.
+//! Child processes whose output can be read while they run, and which never outlive their test; and what is said to them byte for byte.
 
+use anyhow::Result;
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,9 +73,15 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start_in(program: &Path, args: &[&str], input: &str, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(program, args, input, environment, None)
+    }
+
+    /// What it says goes to `errors`, else to a file.
+    fn spawn(program: &Path, args: &[&str], input: &str, environment: &[(&str, &str)], errors: Option<Stdio>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name);
         fs::write(path("stdin"), input).expect("a file for the input");
+        let file = File::create(path("stderr")).expect("a file for the errors");
         let child = Command::new(program)
             .args(args)
             .env_remove("MOSLIM_LAB_DATA")
@@ -80,7 +89,7 @@ impl Process {
             .envs(environment.iter().copied())
             .stdin(Stdio::from(File::open(path("stdin")).expect("the file of the input")))
             .stdout(Stdio::from(File::create(path("stdout")).expect("a file for the output")))
-            .stderr(Stdio::from(File::create(path("stderr")).expect("a file for the errors")))
+            .stderr(errors.unwrap_or(Stdio::from(file)))
             .spawn()
             .unwrap_or_else(|error| panic!("{} cannot be started: {error}", program.display()));
         Self { child, folder }
@@ -94,6 +103,16 @@ impl Process {
     /// Starts `moslim-lab` with more in its environment.
     pub fn lab_in(args: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::start_in(&binary(), args, "", environment)
+    }
+
+    /// Starts `moslim-lab` where nobody hears it: every write to standard error fails, as it does when a terminal has gone.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn lab_unheard(args: &[&str]) -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        Self::spawn(&binary(), args, "", &[], Some(writer.into()))
     }
 
     /// What it wrote to standard output so far.
@@ -201,6 +220,19 @@ pub fn kill_processes(words: &[&str]) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What a server on this machine answers to a request until it closes the connection.
+///
+/// # Errors
+/// When it is not reached, or answers nothing.
+pub fn raw(port: u16, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Waits until `probe` finds something.

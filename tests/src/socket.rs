@@ -5,6 +5,7 @@ use crate::process::LIMIT;
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -21,8 +22,16 @@ impl Lab {
     /// # Errors
     /// When the server refuses it.
     pub async fn socket(&self, origin: Option<&str>) -> Result<Socket, Error> {
+        self.socket_of(self.token(), origin).await
+    }
+
+    /// The same, by who has another token than the server's own.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn socket_of(&self, token: &str, origin: Option<&str>) -> Result<Socket, Error> {
         let mut request = format!("ws://127.0.0.1:{}/api/v1/ws", self.port()).into_client_request()?;
-        request.headers_mut().insert("authorization", format!("Bearer {}", self.token()).parse()?);
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
         if let Some(origin) = origin {
             request.headers_mut().insert("origin", origin.parse()?);
         }
@@ -46,7 +55,7 @@ impl Lab {
 ///
 /// # Errors
 /// When none comes, or the server closes the socket.
-pub async fn heard(socket: &mut Socket) -> Result<String> {
+pub async fn heard<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<String> {
     loop {
         let message = timeout(LIMIT, socket.next()).await.context("the server says nothing")?;
         match message.context("the socket is closed")?? {

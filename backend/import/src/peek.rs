@@ -262,7 +262,8 @@ pub fn skeleton(peek: &Peek) -> String {
 
 /// A text in TOML.
 fn quoted(text: &str) -> String {
-    if text.contains(['"', '\\']) && !text.contains(['\'', '\n']) {
+    let acts = |c: char| c == '\'' || c.is_control();
+    if text.contains(['"', '\\']) && !text.contains(acts) {
         format!("'{text}'")
     } else {
         toml::Value::String(text.into()).to_string()
@@ -297,6 +298,16 @@ mod tests {
         let mapping = Mapping::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!((mapping.response.to_string().as_str(), mapping.objectives.len()), ("answers.*.text", 2));
         assert_eq!(mapping.objectives[0].range, Some([1, 3]));
+    }
+
+    #[test]
+    fn a_text_of_a_mapping_does_nothing_to_a_terminal() {
+        for text in ["a\"\u{1b}[2Jb", "a\u{7f}\\b", "\u{1b}", "plain", "a\"b", "it's \"so\""] {
+            let written = quoted(text);
+            assert!(!written.contains(char::is_control), "{written:?}");
+            let read: toml::Table = toml::from_str(&format!("text = {written}")).unwrap();
+            assert_eq!(read["text"].as_str(), Some(text));
+        }
     }
 
     #[test]

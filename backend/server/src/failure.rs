@@ -41,14 +41,20 @@ impl Failure {
 
 /// A message for a terminal: what a file or a request has put into it moves no cursor and paints nothing.
 pub fn printable(message: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c.to_string(),
-        c if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => {
-            c.escape_default().to_string()
-        }
-        c => c.to_string(),
-    };
-    message.chars().map(shown).collect()
+    if !message.contains(acts) {
+        return message.to_string();
+    }
+    let mut shown = String::with_capacity(message.len());
+    for c in message.chars() {
+        if acts(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Whether a terminal does something at a character, beyond showing it and going to the next line or column.
+fn acts(c: char) -> bool {
+    let turns = ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+    turns || (c.is_control() && c != '\n' && c != '\t')
 }
 
 impl From<anyhow::Error> for Failure {

@@ -11,6 +11,8 @@ use moslim_shared::objective::Objective;
 use moslim_shared::ratings::RatingsTask;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -175,6 +177,16 @@ impl DataFolder {
         self.root.join("token")
     }
 
+    /// The file with the secret that the server makes browsers' cookies with.
+    pub fn cookie_key(&self) -> PathBuf {
+        self.root.join("cookie-key")
+    }
+
+    /// The file that sends a browser to the server's page, for the moment in which it is opened.
+    pub fn opening(&self) -> PathBuf {
+        self.root.join("open.html")
+    }
+
     /// The file that a running server holds locked.
     pub fn lock(&self) -> PathBuf {
         self.root.join("server.lock")
@@ -271,12 +283,56 @@ impl DataFolder {
     /// # Errors
     /// When it cannot be created or written; the message names the folder and what to do.
     pub fn create(&self) -> Result<(), String> {
-        let probe = self.root.join(format!(".probe-{}", std::process::id()));
-        self.make_root().and_then(|()| File::create(&probe)).and_then(|_| fs::remove_file(&probe)).map_err(|e| {
+        self.make_root().and_then(|()| self.probe()).map_err(|e| {
             let root = self.root.display();
             format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
         })
     }
+
+    /// Whether the folder of a server that runs is there, and holds what is written into it. It is not made: whoever asks wants to
+    /// hear that it has gone.
+    ///
+    /// # Errors
+    /// When it has gone, another is in its place, or a file is not read back as it was written; the message names the folder.
+    pub fn check(&self) -> Result<(), String> {
+        let root = self.root.display();
+        if !self.root.is_dir() {
+            return Err(format!("data: the folder {root} has gone"));
+        }
+        // A disk that is not mounted any more leaves an empty folder in which one can write very well.
+        if !self.lock().is_file() {
+            return Err(format!(
+                "data: the folder {root} is not the one that the server has begun with; what it has locked is not there"
+            ));
+        }
+        self.probe().map_err(|e| format!("data: the folder {root} cannot be used: {e}"))
+    }
+
+    /// Writes a file, reads it back, and removes it. Its name is nobody else's, for many may do this at a time.
+    fn probe(&self) -> std::io::Result<()> {
+        let (process, unique) = (std::process::id(), RandomState::new().build_hasher().finish());
+        let (path, written) = (self.root.join(format!("{PROBE}{process}-{unique:016x}")), unique.to_le_bytes());
+        let tried = (|| {
+            let mut file = File::create_new(&path)?;
+            file.write_all(&written)?;
+            file.sync_all()?;
+            let read = fs::read(&path)?;
+            if read == written { Ok(()) } else { Err(std::io::Error::other("what was written is not what is read")) }
+        })();
+        let removed = fs::remove_file(&path);
+        tried.and(removed)
+    }
+}
+
+/// Beginning of the names of files that are written to see whether one can.
+const PROBE: &str = ".probe-";
+
+/// The process that has written a file of this name to see whether it can; `None` where the name is no such one.
+pub fn prober(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(PROBE)?;
+    let (process, unique) = rest.split_once('-').unwrap_or((rest, ""));
+    let plain = process.bytes().all(|b| b.is_ascii_digit()) && unique.bytes().all(|b| b.is_ascii_hexdigit());
+    process.parse().ok().filter(|_| plain)
 }
 
 fn remove_folder(path: &Path) -> anyhow::Result<()> {
@@ -340,6 +396,28 @@ mod tests {
         data.discard(&id).unwrap();
         assert_eq!((data.empty_trash(Duration::ZERO).unwrap(), data.restore(&id).unwrap()), (1, false));
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_checked_by_many_at_a_time_and_missed_when_it_has_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let data = DataFolder::resolve(Some(place.path().join("data")));
+        assert!(data.check().unwrap_err().contains("has gone") && !data.root().exists(), "a check makes no folder");
+        data.create().unwrap();
+        assert!(data.check().unwrap_err().contains("is not the one"), "nothing in it is a server's");
+        fs::write(data.lock(), "").unwrap();
+        std::thread::scope(|all| {
+            for _ in 0..8 {
+                all.spawn(|| (0..20).for_each(|_| data.check().unwrap()));
+            }
+        });
+        let left: Vec<_> = fs::read_dir(data.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["server.lock"]);
+        let own = format!("{PROBE}{}-00000000000000ff", std::process::id());
+        assert_eq!((prober(&own), prober(".probe-7")), (Some(std::process::id()), Some(7)));
+        for other in [".probe-", ".probe-x", ".probe-7-notes", ".probe-+7", "probe-7", ".probe-7.txt"] {
+            assert_eq!(prober(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::index::{Index, Indexed};
 use crate::launch::{Launcher, Life, is_elsewhere};
+use crate::pulse;
 use crate::queue::Place;
 use anyhow::{Context, Result};
 use elsewhere::Studies;
@@ -383,6 +384,7 @@ impl Follower {
             tokio::time::sleep(INDEX_EVERY).await;
             let changed = self.changed();
             if changed.is_empty() {
+                pulse::INDEX.beat();
                 continue;
             }
             let written = index.write(&changed).await;
@@ -399,6 +401,8 @@ impl Follower {
                         run.dirty = true;
                     }
                 });
+            } else {
+                pulse::INDEX.beat();
             }
         }
     }
@@ -432,6 +436,7 @@ impl Follower {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut ticks, mut resting) = (0, 0);
         loop {
+            pulse::FOLLOWING.beat();
             let mut touched: HashSet<RunId> = HashSet::new();
             let mut note = |path: PathBuf| {
                 let name = path.strip_prefix(&root).ok().and_then(|p| p.components().next());

@@ -1,14 +1,16 @@
-//! Who may talk to the server: checks of Host, Origin and content type before anything else, and headers on every answer.
+//! Who may talk to the server: checks of host and origin before anything else, of what a body is once it is known who asks, and headers on
+//! every answer.
 //!
 //! The threat is any web page that the user visits: it can send requests to this machine. A page cannot forge `Host` or
 //! `Origin`, so an allow-list of hosts stops DNS rebinding, and an exact origin on everything that changes state, and on
 //! the websocket, stops cross-site requests. Nothing is allowed by default for a method: only GET and HEAD are reads.
 
 use crate::error::Error;
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
-use axum::http::{Method, Uri};
+use axum::http::{self, Method, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::{IpAddr, SocketAddr};
@@ -89,9 +91,15 @@ impl Hosts {
 /// Checks a request by its head.
 ///
 /// # Errors
-/// 400 for a malformed head, 403 for a stranger, 415 for a body that is not JSON.
-pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
-    let host = single(headers, &header::HOST)?.ok_or_else(|| Error::BadRequest("the Host header is missing".into()))?;
+/// 400 for a malformed head, 403 for a stranger.
+pub fn check<B>(hosts: &Hosts, request: &http::Request<B>) -> Result<(), Error> {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+    let host = match (single(headers, &header::HOST)?, uri.authority()) {
+        (Some(host), _) => host,
+        // HTTP/2 names the host with the method and the path. A Host header beside it is of whoever translated the request.
+        (None, Some(authority)) if request.version() >= Version::HTTP_2 => authority.as_str(),
+        (None, _) => return Err(Error::BadRequest("the Host header is missing".into())),
+    };
     let authority = parse_host(host)?;
     if uri.authority().is_some_and(|a| a != &authority) {
         return Err(Error::BadRequest("the request line names another host than the Host header".into()));
@@ -101,7 +109,8 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     }
 
     let reads = method == Method::GET || method == Method::HEAD;
-    let upgrade = headers.contains_key(header::UPGRADE);
+    // HTTP/2 has a method for what HTTP/1 has a header for.
+    let upgrade = headers.contains_key(header::UPGRADE) || method == Method::CONNECT;
     let origin = single(headers, &header::ORIGIN)?;
     let own = format!("{}{}", hosts.scheme(), host.to_ascii_lowercase());
     if !reads || upgrade {
@@ -125,13 +134,23 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     {
         return Err(Error::Forbidden("requests to the API must come from this server's own page".into()));
     }
+    Ok(())
+}
 
-    let length = single(headers, &header::CONTENT_LENGTH)?;
-    let body = headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|l| l.trim() != "0");
-    // Neither type is one that a form of another page could send.
+/// Checks whether a body is of a type that is taken. None of them is one that a form of another page could send.
+///
+/// # Errors
+/// 400 for a malformed head, 415 for a body that is neither JSON nor, where files are sent to, a file.
+pub fn check_body<B: HttpBody>(request: &http::Request<B>) -> Result<(), Error> {
+    let (method, headers) = (request.method(), request.headers());
+    let body = match single(headers, &header::CONTENT_LENGTH)? {
+        Some(length) => length.trim() != "0" || headers.contains_key(header::TRANSFER_ENCODING),
+        // HTTP/2 needs no header to send a body.
+        None => !request.body().is_end_stream(),
+    };
     let kind = single(headers, &header::CONTENT_TYPE)?;
-    let fits = is(kind, "application/json") || FILES.contains(&uri.path()) && is(kind, "application/octet-stream");
-    if !reads && body && !fits {
+    let fits = is(kind, "application/json") || FILES.contains(&request.uri().path()) && is(kind, "application/octet-stream");
+    if method != Method::GET && method != Method::HEAD && body && !fits {
         return Err(Error::UnsupportedMediaType("the body must be JSON, sent as Content-Type: application/json".into()));
     }
     Ok(())
@@ -169,7 +188,16 @@ fn is(content_type: Option<&str>, wanted: &str) -> bool {
 /// # Errors
 /// Those of [`check`].
 pub async fn guard(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Result<Response, Error> {
-    check(&hosts, request.method(), request.uri(), request.headers())?;
+    check(&hosts, &request)?;
+    Ok(next.run(request).await)
+}
+
+/// Middleware: [`check_body`] on every request of somebody who is known. Whoever is not learns that, and nothing else, first.
+///
+/// # Errors
+/// Those of [`check_body`].
+pub async fn typed(request: Request, next: Next) -> Result<Response, Error> {
+    check_body(&request)?;
     Ok(next.run(request).await)
 }
 
@@ -191,6 +219,7 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::middleware::{from_fn, from_fn_with_state};
+    use axum::response::IntoResponse;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -200,6 +229,7 @@ mod tests {
         let bound = listener.local_addr().unwrap();
         let router = Router::new()
             .fallback(|| async { "ok" })
+            .layer(from_fn(typed))
             .layer(from_fn_with_state(Arc::new(Hosts::of(bound, &[], false)), guard))
             .layer(from_fn(secure));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -226,6 +256,7 @@ mod tests {
         let own = format!("Host: localhost:{p}\r\n");
         let json = "Content-Type: application/json\r\nContent-Length: 2\r\n";
         let origin = format!("Origin: http://localhost:{p}\r\n");
+        let absolute = format!("GET http://localhost:{p}/");
         let table: Vec<(&str, String, u16)> = vec![
             ("GET /", own.clone(), 200),
             ("GET /", format!("Host: LOCALHOST:{p}\r\n"), 200),
@@ -243,6 +274,8 @@ mod tests {
             ("GET /", format!("Host: localhost:{p}x\r\n"), 400),
             ("GET /", "Host: localhost:99999\r\n".into(), 400),
             ("GET http://evil.example/", own.clone(), 400),
+            (absolute.as_str(), own.clone(), 200),
+            (absolute.as_str(), String::new(), 400),
             ("GET /api/v1/runs", own.clone(), 200),
             ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: same-origin\r\n"), 200),
             ("GET /api/v1/runs", format!("{own}Sec-Fetch-Site: none\r\n"), 200),
@@ -308,17 +341,67 @@ mod tests {
             ("localhost:443", "https://localhost:443", false),
             ("evil.example", "https://evil.example", false),
         ] {
-            let headers =
-                [("host", host), ("origin", origin)].map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
-            let checked = check(&hosts, &Method::POST, &Uri::from_static("/api/v1/runs"), &headers.into_iter().collect());
+            let request = http::Request::post("/api/v1/runs").header("host", host).header("origin", origin);
+            let checked = check(&hosts, &request.body(()).unwrap());
             assert_eq!(checked.is_ok(), good, "{host} {origin} {checked:?}");
         }
         let tls = Hosts::of("127.0.0.1:443".parse().unwrap(), &[], true);
-        let headers = |origin| {
-            let pairs = [("host", "localhost"), ("origin", origin)];
-            pairs.map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).into_iter().collect::<HeaderMap>()
-        };
-        let check = |origin| check(&tls, &Method::POST, &Uri::from_static("/api/v1/runs"), &headers(origin)).is_ok();
+        let request = |origin: &str| http::Request::post("/api/v1/runs").header("host", "localhost").header("origin", origin);
+        let check = |origin: &str| check(&tls, &request(origin).body(()).unwrap()).is_ok();
         assert!(check("https://localhost") && !check("http://localhost"));
+    }
+
+    #[test]
+    fn http_2_names_the_host_without_a_header_and_a_header_beside_it_must_agree() {
+        let hosts = Hosts::of("127.0.0.1:443".parse().unwrap(), &[], true);
+        let (old, new, own) = (Version::HTTP_11, Version::HTTP_2, "https://localhost");
+        for (method, uri, version, headers, status) in [
+            (Method::GET, "https://localhost/", new, vec![], 200),
+            (Method::GET, "https://localhost/", new, vec![("host", "LOCALHOST")], 200),
+            // Each of the two would be good alone.
+            (Method::GET, "https://localhost/", new, vec![("host", "127.0.0.1")], 400),
+            (Method::GET, "https://localhost/", new, vec![("host", "evil.example")], 400),
+            (Method::GET, "https://evil.example/", new, vec![("host", "localhost")], 400),
+            (Method::GET, "https://evil.example/", new, vec![], 403),
+            (Method::GET, "https://localhost:8443/", new, vec![], 403),
+            (Method::GET, "https://user@localhost/", new, vec![], 400),
+            (Method::GET, "/", new, vec![], 400),
+            (Method::GET, "/", new, vec![("host", "localhost")], 200),
+            (Method::GET, "https://localhost/", old, vec![], 400),
+            (Method::POST, "https://localhost/api/v1/runs", new, vec![], 403),
+            (Method::POST, "https://localhost/api/v1/runs", new, vec![("origin", own)], 200),
+            (Method::POST, "https://localhost/api/v1/runs", new, vec![("origin", "https://evil.example")], 403),
+            (Method::CONNECT, "https://localhost/api/v1/ws", new, vec![], 403),
+            (Method::CONNECT, "https://localhost/api/v1/ws", new, vec![("origin", "https://evil.example")], 403),
+            (Method::CONNECT, "https://localhost/api/v1/ws", new, vec![("origin", own)], 200),
+        ] {
+            let mut request = http::Request::builder().method(&method).uri(uri).version(version);
+            for (name, value) in &headers {
+                request = request.header(*name, *value);
+            }
+            let checked = check(&hosts, &request.body(()).unwrap());
+            let answered = checked.map_or_else(|refusal| refusal.into_response().status().as_u16(), |()| 200);
+            assert_eq!(answered, status, "{method} {uri} {version:?} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_looked_at_whether_or_not_its_length_is_said() {
+        for (method, headers, body, good) in [
+            (Method::POST, vec![], "", true),
+            (Method::POST, vec![("content-length", "0")], "", true),
+            (Method::POST, vec![], "{}", false),
+            (Method::POST, vec![("content-type", "text/plain")], "{}", false),
+            (Method::POST, vec![("content-type", "text/plain"), ("content-length", "2")], "{}", false),
+            (Method::POST, vec![("content-type", "application/json")], "{}", true),
+            (Method::GET, vec![("content-type", "text/plain")], "{}", true),
+        ] {
+            let mut request = http::Request::builder().method(&method).uri("/api/v1/runs");
+            for (name, value) in &headers {
+                request = request.header(*name, *value);
+            }
+            let checked = check_body(&request.body(axum::body::Body::from(body)).unwrap());
+            assert_eq!(checked.is_ok(), good, "{method} {headers:?} {body}");
+        }
     }
 }

@@ -1,29 +1,31 @@
 //! Takes connections and serves them: how many there may be, how long each may take to say what it wants, and TLS where it is asked for.
 //!
 //! A connection costs a file and memory before anything is known of it, so there is a number of them that is not exceeded. When it is
-//! reached, the oldest one that has asked for nothing yet goes: somebody who opens thousands and says nothing displaces nobody else.
+//! reached, the oldest one goes over which nobody who is known has asked for anything: somebody who opens thousands, and says nothing or is
+//! refused, displaces nobody else.
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use hyper::body::Incoming;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::BufReader;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,7 +33,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt;
 
-/// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS.
+/// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS. Every version of
+/// HTTP has it: one that pings instead of asking is asked to go.
 const HEAD_TIME: Duration = Duration::from_secs(20);
 /// Most connections in all, and of one address that is not this machine's own.
 const MOST: usize = 512;
@@ -101,7 +104,7 @@ impl Tls {
 /// A connection that stands.
 struct Open {
     from: IpAddr,
-    /// Whether a request of it was answered with what it asked for.
+    /// Whether somebody who is known has asked for something over it.
     proven: Arc<AtomicBool>,
     /// Ends it.
     end: Arc<Notify>,
@@ -147,9 +150,71 @@ impl Drop for Entered {
     }
 }
 
-/// A connection's place. A websocket is served when the connection's own task has ended: who serves it holds this.
+/// What a request holds of its connection until it has been answered. A websocket is served when the answer has been sent, and over HTTP/1
+/// when the connection's own task has ended: who serves it holds this.
 #[derive(Clone)]
-pub struct Held(#[expect(dead_code, reason = "it is held, not read")] Arc<Entered>);
+pub struct Held {
+    place: Arc<Entered>,
+    _asked: Arc<Asked>,
+}
+
+impl Held {
+    /// Somebody who is known asks over this connection: from now on it makes room for nobody.
+    pub fn prove(&self) {
+        self.place.proven.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The requests of a connection.
+#[derive(Default)]
+struct Requests {
+    /// Whether there was one.
+    any: bool,
+    /// Those that are being answered.
+    open: usize,
+}
+
+/// A request that is being answered, as long as this lives.
+struct Asked(watch::Sender<Requests>);
+
+impl Asked {
+    fn begin(requests: &watch::Sender<Requests>) -> Self {
+        requests.send_modify(|requests| {
+            requests.any = true;
+            requests.open += 1;
+        });
+        Self(requests.clone())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| requests.open -= 1);
+    }
+}
+
+/// The body of an answer: the request is answered when all of it was sent, or nobody takes it any more.
+struct Answer {
+    body: Body,
+    _held: Held,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Connections at a time: fewer where the system allows few open files.
 fn most() -> usize {
@@ -163,14 +228,32 @@ fn most() -> usize {
     MOST
 }
 
+/// Waits until the server stops. A function of its own, because the guard that `wait_for` returns must not outlive it.
+pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Waits until nothing was asked, and nothing was being answered, for as long as the head of a request may take.
+async fn rested(requests: &mut watch::Receiver<Requests>) {
+    loop {
+        let open = requests.borrow_and_update().open;
+        let next = requests.changed();
+        let told = if open > 0 { Ok(next.await) } else { timeout(HEAD_TIME, next).await };
+        if !matches!(told, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
 /// Serves until `stopping` becomes true, and then until what is being answered is.
 pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>, mut stopping: watch::Receiver<bool>) {
     let (register, most) = (Arc::new(Register::default()), most());
-    let goodbye = GracefulShutdown::new();
+    // Nothing is sent over it: it is closed when no connection has a sender any more.
+    let (stands, mut standing) = mpsc::channel(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stopping) => break,
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
@@ -184,21 +267,22 @@ pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>,
         let Some(entered) = register.enter(from.ip(), most) else { continue };
         // Small frames go out at once instead of waiting to be joined.
         let _ = stream.set_nodelay(true);
-        let (router, watcher) = (router.clone(), goodbye.watcher());
+        let (router, lasts) = (router.clone(), (stopping.clone(), stands.clone()));
         match tls.as_ref().map(|tls| tls.acceptor()) {
-            None => drop(tokio::spawn(connection(stream, entered, router, watcher))),
+            None => drop(tokio::spawn(connection(stream, entered, router, lasts))),
             Some(acceptor) => drop(tokio::spawn(async move {
                 let shaken = tokio::select! {
                     shaken = timeout(HEAD_TIME, acceptor.accept(stream)) => shaken,
                     () = entered.end.notified() => return,
                 };
                 if let Ok(Ok(stream)) = shaken {
-                    connection(stream, entered, router, watcher).await;
+                    connection(stream, entered, router, lasts).await;
                 }
             })),
         }
     }
-    goodbye.shutdown().await;
+    drop(stands);
+    let _ = standing.recv().await;
 }
 
 /// Serves one connection to its end.
@@ -206,45 +290,43 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     entered: Entered,
     router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    (mut stopping, _stands): (watch::Receiver<bool>, mpsc::Sender<()>),
 ) {
-    let (proven, end) = (entered.proven.clone(), entered.end.clone());
-    let asked = Arc::<AtomicBool>::default();
-    let asking = asked.clone();
-    let held = Held(Arc::new(entered));
+    let (end, place) = (entered.end.clone(), Arc::new(entered));
+    let (asking, mut requests) = watch::channel(Requests::default());
     let service = service_fn(move |request: Request<Incoming>| {
-        asking.store(true, Ordering::Relaxed);
-        let (router, proven, held) = (router.clone(), proven.clone(), held.clone());
+        let held = Held { place: place.clone(), _asked: Arc::new(Asked::begin(&asking)) };
+        let router = router.clone();
         async move {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(held);
+            request.extensions_mut().insert(held.clone());
             let response = router.oneshot(request).await?;
             if let Some(count) = ANSWERS.get(usize::from(response.status().as_u16() / 100).wrapping_sub(1)) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
-                proven.store(true, Ordering::Relaxed);
-            }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| Body::new(Answer { body, _held: held })))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(64);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let serving = watcher.watch(serving.into_owned());
-    // The first head has a time of its own: before it is known which version of HTTP is spoken, nobody watches.
-    let late = async {
-        sleep(HEAD_TIME).await;
-        if asked.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(64).enable_connect_protocol();
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            // Whatever ends it, there is nobody to tell.
+            _ = serving.as_mut() => return,
+            () = end.notified() => return,
+            () = rested(&mut requests) => {
+                // Who has never asked is not owed a goodbye, and nobody is owed two.
+                if leaving || !requests.borrow().any {
+                    return;
+                }
+            }
+            () = stopped(&mut stopping), if !leaving => {}
         }
-    };
-    tokio::select! {
-        // Whatever ends it, there is nobody to tell.
-        _ = serving => {}
-        () = end.notified() => {}
-        () = late => {}
+        leaving = true;
+        serving.as_mut().graceful_shutdown();
     }
 }
 

@@ -1,5 +1,7 @@
 //! `moslim-lab`: the laboratory's server and command line.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic when nobody listens; see log.rs and commands/mod.rs")]
+
 mod access;
 mod allocator;
 mod api;
@@ -21,12 +23,14 @@ mod index;
 mod inference;
 mod json;
 mod launch;
+mod leftovers;
 mod legacy;
 mod listen;
 mod log;
 mod offline;
 mod pictures;
 mod progress;
+mod pulse;
 mod queue;
 mod ready;
 mod report;
@@ -45,13 +49,16 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What people asked, rated and trained is their own wherever it is written: in the data folder, a backup, or a file that they name.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let cli = cli::Cli::parse();
     // A panic has printed its message already; it must not leak its own exit code (101) into the contract of 0, 1 and 2.
     let Ok(result) = std::panic::catch_unwind(|| commands::run(cli)) else { return ExitCode::from(failure::RUN_FAILED) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", failure::printable(&failure.to_string()));
+            log::say(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }

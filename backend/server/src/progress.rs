@@ -1,5 +1,7 @@
 //! Progress of a run on standard error: a bar on a terminal, else a plain line now and then.
 
+use crate::failure::printable;
+use crate::log;
 use indicatif::{ProgressBar, ProgressStyle};
 use moslim_shared::event::{EventBody, Stage};
 use std::io::IsTerminal;
@@ -65,8 +67,8 @@ impl Progress {
 
     fn say(&self, text: &str) {
         match &self.current {
-            Some(Current { bar: Some(bar), .. }) => bar.println(text),
-            _ => eprintln!("{text}"),
+            Some(Current { bar: Some(bar), .. }) => bar.println(printable(text)),
+            _ => log::say(text),
         }
     }
 
@@ -103,7 +105,7 @@ impl Progress {
         if let Some(left) = remaining(current.began.elapsed(), step.saturating_sub(current.from), total.saturating_sub(step)) {
             line.push_str(&format!(", about {} left", duration(left)));
         }
-        eprintln!("{line}");
+        log::say(&line);
     }
 }
 

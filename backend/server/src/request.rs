@@ -1,17 +1,19 @@
 //! Every request has an id, so that an answer, and what the log says of it, can be brought together.
 
 use axum::extract::Request;
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// Header of every answer with the id of its request; a request that has one may say so in the same header.
 pub const HEADER: &str = "x-request-id";
 /// Longest id.
 const LONGEST: usize = 64;
+/// Name of the token in an address.
+const TOKEN: &str = "token";
 
 tokio::task_local! {
     /// Id of the request that is being answered.
@@ -36,6 +38,28 @@ pub async fn identify(request: Request, next: Next) -> Response {
     response
 }
 
+/// What requests are logged under where `RUST_LOG=tower_http=debug` asks for all: as that library does it, but for tokens.
+pub fn span(request: &Request) -> Span {
+    tracing::debug_span!(
+        target: "tower_http::trace",
+        "request",
+        method = %request.method(),
+        uri = %shown(request.uri()),
+        version = ?request.version(),
+    )
+}
+
+/// An address for the log. The address that a server prints has a token, which opens the server to whoever reads it.
+fn shown(uri: &Uri) -> String {
+    let text = uri.to_string();
+    let Some((path, query)) = text.split_once('?') else { return text };
+    let masked = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if name.eq_ignore_ascii_case(TOKEN) => format!("{name}=***"),
+        _ => pair.to_string(),
+    };
+    format!("{path}?{}", query.split('&').map(masked).collect::<Vec<_>>().join("&"))
+}
+
 /// Whether a text can be an id. It is sent back and logged as it is.
 fn is_id(text: &str) -> bool {
     (1..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -50,6 +74,20 @@ fn fresh() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_not_logged() {
+        for (uri, logged) in [
+            ("/?token=0123456789abcdef", "/?token=***"),
+            ("/runs/a?tab=2&token=0123&a=b", "/runs/a?tab=2&token=***&a=b"),
+            ("/?Token=0123&token=4567", "/?Token=***&token=***"),
+            ("/api/v1/runs?filter=token&limit=3", "/api/v1/runs?filter=token&limit=3"),
+            ("/?token", "/?token"),
+            ("/", "/"),
+        ] {
+            assert_eq!(shown(&uri.parse().unwrap()), logged);
+        }
+    }
 
     #[test]
     fn an_id_is_short_and_plain() {

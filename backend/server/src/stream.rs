@@ -5,10 +5,11 @@ mod frames;
 
 use self::frames::{addressed, frames};
 
+use crate::access::Pass;
 use crate::error::Error;
 use crate::follow::Follower;
 use crate::id::RunId;
-use crate::listen::Held;
+use crate::listen::{Held, stopped};
 use crate::ready::{Batch, Key, Ready, Told, Wanted};
 use crate::state::Shared;
 use axum::Extension;
@@ -54,6 +55,7 @@ pub fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/api/v1/ws", tag = "runs", responses((status = 101, description = "Every run as it trains, by the protocol of docs/protocol.md")))]
 async fn upgrade(
     State(app): State<Shared>,
+    Extension(pass): Extension<Pass>,
     held: Option<Extension<Held>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
@@ -67,6 +69,7 @@ async fn upgrade(
             follower: app.follower.clone(),
             ready: app.ready.clone(),
             stopping: app.stopping.clone(),
+            pass,
             heard: Instant::now(),
             channels: Vec::new(),
             lists: Vec::new(),
@@ -90,6 +93,9 @@ enum Goodbye {
     Error(CloseCode, String),
 }
 
+/// Whose token was taken away while the socket stood, or has a role now that does not reach.
+const NOT_LET_IN: Goodbye = Goodbye::Close(close_code::POLICY, "the token of this socket lets nobody in any more");
+
 impl From<anyhow::Error> for Goodbye {
     fn from(error: anyhow::Error) -> Self {
         tracing::error!("a websocket ends: {error:#}");
@@ -102,6 +108,8 @@ struct Viewer {
     follower: Follower,
     ready: Arc<Ready>,
     stopping: watch::Receiver<bool>,
+    /// What the client was let in with.
+    pass: Pass,
     /// When the client last sent anything.
     heard: Instant,
     channels: Vec<Channel>,
@@ -168,6 +176,7 @@ impl Viewer {
                     }
                     self.send(Message::Ping(Bytes::new())).await?;
                 }
+                () = self.pass.over() => return Err(NOT_LET_IN),
                 () = stopped(&mut self.stopping) => {
                     return Err(Goodbye::Close(close_code::AWAY, "the server stops"));
                 }
@@ -308,7 +317,12 @@ impl Viewer {
         self.send(Message::Text(addressed(text, number).into())).await
     }
 
+    /// Sends to who is still let in: a long journal takes a while.
     async fn send(&mut self, message: Message) -> Result<(), Goodbye> {
+        if self.pass.is_over() { Err(NOT_LET_IN) } else { self.put(message).await }
+    }
+
+    async fn put(&mut self, message: Message) -> Result<(), Goodbye> {
         match timeout(SILENCE, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Goodbye::Gone),
@@ -327,7 +341,7 @@ impl Viewer {
                 (code, "see the error before this")
             }
         };
-        let _ = self.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+        let _ = self.put(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
         // Closing a connection with unread input resets it, and the client may then not see the reason. So what it still
         // sends is read for a moment.
         let _ = timeout(Duration::from_secs(1), async { while let Some(Ok(_)) = self.socket.recv().await {} }).await;
@@ -340,11 +354,6 @@ fn batch(follower: &Follower, key: &Key) -> anyhow::Result<Batch> {
     let (last, count) = (events.last().map(|e| e.seq), events.len());
     let frames = frames(events, &key.wanted, key.channel)?;
     Ok(Batch { last, count, frames: frames.into_iter().map(Into::into).collect() })
-}
-
-/// Waits until the server stops. A function of its own, because the guard that `wait_for` returns must not outlive it.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// Waits until the list has changed since it was told last, and may be told again.

@@ -92,6 +92,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(nowhere)?;
     std::fs::create_dir_all(folder)?;
     let unique = u64::from(process_id()) << 32 | COUNT.fetch_add(1, Ordering::Relaxed);
+    // As `maker` reads it.
     let temporary = folder.join(format!(".{}.{unique:x}.tmp", name.to_string_lossy()));
     let written = (|| {
         let mut file = File::create(&temporary)?;
@@ -107,6 +108,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     written
+}
+
+/// The process that writes a temporary file of this name, as [`write_atomically`] calls them; `None` where the name is another.
+pub fn maker(name: &str) -> Option<u32> {
+    let (_, unique) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let plain = unique.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let process = u64::from_str_radix(unique, 16).ok().filter(|_| plain)? >> 32;
+    u32::try_from(process).ok().filter(|&process| process > 0)
 }
 
 /// How long a write waits for room on a full disk, and how often it looks.
@@ -319,6 +328,17 @@ mod tests {
             Err(ErrorKind::PermissionDenied.into())
         });
         assert!(refused.is_err() && tries == 1);
+    }
+
+    #[test]
+    fn a_temporary_file_says_whose_it_is() {
+        let own = format!(".a.b.{:x}.tmp", u64::from(process_id()) << 32 | 7);
+        assert_eq!((maker(&own), maker(".weights.12c00000003.tmp")), (Some(process_id()), Some(300)));
+        for other in
+            ["a.12c00000003.tmp", ".a.12c00000003", ".12c00000003.tmp", ".a.3.tmp", ".a.+12c00000003.tmp", ".a.12C00000003.tmp"]
+        {
+            assert_eq!(maker(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -39,27 +39,44 @@ pub struct Key {
     digest: [u8; 32],
 }
 
-impl Key {
-    fn of(name: &str, role: Role, token: &str) -> Self {
-        Self { name: name.into(), role, digest: digest(token) }
+/// The tokens that a server knows, and what it makes cookies with.
+pub struct Keys {
+    known: Vec<Key>,
+    /// Of the secret that cookies are made with.
+    cookies: [u8; 32],
+}
+
+impl Keys {
+    /// The server's `own` token and those of a group; cookies are made with `secret`, which nobody else may know.
+    pub fn new(own: &str, group: Vec<Key>, secret: &str) -> Self {
+        let own = Key { name: "this server".into(), role: Role::Admin, digest: digest(own) };
+        Self { known: [vec![own], group].concat(), cookies: digest(secret) }
     }
 
-    /// Whether this is the token.
-    pub fn is(&self, token: &str) -> bool {
-        same(&self.digest, &digest(token))
+    /// Whose token this is.
+    pub fn of_token(&self, token: &str) -> Option<&Key> {
+        let digest = digest(token);
+        self.known.iter().find(|key| same(&key.digest, &digest))
     }
 
-    /// What a browser keeps in place of the token: it opens this server alone, and the token cannot be had from it.
-    pub fn cookie(&self) -> String {
+    /// Whose browser was given this cookie.
+    pub fn of_cookie(&self, cookie: &str) -> Option<&Key> {
+        self.known.iter().find(|key| same(self.cookie(key).as_bytes(), cookie.as_bytes()))
+    }
+
+    /// What a browser keeps in place of the token: it opens this server alone, and the token cannot be had from it. Whoever knows the hash
+    /// of a token, which stands in the group's file, cannot make its cookie without the secret. Both parts have one length, so that no
+    /// cookie can be lengthened into another.
+    pub fn cookie(&self, key: &Key) -> String {
         let mut hash = Sha256::new();
-        hash.update(b"moslim-lab cookie");
-        hash.update(self.digest);
+        hash.update(self.cookies);
+        hash.update(key.digest);
         hex(&hash.finalize())
     }
 
-    /// Whether a browser's cookie was made of this token.
-    pub fn gave(&self, cookie: &str) -> bool {
-        same(self.cookie().as_bytes(), cookie.as_bytes())
+    /// Which role a token has now that was known by `key`; `None` where it is known no more, also if its name is.
+    pub fn role(&self, key: &Key) -> Option<Role> {
+        self.known.iter().find(|known| known.digest == key.digest).map(|known| known.role)
     }
 }
 
@@ -86,11 +103,12 @@ pub fn fresh() -> Result<String> {
     Ok(hex(&bytes))
 }
 
-/// The server's own token, of whoever may read its data folder: read from a file that nobody else may read, or made.
+/// What a file holds that nobody else may read, or a new token in a new one: the server's own token, and what its cookies are made with, for
+/// whoever may read its data folder.
 ///
 /// # Errors
 /// When the file cannot be read or made, or holds something else.
-pub fn own(path: &Path) -> Result<(String, Key)> {
+pub fn kept(path: &Path) -> Result<String> {
     let name = path.display();
     let token = match fs::read_to_string(path) {
         Ok(text) => text.trim().to_string(),
@@ -107,8 +125,7 @@ pub fn own(path: &Path) -> Result<(String, Key)> {
         Err(e) => return Err(e).with_context(|| format!("reading {name}")),
     };
     ensure!(token.len() >= SHORTEST, "{name} holds no token of at least {SHORTEST} characters; remove it for a new one");
-    let key = Key::of("this server", Role::Admin, &token);
-    Ok((token, key))
+    Ok(token)
 }
 
 /// Characters of the shortest token: whoever guesses has to be hopeless.
@@ -173,17 +190,20 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("moslim-token-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("token");
-        let (token, key) = own(&path).unwrap();
-        assert!(token.len() == 32 && key.is(&token) && key.role == Role::Admin, "{token}");
-        assert!(!key.is("") && !key.is(&token[1..]) && !key.is(&token.to_uppercase().replace('A', "B")));
-        assert_eq!(own(&path).unwrap().0, token);
+        let token = kept(&path).unwrap();
+        let keys = Keys::new(&token, Vec::new(), "a secret");
+        assert!(token.len() == 32 && keys.of_token(&token).is_some_and(|key| key.role == Role::Admin), "{token}");
+        for other in ["", &token[1..], &token.to_uppercase().replace('A', "B")] {
+            assert!(keys.of_token(other).is_none(), "{other}");
+        }
+        assert_eq!(kept(&path).unwrap(), token);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         fs::write(&path, "short").unwrap();
-        assert!(format!("{:#}", own(&path).unwrap_err()).contains("32 characters"));
+        assert!(format!("{:#}", kept(&path).unwrap_err()).contains("32 characters"));
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -193,11 +213,18 @@ mod tests {
         let (ada, lines) = invite("Ada", Role::Run).unwrap();
         let (bo, more) = invite("Bo", Role::View).unwrap();
         fs::write(&path, format!("{lines}\n{more}")).unwrap();
-        let keys = group(&path).unwrap();
-        let who = |token: &str| keys.iter().find(|k| k.is(token)).map(|k| (k.name.as_str(), k.role));
+        let known = group(&path).unwrap();
+        let keys = |secret: &str| Keys::new("own", known.clone(), secret);
+        let here = keys("a secret");
+        let who = |token: &str| here.of_token(token).map(|k| (k.name.as_str(), k.role));
         assert_eq!((who(&ada), who(&bo), who("")), (Some(("Ada", Role::Run)), Some(("Bo", Role::View)), None));
         assert!(!lines.contains(&ada));
-        assert!(keys[0].gave(&keys[0].cookie()) && !keys[0].gave(&keys[1].cookie()) && !keys[0].gave(&ada));
+        let [cookie, elsewhere] = ["a secret", "another"].map(|secret| keys(secret).cookie(&known[0]));
+        let whose = |cookie: &str| here.of_cookie(cookie).map(|k| k.name.as_str());
+        assert_eq!((whose(&cookie), whose(&here.cookie(&known[1]))), (Some("Ada"), Some("Bo")));
+        for made in ["", &ada, &elsewhere, &hex(&known[0].digest), &hex(&Sha256::digest(known[0].digest))] {
+            assert_eq!(whose(made), None, "{made}");
+        }
         for (text, said) in [
             ("[[token]]\nname = \"A\"\nrole = \"king\"\nsha256 = \"\"", "king"),
             ("[[token]]\nname = \"A\"\nrole = \"run\"\nsha256 = \"é\"", "token 1 (A): sha256 is 64"),
@@ -209,5 +236,13 @@ mod tests {
             assert!(error.contains(said) && error.contains(".toml"), "{error}");
         }
         fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_token_is_known_by_itself_and_not_by_its_name() {
+        let key = |role, token: &str| Key { name: "Ada".into(), role, digest: digest(token) };
+        let (old, keys) = (key(Role::Run, "old"), |group| Keys::new("own", group, "a secret"));
+        assert_eq!(keys(vec![key(Role::View, "old")]).role(&old), Some(Role::View));
+        assert_eq!(keys(vec![key(Role::Run, "new")]).role(&old), None);
     }
 }

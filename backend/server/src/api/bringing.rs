@@ -1,16 +1,17 @@
 //! What people bring: files of ratings that are looked at, tried and imported, and off-the-shelf models.
 
 use super::tasks::{beside, opened};
-use crate::api::{Body, LARGEST_FILE, file_of, finish};
+use crate::access::Person;
+use crate::api::{Body, LARGEST_FILE, file_of, finish, finish_for};
 use crate::error::Error;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::state::Shared;
 use anyhow::{Context, ensure};
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use moslim_engine::data::ratings::check_name;
 use moslim_engine::keep::models::{KnownModel, Models};
 use moslim_engine::run::memory::{available_mib, shape, weights_mib};
@@ -178,8 +179,12 @@ async fn preview(State(app): State<Shared>, Body(request): Body<ImportRequest>) 
 
 /// Makes a task of a file.
 #[utoipa::path(post, path = "/api/v1/tasks", tag = "ratings", request_body = ImportRequest, responses((status = 201, description = "The task", body = RatingsTask)))]
-async fn make(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> Result<(StatusCode, Json<RatingsTask>), Error> {
-    finish(async move {
+async fn make(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Body(request): Body<ImportRequest>,
+) -> Result<(StatusCode, Json<RatingsTask>), Error> {
+    finish_for(person, format!("task {:?} is imported", request.name), async move {
         beside(move || {
             let (wish, file) = wanted(&app.data, request, None)?;
             let task = imported(app.data.root(), &wish, &file)?;
@@ -197,10 +202,11 @@ async fn make(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> 
 #[utoipa::path(post, path = "/api/v1/tasks/{name}/changes", tag = "ratings", params(("name" = String, Path, description = "Which task")), request_body = ChangeRequest, responses((status = 200, description = "The task, with its classes changed", body = RatingsTask)))]
 async fn change(
     State(app): State<Shared>,
+    Extension(person): Extension<Person>,
     Path(name): Path<String>,
     Body(request): Body<ChangeRequest>,
 ) -> Result<Json<RatingsTask>, Error> {
-    finish(async move {
+    finish_for(person, format!("the classes of task {name:?} are changed"), async move {
         beside(move || {
             let mut task = opened(&app, &name)?;
             if request.undo_all {

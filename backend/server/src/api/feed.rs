@@ -1,11 +1,13 @@
 //! The journal for other software: as server-sent events, and figures of one kind of event as columns.
 
+use crate::access::Pass;
 use crate::api::Id;
 use crate::api::columns::{Form, MOST_COLUMNS, Table};
 use crate::error::Error;
 use crate::follow::{Follower, News};
 use crate::id::RunId;
 use crate::state::Shared;
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -49,6 +51,7 @@ struct After {
 #[utoipa::path(get, path = "/api/v1/runs/{id}/stream", tag = "runs", params(("id" = String, Path, description = "Which run"), After), responses((status = 200, description = "Its journal as it grows, as server-sent events; `Last-Event-ID` is understood", body = String, content_type = "text/event-stream")))]
 async fn stream(
     State(app): State<Shared>,
+    Extension(pass): Extension<Pass>,
     Id(id): Id,
     headers: HeaderMap,
     asked: Result<Query<After>, QueryRejection>,
@@ -67,6 +70,7 @@ async fn stream(
     let feed = Feed {
         follower: app.follower.clone(),
         stopping: app.stopping.clone(),
+        pass,
         id,
         news,
         sent: after,
@@ -79,6 +83,8 @@ async fn stream(
 struct Feed {
     follower: Follower,
     stopping: watch::Receiver<bool>,
+    /// What the client was let in with.
+    pass: Pass,
     id: RunId,
     news: News,
     /// Number of the last event that was read.
@@ -116,6 +122,7 @@ impl Feed {
             tokio::select! {
                 _ = timeout(LOOK_EVERY, grown(&mut self.news, &self.id)) => {}
                 _ = self.stopping.changed() => return false,
+                () = self.pass.over() => return false,
             }
         }
     }
@@ -132,7 +139,12 @@ fn told(feed: Feed) -> impl Stream<Item = Result<Told, Infallible>> {
         if feed.over {
             return None;
         }
-        if feed.read.is_empty() && !feed.read_on().await {
+        let ends = feed.read.is_empty() && !feed.read_on().await;
+        // Who is let in no more is told nothing, least of all that the run has ended.
+        if feed.pass.is_over() {
+            return None;
+        }
+        if ends {
             feed.over = true;
             return Some((Ok(Told::default().event("end").data("{}")), feed));
         }

@@ -1,14 +1,16 @@
 //! Asking a run: answers as they are sampled, and scores.
 
+use crate::access::Pass;
 use crate::api::{Body, Id};
 use crate::error::Error;
 use crate::inference::{Asked, Reply, Told};
+use crate::listen::stopped;
 use crate::state::Shared;
-use axum::Json;
 use axum::body::Body as Answer;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use moslim_shared::inference::{GenerateEvent, GenerateRequest, ScoreRequest, Scored, problem_of};
@@ -24,7 +26,12 @@ pub fn router() -> OpenApiRouter<Shared> {
 /// Events as lines of JSON, each sent when it is known. A request that is refused has no stream; where the run does not have who was asked, the
 /// refusal says what it has.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/generate", tag = "inference", params(("id" = String, Path, description = "Which run")), request_body = GenerateRequest, responses((status = 200, description = "A line of JSON for each event, as it happens", body = GenerateEvent, content_type = "application/x-ndjson")))]
-async fn generate(State(app): State<Shared>, Id(id): Id, Body(request): Body<GenerateRequest>) -> Result<Response, Error> {
+async fn generate(
+    State(app): State<Shared>,
+    Extension(mut pass): Extension<Pass>,
+    Id(id): Id,
+    Body(request): Body<GenerateRequest>,
+) -> Result<Response, Error> {
     let problems = request.problems_for_one();
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
@@ -37,7 +44,10 @@ async fn generate(State(app): State<Shared>, Id(id): Id, Body(request): Body<Gen
     };
     let mut stopping = app.stopping.clone();
     let goodbye = async move {
-        let _ = stopping.wait_for(|stop| *stop).await;
+        tokio::select! {
+            () = stopped(&mut stopping) => {}
+            () = pass.over() => {}
+        }
     };
     let lines = lines(first, reply).take_until(Box::pin(goodbye));
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];

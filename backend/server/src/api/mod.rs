@@ -12,12 +12,12 @@ mod service;
 mod studies;
 mod tasks;
 
-use crate::access::admit;
+use crate::access::{Person, admit};
 use crate::error::{Error, panicked};
-use crate::guard::{BODY_LIMIT, guard, secure};
+use crate::guard::{BODY_LIMIT, guard, secure, typed};
 use crate::id::RunId;
 use crate::json;
-use crate::request::identify;
+use crate::request::{identify, span};
 use crate::state::Shared;
 use crate::{assets, stream};
 use axum::Router;
@@ -27,10 +27,12 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use std::time::Duration;
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
+use tracing::Instrument;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -44,11 +46,13 @@ pub fn router(app: Shared) -> Router {
         .fallback(assets::serve)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(CatchPanicLayer::custom(panicked))
+        // A stranger learns from the next one that it is one, and nothing of what else is wrong.
+        .layer(from_fn(typed))
         .layer(from_fn_with_state(access, admit))
         .layer(from_fn_with_state(hosts, guard))
         .layer(from_fn(secure))
         // Every request and how it was answered: RUST_LOG=tower_http=debug shows them.
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(span))
         // Outside of the others, so that whatever they log stands under the id of its request.
         .layer(from_fn(identify))
         .with_state(app)
@@ -88,9 +92,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// Runs a change to its end even if the client hangs up meanwhile: the handler is dropped then, and a run must not be
-/// left recorded but not started.
+/// left recorded but not started. What is logged meanwhile stands under the id of the request.
 async fn finish<T: Send + 'static>(change: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
-    tokio::spawn(change).await.map_err(|e| Error::Internal(e.into()))?
+    tokio::spawn(change.in_current_span()).await.map_err(|e| Error::Internal(e.into()))?
+}
+
+/// As [`finish`], and says in the log what `person` has done.
+async fn finish_for<T: Send + 'static>(
+    person: Person,
+    what: String,
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    finish(async move { change.await.inspect(|_| log_change(&person, what)) }).await
+}
+
+/// Says in the log who has done what: a line for each change.
+fn log_change(person: &Person, what: impl Display) {
+    tracing::info!(person = person.name.as_str(), "{what}");
 }
 
 /// Bytes of a file that may be sent here, and the time for it to come.

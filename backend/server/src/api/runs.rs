@@ -1,7 +1,7 @@
 //! Runs: list, start, pause, cancel, kill, resume, and their events.
 
 use crate::access::Person;
-use crate::api::{Body, Id, LARGEST_FILE, file_of, finish};
+use crate::api::{Body, Id, LARGEST_FILE, file_of, finish, finish_for, log_change};
 use crate::assets::matches;
 use crate::error::Error;
 use crate::id::RunId;
@@ -191,49 +191,74 @@ async fn start(
                 _ => app.supervisor.queue(id, config, *priority).await,
             }
         };
-        app.starts.once((&headers, &person), &proposal, find, start).await
+        let (status, run) = app.starts.once((&headers, &person), &proposal, find, start).await?;
+        // One that an earlier request has started was logged then.
+        if status == StatusCode::CREATED {
+            let what = if run.status == RunStatus::Queued { "waits for its turn" } else { "is started" };
+            log_change(&person, format_args!("run {} {what}", run.id));
+        }
+        Ok((status, run))
     })
     .await
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which stops at its next step", body = RunInfo)))]
-async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let run = finish(async move { app.supervisor.cancel(&id).await }).await?;
+async fn cancel(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish_for(person, format!("run {id} is cancelled"), async move { app.supervisor.cancel(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
 /// Has a run keep what it has and leave its slot to others, until it is resumed.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/pause", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which keeps a checkpoint at its next step and is paused then", body = RunInfo)))]
-async fn pause(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let run = finish(async move { app.supervisor.pause(&id).await }).await?;
+async fn pause(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish_for(person, format!("run {id} is paused"), async move { app.supervisor.pause(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
 /// Ends the process of a run at once: for one that does not end when it is told to.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/kill", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which is interrupted then, and can be resumed from its last checkpoint", body = RunInfo)))]
-async fn kill(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let run = finish(async move { app.supervisor.kill(&id).await }).await?;
+async fn kill(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let run = finish_for(person, format!("run {id} is killed"), async move { app.supervisor.kill(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
 #[utoipa::path(put, path = "/api/v1/runs/{id}/priority", tag = "runs", params(("id" = String, Path, description = "Which run")), request_body = PriorityRequest, responses((status = 200, description = "The run, which waits with this priority", body = RunInfo)))]
 async fn prioritise(
     State(app): State<Shared>,
+    Extension(person): Extension<Person>,
     Id(id): Id,
     Body(PriorityRequest { priority }): Body<PriorityRequest>,
 ) -> Result<Json<RunInfo>, Error> {
-    finish(async move { app.supervisor.prioritise(&id, priority).await }).await.map(Json)
+    let what = format!("run {id} waits with priority {}", i32::from(priority));
+    finish_for(person, what, async move { app.supervisor.prioritise(&id, priority).await }).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/checkpoint", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 202, description = "The run, which keeps a checkpoint after the step it is in", body = RunInfo)))]
-async fn checkpoint(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<RunInfo>), Error> {
-    let run = finish(async move { app.supervisor.checkpoint(&id).await }).await?;
+async fn checkpoint(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    let what = format!("run {id} is asked for a checkpoint");
+    let run = finish_for(person, what, async move { app.supervisor.checkpoint(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/resume", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which goes on from its last checkpoint, or does so when its turn comes", body = RunInfo)))]
 async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
-    finish(async move {
+    finish_for(person.clone(), format!("run {id} is resumed"), async move {
         app.starts.admit(&person).await?;
         let may = app.studies.check_free().await.is_ok();
         app.supervisor.resume(&id, may).await
@@ -244,13 +269,15 @@ async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>,
 
 /// Puts a run into the trash, from which it can be had back for a while.
 #[utoipa::path(delete, path = "/api/v1/runs/{id}", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 204, description = "It is in the trash")))]
-async fn delete(State(app): State<Shared>, Id(id): Id) -> Result<StatusCode, Error> {
-    finish(async move { app.supervisor.delete(&id).await }).await.map(|()| StatusCode::NO_CONTENT)
+async fn delete(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<StatusCode, Error> {
+    let what = format!("run {id} is put into the trash");
+    finish_for(person, what, async move { app.supervisor.delete(&id).await }).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(post, path = "/api/v1/runs/{id}/restore", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run, which is in the list again", body = RunInfo)))]
-async fn restore(State(app): State<Shared>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
-    finish(async move { app.supervisor.restore(&id).await }).await.map(Json)
+async fn restore(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<RunInfo>, Error> {
+    let what = format!("run {id} is taken out of the trash");
+    finish_for(person, what, async move { app.supervisor.restore(&id).await }).await.map(Json)
 }
 
 /// Everything about a run that does not train, as one file.
@@ -279,7 +306,11 @@ async fn page(State(app): State<Shared>, Id(id): Id) -> Result<impl IntoResponse
 
 /// Adds a run that another lab has packed.
 #[utoipa::path(post, path = "/api/v1/run-files", tag = "runs", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 201, description = "The run that the file holds", body = RunInfo)))]
-async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode, Json<RunInfo>), Error> {
+async fn open(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    request: Request,
+) -> Result<(StatusCode, Json<RunInfo>), Error> {
     let bytes = file_of(request).await?;
     let run = finish(async move {
         let opened = tokio::task::spawn_blocking(move || {
@@ -289,17 +320,25 @@ async fn open(State(app): State<Shared>, request: Request) -> Result<(StatusCode
             app.follower.look(&id);
             app.follower.run(&id).ok_or_else(|| Error::NotFound(format!("there is no run {id}")))
         });
-        opened.await.map_err(anyhow::Error::from)?
+        let run = opened.await.map_err(anyhow::Error::from)??;
+        log_change(&person, format_args!("run {} is opened from a file", run.id));
+        Ok(run)
     })
     .await?;
     Ok((StatusCode::CREATED, Json(run)))
 }
 
 #[utoipa::path(put, path = "/api/v1/runs/{id}/about", tag = "runs", params(("id" = String, Path, description = "Which run")), request_body = About, responses((status = 200, description = "The run, under its new name", body = RunInfo)))]
-async fn describe(State(app): State<Shared>, Id(id): Id, Body(about): Body<About>) -> Result<Json<RunInfo>, Error> {
+async fn describe(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+    Body(about): Body<About>,
+) -> Result<Json<RunInfo>, Error> {
     let problems = about.problems();
     if !problems.is_empty() {
         return Err(Error::invalid(problems));
     }
-    finish(async move { app.supervisor.describe(&id, about).await }).await.map(Json)
+    let what = format!("run {id} has another name, note or tags");
+    finish_for(person, what, async move { app.supervisor.describe(&id, about).await }).await.map(Json)
 }

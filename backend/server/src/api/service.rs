@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::listen;
+use crate::pulse;
 use crate::state::Shared;
 use axum::Json;
 use axum::extract::State;
@@ -24,17 +25,21 @@ struct Wellness {
     ok: bool,
     /// What is wrong; empty where all is well.
     problems: Vec<String>,
+    /// What does not work as it should, and no run needs.
+    degraded: Vec<String>,
     disk_free_mib: Option<u64>,
     memory_free_mib: Option<u64>,
 }
 
-/// 200 where everything works that a run needs, and 503 with the reasons where something does not: a file is written and read, the list
-/// of runs is made, and the disk is asked for its room.
+/// 200 where everything works that a run needs, and 503 with the reasons where something does not: the data folder is there, a
+/// file is written into it and read back, the folder of runs is read, the disk is asked for its room, and what follows runs and
+/// starts those that wait has given a sign of life within a minute. An index that cannot be written is told, and is no reason for
+/// 503: the folders are the truth.
 #[utoipa::path(get, path = "/healthz", tag = "service", responses((status = 200, description = "Everything works that a run needs", body = Wellness), (status = 503, description = "Something does not, and what", body = Wellness)))]
 async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Wellness>), Error> {
     let look = move || {
-        let mut problems = Vec::new();
-        problems.extend(app.data.create().err());
+        let mut problems = pulse::stopped();
+        problems.extend(app.data.check().err());
         let list = std::fs::read_dir(app.data.runs());
         problems.extend(list.err().filter(|e| e.kind() != std::io::ErrorKind::NotFound).map(|e| format!("runs: {e}")));
         let room = app.data.room();
@@ -42,6 +47,7 @@ async fn health(State(app): State<Shared>) -> Result<(StatusCode, Json<Wellness>
         let health = Wellness {
             ok: problems.is_empty(),
             problems,
+            degraded: pulse::behind(),
             disk_free_mib: room.map(|room| room.free >> 20),
             memory_free_mib: available_mib(),
         };

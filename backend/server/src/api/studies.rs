@@ -1,7 +1,7 @@
 //! Studies: list, start, stop, resume, and their results.
 
 use crate::access::Person;
-use crate::api::{Body, Id, finish};
+use crate::api::{Body, Id, finish, finish_for, log_change};
 use crate::error::Error;
 use crate::state::Shared;
 use axum::body::Bytes;
@@ -94,20 +94,28 @@ async fn start(
     finish(async move {
         let find = async |id| app.studies.state(&id).await.ok();
         let start = async |id| app.studies.start(&app.supervisor, (id, config.clone()), request.on).await;
-        app.starts.once((&headers, &person), &request, find, start).await
+        let (status, study) = app.starts.once((&headers, &person), &request, find, start).await?;
+        if status == StatusCode::CREATED {
+            log_change(&person, format_args!("study {} is started", study.id));
+        }
+        Ok((status, study))
     })
     .await
 }
 
 #[utoipa::path(post, path = "/api/v1/studies/{id}/cancel", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 202, description = "The study, whose runs stop", body = StudyState)))]
-async fn cancel(State(app): State<Shared>, Id(id): Id) -> Result<(StatusCode, Json<StudyState>), Error> {
-    let state = finish(async move { app.studies.cancel(&id).await }).await?;
+async fn cancel(
+    State(app): State<Shared>,
+    Extension(person): Extension<Person>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<StudyState>), Error> {
+    let state = finish_for(person, format!("study {id} is stopped"), async move { app.studies.cancel(&id).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(state)))
 }
 
 #[utoipa::path(post, path = "/api/v1/studies/{id}/resume", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "The study, which goes on", body = StudyState)))]
 async fn resume(State(app): State<Shared>, Extension(person): Extension<Person>, Id(id): Id) -> Result<Json<StudyState>, Error> {
-    finish(async move {
+    finish_for(person.clone(), format!("study {id} is resumed"), async move {
         app.starts.admit(&person).await?;
         app.studies.resume(&app.supervisor, &id).await
     })

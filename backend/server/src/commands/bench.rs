@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::folder::{DataFolder, write_file};
 use crate::id::RunId;
 use crate::launch::Local;
+use crate::log::say;
 use crate::study::Study;
 use anyhow::{Context, bail};
 use moslim_engine::bench::on_device as measure;
@@ -117,7 +118,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     if python.is_some() && (args.device != DeviceChoice::Cpu || args.bf16) {
         return Err(Failure::field("peer", "computes on the CPU in f32; leave out --device and --bf16".to_string()));
     }
-    let bench = measure(args.device, &names, repetitions, precision, |next| eprintln!("Measuring {next} ..."))
+    let bench = measure(args.device, &names, repetitions, precision, |next| say(&format!("Measuring {next} ...")))
         .map_err(|e| Failure::BadInput(format!("{e:#}")))?;
     let mut report = Report { bench, peers: Vec::new() };
     if let Some(python) = python {
@@ -267,7 +268,7 @@ fn finished(run: &str, n: usize) -> RunSummary {
 fn compare(size: &'static Size, python: &str, turns: usize, repetitions: usize) -> Result<Comparison, Failure> {
     let (mut ours, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 1..=turns {
-        eprintln!("Turn {turn} of {turns} with the peer at {} ...", size.name);
+        say(&format!("Turn {turn} of {turns} with the peer at {} ...", size.name));
         let peer = ask_peer(size, python)?;
         let own = measure(DeviceChoice::Cpu, &[size.name], repetitions, Precision::F32, |_| ())?.sizes.remove(0);
         let own = Seconds {

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::folder::write_file;
 use crate::id::RunId;
+use crate::log::say;
 use crate::pictures;
 use crate::study::Study;
 use moslim_engine::progress::Stop;
@@ -61,7 +62,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         let written = args.to.as_deref().and_then(|to| written(to, &config, &data));
         if let Some(Written { results, .. }) = written.as_ref().filter(|w| w.of_this_plan && w.results.is_complete(&config)) {
             if wanted {
-                eprintln!("Study {} of {}: {id} is written already", n + 1, PROGRAMME.len());
+                say(&format!("Study {} of {}: {id} is written already", n + 1, PROGRAMME.len()));
                 args.to.iter().try_for_each(|to| write_overview(to, id, results))?;
             }
             done.insert(id.to_string(), results.clone());
@@ -74,9 +75,9 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         };
         let mut ended = Ok(());
         if wanted {
-            eprintln!("Study {} of {}: {id}, in {}", n + 1, PROGRAMME.len(), study.file("").display());
+            say(&format!("Study {} of {}: {id}, in {}", n + 1, PROGRAMME.len(), study.file("").display()));
             if let Some(Written { results, .. }) = written.as_ref().filter(|w| !w.results.runs.is_empty()) {
-                eprintln!("{} of its runs are written already", results.runs.len());
+                say(&format!("{} of its runs are written already", results.runs.len()));
                 study.take_over(results)?;
             }
             let followed = follow(&study, args.jobs.map(usize::from), launcher.as_ref(), &stop);

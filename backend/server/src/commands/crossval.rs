@@ -6,6 +6,7 @@ use crate::cli::CrossvalArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::id::RunId;
+use crate::log::say;
 use crate::progress::Progress;
 use moslim_engine::progress::Stop;
 use moslim_engine::run::{RunError, reward_model_alone};
@@ -97,7 +98,7 @@ pub fn run(args: &CrossvalArgs) -> Result<(), Failure> {
         folds = Vec::new();
         for fold in 1..=FOLDS {
             let of = if share < 1.0 { format!(", {:.0} % of the prompts", 100.0 * share) } else { String::new() };
-            eprintln!("Fold {fold} of {FOLDS}{of}");
+            say(&format!("Fold {fold} of {FOLDS}{of}"));
             let task = TaskConfig { fold, share, ..config.task.clone() };
             let job = data.job(&RunId::fresh(), RunConfig { task, ..config.clone() });
             let mut progress = Progress::new();

@@ -7,6 +7,7 @@ use crate::cli::{
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::log::say;
 use moslim_engine::data::ratings::kept::SPLITS;
 use moslim_engine::data::ratings::{about, shaped};
 use moslim_engine::data::world;
@@ -190,7 +191,7 @@ pub fn noise(args: &NoiseArgs) -> Result<(), Failure> {
     let scorer = Scorer::load(&folder, args.device)?;
     let (found, long) = data.task_noise(&task, &scorer, args.n).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
     if long > 0 {
-        eprintln!("{long} rows are longer than the reward model reads, and were passed over");
+        say(&format!("{long} rows are longer than the reward model reads, and were passed over"));
     }
     if args.json {
         return print_json(&found);

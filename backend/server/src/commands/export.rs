@@ -4,6 +4,7 @@ use crate::cli::ExportArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
+use crate::log::say;
 use moslim_engine::run::export::export;
 
 /// Writes the files and lists them.
@@ -15,7 +16,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     if !folder.is_dir() {
         return Err(Failure::field("run", format!("there is no folder {}", folder.display())));
     }
-    let mut note = |text: &str| eprintln!("{text}");
+    let mut note = say;
     let exported = export(&folder, &args.to, (args.form, args.weights), args.policy, &mut note);
     let exported = exported.map_err(|e| Failure::BadInput(format!("{e:#}")))?;
     if args.json {

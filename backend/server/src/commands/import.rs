@@ -1,10 +1,11 @@
 //! `moslim-lab import`: a task of people's ratings.
 
 use crate::cli::ImportArgs;
-use crate::commands::{print_json, print_line};
-use crate::failure::Failure;
+use crate::commands::{print_exactly, print_json, print_line};
+use crate::failure::{Failure, printable};
 use crate::folder::DataFolder;
 use crate::hub::HubId;
+use crate::log::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use moslim_engine::data::ratings::check_name;
 use moslim_import::import::format;
@@ -64,7 +65,7 @@ pub fn run(args: &ImportArgs) -> Result<(), Failure> {
 
 /// The files that the arguments or the mapping name; those on a hub are fetched.
 fn files(args: &ImportArgs, mapping: Option<&Mapping>) -> Result<Vec<PathBuf>, Failure> {
-    let fetch = |id: HubId, patterns: &[String]| id.fetch_data(patterns, |text| eprintln!("{text}"));
+    let fetch = |id: HubId, patterns: &[String]| id.fetch_data(patterns, say);
     let hub = |text: &str| HubId::parse(text, args.revision.as_deref(), None);
     let mut out = Vec::new();
     for file in &args.files {
@@ -95,7 +96,7 @@ fn files(args: &ImportArgs, mapping: Option<&Mapping>) -> Result<Vec<PathBuf>, F
 fn any(id: &HubId) -> Result<Vec<PathBuf>, Failure> {
     let mut last = None;
     for pattern in ANY {
-        match id.fetch_data(&[pattern.into()], |text| eprintln!("{text}")) {
+        match id.fetch_data(&[pattern.into()], say) {
             Err(e @ Failure::BadInput(_)) => last = Some(e),
             other => return other,
         }
@@ -112,7 +113,8 @@ fn look(args: &ImportArgs) -> Result<(), Failure> {
     for column in &seen.columns {
         out += &format!("#   {:<40} {:<14} {}\n", column.path.to_string(), column.kind, column.example);
     }
-    print_line(&format!("{out}\n{}", skeleton(&seen).trim_end()))
+    // What comes second is a mapping, for a file: as it is.
+    print_exactly(&format!("{}\n{}", printable(&out), skeleton(&seen).trim_end()))
 }
 
 /// What an import made, for people.

@@ -24,7 +24,7 @@ mod train;
 mod worker;
 
 use crate::cli::{Cli, Command, DataCommand, RunsCommand, SourceArgs};
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::folder::DataFolder;
 use crate::log;
 use moslim_shared::objective::Objective;
@@ -88,12 +88,18 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Prints one line of JSON. Not `println!`, which panics when the reader has gone.
+/// Prints one line of JSON.
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    print_line(&serde_json::to_string(value)?)
+    print_exactly(&serde_json::to_string(value)?)
 }
 
+/// Prints a line for people, in which nothing that a file or a request has put there does anything to a terminal.
 fn print_line(text: &str) -> Result<(), Failure> {
+    print_exactly(&printable(text))
+}
+
+/// Prints a line as it is, for programs. Not by `println!`, which panics when the reader has gone.
+fn print_exactly(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{text}")?;
     output.flush()?;

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::hub::HubId;
 use crate::id::RunId;
+use crate::log::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use moslim_engine::keep::models::{KnownModel, Models, NewModel, name_from, name_of};
 use moslim_engine::model::files::ModelFiles;
@@ -86,7 +87,7 @@ fn new_model(args: &AddModelArgs) -> Result<NewModel, Failure> {
     let Some(id) = HubId::parse(&args.model, args.revision.as_deref(), args.file.as_deref()) else {
         return Err(Failure::field("model", format!("there is no folder or file {}", args.model)));
     };
-    let fetched = id.fetch(|text| eprintln!("{text}"))?;
+    let fetched = id.fetch(say)?;
     let own = || match fetched.path.is_dir() {
         true => name_from(args.model.rsplit('/').next().unwrap_or_default()),
         false => name_of(&fetched.path),

@@ -3,8 +3,9 @@
 
 use crate::cli::{RateArgs, RateCommand, RateGradesArgs, RatePairsArgs};
 use crate::commands::{print_line, read_target};
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::folder::DataFolder;
+use crate::log::say;
 use moslim_engine::data::ratings::kept::SPLITS;
 use moslim_engine::data::ratings::{about, shaped};
 use moslim_engine::run::Generator;
@@ -34,8 +35,8 @@ pub fn run(args: &RateArgs) -> Result<(), Failure> {
 
 /// Asks, and reads a line; `None` at the end of the input.
 fn ask(question: &str) -> Result<Option<String>, Failure> {
-    eprint!("{question}");
-    std::io::stderr().flush()?;
+    // Where nobody can be asked there is nothing to do.
+    std::io::stderr().write_all(printable(question).as_bytes())?;
     let mut line = String::new();
     Ok((std::io::stdin().lock().read_line(&mut line)? > 0).then(|| line.trim().to_string()))
 }
@@ -89,7 +90,7 @@ fn grades(args: &RateGradesArgs) -> Result<(), Failure> {
     let mut file = begin(&args.to, &grades_mapping(&objectives).written())?;
     let mut count = 0;
     'rows: for (n, row) in rows.iter().enumerate() {
-        eprintln!("\n{} of {}\n{}\n\n  {}\n", n + 1, rows.len(), row.prompt, row.response.replace('\n', "\n  "));
+        say(&format!("\n{} of {}\n{}\n\n  {}\n", n + 1, rows.len(), row.prompt, row.response.replace('\n', "\n  ")));
         let mut record = Map::new();
         for o in &objectives {
             let classes: Vec<String> = o.classes.iter().enumerate().map(|(c, name)| format!("{c} {name}")).collect();
@@ -105,7 +106,7 @@ fn grades(args: &RateGradesArgs) -> Result<(), Failure> {
                             record.insert(o.id.clone(), class.into());
                             break;
                         }
-                        _ => eprintln!("  {text} is no class; allowed are 0 to {}", o.class_count() - 1),
+                        _ => say(&format!("  {text} is no class; allowed are 0 to {}", o.class_count() - 1)),
                     },
                 }
             }
@@ -156,7 +157,7 @@ fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
         let swapped = Sha256::digest(format!("{prompt}\n{}\n{}", args.seed, args.rater))[0] & 1 == 1;
         let runs = [&args.run, &args.against].map(|id| id.as_str());
         let at = |side: usize| side ^ usize::from(swapped);
-        eprintln!("\n{} of {}\n{prompt}\n\na: {}\n\nb: {}\n", n + 1, prompts.len(), answers[at(0)], answers[at(1)]);
+        say(&format!("\n{} of {}\n{prompt}\n\na: {}\n\nb: {}\n", n + 1, prompts.len(), answers[at(0)], answers[at(1)]));
         let said = loop {
             let Some(said) = ask("Which is better? (a, b, Enter for neither, q to end): ")? else {
                 return ended(&args.to, count);
@@ -164,7 +165,7 @@ fn pairs(args: &RatePairsArgs) -> Result<(), Failure> {
             match said.as_str() {
                 "q" => return ended(&args.to, count),
                 "" | "a" | "b" => break said,
-                other => eprintln!("  {other} is neither a nor b"),
+                other => say(&format!("  {other} is neither a nor b")),
             }
         };
         let preferred = match said.as_str() {

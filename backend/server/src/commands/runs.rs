@@ -8,6 +8,7 @@ use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
 use crate::id::RunId;
 use crate::launch::Local;
+use crate::log::say;
 use crate::offline;
 use crate::queue::Place;
 use crate::tensorboard::file;
@@ -108,7 +109,7 @@ pub fn list(args: &ListRunsArgs) -> Result<(), Failure> {
         print_line(&format!("{:<22} {status:<12} {hit}  seed {:<4} {}", row.id, row.seed, row.title))?;
     }
     if page.next.is_some() {
-        eprintln!("{} of {} runs; --limit shows more, --filter chooses.", page.rows.len(), page.total);
+        say(&format!("{} of {} runs; --limit shows more, --filter chooses.", page.rows.len(), page.total));
     }
     Ok(())
 }

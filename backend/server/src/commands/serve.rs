@@ -1,7 +1,7 @@
 //! `moslim-lab serve`: starts and stops the server.
 
 use crate::access::Access;
-use crate::access::keys::{self, Key};
+use crate::access::keys::{self, Keys};
 use crate::api;
 use crate::cli::{ServeArgs, profile, ray_profile};
 use crate::clock::Clock;
@@ -13,8 +13,11 @@ use crate::guard::Hosts;
 use crate::index::Index;
 use crate::launch::process::lock_file;
 use crate::launch::{Local, Ray, Slurm};
+use crate::leftovers;
 use crate::legacy::export_database;
 use crate::listen::{self, Tls};
+use crate::log::say;
+use crate::pulse;
 use crate::signals::{Signals, Wish};
 use crate::starts;
 use crate::state::{App, Shared};
@@ -93,25 +96,25 @@ fn read_host(host: &str) -> Result<IpAddr, Failure> {
     }
 }
 
-/// Says so where other users of this machine can look into the folder.
+/// Says so where other users of this machine can look into the folder, those of its group included.
 fn warn_of_readers(root: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let open = std::fs::metadata(root).is_ok_and(|m| m.permissions().mode() & 0o007 != 0);
+        let open = std::fs::metadata(root).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
         if open {
             tracing::warn!("other users of this machine can read {root}; close it with: chmod 700 {root}", root = root.display());
         }
     }
 }
 
-/// The tokens that the server knows: its own, and those of a group.
-fn read_keys(own: &Key, group: Option<&Path>) -> Result<Vec<Key>, Failure> {
-    let mut keys = vec![own.clone()];
-    if let Some(path) = group {
-        keys.extend(keys::group(path).map_err(|e| Failure::field("tokens", format!("{e:#}")))?);
-    }
-    Ok(keys)
+/// The server's own token, and all that it knows: that one, and those of a group.
+fn read_keys(data: &DataFolder, group: Option<&Path>) -> Result<(String, Keys), Failure> {
+    let kept = |path: PathBuf| keys::kept(&path).map_err(|e| Failure::field("data", format!("{e:#}")));
+    let (own, secret) = (kept(data.token())?, kept(data.cookie_key())?);
+    let group = group.map(keys::group).transpose().map_err(|e| Failure::field("tokens", format!("{e:#}")))?;
+    let keys = Keys::new(&own, group.unwrap_or_default(), &secret);
+    Ok((own, keys))
 }
 
 /// Makes sure that this is the only server of the folder: two would both think that they own its runs.
@@ -139,9 +142,8 @@ async fn serve(
         Failure::field("port", format!("{address} cannot be listened on ({e}); {hint}"))
     })?;
     let bound = listener.local_addr()?;
-    let (token, own) = keys::own(&data.token()).map_err(|e| Failure::field("data", format!("{e:#}")))?;
-    let known = if args.no_token { None } else { Some(read_keys(&own, args.tokens.as_deref())?) };
-    let access = Arc::new(Access::new(known, bound.port(), tls.is_some()));
+    let (token, keys) = read_keys(&data, args.tokens.as_deref())?;
+    let access = Arc::new(Access::new((!args.no_token).then_some(keys), bound.port(), tls.is_some()));
     export_database(&data).await?;
     let index = Index::open(&data.index()).await.context("the index in the data folder")?;
     let launcher = Arc::new(Local::new()?.with_memory(args.run_memory));
@@ -150,12 +152,14 @@ async fn serve(
         let opened = tokio::task::spawn_blocking(move || Follower::open(data, launcher, known)).await;
         opened.map_err(anyhow::Error::from)??
     };
+    let root = data.root().to_path_buf();
+    sweep(root.clone());
     let following = tokio::spawn(follower.clone().follow());
     let telling = tokio::spawn(follower.clone().tell());
     let keeping = tokio::spawn(follower.clone().keep(index.clone()));
     let (stop, stopping) = watch::channel(false);
     let hosts = Hosts::of(bound, &args.names, tls.is_some());
-    let root = data.root().to_path_buf();
+    let (folder, opening) = (data.clone(), data.opening());
     let app = App::new(
         follower.clone(),
         (launcher, args.slots.clone().unwrap_or_default()),
@@ -173,12 +177,15 @@ async fn serve(
 
     let url = page(bound, args.names.first().map(String::as_str), tls.is_some(), (!args.no_token).then_some(token.as_str()));
     print_line(&format!("MOSLIM Lab is ready at {url}"))?;
+    // Of a server that was killed before it could take it away.
+    let _ = std::fs::remove_file(&opening);
     if args.open {
-        open_browser(&root, &url);
+        open_browser(&opening, &url);
     }
     while signals.next().await == Wish::Reload {
-        reload(&access, tls.as_deref(), &own, args);
+        reload(&access, tls.as_deref(), &folder, args);
     }
+    let _ = std::fs::remove_file(&opening);
     tracing::info!("stopping; once more ends at once");
     tokio::spawn(async move {
         signals.end().await;
@@ -194,9 +201,17 @@ async fn serve(
     retiring.abort();
     index.close().await;
     for (run, _) in follower.training() {
-        eprintln!("Run {run} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {run}");
+        say(&format!("Run {run} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {run}"));
     }
     Ok(())
+}
+
+/// Removes what killed processes have left in the data folder, beside everything else that is done.
+fn sweep(root: PathBuf) {
+    tokio::task::spawn_blocking(move || match leftovers::sweep(&root) {
+        0 => {}
+        gone => tracing::info!("{gone} files are gone that processes were writing when they were killed"),
+    });
 }
 
 /// Time between two looks at whose turn it is.
@@ -208,6 +223,7 @@ const TURN_AGAIN: Duration = Duration::from_secs(10);
 async fn take_turns(app: Shared) {
     loop {
         sleep(TURN_EVERY).await;
+        pulse::TURNS.beat();
         if app.follower.queued().is_empty() || app.studies.check_free().await.is_err() {
             continue;
         }
@@ -257,10 +273,10 @@ async fn empty_trash(data: DataFolder) {
 }
 
 /// Reads tokens and certificate anew. What cannot be read stays as it was, and that is said.
-fn reload(access: &Access, tls: Option<&Tls>, own: &Key, args: &ServeArgs) {
+fn reload(access: &Access, tls: Option<&Tls>, data: &DataFolder, args: &ServeArgs) {
     if !args.no_token {
-        match read_keys(own, args.tokens.as_deref()) {
-            Ok(keys) => access.replace(keys),
+        match read_keys(data, args.tokens.as_deref()) {
+            Ok((_, keys)) => access.replace(keys),
             Err(error) => tracing::error!("the tokens stay as they were: {error}"),
         }
     }
@@ -280,9 +296,12 @@ fn page(bound: SocketAddr, name: Option<&str>, tls: bool, token: Option<&str>) -
     token.map_or(format!("{scheme}://{host}"), |token| format!("{scheme}://{host}/?token={token}"))
 }
 
+/// Time for a browser to start and to read the file that it is given.
+const OPENING: Duration = Duration::from_secs(60);
+
 /// Opens the page where there is a screen. It is a convenience: that it fails is no failure. Everybody may read what a program is called
-/// with, so the browser is given a file that sends it to the address.
-fn open_browser(root: &Path, url: &str) {
+/// with, so the browser is given a file that sends it to the address, token included, and is there for no longer than that takes.
+fn open_browser(file: &Path, url: &str) {
     let screen = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     let program = if cfg!(target_os = "macos") {
         "open"
@@ -291,10 +310,9 @@ fn open_browser(root: &Path, url: &str) {
     } else {
         return;
     };
-    let file = root.join("open.html");
     let page = format!("<!doctype html><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"0;url={url}\">");
-    if let Err(error) = write_file(&file, page.as_bytes()) {
-        return tracing::warn!("{error:#}; open {url} yourself");
+    if let Err(error) = write_file(file, page.as_bytes()) {
+        return tracing::warn!("{error:#}; open the address that was printed yourself");
     }
     let mut command = tokio::process::Command::new(program);
     command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -302,8 +320,13 @@ fn open_browser(root: &Path, url: &str) {
         Ok(mut child) => {
             tokio::spawn(async move { child.wait().await });
         }
-        Err(error) => tracing::warn!("{program} could not be started ({error}); open {url} yourself"),
+        Err(error) => tracing::warn!("{program} could not be started ({error}); open the address that was printed yourself"),
     }
+    let file = file.to_path_buf();
+    tokio::spawn(async move {
+        sleep(OPENING).await;
+        let _ = std::fs::remove_file(file);
+    });
 }
 
 #[cfg(test)]

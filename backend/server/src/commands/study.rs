@@ -3,11 +3,12 @@
 use crate::cli::StudyArgs;
 use crate::commands::train::stop_on_signal;
 use crate::commands::{print_json, print_line};
-use crate::failure::{Failure, printable};
+use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::launch::Launcher;
+use crate::log::say;
 use crate::study::{Study, StudyError, operations};
 use moslim_engine::bench::gemm_peak;
 use moslim_engine::progress::Stop;
@@ -58,10 +59,10 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
                 .plan(&data.objectives(&config.base.task).map_err(|p| Failure::problems(&[p]))?)
                 .map_err(|p| Failure::problems(&p))?;
             let hours = operations(&plan, &data) * 2.0 / (EFFICIENCY * gemm_peak() * 1e9) / 3600.0;
-            eprintln!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0));
+            say(&format!("{} runs, roughly {}", plan.len(), duration(hours * 3600.0)));
             if args.dry {
                 for run in &plan {
-                    eprintln!("  seed {}: {}", run.config.seed, run.labels.join(" · "));
+                    say(&format!("  seed {}: {}", run.config.seed, run.labels.join(" · ")));
                 }
                 return if args.json { print_json(&plan) } else { Ok(()) };
             }
@@ -72,7 +73,7 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
     let launcher = args.host.launcher()?;
-    eprintln!("Study {} in {}", study.id, study.file("").display());
+    say(&format!("Study {} in {}", study.id, study.file("").display()));
     let state = follow(&study, args.jobs.map(usize::from), launcher.as_ref(), &stop)?;
     let results = study.results()?.unwrap_or_default();
     if args.json {
@@ -90,7 +91,7 @@ pub fn follow(study: &Study, jobs: Option<usize>, launcher: &dyn Launcher, stop:
     Ok(study.run(jobs, launcher, stop, &mut |state| {
         let line = progress(state);
         if line != last {
-            eprintln!("{}", printable(&line));
+            say(&line);
             last = line;
         }
     })?)

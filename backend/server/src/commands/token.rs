@@ -2,8 +2,9 @@
 
 use crate::access::keys::invite;
 use crate::cli::TokenArgs;
-use crate::commands::print_line;
+use crate::commands::print_exactly;
 use crate::failure::Failure;
+use crate::log::say;
 
 /// Prints the token once, for whom it is for, and the lines for the file that `serve --tokens` reads.
 ///
@@ -14,7 +15,7 @@ pub fn run(args: &TokenArgs) -> Result<(), Failure> {
         return Err(Failure::field("name", "a name has 1 to 64 characters"));
     }
     let (token, lines) = invite(&args.name, args.role)?;
-    eprintln!("The token of {}; it is shown once, and the file holds only its hash: {token}", args.name);
-    eprintln!("Add these lines to the file that the server was given with --tokens:");
-    print_line(lines.trim_end())
+    say(&format!("The token of {}; it is shown once, and the file holds only its hash: {token}", args.name));
+    say("Add these lines to the file that the server was given with --tokens:");
+    print_exactly(lines.trim_end())
 }

@@ -8,6 +8,7 @@ use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
 use crate::launch::ranks::{self, World};
+use crate::log::say;
 use crate::progress::Progress;
 use crate::report;
 use crate::signals::{Signals, Wish};
@@ -49,7 +50,7 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     }
     let stop = Arc::new(Stop::default());
     stop_on_signal(stop.clone())?;
-    eprintln!("Run {id} in {}", data.run(&id).display());
+    say(&format!("Run {id} in {}", data.run(&id).display()));
     let mut progress = Progress::new();
     let result = train_in(world.clone(), &job, &stop, &mut |body| progress.observe(body));
     progress.clear();
@@ -233,7 +234,7 @@ pub fn stop_on_signal(stop: Arc<Stop>) -> Result<(), Failure> {
                 Wish::Cancel => stop.cancel(),
                 Wish::End | Wish::Reload => stop.interrupt(),
             }
-            eprintln!("Stopping at the next checkpoint. Once more ends at once.");
+            say("Stopping at the next checkpoint. Once more ends at once.");
             signals.end().await;
             std::process::exit(i32::from(RUN_FAILED));
         });

@@ -29,7 +29,7 @@ pub fn limit_memory() -> Result<()> {
     let watch = move || {
         while let Some(taken) = memory::taken_mib() {
             if taken > mib {
-                eprintln!("this process may take {mib} MiB of memory, and takes {taken} MiB; it ends");
+                crate::log::say(&format!("this process may take {mib} MiB of memory, and takes {taken} MiB; it ends"));
                 std::process::exit(i32::from(RUN_FAILED));
             }
             std::thread::sleep(EVERY);

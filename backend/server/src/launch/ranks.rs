@@ -50,7 +50,7 @@ pub fn join() -> Result<Option<World>, Failure> {
 /// Says why this rank cannot go on, and ends all of them.
 pub fn give_up(world: Option<&World>, failure: Failure) -> Failure {
     if let Some(world) = world {
-        eprintln!("{}", crate::failure::printable(&failure.to_string()));
+        crate::log::say(&failure.to_string());
         world.abort(failure.code());
     }
     failure
