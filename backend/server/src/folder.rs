@@ -12,7 +12,7 @@ use moslim_shared::ratings::RatingsTask;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -278,12 +278,18 @@ impl DataFolder {
         folder.create(&self.root)
     }
 
-    /// Creates the folder and writes a file into it, to fail early and in words.
+    /// Creates the folder and writes a file into it, to fail early and in words. A full disk is said, and no reason to fail.
     ///
     /// # Errors
     /// When it cannot be created or written; the message names the folder and what to do.
     pub fn create(&self) -> Result<(), String> {
-        self.make_root().and_then(|()| self.probe()).map_err(|e| {
+        let made = self.make_root().and_then(|()| self.probe());
+        if made.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) {
+            // What is there can be looked at, and deleted.
+            tracing::warn!("the disk of the data folder {} is full", self.root.display());
+            return Ok(());
+        }
+        made.map_err(|e| {
             let root = self.root.display();
             format!("data: the folder {root} cannot be written ({e}); name another with --data or {VARIABLE}")
         })
@@ -337,7 +343,7 @@ pub fn prober(name: &str) -> Option<u32> {
 
 fn remove_folder(path: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
         _ => Ok(()),
     }
 }
@@ -356,7 +362,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// When it cannot be read or understood, or has changed since; the message names it.
 pub fn read_sound<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Option<T>> {
     let read = |name: &str| match std::fs::read(folder.join(name)) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     };
     let sound = || -> anyhow::Result<Option<T>> {
