@@ -2,6 +2,7 @@
 //! what is kept here is how far they were read, and what they say of their runs.
 
 mod elsewhere;
+mod keep;
 mod lines;
 mod lists;
 mod news;
@@ -12,7 +13,7 @@ mod turns;
 
 use crate::folder::DataFolder;
 use crate::id::RunId;
-use crate::index::{Index, Indexed};
+use crate::index::Indexed;
 use crate::launch::{Launcher, Life, is_elsewhere};
 use crate::pulse;
 use crate::queue::Place;
@@ -38,8 +39,6 @@ use tokio::sync::{mpsc, watch};
 /// nothing of changes made on another machine.
 const TICK: Duration = Duration::from_millis(400);
 const TICKS_PER_ROUND: u32 = 10;
-/// Time between two looks at what the index does not have yet.
-const INDEX_EVERY: Duration = Duration::from_millis(500);
 /// Runs at rest that are looked at in a round.
 const AT_REST: usize = 250;
 /// Notices of this time are one look.
@@ -363,48 +362,6 @@ impl Follower {
             self.list_changes.send_modify(|changes| *changes += 1);
         }
         self.news.add(id, state_changed);
-    }
-
-    /// Runs that have changed since this was last asked, for the index.
-    pub fn changed(&self) -> Vec<(RunId, Indexed)> {
-        let mut runs = self.lock();
-        let dirty = runs.iter_mut().filter(|(_, f)| f.dirty);
-        let take = |(id, f): (&RunId, &mut Box<Followed>)| {
-            f.dirty = false;
-            (id.clone(), Indexed { info: f.info.clone(), figures: f.figures, bytes: f.bytes })
-        };
-        dirty.map(take).collect()
-    }
-
-    /// Keeps the index for ever. Nothing waits for it: a database that another program has locked holds up no run and no page.
-    pub async fn keep(self, index: Index) {
-        // What fails again is not said again.
-        let mut fails = false;
-        loop {
-            tokio::time::sleep(INDEX_EVERY).await;
-            let changed = self.changed();
-            if changed.is_empty() {
-                pulse::INDEX.beat();
-                continue;
-            }
-            let written = index.write(&changed).await;
-            let failed = std::mem::replace(&mut fails, written.is_err());
-            match &written {
-                Err(error) if !failed => tracing::warn!("the index cannot be written ({error:#}); it is tried again"),
-                Ok(()) if failed => tracing::warn!("the index can be written again"),
-                _ => {}
-            }
-            if fails {
-                let mut runs = self.lock();
-                changed.iter().for_each(|(id, _)| {
-                    if let Some(run) = runs.get_mut(id) {
-                        run.dirty = true;
-                    }
-                });
-            } else {
-                pulse::INDEX.beat();
-            }
-        }
     }
 
     /// Follows for ever: by notices of the file system, and by looking now and then where there are none.

@@ -69,10 +69,13 @@ const KEPT_RUNS: usize = 8;
 /// Which run, and since when nothing of it has changed.
 pub type Version = (RunId, (Extent, u32));
 
+/// A place for a value, which may be empty yet, under its key.
+type Cells<K, V> = VecDeque<(K, Arc<OnceCell<Arc<V>>>)>;
+
 /// The last values that were made. Who asks for one that somebody else is making waits for it.
 struct Kept<K, V> {
     most: usize,
-    cells: Mutex<VecDeque<(K, Arc<OnceCell<Arc<V>>>)>>,
+    cells: Mutex<Cells<K, V>>,
 }
 
 impl<K: Clone + PartialEq, V> Kept<K, V> {
@@ -80,7 +83,7 @@ impl<K: Clone + PartialEq, V> Kept<K, V> {
         Self { most, cells: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(K, Arc<OnceCell<Arc<V>>>)>> {
+    fn lock(&self) -> MutexGuard<'_, Cells<K, V>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

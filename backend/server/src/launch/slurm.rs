@@ -269,7 +269,7 @@ impl Slurm {
         let job = match ask("sbatch", &args) {
             // A cluster's name may follow the number.
             Ok(job) => job.trim().split(';').next().unwrap_or_default().to_string(),
-            Err(error) => match squeue(&[name.clone()]) {
+            Err(error) => match squeue(std::slice::from_ref(&name)) {
                 // A controller that was too busy to answer may have taken it.
                 Ok(taken) => match taken.into_values().next() {
                     Some(seen) => seen.id.split('_').next().unwrap_or_default().to_string(),
