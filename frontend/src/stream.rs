@@ -123,10 +123,13 @@ pub struct Wanted {
     pub kinds: &'static [&'static str],
     /// Whether steps of the policy may come without what every class gets.
     pub brief: bool,
+    /// Of the policy's steps before now, at most about so many.
+    pub steps: usize,
 }
 
 impl Wanted {
-    pub const ALL: Self = Self { kinds: &[], brief: false };
+    /// Everything, but of a very long run: more steps than this make no chart finer, and take seconds to come and to be read.
+    pub const ALL: Self = Self { kinds: &[], brief: false, steps: 4_000 };
 }
 
 struct Inner {
@@ -204,12 +207,12 @@ fn connect(inner: &Rc<Inner>) {
         timer.clear();
     }
     let (greeting, heard, lost) = (Rc::downgrade(inner), Rc::downgrade(inner), Rc::downgrade(inner));
-    let (run, Wanted { kinds, brief }) = (inner.id.clone(), inner.wanted);
+    let (run, Wanted { kinds, brief, steps }) = (inner.id.clone(), inner.wanted);
     let ears = Ears {
         hello: Box::new(move || {
             let after = greeting.upgrade().map_or(0, |inner| inner.run.ask(|s| s.last_seq()));
             let kinds = kinds.iter().map(ToString::to_string).collect();
-            Hello { run: run.clone(), after, kinds, brief, ..Hello::default() }
+            Hello { run: run.clone(), after, kinds, brief, steps, ..Hello::default() }
         }),
         frame: Box::new(move |frame| {
             if let Some(inner) = heard.upgrade() {

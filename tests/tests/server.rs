@@ -303,6 +303,16 @@ async fn one_socket_follows_several_runs() -> Result<()> {
         }
     }
     assert_eq!(again.iter().map(|e| e.seq).collect::<Vec<_>>(), [last - 2, last - 1, last]);
+    // Who draws curves wants no more steps than make them finer.
+    let hello = json!({ "run": training, "kinds": ["policy", "ended"], "steps": 10, "brief": true });
+    socket.send(Message::text(json!({ "subscribe": { "channel": 6, "hello": hello } }).to_string())).await?;
+    let mut few: Vec<Event> = Vec::new();
+    while !ended(&few) {
+        if let Addressed { channel: 6, frame: Some(Frame::Events { events }) } = read(&mut socket).await? {
+            few.extend(events);
+        }
+    }
+    assert_eq!(policy_steps(&few), [1, 8, 16, 24, 32, 40, 48, 56, 60]);
     // One that is not free, and what is no subscription: the server says why, and hangs up.
     for (said, why) in [(subscribe(2, &training, 0, &[]), "open already"), (Message::text("{}"), "only subscriptions")] {
         let mut socket = lab.socket(Some(&lab.origin())).await?;

@@ -4,6 +4,8 @@
 //! reached, the oldest one goes over which nobody who is known has asked for anything: somebody who opens thousands, and says nothing or is
 //! refused, displaces nobody else.
 
+mod patient;
+
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -12,6 +14,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use patient::Patient;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::File;
@@ -36,6 +39,8 @@ use tower::ServiceExt;
 /// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS. Every version of
 /// HTTP has it: one that pings instead of asking is asked to go.
 const HEAD_TIME: Duration = Duration::from_secs(20);
+/// Time in which something of what is sent has to be taken.
+const TAKING_TIME: Duration = Duration::from_secs(60);
 /// Most connections in all, and of one address that is not this machine's own.
 const MOST: usize = 512;
 const MOST_OF_ONE: usize = 128;
@@ -310,7 +315,8 @@ async fn connection(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(64).enable_connect_protocol();
-    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned());
+    let mut serving =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, TAKING_TIME)), service).into_owned());
     let mut leaving = false;
     loop {
         tokio::select! {

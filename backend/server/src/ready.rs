@@ -23,6 +23,29 @@ pub struct Wanted {
     pub kinds: Vec<String>,
     /// Whether steps of the policy are sent without what every class gets.
     pub brief: bool,
+    /// Which steps of the policy are sent, where not all.
+    pub thinned: Option<Thinned>,
+}
+
+/// Of the steps of a policy up to an event, every so many.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Thinned {
+    /// Number of the last event that this is about. It is sent in any case.
+    pub until: u64,
+    pub every: usize,
+}
+
+impl Thinned {
+    /// So that at most about `most` of `steps` are sent: every second, fourth or eighth, so that runs which are compared have steps in common.
+    pub fn to(most: usize, steps: usize, until: u64) -> Option<Self> {
+        let every = steps.div_ceil(most.max(1)).next_power_of_two();
+        (most > 0 && every > 1).then_some(Self { until, every })
+    }
+
+    /// Whether a step that event `seq` tells of is left out. The first is not, nor is the last of `total`.
+    pub fn leaves_out(self, seq: u64, step: usize, total: usize) -> bool {
+        seq < self.until && step > 1 && step < total && !step.is_multiple_of(self.every)
+    }
 }
 
 /// Which events, and how they are sent.
@@ -49,6 +72,8 @@ pub struct Batch {
 /// A run as a whole, its summary included, which may be half a megabyte.
 pub struct Told {
     pub last_seq: u64,
+    /// Steps of the policy that it may have said by now: those that it was asked for, or fewer events.
+    pub steps: usize,
     /// [`RunInfo`] as JSON.
     pub info: String,
     /// Differs where what a client shows of the run does.
@@ -59,7 +84,8 @@ impl Told {
     fn of(info: &RunInfo) -> Result<Self> {
         let mut print = DefaultHasher::new();
         serde_json::to_string(&(info.status, &info.message, &info.summary, &info.about))?.hash(&mut print);
-        Ok(Self { last_seq: info.last_seq, info: serde_json::to_string(info)?, print: print.finish() })
+        let steps = info.config.policy.iterations.min(usize::try_from(info.last_seq).unwrap_or(usize::MAX));
+        Ok(Self { last_seq: info.last_seq, steps, info: serde_json::to_string(info)?, print: print.finish() })
     }
 }
 
@@ -187,10 +213,22 @@ mod tests {
             Key { extent: Extent { journal: 2, last_seq: 9 }, ..key(3) },
             Key { extent: Extent { journal: 1, last_seq: 10 }, ..key(3) },
             Key { wanted: Wanted { brief: true, ..Wanted::default() }, ..key(3) },
+            Key { wanted: Wanted { thinned: Thinned::to(1, 2, 9), ..Wanted::default() }, ..key(3) },
             Key { channel: Some(3), ..key(3) },
         ] {
             assert_eq!(made(&ready, key, "new").await, "new");
         }
+    }
+
+    #[test]
+    fn of_many_steps_every_so_many_are_sent() {
+        let every = |most, steps| Thinned::to(most, steps, 9).map(|thinned| thinned.every);
+        assert_eq!([every(0, 1_000), every(10, 0), every(10, 10)], [None; 3]);
+        assert_eq!([every(10, 11), every(10, 20), every(10, 21), every(1, 1_000)], [Some(2), Some(2), Some(4), Some(1_024)]);
+        let thinned = Thinned { until: 9, every: 4 };
+        let sent = [(1, 1), (2, 3), (3, 4), (8, 9), (9, 10), (10, 11)].map(|(seq, step)| !thinned.leaves_out(seq, step, 20));
+        assert_eq!(sent, [true, false, true, false, true, true], "the first, every fourth, the last, and all that comes later");
+        assert!(!thinned.leaves_out(7, 10, 10), "the last of all");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::follow::Follower;
 use crate::id::RunId;
 use crate::listen::{Held, stopped};
-use crate::ready::{Batch, Key, Ready, Told, Wanted};
+use crate::ready::{Batch, Key, Ready, Thinned, Told, Wanted};
 use crate::state::Shared;
 use axum::Extension;
 use axum::body::Bytes;
@@ -253,7 +253,8 @@ impl Viewer {
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let sent = if hello.after > told.last_seq { 0 } else { hello.after };
         self.send_told(number, "snapshot", &told).await?;
-        let wanted = Wanted { kinds: hello.kinds, brief: hello.brief };
+        let thinned = Thinned::to(hello.steps, told.steps, told.last_seq);
+        let wanted = Wanted { kinds: hello.kinds, brief: hello.brief, thinned };
         self.channels.push(Channel { number, run, wanted, sent, print: told.print });
         self.send_events(self.channels.len() - 1).await?;
         // A long journal takes a while to send, and the client was not listened to meanwhile.

@@ -57,6 +57,13 @@ impl RunState {
         self.policies.get(&self.current).map_or(&[], Vec::as_slice)
     }
 
+    /// Of a long run every so many steps of the policy are known: how many, where that is not 1. The first is always known.
+    pub fn thinned(&self) -> Option<usize> {
+        let steps = self.policy();
+        let apart = steps.get(2)?.step.saturating_sub(steps[1].step);
+        (apart > 1).then_some(apart)
+    }
+
     /// The stages that the run has, in order.
     pub fn stage_list(&self) -> Vec<Stage> {
         let planned = self.config.as_ref().map_or_else(|| Stage::of(&Default::default()), Stage::of);
@@ -119,5 +126,14 @@ mod tests {
         }));
         assert_eq!(state.rollout_matrix(0), Some(vec![vec![0.25, 0.75], vec![0.0, 0.0]]));
         assert_eq!(RunState::default().rollout_matrix(0), None);
+    }
+
+    #[test]
+    fn that_not_every_step_is_known_is_seen_by_their_numbers() {
+        let thinned = |steps: &[usize]| {
+            let steps = steps.iter().map(|&step| PolicyStep { step, ..Default::default() });
+            RunState { policies: [(0, steps.collect())].into(), ..RunState::default() }.thinned()
+        };
+        assert_eq!([&[][..], &[1, 2], &[1, 2, 3], &[1, 8, 16], &[1, 4, 8, 9]].map(thinned), [None, None, None, Some(8), Some(4)]);
     }
 }

@@ -23,6 +23,14 @@ pub struct Hello {
     /// Whether steps of the policy are to be shortened (`PolicyStep::shorten`): who draws curves of many runs needs no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brief: bool,
+    /// Of the policy's steps that were said before, at most about so many, evenly, and the last; 0 for all. What comes later comes whole.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Hello {

@@ -21,13 +21,19 @@ fn kind_of(event: &str) -> &str {
 
 /// [`Frame::Events`] as text, split by size, of the events that are wanted. Each event is written once, and the frame is put together
 /// around it.
-pub fn frames(events: Vec<Event>, Wanted { kinds, brief }: &Wanted, number: Option<u32>) -> anyhow::Result<Vec<String>> {
+pub fn frames(events: Vec<Event>, wanted: &Wanted, number: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let Wanted { kinds, brief, thinned } = wanted;
     const HEAD: &str = r#"{"events":{"events":["#;
     let mut frames = Vec::new();
     let mut frame = String::new();
     for mut event in events {
-        if let (true, EventBody::Policy { step, .. }) = (*brief, &mut event.body) {
-            step.shorten();
+        if let EventBody::Policy { step, total, .. } = &mut event.body {
+            if thinned.is_some_and(|thinned| thinned.leaves_out(event.seq, step.step, *total)) {
+                continue;
+            }
+            if *brief {
+                step.shorten();
+            }
         }
         let text = serde_json::to_string(&event)?;
         if !kinds.is_empty() && !kinds.iter().any(|kind| kind == kind_of(&text)) {
@@ -48,6 +54,7 @@ pub fn frames(events: Vec<Event>, Wanted { kinds, brief }: &Wanted, number: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ready::Thinned;
     use moslim_shared::event::{Addressed, Frame, PolicyStep};
 
     fn event(seq: u64, size: usize) -> Event {
@@ -82,11 +89,24 @@ mod tests {
                 };
                 events
             };
-            let wanted = Wanted { kinds, brief: false };
+            let wanted = Wanted { kinds, ..Wanted::default() };
             frames(events.clone(), &wanted, Some(7)).unwrap().iter().flat_map(read).map(|e| e.seq).collect()
         };
         assert_eq!((seqs(&["answering"]), seqs(&["note", "loss"])), (vec![4], vec![1, 2, 3, 5]));
         assert_eq!((seqs(&[]), seqs(&["loss"])), (vec![1, 2, 3, 4, 5], vec![]));
+    }
+
+    #[test]
+    fn of_steps_that_were_thinned_those_that_are_wanted_come_and_everything_else_does() {
+        let step = |seq: u64| {
+            let step = PolicyStep { step: seq as usize, ..Default::default() };
+            Event { seq, time: 0, body: EventBody::Policy { part: None, total: 9, step } }
+        };
+        let events = vec![step(1), step(2), event(3, 5), step(4), step(5), step(6), step(7)];
+        let wanted = Wanted { thinned: Some(Thinned { until: 6, every: 4 }), ..Wanted::default() };
+        let frames = frames(events, &wanted, None).unwrap();
+        let Frame::Events { events } = serde_json::from_str(&frames[0]).unwrap() else { panic!("events were expected") };
+        assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 3, 4, 6, 7]);
     }
 
     #[test]
@@ -104,7 +124,7 @@ mod tests {
         let events =
             [Event { seq: 1, time: 7, body: EventBody::Policy { part: None, total: 9, step: step.clone() } }, event(2, 5)];
         for (wanted, want) in [(false, step), (true, brief)] {
-            let frames = frames(events.to_vec(), &Wanted { kinds: Vec::new(), brief: wanted }, None).unwrap();
+            let frames = frames(events.to_vec(), &Wanted { brief: wanted, ..Wanted::default() }, None).unwrap();
             let Frame::Events { events: told } = serde_json::from_str(&frames[0]).unwrap() else {
                 panic!("events were expected")
             };

@@ -88,7 +88,7 @@ pub fn Compare() -> impl IntoView {
         }
         let run = Run::new();
         let connection = RwSignal::new(Connection::Connecting);
-        let stream = Stream::open(id.clone(), Wanted { kinds: KINDS, brief: true }, run, connection);
+        let stream = Stream::open(id.clone(), Wanted { kinds: KINDS, brief: true, steps: 1_000 }, run, connection);
         let entry = Entry { id: StoredValue::new(id), run, connection, stream: StoredValue::new_local(Some(stream)) };
         entries.update(|all| all.push(entry));
     };

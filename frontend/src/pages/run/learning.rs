@@ -34,6 +34,7 @@ fn tagged(state: &RunState) -> Stage {
 #[component]
 pub fn Learning(run: Run) -> impl IntoView {
     let what = run.memo(approach);
+    let thinned = run.on(Topic::Policy, RunState::thinned);
     let is = move |there: fn(&RunState) -> bool| {
         let there = run.memo(there);
         move || there.get()
@@ -42,6 +43,10 @@ pub fn Learning(run: Run) -> impl IntoView {
         <section id="learning" class="section" aria-labelledby="learning-title">
             <h2 id="learning-title">{t("Policy optimisation")}</h2>
             <p class="muted" id="approach">{move || what.get()}</p>
+            {move || {
+                let told = |every: usize| said("Of this long run every {0}th step is drawn; its journal has them all.", &[&every.to_string()]);
+                thinned.get().map(|every| view! { <p class="muted" id="thinned">{told(every)}</p> })
+            }}
             <div class="grid two">
                 <Show when=is(RunState::optimises)><Essentials run=run/></Show>
                 <Show when=is(|s| !s.loss_curves(tagged(s)).is_empty())>
