@@ -132,7 +132,9 @@ mod tests {
     fn that_not_every_step_is_known_is_seen_by_their_numbers() {
         let thinned = |steps: &[usize]| {
             let steps = steps.iter().map(|&step| PolicyStep { step, ..Default::default() });
-            RunState { policies: [(0, steps.collect())].into(), ..RunState::default() }.thinned()
+            let mut state = RunState::default();
+            state.policies.insert(0, steps.collect());
+            state.thinned()
         };
         assert_eq!([&[][..], &[1, 2], &[1, 2, 3], &[1, 8, 16], &[1, 4, 8, 9]].map(thinned), [None, None, None, Some(8), Some(4)]);
     }

@@ -44,7 +44,7 @@ pub fn Learning(run: Run) -> impl IntoView {
             <h2 id="learning-title">{t("Policy optimisation")}</h2>
             <p class="muted" id="approach">{move || what.get()}</p>
             {move || {
-                let told = |every: usize| said("Of this long run every {0}th step is drawn; its journal has them all.", &[&every.to_string()]);
+                let told = |every: usize| said("Of this long run one step in {0} is drawn; its journal has them all.", &[&every.to_string()]);
                 thinned.get().map(|every| view! { <p class="muted" id="thinned">{told(every)}</p> })
             }}
             <div class="grid two">
