@@ -115,6 +115,15 @@ struct Open {
     end: Arc<Notify>,
 }
 
+/// What tells one client from another by its address: of version 6, the half that a provider gives out; the other half is the client's own
+/// to choose, as often as it likes.
+fn who(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        other => other,
+    }
+}
+
 /// The connections that stand, by the order in which they came.
 #[derive(Default)]
 struct Register(Mutex<(u64, BTreeMap<u64, Open>)>);
@@ -122,6 +131,7 @@ struct Register(Mutex<(u64, BTreeMap<u64, Open>)>);
 impl Register {
     /// Makes room for another connection from `from`, and enters it; `None` where there is no room.
     fn enter(self: &Arc<Self>, from: IpAddr, most: usize) -> Option<Entered> {
+        let from = who(from);
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (number, open) = &mut *inner;
         let of_one = open.values().filter(|o| o.from == from).count();
@@ -369,6 +379,14 @@ mod tests {
         assert!(register.enter(one, MOST).is_none());
         held.extend((0..MOST_OF_ONE + 1).map(|_| register.enter(own, MOST).unwrap()));
         assert_eq!(register.0.lock().unwrap().1.len(), 2 * MOST_OF_ONE + 1);
+    }
+
+    #[test]
+    fn a_client_has_one_address_however_many_it_gives_itself() {
+        let whose = |address: &str| who(address.parse().unwrap()).to_string();
+        assert_eq!(whose("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_ne!(whose("2001:db8:1:3::6"), whose("2001:db8:1:2::6"));
+        assert_eq!([whose("::1"), whose("::ffff:10.0.0.1"), whose("10.0.0.1")], ["::1", "10.0.0.1", "10.0.0.1"]);
     }
 
     #[tokio::test]
