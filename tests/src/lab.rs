@@ -2,6 +2,7 @@
 
 use crate::browser::Browser;
 use crate::process::{LIMIT, Process, binary, kill_processes, processes, text, wait_until};
+use crate::soak;
 use anyhow::{Context, Result, ensure};
 use moslim_shared::config::RunConfig;
 use moslim_shared::event::{Event, EventBody, Outcome, RunInfo, RunStatus, Stage};
@@ -199,14 +200,22 @@ impl Lab {
         answer.body["id"].as_str().expect("the id of a run").to_string()
     }
 
-    /// Goes on with a run.
+    /// Goes on with a run; as soon as may be, where too much was started within a minute.
     ///
     /// # Panics
     /// When it is refused.
     pub async fn resume(&self, id: &str) {
-        let answer = self.post(&format!("/api/v1/runs/{id}/resume"), &json!({})).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(answer.body["status"], "running", "{}", answer.body);
+        let began = Instant::now();
+        loop {
+            let answer = self.post(&format!("/api/v1/runs/{id}/resume"), &json!({})).await;
+            if answer.status == 429 && began.elapsed() < LIMIT {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert_eq!(answer.body["status"], "running", "{}", answer.body);
+            return;
+        }
     }
 
     /// A run.
@@ -247,7 +256,7 @@ impl Lab {
         all
     }
 
-    /// Waits until a run no longer runs.
+    /// Waits until a run no longer runs; longer for one that is made longer for a soak.
     ///
     /// # Panics
     /// When it does not end.
@@ -258,7 +267,7 @@ impl Lab {
             if run.status != RunStatus::Running {
                 return run;
             }
-            assert!(began.elapsed() < LIMIT, "run {id} does not end; it is at event {}", run.last_seq);
+            assert!(began.elapsed() < LIMIT * soak() as u32, "run {id} does not end; it is at event {}", run.last_seq);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

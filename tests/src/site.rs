@@ -57,6 +57,14 @@ async fn file(State((folder, example)): State<Served>, path: Option<UrlPath<Stri
 }
 
 impl Site {
+    /// The folder with its files.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn folder() -> PathBuf {
+        folder()
+    }
+
     /// Serves the site on a free port.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 use moslim_shared::study::{StudyConfig, StudyRunStatus, StudyState};
 use moslim_tests::cluster::{Cluster, NODES};
 use moslim_tests::studies::{study_figures, study_folder, study_state, the_server_trains_a_study, two_clips};
-use moslim_tests::{Output, Process, signal, text, wait_until};
+use moslim_tests::{Output, Process, scattered, signal, soak, text, wait_until};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -342,6 +342,44 @@ async fn a_cluster_trains_studies() {
     a_study_is_left_and_stopped_and_goes_on(&cluster).await;
     one_run_is_stopped_and_the_others_go_on(&cluster).await;
     the_server_trains_a_study("slurm", "--cluster", text(&Data::new(&config(8)).profile)).await;
+}
+
+/// `cargo lab soak --cluster`: the controller is killed at any moment, again and again, while jobs of one study wait, begin, train and end;
+/// each time it comes back a while later with what it had written down by then. The figures are those of the same study here.
+#[tokio::test]
+#[ignore = "needs Slurm and root, and takes long; cargo lab soak --cluster has both"]
+async fn a_controller_that_is_killed_again_and_again() {
+    let (cluster, kills, limit) = (Cluster::start(), soak(), Duration::from_secs(3_600));
+    // Two runs for each time, so that some of them end while nobody is there to hear of it.
+    let config = StudyConfig { seeds: (1..=kills.min(400)).collect(), ..config(400) };
+    let here = Data::new(&config);
+    succeeds(here.start(&["--config", text(&here.study), "--jobs", "2"]).wait_at_most(limit));
+    let there = Data::new(&config);
+    let mut study = there.on_the_cluster(&["--config", text(&there.study)]);
+    // Stages that two runs share, and the runs.
+    wait_until("the study's jobs", || (cluster.tasks().len() == 3 * config.seeds.len()).then_some(())).await;
+    let begun = || there.state()?.runs.iter().any(|r| !journal(&there, &r.run).is_empty()).then_some(());
+    wait_until("a job that trains", begun).await;
+    // What was submitted a moment before the first kill would be lost with it.
+    NODES.iter().for_each(|node| cluster.hold(node));
+    let running = cluster.tasks().into_iter().find(|t| t[2] == "RUNNING").unwrap();
+    wait_until("the controller to write down what it knows", || cluster.keeps(&running[0], "kept-from-here").then_some(())).await;
+    NODES.iter().for_each(|node| cluster.let_go(node));
+    for n in 0..kills {
+        tokio::time::sleep(Duration::from_millis(200 + scattered(2 * n) % 3_000)).await;
+        assert!(study.running(), "the study ended after {n} kills; make it longer\n{}", study.stderr());
+        cluster.kill_controller();
+        tokio::time::sleep(Duration::from_millis(300 + scattered(2 * n + 1) % 2_000)).await;
+        cluster.start_controller();
+    }
+    succeeds(study.wait_at_most(limit));
+    assert_eq!(there.figures(), here.figures());
+    let runs = there.state().unwrap().runs;
+    let again = runs.iter().filter(|r| journal(&there, &r.run).matches("\"body\":{\"started\"").count() > 1).count();
+    println!(
+        "{kills} kills of the controller while {} runs trained; {again} of them were begun again, and no figure differs",
+        runs.len()
+    );
 }
 
 /// Two ranks train each run of a study; they are told to keep what they have, and go on. The figures are those of one process. Both are on

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::SinkExt;
-use moslim_shared::event::{Addressed, Frame};
+use moslim_shared::event::{Addressed, Event, EventBody, Frame};
 use moslim_tests::{LIMIT, Lab, Socket, heard, long_run, policy_steps, scattered, smoke, soak};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -13,8 +13,15 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// The channel of the list.
 const LIST: u32 = 7;
+/// The channel of a run.
+const RUN: u32 = 3;
 /// Longer than a change of the list waits to be told.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// How often a client leaves and comes back.
+fn leaves() -> u64 {
+    if soak() > 1 { 20 * soak() } else { 4 }
+}
 
 /// A client of server-sent events.
 struct Client {
@@ -58,9 +65,9 @@ impl Client {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_left_and_taken_up_again_misses_nothing() -> Result<()> {
     let lab = Lab::start().await;
-    let id = lab.start_run(&long_run(60 * soak() as usize)).await;
+    let id = lab.start_run(&long_run(70 * soak() as usize)).await;
     let (mut heard, mut last) = (Vec::new(), None);
-    let more = (0..20 * (soak() - 1)).map(|n| 1 + scattered(n) as usize % 5);
+    let more = (2..leaves()).map(|n| 1 + scattered(n) as usize % 5);
     for part in [7, 40].into_iter().chain(more).chain([usize::MAX]) {
         let mut client = Client::open(&lab, &id, last).await?;
         let mut ended = false;
@@ -83,6 +90,66 @@ async fn a_stream_that_is_left_and_taken_up_again_misses_nothing() -> Result<()>
     for (path, status) in [("/api/v1/runs/none/stream", 404), (&format!("/api/v1/runs/{id}/stream?before=3") as &str, 400)] {
         ensure!(lab.get(path).await.status == status, "{path}");
     }
+    Ok(())
+}
+
+/// A client of the websocket, on a socket for one run, or on a channel of one for several.
+struct Listener {
+    socket: Socket,
+    on_a_channel: bool,
+}
+
+impl Listener {
+    async fn open(lab: &Lab, id: &str, after: usize, on_a_channel: bool) -> Result<Self> {
+        let hello = json!({ "run": id, "after": after });
+        let first = if on_a_channel { json!({ "subscribe": { "channel": RUN, "hello": hello } }) } else { hello };
+        Ok(Self { socket: saying(lab, &first).await?, on_a_channel })
+    }
+
+    /// The next frame.
+    async fn next(&mut self) -> Result<Frame> {
+        let text = heard(&mut self.socket).await?;
+        if !self.on_a_channel {
+            return Ok(serde_json::from_str(&text)?);
+        }
+        match serde_json::from_str(&text)? {
+            Addressed { channel: RUN, frame: Some(frame) } => Ok(frame),
+            other => bail!("this is no frame of the run: {other:?}"),
+        }
+    }
+}
+
+/// Of what came, a client takes some, and goes: with a goodbye, or without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_left_and_taken_up_again_misses_nothing() -> Result<()> {
+    let lab = Lab::start().await;
+    let id = lab.start_run(&long_run(70 * soak() as usize)).await;
+    let mut all: Vec<Event> = Vec::new();
+    let parts = (0..leaves()).map(|n| 1 + scattered(n) as usize % 5);
+    for (n, part) in parts.chain([usize::MAX]).enumerate() {
+        let mut client = Listener::open(&lab, &id, all.len(), n % 2 == 1).await?;
+        let (mut taken, mut ended) = (0, false);
+        while taken < part && !ended {
+            let events = match client.next().await? {
+                Frame::Events { events } => events,
+                Frame::Snapshot { .. } | Frame::Info { .. } => continue,
+                other => bail!("this frame was not expected: {other:?}"),
+            };
+            for event in events.into_iter().take(part - taken) {
+                ensure!(event.seq == all.len() as u64 + 1, "event {} came where {} was due", event.seq, all.len() + 1);
+                ended = matches!(event.body, EventBody::Ended { .. });
+                all.push(event);
+                taken += 1;
+            }
+        }
+        ensure!(ended == (part == usize::MAX), "the run ended early, or not at all");
+        if n % 4 < 2 {
+            client.socket.close(None).await?;
+        }
+    }
+    lab.wait_for_finish(&id).await;
+    let written = lab.events(&id).await;
+    ensure!(all == written, "{} events heard, {} written", all.len(), written.len());
     Ok(())
 }
 

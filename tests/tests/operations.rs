@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
-use moslim_tests::{FLAT, LIMIT, Lab, Place, Process, binary, lab, lines, long_run, record, signal, smoke, text, wait_until};
+use moslim_tests::{
+    FLAT, LIMIT, Lab, Place, Process, binary, lab, lines, long_run, raw, record, signal, smoke, text, wait_until,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -64,6 +66,33 @@ async fn a_server_that_nobody_hears_trains_and_ends_well() -> Result<()> {
     ensure!(signal(server.pid(), "TERM"));
     let output = server.wait();
     ensure!(output.code == Some(0), "it ended with {:?}", output.code);
+    Ok(())
+}
+
+/// Before the server stands a proxy that speaks TLS: its address is printed, its name answered, and its cookie goes over TLS alone.
+#[tokio::test]
+async fn a_server_behind_a_proxy_says_where_people_reach_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let url = ["--url", "https://lab.example.org", "--data", text(folder.path())];
+    let mut server = Process::lab(&[&["serve", "--port", "0"], &url[..]].concat());
+    let (address, token) = ready(&mut server).await;
+    ensure!(address == "https://lab.example.org", "{address}");
+    let port: u16 = wait_until("word of the port", || {
+        server.stderr().lines().find_map(|line| line.strip_prefix("It listens on 127.0.0.1:")?.parse().ok())
+    })
+    .await;
+    let ask = |request: &str, host: &str, more: &str| {
+        raw(port, &format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n"))
+    };
+    let entered = ask(&format!("GET /?token={token}"), "lab.example.org", "")?;
+    ensure!(entered.starts_with("HTTP/1.1 303") && entered.contains("; Secure"), "{entered}");
+    let stranger = ask("GET /", "other.example.org", "")?;
+    ensure!(stranger.starts_with("HTTP/1.1 403"), "{stranger}");
+    let known = format!("Authorization: Bearer {token}\r\n");
+    for (origin, status) in [("https://lab.example.org", "404"), ("https://other.example.org", "403")] {
+        let answer = ask("POST /api/v1/runs/none/cancel", "lab.example.org", &format!("{known}Origin: {origin}\r\n"))?;
+        ensure!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{origin}: {answer}");
+    }
     Ok(())
 }
 

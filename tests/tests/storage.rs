@@ -1,9 +1,8 @@
-//! What happens to disks, files and databases under a running lab: full, locked, spoilt.
+//! What happens to disks, files and databases under a running lab: full, locked, spoilt. Bits that flip are in `bits.rs`.
 
 use anyhow::{Context, Result, ensure};
 use moslim_shared::event::RunStatus;
-use moslim_shared::study::StudyConfig;
-use moslim_tests::{LIMIT, Lab, Process, binary, long_run, metrics, scattered, smoke, soak, text};
+use moslim_tests::{LIMIT, Lab, Process, long_run, metrics, scattered, smoke, soak, text};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
@@ -44,9 +43,14 @@ impl Drop for Small {
     }
 }
 
+/// How soon after there is room again a run shall write; and how soon it has to, for machines are shared.
+const WANTED: Duration = Duration::from_secs(2);
+const AT_LATEST: Duration = Duration::from_secs(10);
+
 #[tokio::test]
 async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
-    let Some(disk) = Small::mount(24)? else {
+    // What a long run says has to fit, too.
+    let Some(disk) = Small::mount(24 + 2 * (soak() as u32 - 1))? else {
         eprintln!("this user may mount nothing: that a full disk is survived was not tested");
         return Ok(());
     };
@@ -57,6 +61,7 @@ async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
     let times: Vec<(usize, u64)> = [(5, 600), (25, 2_500)].into_iter().chain(more).collect();
     // A fast machine does some of them while it is looked at.
     config.policy.iterations = 90 * times.len();
+    let (mut worst, mut waited) = (Duration::ZERO, 0);
     let id = lab.start_run(&config).await;
     for (n, (reach, full)) in times.into_iter().enumerate() {
         if !lab.reaches_policy(&id, reach).await {
@@ -72,9 +77,14 @@ async fn a_disk_that_is_full_for_a_while_costs_nothing() -> Result<()> {
         std::fs::remove_file(filler)?;
         let began = Instant::now();
         while lab.run(&id).await.last_seq <= before {
-            ensure!(began.elapsed() < LIMIT, "nothing is written although there is room again");
+            ensure!(began.elapsed() < AT_LATEST, "nothing is written although there has been room for {AT_LATEST:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        (worst, waited) = (worst.max(began.elapsed()), waited + 1);
+    }
+    if std::env::var_os("MOSLIM_SOAK").is_some() {
+        let [worst, wanted] = [worst, WANTED].map(|time| time.as_millis());
+        println!("writing again after {waited} full disks: {worst} ms at worst, where {wanted} ms are wanted");
     }
     lab.wait_for_finish(&id).await;
     // None is missing, none came twice; and the server takes the next run, without a restart.
@@ -196,73 +206,6 @@ async fn a_damaged_index_is_set_aside_and_made_anew_from_the_folders() -> Result
 }
 
 #[tokio::test]
-async fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
-    let data = tempfile::tempdir()?;
-    let train = ["train", "--preset", "smoke", "--run", "mine", "--device", "cpu", "--data", text(data.path())];
-    let output = Process::lab(&train).wait();
-    ensure!(output.code == Some(0), "{}", output.stderr);
-    let folder = data.path().join("runs").join("mine");
-    let line = json!({ "prompt": "How do I make tea?", "response": "Boil fresh water." }).to_string() + "\n";
-    let score =
-        || Process::start(&binary(), &["score", "--run", "mine", "--device", "cpu", "--data", text(data.path())], &line).wait();
-    let generate = || {
-        let args = [
-            "generate",
-            "--run",
-            "mine",
-            "--prompt",
-            "How do I make tea?",
-            "--seed",
-            "3",
-            "--device",
-            "cpu",
-            "--data",
-            text(data.path()),
-        ];
-        Process::lab(&args).wait()
-    };
-    let (scores, answers) = (score(), generate());
-    ensure!(scores.code == Some(0) && answers.code == Some(0), "{}{}", scores.stderr, answers.stderr);
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
-    names.sort();
-    for (n, file) in names.iter().enumerate() {
-        let name = file.file_name().and_then(|n| n.to_str()).context("a name")?;
-        // Not what a run says: who wrote it, and what it said to a person.
-        if name.starts_with("process.") || name.ends_with(".log") {
-            continue;
-        }
-        let whole = std::fs::read(file)?;
-        for turn in 0..4 * soak() {
-            let at = scattered(n as u64 * 31 + turn) as usize % whole.len();
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1 << (scattered(turn) % 8);
-            std::fs::write(file, &damaged)?;
-            for (what, before, now) in [("score", &scores, score()), ("generate", &answers, generate())] {
-                let same = now.code == Some(0) && now.stdout == before.stdout;
-                let told = now.code != Some(0) && !now.stderr.contains("panicked");
-                ensure!(
-                    same || told,
-                    "{name}, byte {at}: {what} ends with {:?} and says\n{}{}",
-                    now.code,
-                    now.stdout,
-                    now.stderr
-                );
-            }
-        }
-        std::fs::write(file, &whole)?;
-    }
-    // What was told names the file.
-    let weights = folder.join("reward.safetensors");
-    let mut bytes = std::fs::read(&weights)?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&weights, bytes)?;
-    let told = score();
-    ensure!(told.code != Some(0) && told.stderr.contains("reward.safetensors is not what was written"), "{}", told.stderr);
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_spoilt_checkpoint_costs_the_steps_since_the_one_before() -> Result<()> {
     let lab = Lab::start().await;
     let mut config = smoke();
@@ -362,38 +305,5 @@ async fn a_backup_taken_while_a_run_trains_is_a_lab_where_it_goes_on() -> Result
         let output = command(&args);
         ensure!(output.code == Some(2) && output.stderr.contains(words), "{args:?}: {}", output.stderr);
     }
-    Ok(())
-}
-
-#[test]
-fn a_bit_that_flips_in_a_study_makes_no_other_figure() -> Result<()> {
-    let data = tempfile::tempdir()?;
-    let mut base = smoke();
-    (base.sft.steps, base.reward_model.steps, base.policy.iterations) = (10, 12, 4);
-    let plan = StudyConfig { name: "bits".into(), question: String::new(), base, axes: Vec::new(), seeds: vec![1] };
-    let file = data.path().join("plan.json");
-    std::fs::write(&file, serde_json::to_vec(&plan)?)?;
-    let study = |more: &[&str]| Process::lab(&[&["study", "--json", "--data", text(data.path())], more].concat()).wait();
-    let first = study(&["--config", text(&file)]);
-    ensure!(first.code == Some(0), "{}", first.stderr);
-    let id = std::fs::read_dir(data.path().join("studies"))?.next().context("a study")??.file_name();
-    let id = id.to_str().context("a name")?;
-    let again = study(&["--study", id]);
-    ensure!(again.code == Some(0) && again.stdout == first.stdout, "{}", again.stderr);
-    // One digit: the seed of the plan, then a figure of the run.
-    let run = data.path().join("runs").join(format!("{id}-001")).join("summary.json");
-    for (path, name) in [(data.path().join("studies").join(id).join("study.json"), "study.json"), (run, "summary.json")] {
-        let whole = std::fs::read(&path)?;
-        let mut damaged = whole.clone();
-        let digit = damaged.iter().rposition(u8::is_ascii_digit).context("a digit")?;
-        damaged[digit] ^= 1;
-        std::fs::write(&path, &damaged)?;
-        let told = study(&["--study", id]);
-        ensure!(told.code == Some(1) && told.stdout.is_empty(), "{name}: {:?} {}", told.code, told.stdout);
-        ensure!(told.stderr.contains(name) && told.stderr.contains("not what was written"), "{}", told.stderr);
-        std::fs::write(&path, &whole)?;
-    }
-    let whole = study(&["--study", id]);
-    ensure!(whole.code == Some(0) && whole.stdout == first.stdout, "{}", whole.stderr);
     Ok(())
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use moslim_shared::summary::RunSummary;
 use moslim_tests::{Browser, Place, Process, Site, binary, smoke, text};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::time::Instant;
 
 const STATUS: &str = "document.querySelector('#run-status')?.dataset.status";
@@ -150,6 +151,21 @@ async fn a_run_in_a_tab_is_left_found_again_resumed_and_cancelled() -> Result<()
 /// Remembers, twice a second, the step that the page shows while nobody sees it.
 const WATCHED: &str = "(() => { window.hid = []; setInterval(() => { const sft = document.querySelector('li[data-stage=sft] progress'); \
      if (document.hidden && sft) window.hid.push(sft.value); }, 500); return true; })()";
+
+/// A host of static files that packs nothing can send what lies packed beside each of them.
+#[test]
+fn every_file_of_the_site_lies_there_packed_too() -> Result<()> {
+    for name in ["index.html", "style.css", "zh.json", "sw.js", "moslim.js", "moslim_bg.wasm", "tab/moslim-tab_bg.wasm"] {
+        let read = |end: &str| std::fs::read(Site::folder().join(format!("{name}{end}"))).with_context(|| format!("{name}{end}"));
+        let (plain, gzipped, brotlied) = (read("")?, read(".gz")?, read(".br")?);
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(gzipped.as_slice()).read_to_end(&mut unpacked)?;
+        ensure!(unpacked == plain, "{name}.gz is another file than {name}");
+        let [plain, gzipped, brotlied] = [plain, gzipped, brotlied].map(|bytes| bytes.len());
+        ensure!(brotlied < gzipped && gzipped < plain, "{name}: {plain} bytes are {gzipped} and {brotlied}");
+    }
+    Ok(())
+}
 
 /// A class opens the site of `cargo lab learn`, and steers a policy that somebody else has trained.
 #[tokio::test(flavor = "multi_thread")]

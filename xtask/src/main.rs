@@ -8,9 +8,10 @@
 //!     cargo lab bench --cluster                                 measure a hundred runs on a Slurm cluster of this machine
 //!     cargo lab bench --server [-- FILTER]                      measure what the server takes under load
 //!     cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time
-//!     cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test
+//!     cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (50) as many as in a test
+//!     cargo lab soak --cluster [TIMES]                          kill the controller of a Slurm cluster of this machine TIMES (50) times
 //!     cargo lab tidy                                            check the walls: circles, sizes, what may be used where
-//!     cargo lab results [--check]                               write docs/results.md from the studies' files, or say what is stale
+//!     cargo lab results [--check]                               write docs/results.md from the studies' files and the tables of docs/scale.md, or say what is stale
 //!     cargo lab scale [--runs N | --readers N]                  simulate what many runs or readers a day need
 //!     cargo lab mutants [CARGO-MUTANTS OPTIONS]                 break formulas one by one and see whether a test notices
 //!     cargo lab site --to DIR                                   write the lab as static files that train in the browser's tab
@@ -19,6 +20,7 @@
 //!     cargo lab moving FOLDER                                   make the first page's moving picture of a finished run
 //!     cargo lab page                                            build the page into dist/
 
+mod marked;
 mod moving;
 mod mutants;
 mod page;
@@ -195,6 +197,11 @@ fn test(options: Options) -> Result<()> {
 
 /// Studies on a Slurm cluster whose daemons are started on this machine, and stopped again.
 fn test_cluster(binary: &Path, site: &Path, name: &str) -> Result<()> {
+    run(on_cluster(binary, site, name)?)
+}
+
+/// The test of that name, with an empty folder for the daemons.
+fn on_cluster(binary: &Path, site: &Path, name: &str) -> Result<Command> {
     let folder = page::target_folder().join("slurm");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("emptying {}", folder.display()))?;
@@ -202,25 +209,36 @@ fn test_cluster(binary: &Path, site: &Path, name: &str) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut command = system_tests(binary, site);
     command.args(["--test", "cluster", name, "--", "--ignored", "--nocapture"]).env("SLURM_CONF", folder.join("slurm.conf"));
-    run(command)
+    Ok(command)
 }
 
 /// What a soak repeats: the tests in which something dies, fills up, is locked, spoilt or cut off.
 const SOAKED: [&str; 5] =
     ["again_and_again", "full_for_a_while", "locks_the_index", "a_bit_that_flips", "left_and_taken_up_again"];
 
-/// Those tests, as many times as long as asked for.
-fn soak(rest: &[String]) -> Result<()> {
-    let times: u32 = match rest.first() {
+/// How many times as long a soak is, where nobody says. Of each that is: 4 kills of the server and 2 of the worker, 2 full disks, 4 flipped bits
+/// in every file, 20 clients of each kind of stream that leave and come back; or, on a cluster, 1 kill of its controller. So this makes
+/// 200 and 100 kills, 100 full disks, 200 bits in every file (of a dozen) and 1,000 clients of each kind.
+const TIMES: u32 = 50;
+
+/// Those tests, as many times as long as asked for; or, on a cluster, the one in which its controller dies.
+fn soak(options: &Options) -> Result<()> {
+    let times: u32 = match options.rest.first() {
         Some(text) => text.parse().ok().filter(|n| *n > 0).with_context(|| format!("\"{text}\" is no number from 1 on"))?,
-        None => 10,
+        None => TIMES,
     };
-    let binary = build_server(&[])?;
-    let mut command = system_tests(&binary, &page::target_folder().join("site"));
-    command
-        .args(["--no-fail-fast", "--test", "server", "--test", "storage", "--test", "feed", "--"])
-        .args(SOAKED)
-        .arg("--nocapture");
+    if options.cluster && !system::slurm() {
+        bail!("soak --cluster needs Slurm, and root to install and start it");
+    }
+    let (binary, site) = (build_server(&[])?, page::target_folder().join("site"));
+    let mut command = if options.cluster {
+        on_cluster(&binary, &site, "a_controller_that_is_killed_again_and_again")?
+    } else {
+        let mut command = system_tests(&binary, &site);
+        let tests = ["--test", "server", "--test", "storage", "--test", "bits", "--test", "feed"];
+        command.arg("--no-fail-fast").args(tests).arg("--").args(SOAKED).arg("--nocapture");
+        command
+    };
     command.env("MOSLIM_SOAK", times.to_string());
     run(command)
 }
@@ -302,7 +320,7 @@ fn main() -> Result<()> {
         Some("page") => page::build(),
         Some("site") => site::site(&args.skip(1).collect::<Vec<_>>()),
         Some("learn") => site::learn(&args.skip(1).collect::<Vec<_>>()),
-        Some("soak") => soak(&options(args.skip(1))?.rest),
+        Some("soak") => soak(&options(args.skip(1))?),
         Some("tidy") => tidy::tidy(),
         Some("results") => results::results(args.any(|a| a == "--check")),
         Some("scale") => scale::scale(&options(args.skip(1))?.rest),
@@ -338,7 +356,10 @@ fn main() -> Result<()> {
             println!("cargo lab bench --server [-- FILTER]                      measure what the server takes under load");
             println!("cargo lab flamegraph [-- BENCH OPTIONS]                   draw where the bench spends its time");
             println!(
-                "cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (10) as many as in a test"
+                "cargo lab soak [TIMES]                                    kills, full disks, locks, flipped bits, TIMES (50) as many as in a test"
+            );
+            println!(
+                "cargo lab soak --cluster [TIMES]                          kill the controller of a Slurm cluster of this machine TIMES (50) times"
             );
             println!("cargo lab tidy                                            check the walls of ARCHITECTURE.md");
             println!("cargo lab results [--check]                               write docs/results.md from the studies' files");

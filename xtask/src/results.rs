@@ -1,5 +1,5 @@
-//! `cargo lab results`: docs/results.md, docs/defects.md and the results in the README, made of templates and of the studies' files, so that
-//! no figure in them can be stale. With `--check`, nothing is written, and what differs is named.
+//! `cargo lab results`: docs/results.md, docs/defects.md and the results in the README, made of templates and of the studies' files, and the
+//! tables of docs/scale.md, so that no figure in them can be stale. With `--check`, nothing is written, and what differs is named.
 //!
 //! A template is Markdown with directives in double braces; STUDY is a file `docs/studies/STUDY.results.json`:
 //!
@@ -21,6 +21,8 @@
 //!     {{when STUDY}} .. {{end}}                            the text between them, where every run of the study is done
 
 use super::root;
+use crate::marked::between;
+use crate::scale;
 use anyhow::{Context, Result, bail};
 use moslim_shared::study::{METRICS, Spread, StudyConfig, StudyGroup, StudyResults, StudyRow, TAKEN, Table, best};
 use moslim_shared::summary::{ControlFigures, FrontPart};
@@ -49,7 +51,7 @@ pub fn results(check: bool) -> Result<()> {
         let file = root().join(page);
         let old = std::fs::read_to_string(&file).unwrap_or_default();
         if within {
-            made = between(&old, &made).with_context(|| format!("{page} has no {} .. {}", MARKERS[0], MARKERS[1]))?;
+            made = between(&old, MARKERS, &made).with_context(|| format!("{page} has no {} .. {}", MARKERS[0], MARKERS[1]))?;
         }
         if old != made {
             if check {
@@ -60,6 +62,7 @@ pub fn results(check: bool) -> Result<()> {
             }
         }
     }
+    stale.extend(scale::page(check)?);
     let tuning = root().join("docs/studies/optimisers-tuning.results.json");
     if tuning.exists() {
         let found: StudyResults = read(&tuning)?;
@@ -108,13 +111,6 @@ fn put_together(folder: &Path, id: &str, check: bool) -> Result<Option<String>> 
     std::fs::write(folder.join(&name), serde_json::to_vec_pretty(&today)?).with_context(|| format!("writing {name}"))?;
     println!("wrote docs/studies/{name}");
     Ok(None)
-}
-
-/// `page` with `text` between its markers.
-fn between(page: &str, text: &str) -> Option<String> {
-    let (head, rest) = page.split_once(MARKERS[0])?;
-    let (_, tail) = rest.split_once(MARKERS[1])?;
-    Some(format!("{head}{}\n{}\n{}{tail}", MARKERS[0], text.trim(), MARKERS[1]))
 }
 
 /// A template without the parts that wait for a study.

@@ -1,9 +1,20 @@
 //! `cargo lab scale`: what many runs or many readers need, by simulation. Runs come at random through a day, wait for a free place and
-//! train for as long as runs of their kind were measured to; readers come at random and fetch what they do not have yet.
+//! train for as long as runs of their kind were measured to; readers come at random and fetch what they do not have yet. The tables of
+//! docs/scale.md are made of it by `cargo lab results`.
 
+use crate::marked::between;
+use crate::root;
 use anyhow::{Context, Result, bail, ensure};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt::Write;
+
+/// The page with the tables, and the numbers a day that they are of.
+const PAGE: &str = "docs/scale.md";
+const RUNS: [f64; 3] = [100.0, 1_000.0, 10_000.0];
+const READERS: [f64; 2] = [1_000.0, 100_000.0];
+/// Days that runs are simulated for.
+const DAYS: usize = 7;
 
 const DAY: f64 = 86_400.0;
 /// Share of a day's arrivals in each hour: few at night, most after lunch.
@@ -14,19 +25,22 @@ const HOURS: [f64; 24] = [
 
 /// A kind of run: its share of all runs, seconds on two cores, and bytes that it leaves behind.
 struct Kind {
-    name: &'static str,
     share: f64,
     seconds: f64,
     kilobytes: f64,
 }
 
-/// What a group trains, assumed: mostly small things. Measured on two cores are the seconds of the first three and the bytes of `quick` and
+/// What a group trains, assumed: mostly small things, by preset. Measured on two cores are the seconds of the first three and the bytes of `quick` and
 /// of larger worlds (the mean of a study's runs). The other figures are guesses.
 const KINDS: [Kind; 4] = [
-    Kind { name: "smoke", share: 0.30, seconds: 5.0, kilobytes: 900.0 },
-    Kind { name: "quick", share: 0.50, seconds: 73.0, kilobytes: 3_300.0 },
-    Kind { name: "world", share: 0.18, seconds: 300.0, kilobytes: 5_400.0 },
-    Kind { name: "an instruct model of 135 M", share: 0.02, seconds: 5_400.0, kilobytes: 60_000.0 },
+    // smoke
+    Kind { share: 0.30, seconds: 5.0, kilobytes: 900.0 },
+    // quick
+    Kind { share: 0.50, seconds: 73.0, kilobytes: 3_300.0 },
+    // world
+    Kind { share: 0.18, seconds: 300.0, kilobytes: 5_400.0 },
+    // an instruct model of 135 M
+    Kind { share: 0.02, seconds: 5_400.0, kilobytes: 60_000.0 },
 ];
 
 /// Random numbers that are the same for the same seed (SplitMix64).
@@ -91,9 +105,19 @@ fn span(seconds: f64) -> String {
     }
 }
 
-fn runs(a_day: f64, days: usize) {
+/// A whole number with commas.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let comma = |(n, digit): (usize, char)| {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) { format!(",{digit}") } else { digit.into() }
+    };
+    digits.chars().enumerate().map(comma).collect()
+}
+
+/// What so many runs a day need, as Markdown.
+fn runs(a_day: f64) -> String {
     let mut random = Random(1);
-    let jobs: Vec<(f64, f64, f64)> = arrivals(a_day, days, &mut random)
+    let jobs: Vec<(f64, f64, f64)> = arrivals(a_day, DAYS, &mut random)
         .into_iter()
         .map(|at| {
             let mut draw = random.uniform();
@@ -106,15 +130,15 @@ fn runs(a_day: f64, days: usize) {
             (at, kind.seconds * (0.5 + random.uniform()), kind.kilobytes)
         })
         .collect();
-    let work: f64 = jobs.iter().map(|j| j.1).sum::<f64>() / days as f64;
-    let kept: f64 = jobs.iter().map(|j| j.2).sum::<f64>() / days as f64 / 1e6;
-    println!(
-        "{a_day} runs a day, {days} days simulated: {}",
-        KINDS.map(|k| format!("{:.0} % {}", 100.0 * k.share, k.name)).join(", ")
+    let work: f64 = jobs.iter().map(|j| j.1).sum::<f64>() / DAYS as f64;
+    let kept: f64 = jobs.iter().map(|j| j.2).sum::<f64>() / DAYS as f64 / 1e6;
+    let mut out = format!(
+        "**{} a day**: {:.0} h of work a day on two cores each, {kept:.1} GB a day, {:.0} GB in thirty days.\n\n",
+        grouped(a_day),
+        work / 3600.0,
+        30.0 * kept
     );
-    println!("{:.0} h of work a day on two cores each, {kept:.1} GB a day, {:.0} GB in thirty days", work / 3600.0, 30.0 * kept);
-    println!("| places of two cores | busy | half wait less than | of twenty, one waits more than | longest wait |");
-    println!("|---|---|---|---|---|");
+    out += "| places of two cores | busy | half wait less than | of twenty, one waits more than | longest wait |\n|---|---|---|---|---|\n";
     let least = (work / DAY).ceil() as usize;
     let mut tried: Vec<usize> = [1.0, 1.25, 1.5, 2.0, 3.0].map(|factor: f64| (least as f64 * factor).ceil() as usize).into();
     tried.dedup();
@@ -124,37 +148,76 @@ fn runs(a_day: f64, days: usize) {
         waited.sort_by(f64::total_cmp);
         let busy = work / DAY / places as f64;
         let [half, most, longest] = [0.5, 0.95, 1.0].map(|q| span(quantile(&waited, q)));
-        println!("| {places} | {:.0} % | {half} | {most} | {longest} |", 100.0 * busy);
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "| {places} | {:.0} % | {half} | {most} | {longest} |", 100.0 * busy);
     }
+    out
 }
 
-/// Kilobytes of a first visit, as sent: the page; what trains in a tab, where it is asked for; the trained run beside it, where it is asked.
-const VISIT: [(f64, f64); 3] = [(690.0, 1.0), (1_690.0, 0.4), (4_000.0, 0.3)];
+/// Kilobytes of a first visit, packed with brotli and as they are: the page, what trains in a tab, and the trained run beside them, which is
+/// taken not to shrink. All of it is fetched at once, for the service worker keeps the whole site.
+const VISIT: [[f64; 2]; 3] = [[740.0, 2_750.0], [1_690.0, 9_370.0], [4_000.0, 4_000.0]];
 /// Share of readers who were there before and have everything.
 const BACK: f64 = 0.3;
-/// Requests of a first visit.
-const REQUESTS: usize = 8;
+/// Requests of a first visit: one for each file.
+const REQUESTS: usize = 14;
 
-fn readers(a_day: f64) {
+/// A row of [`HEAD`] for so many readers a day.
+fn readers(a_day: f64) -> String {
     let mut random = Random(2);
-    let mut seconds = vec![(0.0, 0usize); DAY as usize];
+    let mut visits = vec![(0_usize, 0_usize); DAY as usize];
     for at in arrivals(a_day, 1, &mut random) {
-        let back = random.uniform() < BACK;
-        let fetched: f64 = VISIT.iter().map(|&(kilobytes, share)| if random.uniform() < share { kilobytes } else { 0.0 }).sum();
-        let second = &mut seconds[(at as usize).min(DAY as usize - 1)];
-        // Who has everything asks once whether it has changed.
-        *second = if back { (second.0 + 1.0, second.1 + 1) } else { (second.0 + fetched, second.1 + REQUESTS) };
+        let (first, back) = &mut visits[(at as usize).min(DAY as usize - 1)];
+        *(if random.uniform() < BACK { back } else { first }) += 1;
     }
-    let bytes: f64 = seconds.iter().map(|s| s.0).sum::<f64>() / 1e6;
-    let minutes: Vec<f64> = seconds.chunks(60).map(|m| m.iter().map(|s| s.0).sum::<f64>() / 60.0).collect();
-    let busiest = minutes.iter().copied().fold(0.0, f64::max) * 8.0 / 1000.0;
-    let requests = seconds.iter().map(|s| s.1).max().unwrap_or(0);
-    println!(
-        "{a_day} readers of the static site in a day: {bytes:.0} GB, {busiest:.0} Mbit/s in the busiest minute, at most {requests} requests a second"
-    );
+    let traffic = |how: usize| {
+        let visit: f64 = VISIT.iter().map(|kilobytes| kilobytes[how]).sum();
+        // Who has everything asks once whether it has changed.
+        let kilobytes = |seconds: &[(usize, usize)]| -> f64 { seconds.iter().map(|s| s.0 as f64 * visit + s.1 as f64).sum() };
+        let busiest = visits.chunks(60).map(kilobytes).fold(0.0, f64::max) / 60.0;
+        format!("{:.1} GB | {:.0} Mbit/s", kilobytes(&visits) / 1e6, busiest * 8.0 / 1000.0)
+    };
+    let requests = visits.iter().map(|(first, back)| first * REQUESTS + back).max().unwrap_or(0);
+    format!("| {} | {} | {requests} | {} |\n", grouped(a_day), traffic(0), traffic(1))
 }
 
-/// What `rest` asks for; without anything, the table of docs/scale.md.
+/// What the columns are.
+const HEAD: &str = "| readers a day | packed: bytes a day | busiest minute | requests a second at most | as it is: bytes a day | busiest minute |\n|---|---|---|---|---|---|\n";
+
+/// The tables of the page, by the names of their marks.
+fn tables() -> [(&'static str, String); 2] {
+    let readers: String = READERS.into_iter().map(readers).collect();
+    [("readers", HEAD.to_string() + &readers), ("runs", RUNS.map(runs).join("\n"))]
+}
+
+/// The page with its tables as they are simulated today.
+fn tabled(page: &str) -> Result<String> {
+    tables().into_iter().try_fold(page.to_string(), |page, (name, table)| {
+        let [begin, end] = ["begin", "end"].map(|what| format!("<!-- {name}: {what} -->"));
+        between(&page, [&begin, &end], &table).with_context(|| format!("{PAGE} has no {begin} .. {end}"))
+    })
+}
+
+/// Writes the tables of docs/scale.md, or, to `check`, writes nothing; returns the page's name where it is stale.
+///
+/// # Errors
+/// When the page cannot be read or written, or has no place for a table.
+pub fn page(check: bool) -> Result<Option<String>> {
+    let file = root().join(PAGE);
+    let old = std::fs::read_to_string(&file).with_context(|| format!("reading {PAGE}"))?;
+    let made = tabled(&old)?;
+    match (old == made, check) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(PAGE.into())),
+        (false, false) => {
+            std::fs::write(&file, made).with_context(|| format!("writing {PAGE}"))?;
+            println!("wrote {PAGE}");
+            Ok(None)
+        }
+    }
+}
+
+/// What `rest` asks for; without anything, the tables of docs/scale.md.
 pub fn scale(rest: &[String]) -> Result<()> {
     let number = |text: &String| -> Result<f64> {
         let n: f64 = text.parse().with_context(|| format!("\"{text}\" is no number"))?;
@@ -162,17 +225,9 @@ pub fn scale(rest: &[String]) -> Result<()> {
         Ok(n)
     };
     match rest {
-        [] => {
-            for a_day in [100.0, 1_000.0, 10_000.0] {
-                runs(a_day, 7);
-                println!();
-            }
-            for a_day in [1_000.0, 100_000.0] {
-                readers(a_day);
-            }
-        }
-        [what, n] if what == "--runs" => runs(number(n)?, 7),
-        [what, n] if what == "--readers" => readers(number(n)?),
+        [] => tables().iter().for_each(|(_, table)| println!("{table}")),
+        [what, n] if what == "--runs" => print!("{}", runs(number(n)?)),
+        [what, n] if what == "--readers" => print!("{HEAD}{}", readers(number(n)?)),
         _ => bail!("cargo lab scale [--runs N | --readers N]"),
     }
     Ok(())
@@ -200,6 +255,30 @@ mod tests {
         assert!((mean(1) - 1.0).abs() < 0.05, "{}", mean(1));
         // M/M/2 with rho = 1/4: rho^2 / (1 - rho^2) of a service.
         assert!((mean(2) - 1.0 / 15.0).abs() < 0.005, "{}", mean(2));
+    }
+
+    #[test]
+    fn tables_stand_in_the_page_and_are_the_same_every_time() {
+        let page = "# Scale\n<!-- readers: begin -->\nx\n<!-- readers: end -->\n<!-- runs: begin -->\n<!-- runs: end -->\nend\n";
+        let made = tabled(page).unwrap();
+        assert_eq!(tabled(&made).unwrap(), made);
+        for part in ["# Scale\n<!-- readers: begin -->\n| readers a day |", "| 100,000 | ", "**10,000 a day**: ", "-->\nend\n"] {
+            assert!(made.contains(part), "{part} in {made}");
+        }
+        assert!(!made.contains("\nx\n") && tabled("# Scale").is_err());
+        assert_eq!([1.0, 999.0, 1_000.0, 1_234_567.0].map(grouped), ["1", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn traffic_is_that_of_everybody_who_comes_for_the_first_time() {
+        let row = readers(100_000.0);
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let gigabytes = |n: usize| cells[n].strip_suffix(" GB").unwrap().parse::<f64>().unwrap();
+        // Seven in ten, of a hundred thousand.
+        for (at, how) in [(2, 0), (5, 1)] {
+            let expected = 70_000.0 * VISIT.iter().map(|kilobytes| kilobytes[how]).sum::<f64>() / 1e6;
+            assert!((gigabytes(at) / expected - 1.0).abs() < 0.02, "{row}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The lab as a folder of static files: the page, and the engine for a tab beside it.
 
-use crate::page::{self, TARGET, bind, brotli, dist, write_if_changed};
+use crate::page::{self, TARGET, bind, brotli, dist, gzip, write_if_changed};
 use crate::{build_server, cargo, root, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::process::Command;
 pub const MODULE: &str = "moslim-tab";
 /// What the engine is compiled for: 128-bit lanes, which every browser of today has.
 const FEATURES: &str = "-C target-feature=+simd128";
-/// Files of the page that the site has no use for.
-const SERVER_ONLY: [&str; 2] = [".br", ".gz"];
+/// Ends of the names of packed files. The page's own are left out, for its files are not the page's in all: they are packed anew.
+const PACKED: [&str; 2] = [".br", ".gz"];
 
 /// The trained run beside the page.
 const EXAMPLE: &str = "example.moslim-run";
@@ -65,7 +65,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Writes the site into `to`, with a trained run where one is given, and says how large it is as it is sent.
+/// Writes the site into `to`, each file with itself packed beside it, and with a trained run where one is given; says how large it is as it is
+/// sent.
 pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
     page::build()?;
     let staging = engine()?;
@@ -73,7 +74,7 @@ pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
     for entry in std::fs::read_dir(dist()).context("reading the page")? {
         let path = entry?.path();
         let name = path.file_name().context("a file name")?.to_string_lossy().into_owned();
-        if path.is_file() && !SERVER_ONLY.iter().any(|end| name.ends_with(end)) {
+        if path.is_file() && !PACKED.iter().any(|end| name.ends_with(end)) {
             files.insert(name, read(&path)?);
         }
     }
@@ -105,11 +106,21 @@ pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
         let path = to.join(name);
         let folder = path.parent().context("a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        // The file itself comes last: where it is what it should be, what lies packed beside it is, too.
+        let known = std::fs::read(&path).is_ok_and(|old| old == *bytes);
+        let mut least = bytes.len() as u64;
+        for (end, pack) in packers(name) {
+            let beside = to.join(format!("{name}{end}"));
+            if !known || !beside.exists() {
+                write_if_changed(&beside, &pack(bytes)?)?;
+            }
+            let size = std::fs::metadata(&beside).with_context(|| format!("reading {}", beside.display()))?.len();
+            least = least.min(size);
+        }
         write_if_changed(&path, bytes)?;
-        let packed = if name.ends_with(".png") { bytes.len() } else { brotli(bytes)?.len() };
-        sent += packed;
+        sent += least;
         if name.starts_with("tab/") {
-            engine += packed;
+            engine += least;
         }
     }
     eprintln!(
@@ -121,10 +132,40 @@ pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// Packs bytes.
+type Packer = fn(&[u8]) -> Result<Vec<u8>>;
+
+/// How a file of the site is packed beside it, so that a host of static files need not do so, and by which ends of its name that is known. A
+/// picture is packed already.
+fn packers(name: &str) -> Vec<(&'static str, Packer)> {
+    let [brotlied, gzipped] = PACKED;
+    if name.ends_with(".png") { Vec::new() } else { vec![(brotlied, brotli as Packer), (gzipped, gzip as Packer)] }
+}
+
 /// What the files are, in a few characters.
 fn hash(files: &BTreeMap<String, Vec<u8>>) -> String {
     // FNV-1a: it tells versions apart and keeps nothing secret.
     let bytes = files.iter().flat_map(|(name, bytes)| name.bytes().chain(bytes.iter().copied()));
     let sum = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{sum:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_lies_beside_a_file_is_that_file_packed() {
+        let bytes = b"WebAssembly ".repeat(1_000);
+        let packed: BTreeMap<&str, Vec<u8>> =
+            packers("moslim_bg.wasm").into_iter().map(|(end, pack)| (end, pack(&bytes).unwrap())).collect();
+        assert_eq!(packed.keys().copied().collect::<Vec<_>>(), PACKED);
+        let (mut by_brotli, mut by_gzip) = (Vec::new(), Vec::new());
+        brotli::Decompressor::new(packed[".br"].as_slice(), 4096).read_to_end(&mut by_brotli).unwrap();
+        flate2::read::GzDecoder::new(packed[".gz"].as_slice()).read_to_end(&mut by_gzip).unwrap();
+        assert!(by_brotli == bytes && by_gzip == bytes, "{} and {} bytes", by_brotli.len(), by_gzip.len());
+        assert!(packed.values().all(|packed| packed.len() < bytes.len() / 10));
+        assert!(packers("a.png").is_empty());
+    }
 }

@@ -148,3 +148,22 @@ fn check_backends(wrong: &mut Vec<String>) -> Result<()> {
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).to_string_lossy().replace('\\', "/")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::root;
+
+    /// A layer of an image keeps all that is copied into it: what is nobody else's, a lab's token included, stays out.
+    #[test]
+    fn what_git_does_not_keep_is_not_copied_into_an_image() {
+        let lines = |name: &str| -> Vec<String> {
+            let text = std::fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_string).collect()
+        };
+        let left_out = lines(".dockerignore");
+        for line in lines(".gitignore").into_iter().chain([".git".into()]) {
+            let bare = line.trim_start_matches('/');
+            assert!(left_out.iter().any(|own| own == bare || *own == format!("**/{bare}")), ".dockerignore lacks {line}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use crate::records::Defect;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use moslim_engine::data::ratings::kept::{KeptRow, Origin, SPLITS};
 use moslim_engine::data::ratings::rows::KeptWriter;
-use moslim_engine::data::ratings::{FILE, FOLDER, check_name, labels, rows_file, scores};
+use moslim_engine::data::ratings::{FILE, FOLDER, check_name, labels, rows_file, scores, sealed};
 use moslim_engine::keep::write_atomically;
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{Dropped, ImportReport, ImportedFile, ImportedObjective, LabelCounts, RatingsTask, Shaped};
@@ -164,7 +164,8 @@ impl Making {
             dropped: Vec::new(),
             labels: Vec::new(),
         };
-        let mut task = RatingsTask { name, title, licence, hash: String::new(), objectives, changes, report, mapping };
+        let (hash, checksum) = Default::default();
+        let mut task = RatingsTask { name, title, licence, hash, objectives, changes, report, mapping, checksum };
         let shaped = task.shaped().map_err(|e| anyhow!(e))?;
         let mut counts: Vec<LabelCounts> = shaped.iter().map(uncounted).collect();
         let rows = unfinished(&tasks)?;
@@ -259,7 +260,7 @@ fn place_task(tasks: &Path, task: &RatingsTask, replace: bool, rows: NamedTempFi
     fs::create_dir_all(&folder)?;
     rows.persist(folder.join(rows_file(task)))?;
     dropped.persist(folder.join(DROPPED))?;
-    write_atomically(&file, &serde_json::to_vec_pretty(task)?)?;
+    write_atomically(&file, &serde_json::to_vec_pretty(&sealed(task.clone())?)?)?;
     if let Some(old) = old.filter(|old| old.hash != task.hash) {
         let _ = fs::remove_file(folder.join(rows_file(&old)));
     }

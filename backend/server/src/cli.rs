@@ -12,6 +12,7 @@ pub use study::*;
 
 use crate::access::keys::Role;
 use crate::id::RunId;
+use crate::origin::Origin;
 use crate::queue::Slots;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use moslim_engine::model::files::Storage;
@@ -226,9 +227,13 @@ pub struct ServeArgs {
     /// Ask nobody for a token. Only on an address of this machine, whose other users may then do everything.
     #[arg(long, conflicts_with = "tokens")]
     pub no_token: bool,
-    /// Name that the server is reached by, such as a reverse proxy's; may be repeated.
+    /// Name that the server is reached by, without a port; may be repeated.
     #[arg(long = "name", value_name = "HOST")]
     pub names: Vec<String>,
+    /// Where people reach the server, where that is elsewhere: https://lab.example.org of a reverse proxy, http://localhost:8080 of a container. It
+    /// is the address that is printed, its host is one of the names, and with https browsers keep their cookie for TLS.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Origin>,
     /// Certificate chain in PEM: the server then speaks TLS. It is read anew at SIGHUP.
     #[arg(long, value_name = "FILE", requires = "key")]
     pub certificate: Option<PathBuf>,
@@ -428,6 +433,8 @@ mod tests {
             "pause",
             "kill ../x",
             "serve --slots cpu=0",
+            "serve --url lab.example.org",
+            "serve --url https://lab.example.org/lab",
             "runs priority a 101",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -164,7 +164,11 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     text.map(Some).ok_or_else(|| Error::BadRequest(format!("the {name} header is malformed or sent twice")))
 }
 
-fn parse_host(host: &str) -> Result<Authority, Error> {
+/// Reads a host with the port that it may have, and nothing else.
+///
+/// # Errors
+/// 400 where it is something else.
+pub fn parse_host(host: &str) -> Result<Authority, Error> {
     let malformed = || Error::BadRequest("the Host header is malformed".into());
     let authority: Authority = host.parse().map_err(|_| malformed())?;
     // An authority may also hold a user, an empty port or one that is no number; a Host header may not.

@@ -28,6 +28,7 @@ mod legacy;
 mod listen;
 mod log;
 mod offline;
+mod origin;
 mod pictures;
 mod progress;
 mod pulse;

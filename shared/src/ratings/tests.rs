@@ -37,6 +37,7 @@ fn task(changes: Vec<Change>) -> RatingsTask {
         changes,
         report,
         mapping: String::new(),
+        checksum: String::new(),
     }
 }
 

@@ -86,12 +86,3 @@ fn directives_become_figures() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
-
-#[test]
-fn text_stands_between_its_markers() {
-    let page = format!("# A\n{}\nold\n{}\nend\n", MARKERS[0], MARKERS[1]);
-    let new = between(&page, "new\n").unwrap();
-    assert_eq!(new, format!("# A\n{}\nnew\n{}\nend\n", MARKERS[0], MARKERS[1]));
-    assert_eq!(between(&new, "new").unwrap(), new);
-    assert!(between("# A", "new").is_none());
-}

@@ -12,7 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use moslim_engine::data::ratings::check_name;
+use moslim_engine::data::ratings::{check_name, sealed};
 use moslim_engine::keep::models::{KnownModel, Models};
 use moslim_engine::run::memory::{available_mib, shape, weights_mib};
 use moslim_import::import::{Bad, format};
@@ -214,7 +214,7 @@ async fn change(
             }
             task.changes.extend(request.changes);
             task.shaped().map_err(|e| wrong("", e))?;
-            app.data.write_task(&task)?;
+            app.data.write_task(&sealed(task.clone())?)?;
             Ok(Json(task))
         })
         .await

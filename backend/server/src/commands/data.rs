@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::log::say;
 use moslim_engine::data::ratings::kept::SPLITS;
-use moslim_engine::data::ratings::{about, shaped};
+use moslim_engine::data::ratings::{about, sealed, shaped};
 use moslim_engine::data::world;
 use moslim_engine::run::Scorer;
 use moslim_import::Mapping;
@@ -253,7 +253,7 @@ pub fn edit(args: &EditTaskArgs) -> Result<(), Failure> {
     }
     task.changes.extend(changes);
     let shaped = task.shaped().map_err(Failure::BadInput)?;
-    data.write_task(&task)?;
+    data.write_task(&sealed(task.clone())?)?;
     if args.json {
         return print_json(&task);
     }

@@ -9,7 +9,7 @@ use crate::commands::print_line;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
-use crate::guard::Hosts;
+use crate::guard::{Hosts, parse_host};
 use crate::index::Index;
 use crate::launch::process::lock_file;
 use crate::launch::{Local, Ray, Slurm};
@@ -17,6 +17,7 @@ use crate::leftovers;
 use crate::legacy::export_database;
 use crate::listen::{self, Tls};
 use crate::log::say;
+use crate::origin::Origin;
 use crate::pulse;
 use crate::signals::{Signals, Wish};
 use crate::starts;
@@ -42,6 +43,7 @@ const GOODBYE_TIME: Duration = Duration::from_secs(5);
 /// Bad input: an address that is not allowed, a port that is taken, a folder that cannot be written or is in use.
 pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let address = SocketAddr::new(read_host(&args.host)?, args.port);
+    check_names(&args.names)?;
     let tls = match (&args.certificate, &args.key) {
         (Some(certificate), Some(key)) => {
             Some(Arc::new(Tls::read(certificate, key).map_err(|e| Failure::field("certificate", format!("{e:#}")))?))
@@ -96,6 +98,31 @@ fn read_host(host: &str) -> Result<IpAddr, Failure> {
     }
 }
 
+/// Makes sure that names are no more than names: one with a port would be no host of any request, for a name is good at any.
+fn check_names(names: &[String]) -> Result<(), Failure> {
+    let plain = |name: &&String| parse_host(name).is_ok_and(|host| host.as_str() == host.host());
+    match names.iter().find(|name| !plain(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!(
+                "\"{name}\" is no host; a name has no port, and is good at any. For the address that is printed name --url \
+                 http://localhost:8080, or whatever people use"
+            );
+            Err(Failure::field("name", message))
+        }
+    }
+}
+
+/// The names that requests may use beside those that the server has by itself.
+fn given(args: &ServeArgs) -> Vec<String> {
+    args.names.iter().cloned().chain(args.url.as_ref().map(|url| url.host().to_string())).collect()
+}
+
+/// Whether browsers come by TLS, to this server or to the proxy before it.
+fn by_tls(tls: bool, url: Option<&Origin>) -> bool {
+    tls || url.is_some_and(Origin::is_secure)
+}
+
 /// Says so where other users of this machine can look into the folder, those of its group included.
 fn warn_of_readers(root: &Path) {
     #[cfg(unix)]
@@ -143,7 +170,8 @@ async fn serve(
     })?;
     let bound = listener.local_addr()?;
     let (token, keys) = read_keys(&data, args.tokens.as_deref())?;
-    let access = Arc::new(Access::new((!args.no_token).then_some(keys), bound.port(), tls.is_some()));
+    let secure = by_tls(tls.is_some(), args.url.as_ref());
+    let access = Arc::new(Access::new((!args.no_token).then_some(keys), bound.port(), secure));
     export_database(&data).await?;
     let index = Index::open(&data.index()).await.context("the index in the data folder")?;
     let launcher = Arc::new(Local::new()?.with_memory(args.run_memory));
@@ -158,7 +186,7 @@ async fn serve(
     let telling = tokio::spawn(follower.clone().tell());
     let keeping = tokio::spawn(follower.clone().keep(index.clone()));
     let (stop, stopping) = watch::channel(false);
-    let hosts = Hosts::of(bound, &args.names, tls.is_some());
+    let hosts = Hosts::of(bound, &given(args), tls.is_some());
     let (folder, opening) = (data.clone(), data.opening());
     let app = App::new(
         follower.clone(),
@@ -175,8 +203,13 @@ async fn serve(
     let router = api::router(app);
     let server = tokio::spawn(listen::serve(listener, router, tls.clone(), stopping));
 
-    let url = page(bound, args.names.first().map(String::as_str), tls.is_some(), (!args.no_token).then_some(token.as_str()));
+    let names = (args.url.as_ref(), args.names.first().map(String::as_str));
+    let url = page(bound, names, tls.is_some(), (!args.no_token).then_some(token.as_str()));
     print_line(&format!("MOSLIM Lab is ready at {url}"))?;
+    if args.url.is_some() {
+        // Which the address does not tell.
+        say(&format!("It listens on {bound}"));
+    }
     // Of a server that was killed before it could take it away.
     let _ = std::fs::remove_file(&opening);
     if args.open {
@@ -285,15 +318,17 @@ fn reload(access: &Access, tls: Option<&Tls>, data: &DataFolder, args: &ServeArg
     }
 }
 
-/// Where the page is, with the token that opens it. An address that means all of them is none to go to.
-fn page(bound: SocketAddr, name: Option<&str>, tls: bool, token: Option<&str>) -> String {
+/// Where the page is, with the token that opens it: where people say that it is, else at the port of this server. An address that means all
+/// of them is none to go to.
+fn page(bound: SocketAddr, (url, name): (Option<&Origin>, Option<&str>), tls: bool, token: Option<&str>) -> String {
     let host = match (name, bound.ip()) {
         (Some(name), _) => format!("{name}:{}", bound.port()),
         (None, ip) if ip.is_unspecified() => format!("127.0.0.1:{}", bound.port()),
         (None, _) => bound.to_string(),
     };
     let scheme = if tls { "https" } else { "http" };
-    token.map_or(format!("{scheme}://{host}"), |token| format!("{scheme}://{host}/?token={token}"))
+    let origin = url.map_or(format!("{scheme}://{host}"), Origin::to_string);
+    token.map_or(origin.clone(), |token| format!("{origin}/?token={token}"))
 }
 
 /// Time for a browser to start and to read the file that it is given.
@@ -360,10 +395,42 @@ mod tests {
 
     #[test]
     fn the_page_can_be_gone_to() {
-        let page = |bound: &str, name, tls, token| page(bound.parse().unwrap(), name, tls, token);
+        let page = |bound: &str, name, tls, token| page(bound.parse().unwrap(), (None, name), tls, token);
         assert_eq!(page("127.0.0.1:80", None, false, None), "http://127.0.0.1:80");
         assert_eq!(page("[::1]:7", None, false, Some("T")), "http://[::1]:7/?token=T");
         assert_eq!(page("0.0.0.0:7", None, true, Some("T")), "https://127.0.0.1:7/?token=T");
         assert_eq!(page("0.0.0.0:7", Some("lab.example"), true, None), "https://lab.example:7");
+    }
+
+    #[test]
+    fn where_people_reach_the_server_is_printed_and_says_whether_they_come_by_tls() {
+        let origin = |text: &str| text.parse::<Origin>().unwrap();
+        let (proxy, container) = (origin("https://lab.example.org"), origin("http://localhost:8080"));
+        let bound: SocketAddr = "127.0.0.1:7878".parse().unwrap();
+        let printed = |url, name, tls, token| page(bound, (Some(url), name), tls, token);
+        assert_eq!(printed(&proxy, None, false, Some("T")), "https://lab.example.org/?token=T");
+        assert_eq!(printed(&proxy, Some("lab.example"), false, None), "https://lab.example.org");
+        assert_eq!(printed(&container, None, true, Some("T")), "http://localhost:8080/?token=T");
+        for (tls, url, secure) in [
+            (false, None, false),
+            (true, None, true),
+            (false, Some(&proxy), true),
+            (false, Some(&container), false),
+            (true, Some(&container), true),
+        ] {
+            assert_eq!(by_tls(tls, url), secure, "{tls} {url:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_host_without_a_port() {
+        for name in ["lab.example.org", "localhost", "[::1]", "192.168.1.5"] {
+            assert!(check_names(&[name.into()]).is_ok(), "{name}");
+        }
+        for name in ["lab.example.org:8080", "https://lab.example.org", "lab.example.org/", "", "a b", "ada@lab"] {
+            let failure = check_names(&["localhost".into(), name.into()]).unwrap_err();
+            assert_eq!(failure.code(), 2);
+            assert!(failure.to_string().starts_with("name: ") && failure.to_string().contains("--url"), "{failure}");
+        }
     }
 }

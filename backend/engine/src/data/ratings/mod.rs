@@ -22,6 +22,7 @@ use moslim_shared::config::{FOLDS, TaskConfig};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{RatingsTask, Shaped};
 use rows::read_rows;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
@@ -53,15 +54,41 @@ pub fn rows_file(task: &RatingsTask) -> String {
     format!("rows-{}.parquet", &task.hash[..16.min(task.hash.len())])
 }
 
-/// What is known of the task called `name`, if there is one.
+/// SHA-256, in lower-case hexadecimal digits.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What a task's file is checked by: SHA-256 of what it says, as JSON without blanks, but for the checksum itself.
+fn checksum(mut task: Value) -> Result<String> {
+    task.as_object_mut().context("a task is an object")?.remove("checksum");
+    Ok(sha256(&serde_json::to_vec(&task)?))
+}
+
+/// A task as its file has it, with the checksum of all that it says: a bit that flips on a disk is told then, and makes no other labels.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn sealed(task: RatingsTask) -> Result<RatingsTask> {
+    let checksum = checksum(serde_json::to_value(&task)?)?;
+    Ok(RatingsTask { checksum, ..task })
+}
+
+/// What is known of the task called `name`, if there is one. A file without a checksum, of an older version, is taken as it is.
 ///
 /// # Errors
 /// When no task may be called so, or its file is damaged.
 pub fn find(name: &str, read: ReadFile) -> Result<Option<RatingsTask>> {
     check_name(name).map_err(|e| anyhow!("task.name: {e}"))?;
     let path = format!("{FOLDER}/{name}/{FILE}");
-    let Some(bytes) = read(&path).with_context(|| format!("reading {path}"))? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {path}"))
+    let of = || format!("reading {path}");
+    let Some(bytes) = read(&path).with_context(of)? else { return Ok(None) };
+    let task: RatingsTask = serde_json::from_slice(&bytes).with_context(of)?;
+    ensure!(
+        task.checksum.is_empty() || task.checksum == checksum(serde_json::from_slice(&bytes)?)?,
+        "{path} is not what was written: it was changed or damaged. To use it as it is, remove \"checksum\" from it"
+    );
+    Ok(Some(RatingsTask { checksum: String::new(), ..task }))
 }
 
 /// What is known of the task called `name`.
@@ -89,7 +116,7 @@ pub fn rows(task: &RatingsTask, read: ReadFile, each: impl FnMut(KeptRow) -> Res
     let path = format!("{FOLDER}/{}/{}", task.name, rows_file(task));
     let of = || format!("reading {path}");
     let bytes = read(&path).with_context(of)?.with_context(|| format!("{path} is missing"))?;
-    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let hash = sha256(&bytes);
     ensure!(hash == task.hash, "{path} is damaged: its SHA-256 is {hash} and should be {}", task.hash);
     read_rows(Bytes::from(bytes), each).with_context(of)
 }
@@ -252,11 +279,12 @@ mod tests {
             name: "t".into(),
             title: String::new(),
             licence: String::new(),
-            hash: Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect(),
+            hash: sha256(&bytes),
             objectives: objectives.iter().map(imported).collect(),
             changes,
             report,
             mapping: String::new(),
+            checksum: String::new(),
         };
         (task, bytes)
     }
@@ -333,5 +361,29 @@ mod tests {
         bytes[at] ^= 1;
         let damaged = load(&(task, bytes), false).err().unwrap();
         assert!(format!("{damaged:#}").contains("is damaged: its SHA-256"), "{damaged:#}");
+    }
+
+    #[test]
+    fn a_task_is_what_was_written_or_is_refused() {
+        let edges = vec![0.1 + 0.2, 1.5];
+        let classes = ["low", "middle", "high"].map(String::from).to_vec();
+        let (task, _) = kept(vec![Change::Rebin { objective: "a".into(), edges, classes }]);
+        let written = serde_json::to_vec_pretty(&sealed(task.clone()).unwrap()).unwrap();
+        let read = |bytes: &[u8]| find("t", &|_| Ok(Some(bytes.to_vec()))).map(Option::unwrap);
+        assert_eq!(read(&written).unwrap(), task);
+        // Of an older version, and one that a person has opened for changes.
+        assert_eq!(read(&serde_json::to_vec(&task).unwrap()).unwrap(), task);
+        for at in 0..written.len() {
+            for bit in 0..8 {
+                let mut damaged = written.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(read(&damaged).is_err() || read(&damaged).is_ok_and(|found| found == task), "byte {at}, bit {bit}");
+            }
+        }
+        let edge = written.windows(3).position(|three| three == b"1.5").unwrap();
+        let mut damaged = written;
+        damaged[edge] ^= 1;
+        let error = format!("{:#}", read(&damaged).unwrap_err());
+        assert!(error.contains("tasks/t/task.json is not what was written"), "{error}");
     }
 }
