@@ -186,9 +186,6 @@ pub struct RatingsTask {
     /// The mapping it was imported with, as TOML; empty where it was made otherwise.
     #[serde(default)]
     pub mapping: String,
-    /// SHA-256 of all the rest, in its file alone.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub checksum: String,
 }
 
 /// A row of an imported task as it is shown.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Every route of the API, and the least role that it wants.
-const ROUTES: [(&str, &str, &str); 56] = [
+const ROUTES: [(&str, &str, &str); 58] = [
     ("GET", "/api/v1/health", "view"),
     ("GET", "/api/v1/presets", "view"),
     ("GET", "/api/v1/task", "view"),
@@ -28,6 +28,8 @@ const ROUTES: [(&str, &str, &str); 56] = [
     ("GET", "/api/v1/runs/a/page", "view"),
     ("GET", "/api/v1/runs/a/stream", "view"),
     ("GET", "/api/v1/runs/a/series?what=policy", "view"),
+    ("GET", "/api/v1/trash", "view"),
+    ("DELETE", "/api/v1/trash", "admin"),
     ("POST", "/api/v1/run-files", "run"),
     ("POST", "/api/v1/runs/a/cancel", "run"),
     ("POST", "/api/v1/runs/a/pause", "run"),

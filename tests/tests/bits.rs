@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use moslim_shared::config::RunConfig;
 use moslim_shared::study::StudyConfig;
-use moslim_tests::{FLAT, Output, Place, Process, binary, lines, metrics, record, scattered, smoke, soak, text};
+use moslim_tests::{FLAT, Lab, Output, Place, Process, binary, lines, metrics, record, scattered, smoke, soak, text};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -24,8 +24,16 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-#[test]
-fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
+/// Writes a file in place of another, so that nobody reads half of it.
+fn replace(file: &Path, bytes: &[u8]) -> Result<()> {
+    let fresh = tempfile::NamedTempFile::new_in(file.parent().and_then(Path::parent).context("a folder above")?)?;
+    std::fs::write(fresh.path(), bytes)?;
+    fresh.persist(file)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
     let data = tempfile::tempdir()?;
     let train = ["train", "--preset", "smoke", "--run", "mine", "--device", "cpu", "--data", text(data.path())];
     let output = Process::lab(&train).wait();
@@ -52,15 +60,39 @@ fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
     };
     let (scores, answers) = (score(), generate());
     ensure!(scores.code == Some(0) && answers.code == Some(0), "{}{}", scores.stderr, answers.stderr);
-    for (n, file) in files(&folder)?.iter().enumerate() {
+    // What is shown of it: over the API, and as a page that is made of the folder alone.
+    let lab = Lab::start_in(data.path()).await;
+    let shown = async || lab.get("/api/v1/runs/mine").await;
+    let summary = shown().await.body["summary"].clone();
+    ensure!(summary["control"].is_object(), "{summary}");
+    let html = data.path().join("mine.html");
+    let paint = || {
+        let _ = std::fs::remove_file(&html);
+        let output = Process::lab(&["runs", "page", "mine", "--to", text(&html), "--data", text(data.path())]).wait();
+        (output, std::fs::read_to_string(&html).unwrap_or_default())
+    };
+    let (painted, page) = paint();
+    ensure!(painted.code == Some(0) && page.contains("Asked and achieved"), "{}", painted.stderr);
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    names.sort();
+    for (n, file) in names.iter().enumerate() {
         let name = file.file_name().and_then(|n| n.to_str()).context("a name")?;
         // Not what a run says: who wrote it, and what it said to a person.
         if name.starts_with("process.") || name.ends_with(".log") {
             continue;
         }
         let whole = std::fs::read(file)?;
-        for (at, bytes) in damaged(&whole, n as u64) {
-            std::fs::write(file, bytes)?;
+        for turn in 0..4 * soak() {
+            let at = scattered(n as u64 * 31 + turn) as usize % whole.len();
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (scattered(turn) % 8);
+            replace(file, &damaged)?;
+            let now = shown().await;
+            ensure!(now.status == 200 && now.body["summary"] == summary, "{name}, byte {at}: {}", now.body);
+            let (output, now) = paint();
+            let said = format!("{}{now}", output.stderr);
+            let told = said.contains("not what was written") || said.contains("damaged");
+            ensure!(now == page || told, "{name}, byte {at}: the page is another one, and {:?}: {}", output.code, output.stderr);
             for (what, before, now) in [("score", &scores, score()), ("generate", &answers, generate())] {
                 let same = now.code == Some(0) && now.stdout == before.stdout;
                 let told = now.code != Some(0) && !now.stderr.contains("panicked");
@@ -73,8 +105,22 @@ fn a_bit_that_flips_in_a_run_is_told_and_makes_no_other_figure() -> Result<()> {
                 );
             }
         }
-        std::fs::write(file, &whole)?;
+        replace(file, &whole)?;
     }
+    // A figure of the summary: its journal has it, too, and the log says once what is wrong.
+    let file = folder.join("summary.json");
+    let whole = std::fs::read(&file)?;
+    let mut changed = whole.clone();
+    let digit = changed.iter().rposition(u8::is_ascii_digit).context("a digit")?;
+    changed[digit] ^= 1;
+    replace(&file, &changed)?;
+    for _ in 0..3 {
+        ensure!(shown().await.body["summary"] == summary, "another figure is shown");
+    }
+    ensure!(paint().1 == page, "another figure is on the page");
+    let said = lab.stderr().matches("summary.json is not what was written").count();
+    ensure!(said == 1, "it is said {said} times:\n{}", lab.stderr());
+    replace(&file, &whole)?;
     // What was told names the file.
     let weights = folder.join("reward.safetensors");
     let mut bytes = std::fs::read(&weights)?;
@@ -179,10 +225,12 @@ fn a_bit_that_flips_in_an_imported_task_makes_no_other_figure() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_bit_that_flips_in_a_study_makes_no_other_figure() -> Result<()> {
+#[tokio::test]
+async fn a_bit_that_flips_in_a_study_makes_no_other_figure() -> Result<()> {
     let data = tempfile::tempdir()?;
-    let plan = StudyConfig { name: "bits".into(), question: String::new(), base: brief(), axes: Vec::new(), seeds: vec![1] };
+    let mut base = smoke();
+    (base.sft.steps, base.reward_model.steps, base.policy.iterations) = (10, 12, 4);
+    let plan = StudyConfig { name: "bits".into(), question: String::new(), base, axes: Vec::new(), seeds: vec![1] };
     let file = data.path().join("plan.json");
     std::fs::write(&file, serde_json::to_vec(&plan)?)?;
     let study = |more: &[&str]| Process::lab(&[&["study", "--json", "--data", text(data.path())], more].concat()).wait();
@@ -207,5 +255,37 @@ fn a_bit_that_flips_in_a_study_makes_no_other_figure() -> Result<()> {
     }
     let whole = study(&["--study", id]);
     ensure!(whole.code == Some(0) && whole.stdout == first.stdout, "{}", whole.stderr);
+    // What it has found, as it is shown and sent.
+    let lab = Lab::start_in(data.path()).await;
+    let folder = data.path().join("studies").join(id);
+    for name in ["results.json", "results.csv", "figures.svg"] {
+        let paths = [format!("/api/v1/studies/{id}/results"), format!("/api/v1/studies/{id}/files/{name}")];
+        let mut before = Vec::new();
+        for path in &paths {
+            let answer = lab.get(path).await;
+            ensure!(answer.status == 200, "{path}: {}", answer.body);
+            before.push(answer.body);
+        }
+        let file = folder.join(name);
+        let whole = std::fs::read(&file)?;
+        let mut refused = 0;
+        for turn in 0..8 * soak() {
+            let at = scattered(turn) as usize % whole.len();
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (scattered(turn + 1) % 8);
+            replace(&file, &damaged)?;
+            for (path, before) in paths.iter().zip(&before) {
+                let now = lab.get(path).await;
+                refused += usize::from(now.status == 500);
+                ensure!(now.status == 500 || (now.status == 200 && now.body == *before), "{path}, byte {at}: {}", now.body);
+            }
+        }
+        ensure!(refused > 0 && lab.stderr().contains(&format!("{name} is not what was written")), "{}", lab.stderr());
+        replace(&file, &whole)?;
+    }
+    let deep = || Process::lab(&["doctor", "--deep", "--data", text(data.path())]).wait();
+    ensure!(deep().code == Some(0), "{}", deep().stdout);
+    std::fs::write(folder.join("results.csv"), "run,seed\n")?;
+    ensure!(deep().stdout.contains("results.csv is not what was written"), "{}", deep().stdout);
     Ok(())
 }

@@ -3,11 +3,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::SinkExt;
+use futures_util::future::join_all;
 use moslim_shared::event::{Addressed, Event, EventBody, Frame};
-use moslim_tests::{LIMIT, Lab, Socket, heard, long_run, policy_steps, scattered, smoke, soak};
+use moslim_tests::{LIMIT, Lab, Socket, copy_run, heard, long_run, policy_steps, scattered, smoke, soak};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -173,8 +174,100 @@ async fn figures_are_had_as_columns() -> Result<()> {
     let (first, second) = (rows[0][at("seq")?].as_u64().context("seq")?, rows[1][at("seq")?].as_u64().context("seq")?);
     let part = lab.get(&path(&format!("policy&from={first}&to={}", second - 1))).await.body;
     ensure!(part["rows"] == json!([rows[0]]), "{part}");
-    for (what, status) in [("policy&as=arrow", 200), ("nothing", 404), ("policy&as=xml", 400), ("policy&colour=red", 400)] {
+    let last = events.len();
+    for (what, status) in [
+        ("policy&as=arrow", 200),
+        ("nothing", 404),
+        ("policy&as=xml", 400),
+        ("policy&colour=red", 400),
+        // There are such events, and none of them there.
+        ("policy&to=1", 200),
+        (&format!("policy&from={last}") as &str, 200),
+        ("nothing&to=1", 404),
+        (&format!("nothing&from={last}") as &str, 404),
+        // Who has everything is up to date, whatever it asks for.
+        (&format!("nothing&from={}", last + 1) as &str, 200),
+    ] {
         ensure!(lab.get(&path(what)).await.status == status, "{what}");
+    }
+    let none = lab.get(&path(&format!("policy&from={}", last + 1))).await.body;
+    ensure!(none == json!({ "columns": ["seq", "time"], "rows": [] }), "{none}");
+    Ok(())
+}
+
+/// A run in the lab with so many steps of loss, a note after every hundredth, and at the end as many notes of a long text each.
+async fn written_run(lab: &Lab, id: &str, steps: usize, texts: usize) -> Result<()> {
+    let like = lab.start_run(&smoke()).await;
+    lab.wait_for_finish(&like).await;
+    let event = |body: Value| json!({ "time": 1_700_000_000_000_u64, "body": body }).to_string() + "\n";
+    let mut journal = String::new();
+    for step in 1..=steps {
+        journal += &event(json!({ "loss": { "stage": "sft", "step": step, "total": steps, "loss": 1.5, "rate": 2.0 } }));
+        if step % 100 == 0 {
+            journal += &event(json!({ "note": { "text": "well" } }));
+        }
+    }
+    for _ in 0..texts {
+        journal += &event(json!({ "note": { "text": "x".repeat(1 << 20) } }));
+    }
+    copy_run(&lab.data().join("runs").join(like), &lab.data().join("runs").join(id), &journal)?;
+    let began = Instant::now();
+    while lab.get(&format!("/api/v1/runs/{id}")).await.body["last_seq"] != steps + steps / 100 + texts {
+        ensure!(began.elapsed() < LIMIT, "the run is not read to its end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// The numbers of the events that are in an answer, and the number to ask from then.
+async fn series(lab: &Lab, id: &str, asked: &str) -> Result<(Vec<u64>, u64)> {
+    let answer = lab.request(Method::GET, &format!("/api/v1/runs/{id}/series?{asked}")).send().await?;
+    ensure!(answer.status() == 200, "{asked}: {}", answer.status());
+    let next = answer.headers().get("x-next").context("no x-next")?.to_str()?.parse()?;
+    let body: Value = answer.json().await?;
+    let columns = body["columns"].as_array().context("columns")?;
+    let seq = columns.iter().position(|name| name == "seq").context("no seq")?;
+    let rows = body["rows"].as_array().context("rows")?;
+    Ok((rows.iter().filter_map(|row| row[seq].as_u64()).collect(), next))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_series_comes_in_parts_and_nothing_is_cut_silently() -> Result<()> {
+    let lab = Lab::start().await;
+    let (steps, texts) = (20_050, 20);
+    written_run(&lab, "long", steps, texts).await?;
+    let (mut all, mut from, mut parts) = (Vec::new(), 0, Vec::new());
+    loop {
+        let (rows, next) = series(&lab, "long", &format!("what=loss&from={from}")).await?;
+        let Some(last) = rows.last() else { break };
+        ensure!(next > from && *last < next, "{last}, {next} after {from}");
+        parts.push(rows.len());
+        all.extend(rows);
+        from = next;
+    }
+    ensure!(parts == [20_000, 50], "{parts:?}");
+    ensure!(all.windows(2).all(|two| two[0] < two[1]), "an event came twice");
+    // It says so in every form.
+    let first = series(&lab, "long", "what=loss").await?.1.to_string();
+    for form in ["csv", "arrow"] {
+        let path = format!("/api/v1/runs/long/series?what=loss&as={form}");
+        let answer = lab.request(Method::GET, &path).send().await?;
+        ensure!(answer.headers()["x-next"] == first.as_str(), "{form}: {:?}", answer.headers());
+    }
+    // Long texts: an answer ends before it is large.
+    let (mut count, mut from, mut most) = (0, steps as u64 + steps as u64 / 100 + 1, 0);
+    loop {
+        let (rows, next) = series(&lab, "long", &format!("what=note&from={from}")).await?;
+        if rows.is_empty() {
+            break;
+        }
+        (count, most, from) = (count + rows.len(), most.max(rows.len()), next);
+    }
+    ensure!(count == texts && most == 8, "{count} of {texts}, {most} at once");
+    // More at a time than are read at once are all answered.
+    let many = (0..12).map(|_| series(&lab, "long", "what=loss&from=20000"));
+    for answer in join_all(many).await {
+        ensure!(answer?.0.len() > 100);
     }
     Ok(())
 }

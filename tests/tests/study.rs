@@ -386,3 +386,37 @@ async fn the_api_starts_stops_and_shows_studies() {
     assert_eq!(lab.get("/api/v1/studies/no-such-study").await.status, 404);
     assert_eq!(lab.get("/api/v1/studies/..%2fx/results").await.status, 404);
 }
+
+#[tokio::test]
+async fn who_has_the_list_of_studies_is_told_that_it_has_not_changed() {
+    let lab = Lab::start().await;
+    let ask = async |tag: Option<&str>| {
+        let request = lab.request(reqwest::Method::GET, "/api/v1/studies");
+        let request = tag.iter().fold(request, |request, tag| request.header("if-none-match", *tag));
+        let answer = request.send().await.unwrap();
+        let tag = answer.headers()["etag"].to_str().unwrap().to_string();
+        (answer.status().as_u16(), tag, answer.bytes().await.unwrap().len())
+    };
+    let none = ask(None).await;
+    assert_eq!((none.0, none.2), (200, 2), "an empty list");
+    let config = StudyConfig { name: "s".into(), question: String::new(), base: tiny(), axes: vec![], seeds: vec![1, 2] };
+    assert_eq!(study(lab.data(), &["--config", text(&write(lab.data(), &config))]).code, Some(0));
+    let (status, tag, bytes) = ask(Some(&none.1)).await;
+    assert!(status == 200 && tag != none.1 && bytes > 100, "{status} {tag} {bytes}");
+    assert_eq!(ask(Some(&tag)).await, (304, tag.clone(), 0));
+    // A file that has been written since is read again, however little of it is another.
+    let file = folder(lab.data()).join("state.json");
+    let mut changed = state(&folder(lab.data())).unwrap();
+    changed.name = "t".into();
+    let fresh = file.with_extension("fresh");
+    std::fs::write(&fresh, serde_json::to_vec(&changed).unwrap()).unwrap();
+    std::fs::rename(&fresh, &file).unwrap();
+    let (status, other, _) = ask(Some(&tag)).await;
+    assert!(status == 200 && other != tag);
+    assert_eq!(lab.get("/api/v1/studies").await.body[0]["name"], "t");
+    // One that cannot be read hides no other, and holds nothing up.
+    std::fs::create_dir_all(lab.data().join("studies/broken")).unwrap();
+    std::fs::write(lab.data().join("studies/broken/state.json"), "{").unwrap();
+    assert_eq!(ask(Some(&other)).await, (304, other.clone(), 0));
+    assert_eq!(lab.post("/api/v1/runs", &json!({"config": tiny()})).await.status, 201);
+}

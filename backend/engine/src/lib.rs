@@ -1,7 +1,7 @@
 //! Tasks, models, reward modelling and policy optimisation on burn. No HTTP, no SQL.
 //!
-//! One direction of flow: `data`, `text`, `model`, `reward`, `keep`, `policy`, `evaluate`, `method`, `run`, `bench`; each uses
-//! only the ones before it.
+//! One direction of flow: `sums`, `data`, `text`, `model`, `reward`, `keep`, `policy`, `evaluate`, `method`, `run`, `bench`; each
+//! uses only the ones before it.
 
 pub mod bench;
 pub mod data;
@@ -14,4 +14,5 @@ pub mod progress;
 pub mod ranks;
 pub mod reward;
 pub mod run;
+pub mod sums;
 pub mod text;

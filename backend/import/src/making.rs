@@ -6,8 +6,9 @@ use crate::records::Defect;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use moslim_engine::data::ratings::kept::{KeptRow, Origin, SPLITS};
 use moslim_engine::data::ratings::rows::KeptWriter;
-use moslim_engine::data::ratings::{FILE, FOLDER, check_name, labels, rows_file, scores, sealed};
-use moslim_engine::keep::write_atomically;
+use moslim_engine::data::ratings::{FILE, FOLDER, check_name, labels, rows_file, scores};
+use moslim_engine::keep::files::{Disk, Files};
+use moslim_engine::keep::{read_checked, sums};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{Dropped, ImportReport, ImportedFile, ImportedObjective, LabelCounts, RatingsTask, Shaped};
 use serde::Serialize;
@@ -164,8 +165,7 @@ impl Making {
             dropped: Vec::new(),
             labels: Vec::new(),
         };
-        let (hash, checksum) = Default::default();
-        let mut task = RatingsTask { name, title, licence, hash, objectives, changes, report, mapping, checksum };
+        let mut task = RatingsTask { name, title, licence, hash: String::new(), objectives, changes, report, mapping };
         let shaped = task.shaped().map_err(|e| anyhow!(e))?;
         let mut counts: Vec<LabelCounts> = shaped.iter().map(uncounted).collect();
         let rows = unfinished(&tasks)?;
@@ -241,14 +241,26 @@ fn tidy_up(tasks: &Path) {
     }
 }
 
+/// What is known of the task that has the name already, if one has. One that is damaged may go where tasks may.
+///
+/// # Errors
+/// When it is damaged, and may not be replaced.
+fn before(tasks: &Disk, name: &str, replace: bool) -> Result<Option<RatingsTask>> {
+    let of = || format!("reading {}", tasks.describe(&format!("{name}/{FILE}")));
+    let read = || -> Result<Option<RatingsTask>> {
+        let bytes = read_checked(&|file| tasks.read(&format!("{name}/{file}")), FILE)?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    };
+    match read() {
+        Err(_) if replace => Ok(None),
+        read => read.with_context(of),
+    }
+}
+
 /// Puts the files of a finished import in place; `task.json` last, from which on the task is there.
 fn place_task(tasks: &Path, task: &RatingsTask, replace: bool, rows: NamedTempFile, dropped: NamedTempFile) -> Result<()> {
-    let folder = tasks.join(&task.name);
-    let file = folder.join(FILE);
-    let old: Option<RatingsTask> = match fs::read(&file) {
-        Ok(bytes) => Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?),
-        Err(_) => None,
-    };
+    let (folder, files) = (tasks.join(&task.name), Disk(tasks.into()));
+    let old = before(&files, &task.name, replace)?;
     if let Some(old) = old.as_ref().filter(|old| old.hash != task.hash || old.objectives != task.objectives) {
         ensure!(
             replace,
@@ -260,7 +272,7 @@ fn place_task(tasks: &Path, task: &RatingsTask, replace: bool, rows: NamedTempFi
     fs::create_dir_all(&folder)?;
     rows.persist(folder.join(rows_file(task)))?;
     dropped.persist(folder.join(DROPPED))?;
-    write_atomically(&file, &serde_json::to_vec_pretty(&sealed(task.clone())?)?)?;
+    sums::write(&files, &task.name, FILE, &serde_json::to_vec_pretty(task)?)?;
     if let Some(old) = old.filter(|old| old.hash != task.hash) {
         let _ = fs::remove_file(folder.join(rows_file(&old)));
     }

@@ -436,6 +436,7 @@ mod tests {
             "serve --url lab.example.org",
             "serve --url https://lab.example.org/lab",
             "runs priority a 101",
+            "runs trash --run a",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

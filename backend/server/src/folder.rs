@@ -1,11 +1,15 @@
 //! The data folder: what lies where, and who may write it.
 
+mod trash;
+
+pub use trash::{Discarded, Emptied, TRASH_DAYS, bytes_in};
+
 use crate::id::RunId;
 use crate::launch::process;
 use anyhow::Context;
 use moslim_engine::data::{Task, ratings};
 use moslim_engine::keep::files::{Disk, Files};
-use moslim_engine::keep::{Job, read_checked, read_config, write_atomically};
+use moslim_engine::keep::{Job, read_checked, read_config, sums, write_atomically};
 use moslim_shared::config::{Problem, RunConfig, TaskConfig};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::RatingsTask;
@@ -15,13 +19,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Environment variable that names the data folder.
 const VARIABLE: &str = "MOSLIM_LAB_DATA";
-
-/// Days that a deleted run can be had back.
-pub const TRASH_DAYS: u64 = 30;
 
 /// Who looks whether a run is taken holds its lock for a moment.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,6 +49,15 @@ impl Room {
             )
         })
     }
+}
+
+/// The imported tasks of a data folder.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    /// By name.
+    pub tasks: Vec<RatingsTask>,
+    /// What is wrong with the others, each with its file.
+    pub damaged: Vec<String>,
 }
 
 /// The data folder of a laboratory.
@@ -86,11 +96,6 @@ impl DataFolder {
         self.root.join("runs")
     }
 
-    /// The folder of runs that were deleted, until they are gone for good.
-    fn trash(&self) -> PathBuf {
-        self.root.join("trash")
-    }
-
     /// Room on the disk that the folder lies on; `None` where the system does not tell.
     pub fn room(&self) -> Option<Room> {
         #[cfg(unix)]
@@ -100,51 +105,6 @@ impl DataFolder {
         }
         #[cfg(not(unix))]
         None
-    }
-
-    /// Moves a run into the trash. What was there under its name, an older one, goes.
-    ///
-    /// # Errors
-    /// When it cannot be moved.
-    pub fn discard(&self, id: &RunId) -> anyhow::Result<()> {
-        let (from, to) = (self.run(id), self.trash().join(id.as_str()));
-        fs::create_dir_all(self.trash()).with_context(|| format!("creating {}", self.trash().display()))?;
-        remove_folder(&to)?;
-        fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
-        // Its time in the trash begins now.
-        let _ = File::open(&to).and_then(|folder| folder.set_modified(SystemTime::now()));
-        Ok(())
-    }
-
-    /// Moves a run back out of the trash; false where it is not there.
-    ///
-    /// # Errors
-    /// When another run has its name meanwhile, or it cannot be moved.
-    pub fn restore(&self, id: &RunId) -> anyhow::Result<bool> {
-        let (from, to) = (self.trash().join(id.as_str()), self.run(id));
-        if !from.is_dir() {
-            return Ok(false);
-        }
-        anyhow::ensure!(!to.exists(), "there is another run {id} meanwhile");
-        fs::create_dir_all(self.runs()).with_context(|| format!("creating {}", self.runs().display()))?;
-        fs::rename(&from, &to).with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
-        Ok(true)
-    }
-
-    /// Removes what has been in the trash for longer than `age`; returns how many runs that were.
-    ///
-    /// # Errors
-    /// When one cannot be removed.
-    pub fn empty_trash(&self, age: Duration) -> anyhow::Result<usize> {
-        let mut gone = 0;
-        for entry in fs::read_dir(self.trash()).into_iter().flatten().flatten() {
-            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).is_some_and(|a| a >= age);
-            if old {
-                remove_folder(&entry.path())?;
-                gone += 1;
-            }
-        }
-        Ok(gone)
     }
 
     /// The folder of all studies.
@@ -200,17 +160,23 @@ impl DataFolder {
         Disk(self.root.clone()).read(path)
     }
 
-    /// Every imported task, by name.
+    /// Every imported task, and what is wrong with those that cannot be read.
     ///
     /// # Errors
-    /// When a task's file is damaged.
-    pub fn tasks(&self) -> anyhow::Result<Vec<RatingsTask>> {
-        let folder = self.root.join(ratings::FOLDER);
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
-        names.retain(|name| folder.join(name).join(ratings::FILE).is_file());
+    /// When the folder of tasks cannot be read.
+    pub fn tasks(&self) -> anyhow::Result<Tasks> {
+        let folder = Disk(self.root.join(ratings::FOLDER));
+        let mut names = folder.list("").with_context(|| format!("reading {}", folder.0.display()))?;
+        names.retain(|name| folder.0.join(name).join(ratings::FILE).is_file());
         names.sort_unstable();
-        names.iter().map(|name| ratings::about(name, &|path| self.read(path))).collect()
+        let mut known = Tasks::default();
+        for name in names {
+            match ratings::about(&name, &|path| self.read(path)) {
+                Ok(task) => known.tasks.push(task),
+                Err(error) => known.damaged.push(format!("{error:#}")),
+            }
+        }
+        Ok(known)
     }
 
     /// Writes down what is known of an imported task.
@@ -218,8 +184,8 @@ impl DataFolder {
     /// # Errors
     /// When it cannot be written.
     pub fn write_task(&self, task: &RatingsTask) -> anyhow::Result<()> {
-        let file = self.root.join(ratings::FOLDER).join(&task.name).join(ratings::FILE);
-        write_atomically(&file, &serde_json::to_vec_pretty(task)?).with_context(|| format!("writing {}", file.display()))
+        let tasks = Disk(self.root.join(ratings::FOLDER));
+        sums::write(&tasks, &task.name, ratings::FILE, &serde_json::to_vec_pretty(task)?)
     }
 
     /// The objectives of the task that a configuration names.
@@ -341,13 +307,6 @@ pub fn prober(name: &str) -> Option<u32> {
     process.parse().ok().filter(|_| plain)
 }
 
-fn remove_folder(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
-        _ => Ok(()),
-    }
-}
-
 /// Writes a file whole or not at all.
 ///
 /// # Errors
@@ -382,26 +341,6 @@ mod tests {
         assert!(room(257, 100_000).is_none() && room(2, 24).is_none());
         assert!(room(255, 100_000).unwrap().contains("255 MiB are free"));
         assert!(room(1, 24).is_some());
-    }
-
-    #[test]
-    fn what_is_deleted_can_be_had_back_for_a_while() {
-        let root = std::env::temp_dir().join(format!("moslim-trash-{}", std::process::id()));
-        let (data, id) = (DataFolder::resolve(Some(root.clone())), RunId::fresh());
-        fs::create_dir_all(data.run(&id)).unwrap();
-        fs::write(data.run(&id).join("a"), "1").unwrap();
-        data.discard(&id).unwrap();
-        assert!(!data.run(&id).exists());
-        assert_eq!(data.empty_trash(Duration::from_secs(60)).unwrap(), 0, "it is young");
-        assert!(data.restore(&id).unwrap() && !data.restore(&id).unwrap());
-        assert_eq!(fs::read_to_string(data.run(&id).join("a")).unwrap(), "1");
-        data.discard(&id).unwrap();
-        fs::create_dir_all(data.run(&id)).unwrap();
-        assert!(data.restore(&id).unwrap_err().to_string().contains("another run"));
-        // Deleted again under the same name: the older one goes.
-        data.discard(&id).unwrap();
-        assert_eq!((data.empty_trash(Duration::ZERO).unwrap(), data.restore(&id).unwrap()), (1, false));
-        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! what is kept here is how far they were read, and what they say of their runs.
 
 mod elsewhere;
+mod events;
 mod keep;
 mod lines;
 mod lists;
@@ -17,16 +18,16 @@ use crate::index::Indexed;
 use crate::launch::{Launcher, Life, is_elsewhere};
 use crate::pulse;
 use crate::queue::Place;
+use crate::states::States;
 use anyhow::{Context, Result};
-use elsewhere::Studies;
-use lines::{next_line, read_piece};
+use lines::read_piece;
 use moslim_engine::keep::journal::{self, now_ms};
 use moslim_shared::config::RunConfig;
-use moslim_shared::event::{About, Event, Outcome, RunInfo, RunStatus};
+use moslim_shared::event::{About, Outcome, RunInfo, RunStatus};
 pub use news::News;
 use news::Teller;
 use notify::{RecursiveMode, Watcher};
-use run::{Followed, MARK_EVERY, created, read_about, said_by_summary, summary};
+use run::{Followed, created, read_about, summary};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -74,7 +75,7 @@ pub struct Follower {
     news: Arc<Teller>,
     /// How often the list of runs has changed.
     list_changes: watch::Sender<u64>,
-    studies: Arc<Studies>,
+    studies: Arc<States>,
 }
 
 impl Follower {
@@ -99,6 +100,11 @@ impl Follower {
             follower.recall(&id);
         }
         Ok(follower)
+    }
+
+    /// How studies stand, as their files say.
+    pub fn studies(&self) -> Arc<States> {
+        self.studies.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Box<Followed>>> {
@@ -127,7 +133,9 @@ impl Follower {
 
     /// A run with its summary, if it exists; blocks on the disk.
     pub fn run(&self, id: &RunId) -> Option<RunInfo> {
-        let (mut info, finished) = self.lock().get(id).map(|f| (f.info.clone(), f.figures.is_some()))?;
+        // That a run has finished may be known where the line of its journal with the summary is damaged.
+        let finished = |f: &Followed| f.figures.is_some() || f.info.status == RunStatus::Finished;
+        let (mut info, finished) = self.lock().get(id).map(|f| (f.info.clone(), finished(f)))?;
         if finished {
             info.summary = summary(&self.data.run(id)).map(Box::new);
         }
@@ -168,81 +176,6 @@ impl Follower {
         };
         self.announce(id, true);
         Some(info)
-    }
-
-    /// Hands over every event of a run, in order; blocks on the disk.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub fn each_event(&self, id: &RunId, mut hear: impl FnMut(&Event)) -> Result<()> {
-        let mut at = 0;
-        loop {
-            let events = self.events(id, at, 1000)?;
-            let Some(last) = events.last() else { return Ok(()) };
-            at = last.seq;
-            events.iter().for_each(&mut hear);
-        }
-    }
-
-    /// At most `limit` events after number `after`, in order; blocks on the disk.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub fn events(&self, id: &RunId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        self.mark(id)?;
-        let (last, mark) = {
-            let runs = self.lock();
-            let Some(run) = runs.get(id) else { return Ok(Vec::new()) };
-            if after >= run.info.last_seq {
-                return Ok(Vec::new());
-            }
-            if run.bytes == 0 {
-                // A run from before there were journals: what its summary tells.
-                let Some(summary) = summary(&self.data.run(id)) else { return Ok(Vec::new()) };
-                let events = said_by_summary(&run.info, &summary).into_iter().skip(after as usize).take(limit);
-                return Ok(events.collect());
-            }
-            let at = ((after / MARK_EVERY) as usize).min(run.marks.len().saturating_sub(1));
-            (run.info.last_seq, (at as u64 * MARK_EVERY, run.marks.get(at).copied().unwrap_or(0)))
-        };
-        let path = self.data.run(id).join(journal::FILE);
-        let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        let (mut seq, offset) = mark;
-        file.seek(SeekFrom::Start(offset))?;
-        let mut reader = BufReader::new(file);
-        let (mut line, mut events) = (Vec::new(), Vec::new());
-        while events.len() < limit && seq < last {
-            line.clear();
-            if next_line(&mut reader, &mut line)?.is_none() {
-                break;
-            }
-            seq += 1;
-            if seq > after {
-                events.push(journal::read_line(seq, &line));
-            }
-        }
-        Ok(events)
-    }
-
-    /// Finds the positions of a run that was taken from the index: once, when its events are first asked for.
-    fn mark(&self, id: &RunId) -> Result<()> {
-        let unmarked = |run: &Followed| run.marks.is_empty() && run.bytes > 0;
-        let Some(bytes) = self.lock().get(id).filter(|run| unmarked(run)).map(|run| run.bytes) else { return Ok(()) };
-        let path = self.data.run(id).join(journal::FILE);
-        let mut reader = BufReader::new(File::open(&path).with_context(|| format!("opening {}", path.display()))?).take(bytes);
-        let (mut marks, mut at, mut lines, mut line) = (vec![0], 0, 0u64, Vec::new());
-        while let Some(length) = next_line(&mut reader, &mut line)? {
-            (at, lines) = (at + length, lines + 1);
-            if lines.is_multiple_of(MARK_EVERY) {
-                marks.push(at);
-            }
-            line.clear();
-        }
-        // What it grew by meanwhile is found from the last position on.
-        if let Some(run) = self.lock().get_mut(id).filter(|run| unmarked(run) && run.bytes == bytes) {
-            run.marks = marks;
-        }
-        Ok(())
     }
 
     /// Reads what a journal has grown by, a piece at a time, looks whether its process lives, and announces what changed.

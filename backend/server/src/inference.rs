@@ -190,6 +190,7 @@ impl Inference {
             "--data".into(),
             self.data.root().as_os_str().to_owned(),
         ]);
+        command.envs(self.launcher.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         // Ctrl-C in a terminal goes to the whole process group; this one ends with the server, and quietly.
         #[cfg(unix)]

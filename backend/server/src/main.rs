@@ -39,6 +39,7 @@ mod request;
 mod signals;
 mod starts;
 mod state;
+mod states;
 mod stream;
 mod studies;
 mod study;

@@ -7,6 +7,7 @@ use crate::id::RunId;
 use crate::pictures::lines;
 use anyhow::Context;
 use moslim_charts::{Ink, LinePlot, SHARE, Series};
+use moslim_engine::keep::journal;
 use moslim_shared::event::{Event, EventBody, RunInfo, RunStatus, Sample, Stage};
 use moslim_shared::objective::Objective;
 use moslim_shared::summary::{ControlReport, RunSummary};
@@ -45,11 +46,14 @@ struct Page {
     curves: Curves,
     objectives: Vec<Objective>,
     samples: Vec<(usize, Sample)>,
+    /// Events that cannot be read.
+    damaged: usize,
 }
 
 impl Page {
     fn hear(&mut self, event: &Event) {
         self.curves.hear(event);
+        self.damaged += usize::from(journal::is_damaged(&event.body));
         match &event.body {
             EventBody::Started { objectives, .. } => self.objectives.clone_from(objectives),
             EventBody::Samples { step, samples, .. } => {
@@ -66,7 +70,7 @@ impl Page {
     /// # Errors
     /// When a chart cannot be drawn.
     fn html(self, run: &RunInfo, config: &str) -> anyhow::Result<String> {
-        let Self { curves, objectives, samples } = self;
+        let Self { curves, objectives, samples, damaged } = self;
         let mut out = String::new();
         let title = text(&run.title());
         // Writing to a string does not fail.
@@ -78,6 +82,11 @@ impl Page {
         let _ = write!(out, "<p>{}</p>", text(&stands(run)));
         if !run.about.note.is_empty() {
             let _ = write!(out, "<blockquote>{}</blockquote>", text(&run.about.note));
+        }
+        if damaged > 0 {
+            let said =
+                format!("{damaged} events in its journal, {}, are damaged: what they said is left out below.", journal::FILE);
+            let _ = write!(out, "<p><b>{said}</b></p>");
         }
         if let Some(summary) = &run.summary {
             control(&mut out, summary, &objectives);
@@ -265,8 +274,18 @@ mod tests {
         assert!(html.contains("&lt;script&gt;alert(1)") && !html.contains("<script"), "{html}");
         assert!(html.contains("a &lt; b &amp; c") && html.contains("<svg") && html.contains("seed = 1"));
         assert!(html.contains("It has not finished."));
+        assert!(!html.contains("are damaged"), "{html}");
         for elsewhere in ["src=", "href=", "url(", "@import"] {
             assert!(!html.contains(elsewhere), "{elsewhere}");
         }
+    }
+    #[test]
+    fn a_page_says_that_events_are_damaged() {
+        let run = RunInfo::new("r1", &RunConfig::default(), 0);
+        let mut page = Page::default();
+        page.hear(&journal::read_line(1, b"{\"time\":1,\"bod"));
+        page.hear(&journal::read_line(2, br#"{"time":5,"body":{"note":{"text":"well"}}}"#));
+        let html = page.html(&run, "").unwrap();
+        assert!(html.contains("1 events in its journal, events.jsonl, are damaged"), "{html}");
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::access::Person;
 use crate::error::Error;
-use crate::folder::{DataFolder, write_file};
+use crate::folder::{DataFolder, bytes_in, write_file};
 use crate::id::{RunId, now_ms};
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
@@ -11,7 +11,7 @@ use moslim_engine::keep::bundle::sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex as Held, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, MutexGuard};
@@ -149,6 +149,11 @@ impl Starts {
         }
     }
 
+    /// The folder holds less than it did: how much is looked at again before the next start.
+    pub fn measure_again(&self) {
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether the folder holds less than it may; blocks on the disk now and then.
     fn check_quota(&self) -> Result<(), Error> {
         let Some(quota) = self.quota else { return Ok(()) };
@@ -162,7 +167,8 @@ impl Starts {
         }
         let mib = |bytes: u64| bytes >> 20;
         Err(Error::Conflict(format!(
-            "the lab's folder holds {} MiB, and {} MiB are what it may hold; delete runs that nobody needs, and empty the trash",
+            "the lab's folder holds {} MiB, and {} MiB are what it may hold; delete runs that nobody needs, and empty the trash: \
+             moslim-lab runs trash --empty, or DELETE /api/v1/trash",
             mib(used),
             mib(quota)
         )))
@@ -204,17 +210,6 @@ fn admit(times: &mut VecDeque<Instant>, now: Instant) -> Result<(), Duration> {
             Ok(())
         }
     }
-}
-
-/// Bytes of all files below a folder, links not followed.
-fn bytes_in(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let of = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => bytes_in(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
-    };
-    entries.map(of).sum()
 }
 
 /// Runs that are older than `age` and may go. `runs`: each with when it was made (milliseconds since the Unix epoch), and whether it may.

@@ -49,7 +49,7 @@ impl App {
     ) -> Shared {
         let devices = Arc::new(Devices::new(launcher.clone()));
         let supervisor = Supervisor::new(data.clone(), follower.clone(), launcher.clone(), (devices.clone(), slots));
-        let studies = Studies::new(data.clone(), launcher.clone(), clusters);
+        let studies = Studies::new(data.clone(), (launcher.clone(), follower.studies()), devices.clone(), clusters);
         let starts = Arc::new(Starts::new(data.clone(), quota));
         let inference = Inference::new(data.clone(), launcher.clone());
         let (hosts, ready) = (Arc::new(hosts), Arc::default());

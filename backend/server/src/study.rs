@@ -6,32 +6,30 @@
 //! that was stopped or killed goes on with whatever is not finished; a run that was interrupted goes on from its checkpoint.
 
 mod estimate;
+mod found;
 mod hear;
 mod pack;
 
-pub use estimate::operations;
+pub use estimate::{operations, too_large};
 
 use crate::folder::{DataFolder, read_sound, write_file};
 use crate::id::{RunId, now_ms};
 use crate::launch::{Ending, Launcher, Life, process, slurm};
+use crate::states;
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
 use estimate::{fitting, shared_stages};
+use found::{ELSEWHERE, Known};
 use hear::{Running, now};
 use moslim_engine::keep::{journal, sums};
 use moslim_engine::progress::Stop;
 use moslim_shared::config::Problem;
 use moslim_shared::event::{EventBody, Outcome};
-use moslim_shared::study::{
-    FrontAxes, Host, PlannedRun, StudyConfig, StudyResults, StudyRow, StudyRunState, StudyRunStatus, StudyState, front_axes,
-};
-use moslim_shared::summary::RunSummary;
+use moslim_shared::study::{Host, PlannedRun, StudyConfig, StudyRow, StudyRunState, StudyRunStatus, StudyState};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Results of runs of the same plan that were trained elsewhere.
-const ELSEWHERE: &str = "elsewhere.json";
 /// Time for a run to reach a checkpoint when the study is stopped.
 const STOP_TIME: Duration = Duration::from_secs(60);
 /// Time between two looks at the children.
@@ -56,6 +54,14 @@ pub enum StudyError {
     Unknown(RunId),
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
+}
+
+/// Nobody works on a study that says somebody does.
+pub fn abandon(state: &mut StudyState) {
+    state.active = false;
+    for run in state.runs.iter_mut().filter(|r| r.status == StudyRunStatus::Running) {
+        run.status = StudyRunStatus::Waiting;
+    }
 }
 
 impl Study {
@@ -134,20 +140,17 @@ impl Study {
     /// # Errors
     /// When its state cannot be read.
     pub fn state(&self) -> Result<StudyState> {
-        let file = self.file("state.json");
+        let file = self.file(states::FILE);
         let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         let mut state: StudyState = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
         if state.active && !process::is_taken(&self.folder()) {
-            state.active = false;
-            for run in state.runs.iter_mut().filter(|r| r.status == StudyRunStatus::Running) {
-                run.status = StudyRunStatus::Waiting;
-            }
+            abandon(&mut state);
         }
         Ok(state)
     }
 
     fn write_state(&self, state: &StudyState) -> Result<()> {
-        write_file(&self.file("state.json"), &serde_json::to_vec(state)?)
+        write_file(&self.file(states::FILE), &serde_json::to_vec(state)?)
     }
 
     /// The folder of the study.
@@ -155,21 +158,9 @@ impl Study {
         self.data.study(&self.id)
     }
 
-    /// Writes a file that decides what comes out, with its checksum.
+    /// Writes a file that decides what comes out, or that says it, with its checksum.
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_file(&self.file(name), bytes)?;
-        sums::note(self.data.files().as_ref(), &format!("studies/{}", self.id), name, bytes)
-    }
-
-    /// The summary of a finished run.
-    ///
-    /// # Errors
-    /// When it is there and not what the run has written: no table is made of it.
-    fn summary(&self, run: &str) -> Result<Option<RunSummary>> {
-        match run.parse::<RunId>() {
-            Ok(id) => read_sound(&self.data.run(&id), "summary.json"),
-            Err(_) => Ok(None),
-        }
+        sums::write(self.data.files().as_ref(), &format!("studies/{}", self.id), name, bytes)
     }
 
     /// Trains whatever is not finished, and writes the results. `jobs`: runs at a time; `each` is told how it stands.
@@ -400,68 +391,4 @@ impl Study {
         }
         Ok(Running { at: n, folder, read, began: Instant::now() })
     }
-
-    /// Puts together what is finished.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    fn write_results(&self, state: &StudyState, known: &Known) -> Result<()> {
-        let finished = state.runs.iter().filter(|r| r.status == StudyRunStatus::Finished);
-        let rows: Vec<StudyRow> = finished.filter_map(|r| known.rows.get(&r.run).cloned()).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let results = StudyResults::of(&self.config, rows, known.axes.clone());
-        write_file(&self.file("results.csv"), results.to_csv().as_bytes())?;
-        for (name, picture) in pictures(&results)? {
-            write_file(&self.file(&name), picture.as_bytes())?;
-        }
-        write_file(&self.file("results.json"), &serde_json::to_vec_pretty(&results)?)
-    }
-
-    /// The results, once there are some.
-    ///
-    /// # Errors
-    /// When they are damaged.
-    pub fn results(&self) -> Result<Option<StudyResults>> {
-        self.read_results("results.json")
-    }
-
-    fn read_results(&self, name: &str) -> Result<Option<StudyResults>> {
-        read_sound(&self.folder(), name)
-    }
-
-    /// Counts the runs of `results`, trained elsewhere with the configurations that this plan has, as finished.
-    ///
-    /// # Errors
-    /// When they cannot be written down.
-    pub fn take_over(&self, results: &StudyResults) -> Result<()> {
-        self.keep(ELSEWHERE, &serde_json::to_vec(results)?)
-    }
-}
-
-/// Figures of finished runs.
-#[derive(Default)]
-struct Known {
-    /// By the run.
-    rows: HashMap<String, StudyRow>,
-    axes: FrontAxes,
-    /// Runs that were trained here, so that their stages are in the cache.
-    here: HashSet<String>,
-}
-
-impl Known {
-    /// Takes in what a run has found.
-    fn learn(&mut self, run: &StudyRunState, summary: &RunSummary) {
-        if let (true, Some(axes)) = (self.axes.0.is_empty(), front_axes(summary)) {
-            self.axes = axes;
-        }
-        self.rows.insert(run.run.clone(), StudyRow::of(&run.labels, summary));
-        self.here.insert(run.run.clone());
-    }
-}
-
-/// Pictures of the results: file name and SVG.
-fn pictures(results: &StudyResults) -> Result<Vec<(String, String)>> {
-    crate::pictures::of_study(results).context("drawing the results")
 }

@@ -37,7 +37,6 @@ fn task(changes: Vec<Change>) -> RatingsTask {
         changes,
         report,
         mapping: String::new(),
-        checksum: String::new(),
     }
 }
 

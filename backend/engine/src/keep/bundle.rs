@@ -1,20 +1,9 @@
 //! One file that holds a header and parts: a line of JSON, then the parts' bytes. A checksum covers all of it.
 
+pub use crate::sums::sha256;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-/// Lower-case hexadecimal SHA-256.
-pub fn sha256(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        // Lengths keep ("ab", "c") apart from ("a", "bc").
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
-}
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {

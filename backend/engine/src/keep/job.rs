@@ -1,7 +1,8 @@
 //! A run to be trained, and its folder.
 
 use super::files::Files;
-use super::sums::{self, ReadFile};
+use super::sums;
+use crate::sums::read_checked;
 use anyhow::{Context, Result};
 use moslim_shared::config::RunConfig;
 use serde::Serialize;
@@ -58,8 +59,7 @@ impl Job {
     /// # Errors
     /// When it cannot be written; the message names it.
     pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
-        self.files.write(&self.path(file), bytes).with_context(|| format!("writing {}", self.describe(file)))?;
-        sums::note(self.files.as_ref(), &format!("runs/{}", self.run), file, bytes)
+        sums::write(self.files.as_ref(), &format!("runs/{}", self.run), file, bytes)
     }
 
     /// Removes what a process that was killed in the middle of a write has left in the run's folder. Whoever trains the run is the only one
@@ -94,16 +94,6 @@ impl Job {
 pub fn config_hash(config: &RunConfig) -> String {
     let Ok(text) = toml::to_string(config) else { return String::new() };
     Sha256::digest(text.as_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect()
-}
-
-/// A file of a run's folder as it was written, or `None`. `read` gives a file of the folder.
-///
-/// # Errors
-/// When it cannot be read, or has changed since it was written.
-pub fn read_checked(read: ReadFile, file: &str) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = read(file)? else { return Ok(None) };
-    sums::check(read, file, &bytes)?;
-    Ok(Some(bytes))
 }
 
 /// The configuration in a run's folder: `config.toml`, or the `config.json` of older runs. `read` gives a file of the folder.

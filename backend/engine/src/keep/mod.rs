@@ -15,7 +15,6 @@ pub mod log;
 pub mod models;
 pub mod sums;
 
+pub use crate::sums::read_checked;
 pub use files::{write_atomically, write_patiently};
-pub use job::{
-    CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, config_hash, milestone_file, model_file, read_checked, read_config,
-};
+pub use job::{CALIBRATION, CONFIG, Job, ROUTE, START, TRAINED, config_hash, milestone_file, model_file, read_config};

@@ -1,9 +1,11 @@
 //! Models from elsewhere that the lab knows by a name. Their files stay where they are; what is kept is where that is, what they are,
 //! and a checksum of every file, so that a run says what it began from.
 
-use super::write_atomically;
+use super::files::{Disk, Files};
+use super::sums;
 use crate::model::architecture::Architecture;
 use crate::model::files::ModelFiles;
+use crate::sums::read_checked;
 use crate::text::chat::ChatTemplate;
 use crate::text::tokenizer;
 use anyhow::{Context, Result, bail, ensure};
@@ -73,17 +75,23 @@ impl KnownModel {
 /// The models of a data folder.
 #[derive(Debug, Clone)]
 pub struct Models {
-    folder: PathBuf,
+    /// A folder for each.
+    folder: Disk,
+}
+
+/// All models that a data folder knows.
+#[derive(Debug, Clone, Default)]
+pub struct KnownModels {
+    /// By name.
+    pub models: Vec<KnownModel>,
+    /// What is wrong with the others, each with its file.
+    pub damaged: Vec<String>,
 }
 
 impl Models {
     /// Those of the data folder at `root`.
     pub fn of(root: &Path) -> Self {
-        Self { folder: root.join(FOLDER) }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name).join(FILE)
+        Self { folder: Disk(root.join(FOLDER)) }
     }
 
     /// Adds a model. `each` is told how many bytes of how many have been read, and may stop it.
@@ -131,40 +139,39 @@ impl Models {
             let same = other.files.iter().map(|f| &f.sha256).eq(model.files.iter().map(|f| &f.sha256));
             ensure!(same, "name: {name} is taken by the model in {}; give another with --name", other.path.display());
         }
-        let file = self.file(name);
-        write_atomically(&file, &serde_json::to_vec_pretty(&model)?).with_context(|| format!("writing {}", file.display()))?;
+        sums::write(&self.folder, name, FILE, &serde_json::to_vec_pretty(&model)?)?;
         Ok(model)
     }
 
     /// The model called `name`, if there is one.
     ///
     /// # Errors
-    /// When its file is damaged.
+    /// When its file is damaged; the message names it.
     pub fn find(&self, name: &str) -> Result<Option<KnownModel>> {
         if check_name(name).is_err() {
             return Ok(None);
         }
-        let file = self.file(name);
-        let of = || format!("reading {}", file.display());
-        match std::fs::read(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(of),
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(of),
-        }
+        let of = || format!("reading {}", self.folder.describe(&format!("{name}/{FILE}")));
+        let read = |file: &str| self.folder.read(&format!("{name}/{file}"));
+        let Some(bytes) = read_checked(&read, FILE).with_context(of)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).with_context(of)
     }
 
-    /// All models, by name.
+    /// All models, and what is wrong with those that cannot be read.
     ///
     /// # Errors
-    /// When the folder cannot be read, or a model's file is damaged.
-    pub fn list(&self) -> Result<Vec<KnownModel>> {
-        let entries = match std::fs::read_dir(&self.folder) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.with_context(|| format!("reading {}", self.folder.display()))?,
-        };
-        let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    /// When the folder cannot be read.
+    pub fn list(&self) -> Result<KnownModels> {
+        let mut names = self.folder.list("").with_context(|| format!("reading {}", self.folder.0.display()))?;
         names.sort_unstable();
-        Ok(names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let mut known = KnownModels::default();
+        for name in names {
+            match self.find(&name) {
+                Ok(model) => known.models.extend(model),
+                Err(error) => known.damaged.push(format!("{error:#}")),
+            }
+        }
+        Ok(known)
     }
 
     /// Opens a model by its name, if its files are what they were.
@@ -173,7 +180,7 @@ impl Models {
     /// When there is no such model, or a file has gone or has another size.
     pub fn open(&self, name: &str) -> Result<(KnownModel, ModelFiles)> {
         let Some(model) = self.find(name)? else {
-            let known: Vec<String> = self.list()?.into_iter().map(|m| m.name).collect();
+            let known: Vec<String> = self.list()?.models.into_iter().map(|m| m.name).collect();
             let hint = if known.is_empty() { "none was added yet".into() } else { format!("known are {}", known.join(", ")) };
             bail!("model: there is no model {name}; {hint}")
         };

@@ -1,6 +1,7 @@
 //! Whether a run fits into this machine's memory, before anything of it is built. What it takes is `moslim_shared::memory`'s to say.
 
 use crate::model::architecture::Architecture;
+use crate::sums::read_checked;
 use moslim_shared::config::{Precision, Problem, RunConfig};
 use moslim_shared::event::Stage;
 use moslim_shared::memory::{self, Memory, Part, Shape};
@@ -61,7 +62,7 @@ pub fn shape(a: &Architecture) -> Shape {
 }
 
 /// The shape of the off-the-shelf model that a run begins with, by what the lab keeps of it; `None` where it begins with none, or with
-/// one that is not known, which is refused elsewhere.
+/// one that is not known or whose file is damaged, which is refused elsewhere.
 fn shape_of(config: &RunConfig, read: Read) -> Option<Shape> {
     #[derive(serde::Deserialize)]
     struct Kept {
@@ -69,7 +70,8 @@ fn shape_of(config: &RunConfig, read: Read) -> Option<Shape> {
     }
     let name = &config.base.model;
     let plain = !name.is_empty() && !name.contains(['/', '\\']);
-    let bytes = plain.then(|| read(&format!("models/{name}/model.json")).ok().flatten()).flatten()?;
+    let kept = || read_checked(&|file| read(&format!("models/{name}/{file}")), "model.json").ok().flatten();
+    let bytes = plain.then(kept).flatten()?;
     serde_json::from_slice(&bytes).ok().map(|kept: Kept| shape(&kept.architecture))
 }
 

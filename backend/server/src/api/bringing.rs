@@ -12,7 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use moslim_engine::data::ratings::{check_name, sealed};
+use moslim_engine::data::ratings::check_name;
 use moslim_engine::keep::models::{KnownModel, Models};
 use moslim_engine::run::memory::{available_mib, shape, weights_mib};
 use moslim_import::import::{Bad, format};
@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 use tokio::process::Command;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -45,6 +46,20 @@ const NOISE_TIME: Duration = Duration::from_secs(10 * 60);
 const MOST_UNLIKELY: usize = 500;
 /// Share of answers that may be left out of an import.
 const MOST_BAD: f64 = 0.05;
+
+/// Imports, previews and looks for unlikely labels at a time: each takes memory and a processor from what trains.
+const MOST_AT_WORK: usize = 2;
+static AT_WORK: Semaphore = Semaphore::const_new(MOST_AT_WORK);
+
+/// Room to work with what people bring, until what is returned is dropped.
+///
+/// # Errors
+/// [`Error::Busy`] where there is none.
+fn room_to_work() -> Result<SemaphorePermit<'static>, Error> {
+    let of_what = "imports, previews or looks for unlikely labels";
+    let busy = |_| Error::Busy(format!("{MOST_AT_WORK} {of_what} are at work already; try again in a moment"));
+    AT_WORK.try_acquire().map_err(busy)
+}
 
 /// Routes of what people bring.
 pub fn router() -> OpenApiRouter<Shared> {
@@ -166,7 +181,9 @@ fn imported(root: &std::path::Path, wish: &Import, file: &std::path::Path) -> Re
 /// What the first records would be.
 #[utoipa::path(post, path = "/api/v1/uploads/preview", tag = "ratings", request_body = ImportRequest, responses((status = 200, description = "What the first hundred records would be", body = Preview)))]
 async fn preview(State(app): State<Shared>, Body(request): Body<ImportRequest>) -> Result<Json<Preview>, Error> {
+    let room = room_to_work()?;
     beside(move || {
+        let _room = room;
         let (wish, file) = wanted(&app.data, request, Some(PREVIEWED))?;
         let folder = tempfile::tempdir().context("a folder for a preview")?;
         let task = imported(folder.path(), &wish, &file)?;
@@ -184,8 +201,10 @@ async fn make(
     Extension(person): Extension<Person>,
     Body(request): Body<ImportRequest>,
 ) -> Result<(StatusCode, Json<RatingsTask>), Error> {
+    let room = room_to_work()?;
     finish_for(person, format!("task {:?} is imported", request.name), async move {
         beside(move || {
+            let _room = room;
             let (wish, file) = wanted(&app.data, request, None)?;
             let task = imported(app.data.root(), &wish, &file)?;
             if let Some(folder) = file.parent() {
@@ -214,7 +233,7 @@ async fn change(
             }
             task.changes.extend(request.changes);
             task.shaped().map_err(|e| wrong("", e))?;
-            app.data.write_task(&sealed(task.clone())?)?;
+            app.data.write_task(&task)?;
             Ok(Json(task))
         })
         .await
@@ -235,8 +254,10 @@ async fn noise(
     let run: RunId = request.run.parse().map_err(|e: String| wrong("run", e))?;
     let (n, own) = (request.n.to_string(), app.clone());
     let task = beside(move || opened(&own, &name)).await?;
+    let _room = room_to_work()?;
     let mut child = Command::new(app.launcher.program());
     child.args(["data", "noise", task.name.as_str(), "--run", run.as_str(), "--n", &n, "--json", "--data"]);
+    child.envs(app.launcher.environment());
     child.arg(app.data.root()).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(NOISE_TIME, child.output()).await.context("grading a task took too long")?.context("grading a task")?;
     if output.status.code() == Some(i32::from(crate::failure::BAD_INPUT)) {
@@ -255,7 +276,9 @@ async fn noise(
 #[utoipa::path(get, path = "/api/v1/models", tag = "models", responses((status = 200, description = "Off-the-shelf models that were added", body = ModelList)))]
 async fn models(State(app): State<Shared>) -> Result<Json<ModelList>, Error> {
     beside(move || {
-        let models = Models::of(app.data.root()).list()?.iter().map(info).collect();
+        let known = Models::of(app.data.root()).list()?;
+        known.damaged.iter().for_each(|error| tracing::warn!("a model is left out of the list: {error}"));
+        let models = known.models.iter().map(info).collect();
         let threads = app.supervisor.threads(DeviceChoice::Cpu);
         Ok(Json(ModelList { models, free_mib: available_mib(), threads }))
     })

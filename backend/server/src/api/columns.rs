@@ -6,9 +6,9 @@ use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch,
 use arrow_ipc::writer::StreamWriter;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -25,41 +25,113 @@ pub enum Form {
     Arrow,
 }
 
-/// A table: every row has a cell for each column, in their order; null where a row does not say.
-pub struct Table<'a> {
-    columns: Vec<&'a str>,
+/// Bytes of cells at most, as JSON has them, about: who wants more asks again.
+const MOST_BYTES: usize = 8 << 20;
+/// What a cell takes beside a text that it may have, and what one takes in which nothing is said.
+const CELL: usize = 20;
+const EMPTY: usize = 5;
+
+/// A table: every row has a cell for each column, in their order; null where a row does not say. Columns are in the order in which
+/// rows first name them. A table without rows has columns all the same, for software that wants some.
+#[derive(Default)]
+pub struct Table {
+    columns: Vec<String>,
+    places: HashMap<String, usize>,
+    /// What each row says, by the place of its column.
+    rows: Vec<Vec<(usize, Value)>>,
+    /// Cells in which something is said, and their bytes.
+    cells: usize,
+    bytes: usize,
+    /// Columns that there was no room for.
+    left_out: HashSet<String>,
+}
+
+/// A table as JSON.
+#[derive(Serialize)]
+struct Shown<'a> {
+    columns: &'a [String],
     rows: Vec<Vec<&'a Value>>,
 }
 
-impl<'a> Table<'a> {
-    /// Columns in the order in which rows first name them.
-    pub fn of(rows: &'a [Map<String, Value>]) -> Self {
-        let (mut columns, mut known): (Vec<&str>, HashSet<&str>) = Default::default();
-        for name in rows.iter().flat_map(Map::keys) {
-            if known.insert(name) && columns.len() < MOST_COLUMNS {
-                columns.push(name);
-            }
+impl Table {
+    /// Columns of every row, there or not.
+    pub const ALWAYS: [&'static str; 2] = ["seq", "time"];
+
+    /// Adds a row.
+    pub fn add(&mut self, row: Map<String, Value>) {
+        let mut own = Vec::with_capacity(row.len());
+        for (name, value) in row {
+            let Some(place) = self.place(name) else { continue };
+            self.cells += 1;
+            self.bytes += CELL + value.as_str().map_or(0, str::len);
+            own.push((place, value));
         }
-        let cells = |row: &'a Map<String, Value>| columns.iter().map(|c| row.get(*c).unwrap_or(&Value::Null)).collect();
-        Self { rows: rows.iter().map(cells).collect(), columns }
+        self.rows.push(own);
+    }
+
+    /// The place of a column, where there is room for it.
+    fn place(&mut self, name: String) -> Option<usize> {
+        if let Some(place) = self.places.get(&name) {
+            return Some(*place);
+        }
+        if self.columns.len() >= MOST_COLUMNS {
+            // Names without end are counted so far only.
+            if self.left_out.len() < MOST_COLUMNS {
+                self.left_out.insert(name);
+            }
+            return None;
+        }
+        self.bytes += name.len();
+        self.columns.push(name.clone());
+        self.places.insert(name, self.columns.len() - 1);
+        Some(self.columns.len() - 1)
+    }
+
+    /// How many rows it has.
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it is as large as an answer may be.
+    pub fn is_full(&self) -> bool {
+        let all = self.columns.len() * self.rows.len();
+        self.bytes + EMPTY * (all - self.cells) >= MOST_BYTES
+    }
+
+    /// How many columns were left out, at least.
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
     }
 
     /// The table as an answer.
     ///
     /// # Errors
     /// When Arrow does not take it.
-    pub fn answer(&self, form: &Form) -> Result<Response> {
+    pub fn answer(mut self, form: &Form) -> Result<Response> {
+        if self.rows.is_empty() {
+            self.columns = Self::ALWAYS.map(String::from).to_vec();
+        }
         Ok(match form {
-            Form::Json => axum::Json(json!({ "columns": self.columns, "rows": self.rows })).into_response(),
+            Form::Json => axum::Json(Shown { columns: &self.columns, rows: self.whole() }).into_response(),
             Form::Csv => ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], self.csv()).into_response(),
             Form::Arrow => ([(header::CONTENT_TYPE, "application/vnd.apache.arrow.stream")], self.arrow()?).into_response(),
         })
     }
 
+    /// Its rows with a cell for each column.
+    fn whole(&self) -> Vec<Vec<&Value>> {
+        let rows = self.rows.iter().map(|row| {
+            let mut cells = vec![&Value::Null; self.columns.len()];
+            row.iter().for_each(|(place, value)| cells[*place] = value);
+            cells
+        });
+        rows.collect()
+    }
+
     fn csv(&self) -> String {
         let mut text = self.columns.iter().map(|c| cell(&json!(c))).collect::<Vec<_>>().join(",") + "\n";
-        for row in &self.rows {
-            text += &row.iter().map(|value| cell(value)).collect::<Vec<_>>().join(",");
+        for row in self.whole() {
+            text += &row.into_iter().map(cell).collect::<Vec<_>>().join(",");
             text.push('\n');
         }
         text
@@ -67,8 +139,9 @@ impl<'a> Table<'a> {
 
     /// One record batch. A column of whole numbers is Int64, of numbers Float64, of truth values Boolean, of anything else Utf8.
     fn arrow(&self) -> Result<Vec<u8>> {
-        let column = |n: usize| -> Vec<&Value> { self.rows.iter().map(|row| row[n]).collect() };
-        let arrays = self.columns.iter().enumerate().map(|(n, name)| (*name, array(&column(n)), true));
+        let rows = self.whole();
+        let column = |n: usize| -> Vec<&Value> { rows.iter().map(|row| row[n]).collect() };
+        let arrays = self.columns.iter().enumerate().map(|(n, name)| (name.as_str(), array(&column(n)), true));
         let batch = RecordBatch::try_from_iter_with_nullable(arrays)?;
         let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
         writer.write(&batch)?;
@@ -126,7 +199,9 @@ mod tests {
             {"seq": 8, "kl": 2, "mixed": "x", "late": -3},
         ]))
         .unwrap();
-        let bytes = Table::of(&rows).arrow().unwrap();
+        let mut table = Table::default();
+        rows.into_iter().for_each(|row| table.add(row));
+        let bytes = table.arrow().unwrap();
         let mut reader = StreamReader::try_new(bytes.as_slice(), None).unwrap();
         let schema = reader.schema();
         let named = |name: &str| schema.index_of(name).unwrap();
@@ -138,5 +213,40 @@ mod tests {
         assert!(column("ended").as_boolean().value(0) && column("ended").is_null(1));
         assert_eq!((column("note").as_string::<i32>().value(0), column("mixed").as_string::<i32>().value(1)), ("=1+1", "x"));
         assert!(column("late").is_null(0) && column("late").as_primitive::<Int64Type>().value(1) == -3);
+    }
+    #[test]
+    fn a_table_is_full_before_it_is_large_and_says_what_it_leaves_out() {
+        let row = |row: Value| row.as_object().cloned().unwrap();
+        let filled = |of: &dyn Fn(usize) -> Value| {
+            let mut table = Table::default();
+            while !table.is_full() {
+                table.add(row(of(table.count())));
+            }
+            let (rows, left_out) = (table.count(), table.left_out());
+            (rows, left_out, serde_json::to_vec(&Shown { columns: &table.columns, rows: table.whole() }).unwrap().len())
+        };
+        // Long texts; many numbers; and rows that have nothing in common, most of whose cells say nothing.
+        let texts = filled(&|n| json!({ "seq": n, "text": "x".repeat(1 << 20) }));
+        let numbers = filled(&|n| (0..1_000).map(|c| (format!("c{c}"), json!(n as f64 / 7.0))).collect::<Map<_, _>>().into());
+        let apart = filled(&|n| json!({ (format!("column {n}")): n }));
+        for (rows, _, bytes) in [texts, numbers, apart] {
+            assert!(rows > 1 && (1 << 20..10 << 20).contains(&bytes), "{rows} rows of {bytes} bytes");
+        }
+        assert_eq!((texts.0, numbers.1), (8, 0));
+        let mut wide = Table::default();
+        wide.add((0..MOST_COLUMNS + 3).map(|c| (format!("c{c}"), json!(c))).collect());
+        assert_eq!((wide.columns.len(), wide.left_out()), (MOST_COLUMNS, 3));
+    }
+
+    #[test]
+    fn a_table_without_rows_is_one_all_the_same() {
+        for form in [Form::Json, Form::Csv, Form::Arrow] {
+            assert!(Table::default().answer(&form).is_ok());
+        }
+        let empty = Table { columns: Table::ALWAYS.map(String::from).to_vec(), ..Table::default() };
+        assert_eq!(empty.csv(), "seq,time\n");
+        let bytes = empty.arrow().unwrap();
+        let batch = StreamReader::try_new(bytes.as_slice(), None).unwrap().next().unwrap().unwrap();
+        assert_eq!((batch.num_rows(), batch.num_columns()), (0, 2));
     }
 }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -32,6 +32,8 @@ const TOGETHER: usize = 500;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Rows of a series at most; who wants more asks again, from the number after the last.
 const MOST_ROWS: usize = 20_000;
+/// Series that are read at a time; others wait. Each takes some times the memory of its answer.
+static AT_ONCE: Semaphore = Semaphore::const_new(4);
 
 /// Routes of feeds.
 pub fn router() -> OpenApiRouter<Shared> {
@@ -170,58 +172,107 @@ struct Wanted {
     form: Form,
 }
 
-/// Puts the numbers and names of a value into columns, by their paths.
+/// Puts the numbers and names of a value into columns, by their paths. Of more than a table may have, enough is taken for it to see that.
 fn flatten(path: &str, value: &Value, row: &mut Map<String, Value>) {
     let below = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
     match value {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(&below(name), value, row)),
         Value::Array(entries) => entries.iter().enumerate().for_each(|(n, value)| flatten(&below(&n.to_string()), value, row)),
         plain => {
-            if row.len() < MOST_COLUMNS {
+            if row.len() < 2 * MOST_COLUMNS {
                 row.insert(path.to_string(), plain.clone());
             }
         }
     }
 }
 
-/// The figures of one kind of event, a row for each.
-#[utoipa::path(get, path = "/api/v1/runs/{id}/series", tag = "runs", params(("id" = String, Path, description = "Which run"), Wanted), responses((status = 200, description = "The figures of one kind of event, a row for each", content((Vec<Object> = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")))))]
+/// An event as a row, where it is of the kind `what`.
+fn row_of(event: &Event, what: &str) -> anyhow::Result<Option<Map<String, Value>>> {
+    let body = serde_json::to_value(&event.body)?;
+    let Some(own) = body.get(what) else { return Ok(None) };
+    let mut row = Map::new();
+    row.insert("seq".into(), json!(event.seq));
+    row.insert("time".into(), json!(event.time));
+    flatten("", own, &mut row);
+    Ok(Some(row))
+}
+
+/// What is asked for of a run's journal, and the number to ask from for what comes behind it.
+struct Found {
+    table: Table,
+    next: u64,
+    /// Whether the run has such events at all, or fewer events than were passed over.
+    known: bool,
+}
+
+/// Reads a series; blocks on the disk.
+fn read_series(follower: &Follower, id: &RunId, wanted: &Wanted) -> anyhow::Result<Found> {
+    let to = wanted.to.unwrap_or(u64::MAX);
+    let (mut table, mut at) = (Table::default(), wanted.from.saturating_sub(1));
+    'all: while at < to {
+        let events = follower.events(id, at, TOGETHER)?;
+        if events.is_empty() {
+            break;
+        }
+        for event in events.iter().take_while(|e| e.seq <= to) {
+            at = event.seq;
+            if let Some(row) = row_of(event, &wanted.what)? {
+                table.add(row);
+                if table.count() >= MOST_ROWS || table.is_full() {
+                    break 'all;
+                }
+            }
+        }
+    }
+    let beyond = || wanted.from > 1 && follower.known(id).is_none_or(|run| wanted.from > run.last_seq);
+    let all = wanted.from <= 1 && wanted.to.is_none();
+    let known = table.count() > 0 || beyond() || (!all && has_kind(follower, id, &wanted.what)?);
+    Ok(Found { table, next: at + 1, known })
+}
+
+/// Whether a run has an event of a kind.
+fn has_kind(follower: &Follower, id: &RunId, what: &str) -> anyhow::Result<bool> {
+    let mut at = 0;
+    loop {
+        let events = follower.events(id, at, TOGETHER)?;
+        let Some(last) = events.last() else { return Ok(false) };
+        at = last.seq;
+        for event in &events {
+            if serde_json::to_value(&event.body)?.get(what).is_some() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// The figures of one kind of event, a row for each. An answer ends early where it would be large; `x-next` says where to go on.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/series", tag = "runs", params(("id" = String, Path, description = "Which run"), Wanted), responses((status = 200, description = "The figures of one kind of event, a row for each, 20,000 and 8 MiB of cells at most. The header `x-next` is the number to ask from for what comes behind them; `x-columns-left-out` is there where there are more columns than 2,000", content((Vec<Object> = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")))))]
 async fn series(State(app): State<Shared>, Id(id): Id, asked: Result<Query<Wanted>, QueryRejection>) -> Result<Response, Error> {
     let Query(wanted) =
         asked.map_err(|e| Error::BadRequest(format!("what, from, to and as (json, csv, arrow) are known: {}", e.body_text())))?;
     if app.follower.known(&id).is_none() {
         return Err(Error::NotFound(format!("there is no run {id}")));
     }
-    let (what, to) = (wanted.what.clone(), wanted.to.unwrap_or(u64::MAX));
-    let mut at = wanted.from.saturating_sub(1);
-    let read = move || -> anyhow::Result<Vec<Map<String, Value>>> {
-        let mut rows = Vec::new();
-        while rows.len() < MOST_ROWS {
-            let events = app.follower.events(&id, at, TOGETHER)?;
-            let Some(last) = events.last() else { break };
-            at = last.seq;
-            for event in events.iter().filter(|e| e.seq <= to) {
-                let body = serde_json::to_value(&event.body)?;
-                let Some(own) = body.get(&wanted.what) else { continue };
-                let mut row = Map::new();
-                row.insert("seq".into(), json!(event.seq));
-                row.insert("time".into(), json!(event.time));
-                flatten("", own, &mut row);
-                rows.push(row);
-            }
-            if at >= to {
-                break;
-            }
+    let turn = AT_ONCE.acquire().await.map_err(anyhow::Error::from)?;
+    let read = move || {
+        // Until the answer is made, also where nobody waits for it any more.
+        let _turn = turn;
+        let Found { table, next, known } = read_series(&app.follower, &id, &wanted)?;
+        if !known {
+            let what = &wanted.what;
+            return Err(Error::NotFound(format!(
+                "the run has no event of the kind \"{what:.64}\" there; its journal names those that it has"
+            )));
         }
-        Ok(rows)
+        let left_out = table.left_out();
+        let mut answer = table.answer(&wanted.form)?;
+        answer.headers_mut().insert("x-next", next.into());
+        if left_out > 0 {
+            answer.headers_mut().insert("x-columns-left-out", left_out.into());
+        }
+        Ok(answer)
     };
-    let rows = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
-    if rows.is_empty() {
-        return Err(Error::NotFound(format!(
-            "the run has no event of the kind \"{what:.64}\" there; its journal names those that it has"
-        )));
-    }
-    Ok(Table::of(&rows).answer(&wanted.form)?)
+    tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)?
 }
 
 #[cfg(test)]

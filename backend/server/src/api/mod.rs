@@ -11,8 +11,10 @@ mod runs;
 mod service;
 mod studies;
 mod tasks;
+mod trash;
 
 use crate::access::{Person, admit};
+use crate::assets::matches;
 use crate::error::{Error, panicked};
 use crate::guard::{BODY_LIMIT, guard, secure, typed};
 use crate::id::RunId;
@@ -24,8 +26,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use moslim_engine::keep::bundle::sha256;
 use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::time::Duration;
@@ -63,6 +67,7 @@ fn routes() -> (Router<Shared>, OpenApi) {
     let all = OpenApiRouter::new()
         .merge(lab::router())
         .merge(runs::router())
+        .merge(trash::router())
         .merge(inference::router())
         .merge(studies::router())
         .merge(tasks::router())
@@ -109,6 +114,17 @@ async fn finish_for<T: Send + 'static>(
 /// Says in the log who has done what: a line for each change.
 fn log_change(person: &Person, what: impl Display) {
     tracing::info!(person = person.name.as_str(), "{what}");
+}
+
+/// JSON with a tag of its content, or 304 to who has it.
+fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
+    let tag = format!("\"{}\"", &sha256(&[&body])[..32]);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| matches(v, &tag));
+    let about = [(header::ETAG, tag), (header::CACHE_CONTROL, "private, no-cache".into())];
+    if known {
+        return (StatusCode::NOT_MODIFIED, about).into_response();
+    }
+    (about, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Bytes of a file that may be sent here, and the time for it to come.

@@ -1,10 +1,10 @@
 //! Runs: list, start, pause, cancel, kill, resume, and their events.
 
 use crate::access::Person;
-use crate::api::{Body, Id, LARGEST_FILE, file_of, finish, finish_for, log_change};
-use crate::assets::matches;
+use crate::api::{Body, Id, LARGEST_FILE, file_of, finish, finish_for, log_change, tagged};
 use crate::error::Error;
 use crate::id::RunId;
+use crate::launch::Launcher;
 use crate::offline;
 use crate::queue::Priority;
 use crate::state::Shared;
@@ -13,7 +13,6 @@ use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use moslim_engine::keep::bundle::sha256;
 use moslim_engine::keep::carried;
 use moslim_engine::keep::files::Disk;
 use moslim_engine::run::memory;
@@ -113,17 +112,6 @@ fn narrow(page: &RunsPage, wanted: &[&str]) -> serde_json::Result<Vec<u8>> {
         row.retain(|name, _| wanted.contains(&name.as_str()));
     }
     serde_json::to_vec(&page)
-}
-
-/// JSON with a tag of its content, or 304 to who has it.
-fn tagged(headers: &HeaderMap, body: Vec<u8>) -> Response {
-    let tag = format!("\"{}\"", &sha256(&[&body])[..32]);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| matches(v, &tag));
-    let about = [(header::ETAG, tag), (header::CACHE_CONTROL, "private, no-cache".into())];
-    if known {
-        return (StatusCode::NOT_MODIFIED, about).into_response();
-    }
-    (about, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 #[utoipa::path(get, path = "/api/v1/runs/{id}", tag = "runs", params(("id" = String, Path, description = "Which run")), responses((status = 200, description = "The run", body = RunInfo)))]

@@ -1,7 +1,7 @@
 //! Studies: list, start, stop, resume, and their results.
 
 use crate::access::Person;
-use crate::api::{Body, Id, finish, finish_for, log_change};
+use crate::api::{Body, Id, finish, finish_for, log_change, tagged};
 use crate::error::Error;
 use crate::state::Shared;
 use axum::body::Bytes;
@@ -47,9 +47,12 @@ async fn list_hosts(State(app): State<Shared>) -> Json<Vec<Host>> {
     Json(app.studies.hosts())
 }
 
-#[utoipa::path(get, path = "/api/v1/studies", tag = "studies", responses((status = 200, description = "All studies, newest first", body = Vec<StudyState>)))]
-async fn list(State(app): State<Shared>) -> Result<Json<Vec<StudyState>>, Error> {
-    Ok(Json(app.studies.list().await?))
+/// All studies. Who has the list already, and says so by its tag, is told that nothing has changed.
+#[utoipa::path(get, path = "/api/v1/studies", tag = "studies", responses((status = 200, description = "All studies, newest first; the tag of the list is in `ETag`", body = Vec<StudyState>), (status = 304, description = "Nothing has changed since the tag in `If-None-Match`")))]
+async fn list(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Error> {
+    let studies = app.studies.list().await?;
+    let shown: Vec<&StudyState> = studies.iter().map(|study| &**study).collect();
+    Ok(tagged(&headers, serde_json::to_vec(&shown).map_err(anyhow::Error::from)?))
 }
 
 #[utoipa::path(get, path = "/api/v1/studies/{id}", tag = "studies", params(("id" = String, Path, description = "Which study")), responses((status = 200, description = "The study and its runs", body = StudyState)))]

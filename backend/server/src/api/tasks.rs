@@ -27,9 +27,14 @@ pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> +
     tokio::task::spawn_blocking(work).await.map_err(anyhow::Error::from)?
 }
 
-#[utoipa::path(get, path = "/api/v1/tasks", tag = "ratings", responses((status = 200, description = "Imported tasks", body = Vec<RatingsTask>)))]
+#[utoipa::path(get, path = "/api/v1/tasks", tag = "ratings", responses((status = 200, description = "Imported tasks; one whose file is damaged is left out, and the log names it", body = Vec<RatingsTask>)))]
 async fn list(State(app): State<Shared>) -> Result<Json<Vec<RatingsTask>>, Error> {
-    beside(move || Ok(Json(app.data.tasks()?))).await
+    beside(move || {
+        let known = app.data.tasks()?;
+        known.damaged.iter().for_each(|error| tracing::warn!("a task is left out of the list: {error}"));
+        Ok(Json(known.tasks))
+    })
+    .await
 }
 
 /// The task called `name`, or that there is none.

@@ -30,11 +30,13 @@ pub enum RunsCommand {
     Delete(NamedRunArgs),
     /// Take a run out of the trash.
     Restore(NamedRunArgs),
+    /// List what is in the trash, or empty it.
+    Trash(TrashArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Read every file of every run, task and model, and compare it with its checksum.
+    /// Read every file of every run, study, task and model, and compare it with its checksum.
     #[arg(long)]
     pub deep: bool,
     #[command(flatten)]
@@ -83,6 +85,21 @@ pub struct NamedRunArgs {
     pub run: RunId,
     #[command(flatten)]
     pub folder: FolderArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TrashArgs {
+    /// Remove what is in it for good, instead of listing it.
+    #[arg(long)]
+    pub empty: bool,
+    /// Only this run.
+    #[arg(long, value_name = "ID", requires = "empty")]
+    pub run: Option<RunId>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

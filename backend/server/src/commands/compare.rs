@@ -1,7 +1,7 @@
 //! `moslim-lab compare`: the whole comparison, study after study, each from where it was interrupted.
 
-use super::study::{base, failures, follow};
-use crate::cli::CompareArgs;
+use super::study::{base, check_memory, failures, follow};
+use crate::cli::{CompareArgs, HostArg};
 use crate::commands::print_line;
 use crate::commands::train::stop_on_signal;
 use crate::failure::Failure;
@@ -70,7 +70,16 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         }
         let study = match begun(&data, &config)? {
             Some(study) => study,
-            None if wanted => Study::create(&data, RunId::fresh(), config, Host::default())?,
+            None if wanted => {
+                // What is wrong with a plan is said when the study is made.
+                let objectives = data.objectives(&config.base.task).unwrap_or_default();
+                if args.host.on == HostArg::Here
+                    && let Ok(plan) = config.plan(&objectives)
+                {
+                    check_memory(&plan, &data, args.jobs)?;
+                }
+                Study::create(&data, RunId::fresh(), config, Host::default())?
+            }
             None => continue,
         };
         let mut ended = Ok(());

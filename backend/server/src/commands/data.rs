@@ -6,10 +6,11 @@ use crate::cli::{
 };
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, Tasks};
+use crate::launch::limits;
 use crate::log::say;
 use moslim_engine::data::ratings::kept::SPLITS;
-use moslim_engine::data::ratings::{about, sealed, shaped};
+use moslim_engine::data::ratings::{about, shaped};
 use moslim_engine::data::world;
 use moslim_engine::run::Scorer;
 use moslim_import::Mapping;
@@ -60,20 +61,21 @@ pub fn opened(folder: &FolderArgs, name: &str) -> Result<(DataFolder, RatingsTas
     Ok((data, task))
 }
 
-/// Lists imported tasks.
+/// Lists imported tasks; those that are damaged are named beside.
 ///
 /// # Errors
-/// When a task's file is damaged.
+/// When the folder of tasks cannot be read.
 pub fn list(args: &ListTasksArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
-    let all = data.tasks()?;
+    let Tasks { tasks, damaged } = data.tasks()?;
+    damaged.iter().for_each(|error| say(&format!("left out: {error}")));
     if args.json {
-        return print_json(&all);
+        return print_json(&tasks);
     }
-    if all.is_empty() {
+    if tasks.is_empty() && damaged.is_empty() {
         return print_line("No task was imported yet: moslim-lab import FILE shows how");
     }
-    all.iter().try_for_each(|t| {
+    tasks.iter().try_for_each(|t| {
         let objectives: Vec<&str> = t.objectives.iter().map(|o| o.objective.id.as_str()).collect();
         print_line(&format!("{:<28} {:>8} rows  {}", t.name, t.report.rows, objectives.join(", ")))
     })
@@ -188,6 +190,7 @@ pub fn noise(args: &NoiseArgs) -> Result<(), Failure> {
     if !folder.is_dir() {
         return Err(Failure::field("run", format!("there is no folder {}", folder.display())));
     }
+    limits::limit_memory()?;
     let scorer = Scorer::load(&folder, args.device)?;
     let (found, long) = data.task_noise(&task, &scorer, args.n).map_err(|e| Failure::BadInput(format!("{e:#}")))?;
     if long > 0 {
@@ -253,7 +256,7 @@ pub fn edit(args: &EditTaskArgs) -> Result<(), Failure> {
     }
     task.changes.extend(changes);
     let shaped = task.shaped().map_err(Failure::BadInput)?;
-    data.write_task(&sealed(task.clone())?)?;
+    data.write_task(&task)?;
     if args.json {
         return print_json(&task);
     }

@@ -3,11 +3,11 @@
 use crate::cli::DoctorArgs;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
-use crate::folder::DataFolder;
+use crate::folder::{DataFolder, Tasks};
 use crate::launch::process::lock_file;
 use crate::study::Study;
 use moslim_engine::data::ratings::rows;
-use moslim_engine::keep::models::{Models, checksum};
+use moslim_engine::keep::models::{KnownModels, Models, checksum};
 use moslim_engine::keep::sums;
 use moslim_engine::run::memory::available_mib;
 use moslim_shared::ratings::RatingsTask;
@@ -68,10 +68,10 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
     runs(&data, args.deep, &mut found);
     tasks(&data, args.deep, &mut found);
     models(&data, args.deep, &mut found);
-    studies(&data, &mut found);
+    studies(&data, args.deep, &mut found);
     cluster(&mut found);
     if !args.deep {
-        found.add("checksums", Standing::Note, "not read; --deep reads every file of every run");
+        found.add("checksums", Standing::Note, "not read; --deep reads every file of every run and study");
     }
     let wrong = found.0.iter().filter(|f| f.standing == Standing::Wrong).count();
     if args.json {
@@ -161,22 +161,21 @@ pub fn damaged(folder: &Path) -> Vec<String> {
 }
 
 fn tasks(data: &DataFolder, deep: bool, found: &mut Findings) {
-    let tasks = match data.tasks() {
+    let Tasks { tasks, damaged: mut wrong } = match data.tasks() {
         Ok(tasks) => tasks,
         Err(error) => return found.add("tasks", Standing::Wrong, format!("{error:#}")),
     };
     let read = |path: &str| data.read(path);
     let damaged = |task: &RatingsTask| rows(task, &read, |_| Ok(())).err().map(|e| format!("{}: {e:#}", task.name));
-    let wrong: Vec<String> = tasks.iter().filter(|_| deep).filter_map(damaged).collect();
+    wrong.extend(tasks.iter().filter(|_| deep).filter_map(damaged));
     found.judge("tasks", format!("{} imported", tasks.len()), &wrong);
 }
 
 fn models(data: &DataFolder, deep: bool, found: &mut Findings) {
-    let models = match Models::of(data.root()).list() {
+    let KnownModels { models, damaged: mut wrong } = match Models::of(data.root()).list() {
         Ok(models) => models,
         Err(error) => return found.add("models", Standing::Wrong, format!("{error:#}")),
     };
-    let mut wrong = Vec::new();
     for file in models.iter().flat_map(|m| &m.files) {
         let shown = file.path.display();
         match std::fs::metadata(&file.path) {
@@ -193,11 +192,14 @@ fn models(data: &DataFolder, deep: bool, found: &mut Findings) {
     found.judge("models", format!("{} known", models.len()), &wrong);
 }
 
-fn studies(data: &DataFolder, found: &mut Findings) {
+fn studies(data: &DataFolder, deep: bool, found: &mut Findings) {
     match Study::list(data) {
         Ok(all) => {
-            let wrong: Vec<String> =
+            let mut wrong: Vec<String> =
                 all.iter().filter_map(|id| Study::open(data, id).err().map(|e| format!("{id}: {e}"))).collect();
+            for id in all.iter().filter(|_| deep) {
+                wrong.extend(damaged(&data.study(id)).into_iter().map(|file| format!("{id}: {file}")));
+            }
             found.judge("studies", all.len().to_string(), &wrong);
         }
         Err(error) => found.add("studies", Standing::Wrong, format!("{error:#}")),

@@ -6,6 +6,7 @@ use crate::commands::{print_json, read_target};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::inference::{Asked, Told};
+use crate::launch::limits;
 use moslim_engine::progress::Stop;
 use moslim_engine::run::Generator;
 use moslim_shared::config::DeviceChoice;
@@ -20,8 +21,9 @@ type Wanted = Arc<Mutex<HashMap<u64, Arc<Stop>>>>;
 /// Answers until its input ends.
 ///
 /// # Errors
-/// When its output is closed.
+/// When its output is closed, or its memory cannot be limited.
 pub fn run(args: &WorkerArgs) -> Result<(), Failure> {
+    limits::limit_memory()?;
     // Training goes first.
     #[cfg(unix)]
     let _ = rustix::process::nice(10);

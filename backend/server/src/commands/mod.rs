@@ -65,6 +65,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             RunsCommand::Priority(args) => runs::priority(args),
             RunsCommand::Delete(args) => runs::delete(args),
             RunsCommand::Restore(args) => runs::restore(args),
+            RunsCommand::Trash(args) => runs::trash(args),
         },
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -8,7 +8,7 @@ use crate::hub::HubId;
 use crate::id::RunId;
 use crate::log::say;
 use indicatif::{ProgressBar, ProgressStyle};
-use moslim_engine::keep::models::{KnownModel, Models, NewModel, name_from, name_of};
+use moslim_engine::keep::models::{KnownModel, KnownModels, Models, NewModel, name_from, name_of};
 use moslim_engine::model::files::ModelFiles;
 use moslim_engine::run::off_the_shelf::{Asked, chat, read};
 use moslim_engine::text::chat::Message;
@@ -36,14 +36,17 @@ pub fn run(command: &ModelsCommand) -> Result<(), Failure> {
             if args.json { print_json(&model) } else { print_line(&format!("Added {}\n{}", model.name, described(&model))) }
         }
         ModelsCommand::List(args) => {
-            let all = models(&DataFolder::resolve(args.folder.data.clone())).list()?;
+            let KnownModels { models, damaged } = models(&DataFolder::resolve(args.folder.data.clone())).list()?;
+            damaged.iter().for_each(|error| say(&format!("left out: {error}")));
             if args.json {
-                return print_json(&all);
+                return print_json(&models);
             }
-            if all.is_empty() {
+            if models.is_empty() && damaged.is_empty() {
                 return print_line("No model was added yet: moslim-lab models add PATH|ID");
             }
-            all.iter().try_for_each(|m| print_line(&format!("{:<32} {:>8}  {}", m.name, count(m.weights), m.architecture.family)))
+            models
+                .iter()
+                .try_for_each(|m| print_line(&format!("{:<32} {:>8}  {}", m.name, count(m.weights), m.architecture.family)))
         }
         ModelsCommand::Show(args) => {
             let model = opened(&args.folder, &args.model)?.0;

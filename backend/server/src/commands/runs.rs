@@ -1,12 +1,12 @@
 //! `moslim-lab runs`: runs as files, from lab to lab, and what is said of those of this one.
 
-use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs, PriorityArgs, TensorboardArgs};
+use crate::cli::{ListRunsArgs, NamedRunArgs, OpenArgs, PackArgs, PriorityArgs, TensorboardArgs, TrashArgs};
 use crate::commands::{print_json, print_line};
 use crate::curves::Curves;
 use crate::failure::Failure;
 use crate::folder::{DataFolder, TRASH_DAYS, write_file};
 use crate::follow::Follower;
-use crate::id::RunId;
+use crate::id::{RunId, now_ms};
 use crate::launch::Local;
 use crate::log::say;
 use crate::offline;
@@ -146,7 +146,68 @@ pub fn delete(args: &NamedRunArgs) -> Result<(), Failure> {
 pub fn restore(args: &NamedRunArgs) -> Result<(), Failure> {
     let data = DataFolder::resolve(args.folder.data.clone());
     if !data.restore(&args.run).map_err(|e| Failure::field("run", format!("{e:#}")))? {
-        return Err(Failure::field("run", format!("there is no run {} in the trash of {}", args.run, data.root().display())));
+        return Err(not_in_trash(&data, Some(&args.run)));
     }
     print_line(&format!("Run {} is back", args.run))
+}
+
+/// Lists what is in the trash, or removes it for good.
+///
+/// # Errors
+/// When a run that is named is not there, or something cannot be read or removed.
+pub fn trash(args: &TrashArgs) -> Result<(), Failure> {
+    let data = DataFolder::resolve(args.folder.data.clone());
+    if args.empty {
+        let emptied = data.empty_trash_of(args.run.as_ref())?;
+        let Some(emptied) = emptied else { return Err(not_in_trash(&data, args.run.as_ref())) };
+        let said = || format!("{} runs are gone for good, {}", emptied.runs, size(emptied.bytes));
+        return if args.json { print_json(&emptied) } else { print_line(&said()) };
+    }
+    let discarded = data.discarded()?;
+    if args.json {
+        return print_json(&discarded);
+    }
+    let now = now_ms();
+    for run in &discarded {
+        let deleted = ago(now.saturating_sub(run.deleted));
+        print_line(&format!("{:<22} deleted {deleted:<16} {:>12}", run.id, size(run.bytes)))?;
+    }
+    let bytes = discarded.iter().map(|run| run.bytes).sum();
+    say(&format!("{} runs, {}; what is older than {TRASH_DAYS} days goes by itself.", discarded.len(), size(bytes)));
+    Ok(())
+}
+
+fn not_in_trash(data: &DataFolder, run: Option<&RunId>) -> Failure {
+    let name = run.map_or("", RunId::as_str);
+    Failure::field("run", format!("there is no run {name} in the trash of {}", data.root().display()))
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    if bytes < 1 << 20 { format!("{} KiB", bytes.div_ceil(1 << 10)) } else { format!("{} MiB", bytes >> 20) }
+}
+
+/// How long ago something was, from milliseconds.
+fn ago(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    match minutes {
+        0..60 => format!("{minutes} min ago"),
+        60..2_880 => format!("{} h ago", minutes / 60),
+        _ => format!("{} days ago", minutes / 1_440),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_said_in_what_people_count_in() {
+        let hour = 3_600_000;
+        assert_eq!(
+            [0, 59 * 60_000, hour, 47 * hour, 48 * hour].map(ago),
+            ["0 min ago", "59 min ago", "1 h ago", "47 h ago", "2 days ago"]
+        );
+        assert_eq!([0, 1, 1 << 20, 5 << 20].map(size), ["0 KiB", "1 KiB", "1 MiB", "5 MiB"]);
+    }
 }

@@ -1,20 +1,21 @@
 //! `moslim-lab study`: many runs that answer one question.
 
-use crate::cli::StudyArgs;
+use crate::cli::{HostArg, StudyArgs};
 use crate::commands::train::stop_on_signal;
 use crate::commands::{print_json, print_line};
 use crate::failure::Failure;
 use crate::folder::DataFolder;
 use crate::id::RunId;
 use crate::json::{self, JsonError};
-use crate::launch::Launcher;
+use crate::launch::{Launcher, limits};
 use crate::log::say;
-use crate::study::{Study, StudyError, operations};
+use crate::study::{Study, StudyError, operations, too_large};
 use moslim_engine::bench::gemm_peak;
 use moslim_engine::progress::Stop;
-use moslim_shared::config::RunConfig;
+use moslim_engine::run::devices;
+use moslim_shared::config::{DeviceChoice, RunConfig};
 use moslim_shared::presets;
-use moslim_shared::study::{Host, METRICS, PRESETS, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
+use moslim_shared::study::{Host, METRICS, PRESETS, PlannedRun, StudyConfig, StudyResults, StudyRunStatus, StudyState, preset};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +67,9 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
                 }
                 return if args.json { print_json(&plan) } else { Ok(()) };
             }
+            if args.host.on == HostArg::Here {
+                check_memory(&plan, &data, args.jobs)?;
+            }
             data.create().map_err(Failure::BadInput)?;
             Study::create(&data, RunId::fresh(), config, Host::default())?
         }
@@ -83,6 +87,24 @@ pub fn run(args: &StudyArgs) -> Result<(), Failure> {
         print_line(&format!("\nEverything is in {}", study.file("results.csv").display()))?;
     }
     failures(&study, &state)
+}
+
+/// Whether every run of a plan would fit into this machine's memory, `jobs` at a time where that is said. What does not is refused before
+/// any of it is trained.
+///
+/// # Errors
+/// Names the field, the run, and both figures.
+pub fn check_memory(plan: &[PlannedRun], data: &DataFolder, jobs: Option<u16>) -> Result<(), Failure> {
+    let best_is_processor = || devices().iter().any(|d| d.chosen && d.device == "cpu");
+    let computes_here = |device: DeviceChoice| match device {
+        DeviceChoice::Cpu => true,
+        DeviceChoice::Auto => best_is_processor(),
+        DeviceChoice::Cuda | DeviceChoice::Wgpu => false,
+    };
+    match too_large(plan, data, (jobs.map(usize::from), limits::given_mib()?), &computes_here) {
+        Some(problem) => Err(Failure::problems(&[problem])),
+        None => Ok(()),
+    }
 }
 
 /// Runs what is left of a study, and says how it stands whenever that changes.

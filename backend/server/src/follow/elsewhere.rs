@@ -3,14 +3,8 @@
 use super::Follower;
 use crate::id::RunId;
 use crate::launch::{Life, is_elsewhere, process};
-use moslim_shared::study::{StudyRunStatus, StudyState};
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
-
-/// How studies stand, as their files say, each with when that was written.
-pub(super) type Studies = Mutex<HashMap<PathBuf, (SystemTime, Arc<StudyState>)>>;
+use moslim_shared::study::StudyRunStatus;
+use std::path::Path;
 
 /// The study that a run is one of: runs are called after it, with a number.
 fn study_of(run: &RunId) -> Option<RunId> {
@@ -31,24 +25,10 @@ impl Follower {
     /// What the study of a run says of it, as long as somebody follows the study.
     fn life_elsewhere(&self, id: &RunId) -> Option<Life> {
         let study = self.data.study(&study_of(id)?);
-        let file = study.join("state.json");
-        let written = std::fs::metadata(&file).and_then(|m| m.modified()).ok()?;
         if !process::is_taken(&study) {
             return None;
         }
-        let known = {
-            let studies = self.studies.lock().unwrap_or_else(PoisonError::into_inner);
-            studies.get(&file).filter(|(time, _)| *time == written).map(|(_, state)| state.clone())
-        };
-        let state = match known {
-            Some(state) => state,
-            None => {
-                let state: Arc<StudyState> = Arc::new(serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?);
-                let mut studies = self.studies.lock().unwrap_or_else(PoisonError::into_inner);
-                studies.insert(file, (written, state.clone()));
-                state
-            }
-        };
+        let state = self.studies.read(&study).ok()??;
         let run = state.runs.iter().find(|run| run.run == id.as_str())?;
         match run.status {
             StudyRunStatus::Running => Some(Life::Running),

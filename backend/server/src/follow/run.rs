@@ -1,5 +1,6 @@
 //! What is known of one run: a fold over the lines of its journal.
 
+use crate::folder::read_sound;
 use crate::id::RunId;
 use crate::launch::process::KILLED;
 use moslim_engine::keep::{config_hash, journal};
@@ -7,11 +8,16 @@ use moslim_shared::config::RunConfig;
 use moslim_shared::event::{About, Event, EventBody, Outcome, RunInfo, RunStatus};
 use moslim_shared::listing::Figures;
 use moslim_shared::summary::RunSummary;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
 /// Lines between two positions that are remembered, so that any event is found without reading a journal from its start.
 pub const MARK_EVERY: u64 = 256;
+/// File with the summary of a run.
+const SUMMARY: &str = "summary.json";
 /// Lines of a process's log that are shown when it ends without a word.
 const SHOWN_LINES: usize = 10;
 
@@ -81,10 +87,8 @@ impl Followed {
 
     /// What a line says of the run. Most lines are read by nobody but the page.
     fn hear(&mut self, line: &[u8]) {
-        // A line is {"time":N,"body":{"kind":...; its kind is near its start.
-        let head = String::from_utf8_lossy(&line[..line.len().min(96)]);
-        let is = |kind: &str| head.contains(kind);
-        if ["started", "milestone", "summary", "ended"].iter().any(|kind| is(&format!("\"body\":{{\"{kind}\""))) {
+        let head = head(line);
+        if ["started", "milestone", "summary", "ended"].iter().any(|kind| is_of(&head, kind)) {
             let event = journal::read_line(self.info.last_seq, line);
             self.info.hear(&event);
             self.figures = self.info.summary.take().map(|s| Figures::of(&s)).or(self.figures);
@@ -136,17 +140,40 @@ pub fn read_about(folder: &Path) -> About {
     read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// The summary in a run's folder: in a file of its own, which every version has written, or where that is damaged in its journal.
+/// The beginning of a line of a journal. A line is {"time":N,"sum":"...","body":{"kind":...; its kind is near its start.
+fn head(line: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&line[..line.len().min(96)])
+}
+
+/// Whether a line that begins so is of a kind.
+fn is_of(head: &str, kind: &str) -> bool {
+    head.contains(&format!("\"body\":{{\"{kind}\""))
+}
+
+/// The summary in a run's folder: in a file of its own, which every version has written, or where that is damaged in its journal, each
+/// line of which has a checksum.
 pub fn summary(folder: &Path) -> Option<RunSummary> {
-    let own = std::fs::read(folder.join("summary.json")).ok();
-    if let Some(summary) = own.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        return Some(summary);
+    match read_sound(folder, SUMMARY) {
+        Ok(Some(summary)) => return Some(summary),
+        Ok(None) => {}
+        Err(error) => warn_once(&error),
     }
-    let told = journal::events(&std::fs::read(folder.join(journal::FILE)).ok()?);
-    told.into_iter().rev().find_map(|event| match event.body {
+    let text = std::fs::read(folder.join(journal::FILE)).ok()?;
+    let lines = text.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"));
+    lines.rev().filter(|line| is_of(&head(line), "summary")).find_map(|line| match journal::read_line(0, line).body {
         EventBody::Summary { summary } => Some(summary),
         _ => None,
     })
+}
+
+/// Says once what is wrong with a summary: whoever looks at its run reads it every few seconds.
+fn warn_once(error: &anyhow::Error) {
+    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let text = format!("{error:#}");
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.get_or_insert_default().insert(text.clone()) {
+        tracing::warn!("what a run's journal says of its end is taken instead of its summary: {text}");
+    }
 }
 
 /// What a run without a journal would have said at its end.

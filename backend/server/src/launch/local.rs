@@ -49,14 +49,14 @@ impl Local {
         Self { memory, ..self }
     }
 
-    /// MiB that a run may take, where somebody has said so.
-    pub fn memory(&self) -> Option<u64> {
-        self.memory
-    }
-
     /// The program to start, for commands that are waited for.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// What is added to the environment of processes that load a model, so that they limit their memory as those do that train.
+    pub fn environment(&self) -> Option<(&'static str, String)> {
+        self.memory.map(|mib| (limits::VARIABLE, mib.to_string()))
     }
 
     /// Looks whether a child of this process has gone, and how.
@@ -85,9 +85,7 @@ impl Launcher for Local {
         if let Some(threads) = launch.threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
-        if let Some(mib) = self.memory {
-            command.env(limits::VARIABLE, mib.to_string());
-        }
+        command.envs(self.environment());
         // Ctrl-C in a terminal goes to the whole process group; who started a process may end without it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -96,6 +94,10 @@ impl Launcher for Local {
         self.forget(&launch.folder);
         self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(launch.folder.clone(), child);
         Ok(())
+    }
+
+    fn memory(&self) -> Option<u64> {
+        self.memory
     }
 
     fn stop(&self, folder: &Path, ending: Ending) -> Result<bool> {

@@ -154,6 +154,11 @@ pub trait Launcher: Send + Sync {
         Host::Here
     }
 
+    /// MiB that the process of a run may take on this machine, where somebody has said so.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
+
     /// How many of a study's processes it takes at a time, where that is not for this machine to say.
     fn at_a_time(&self) -> Option<usize> {
         None

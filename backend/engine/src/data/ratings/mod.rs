@@ -15,6 +15,7 @@ mod rows {
 }
 
 use super::{Row, Splits, Task, TaskQuestion};
+use crate::sums::read_checked;
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use kept::KeptRow;
@@ -22,7 +23,6 @@ use moslim_shared::config::{FOLDS, TaskConfig};
 use moslim_shared::objective::Objective;
 use moslim_shared::ratings::{RatingsTask, Shaped};
 use rows::read_rows;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
@@ -54,41 +54,18 @@ pub fn rows_file(task: &RatingsTask) -> String {
     format!("rows-{}.parquet", &task.hash[..16.min(task.hash.len())])
 }
 
-/// SHA-256, in lower-case hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// What a task's file is checked by: SHA-256 of what it says, as JSON without blanks, but for the checksum itself.
-fn checksum(mut task: Value) -> Result<String> {
-    task.as_object_mut().context("a task is an object")?.remove("checksum");
-    Ok(sha256(&serde_json::to_vec(&task)?))
-}
-
-/// A task as its file has it, with the checksum of all that it says: a bit that flips on a disk is told then, and makes no other labels.
+/// What is known of the task called `name`, if there is one.
 ///
 /// # Errors
-/// When it is no JSON.
-pub fn sealed(task: RatingsTask) -> Result<RatingsTask> {
-    let checksum = checksum(serde_json::to_value(&task)?)?;
-    Ok(RatingsTask { checksum, ..task })
-}
-
-/// What is known of the task called `name`, if there is one. A file without a checksum, of an older version, is taken as it is.
-///
-/// # Errors
-/// When no task may be called so, or its file is damaged.
+/// When no task may be called so, or its file is damaged; the message names it.
 pub fn find(name: &str, read: ReadFile) -> Result<Option<RatingsTask>> {
     check_name(name).map_err(|e| anyhow!("task.name: {e}"))?;
-    let path = format!("{FOLDER}/{name}/{FILE}");
-    let of = || format!("reading {path}");
-    let Some(bytes) = read(&path).with_context(of)? else { return Ok(None) };
-    let task: RatingsTask = serde_json::from_slice(&bytes).with_context(of)?;
-    ensure!(
-        task.checksum.is_empty() || task.checksum == checksum(serde_json::from_slice(&bytes)?)?,
-        "{path} is not what was written: it was changed or damaged. To use it as it is, remove \"checksum\" from it"
-    );
-    Ok(Some(RatingsTask { checksum: String::new(), ..task }))
+    let folder = format!("{FOLDER}/{name}");
+    let of = || format!("reading {folder}/{FILE}");
+    let Some(bytes) = read_checked(&|file| read(&format!("{folder}/{file}")), FILE).with_context(of)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map(Some).with_context(of)
 }
 
 /// What is known of the task called `name`.
@@ -116,7 +93,7 @@ pub fn rows(task: &RatingsTask, read: ReadFile, each: impl FnMut(KeptRow) -> Res
     let path = format!("{FOLDER}/{}/{}", task.name, rows_file(task));
     let of = || format!("reading {path}");
     let bytes = read(&path).with_context(of)?.with_context(|| format!("{path} is missing"))?;
-    let hash = sha256(&bytes);
+    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     ensure!(hash == task.hash, "{path} is damaged: its SHA-256 is {hash} and should be {}", task.hash);
     read_rows(Bytes::from(bytes), each).with_context(of)
 }
@@ -247,6 +224,8 @@ mod tests {
     use super::kept::{KeptRating, Origin};
     use super::rows::KeptWriter;
     use super::*;
+    use crate::keep::files::{Files, Memory};
+    use crate::keep::sums;
     use moslim_shared::ratings::{Agree, Change, ImportReport, ImportedObjective};
 
     /// A task of ten prompts in the memory: three raters of the first objective, one of the second.
@@ -279,12 +258,11 @@ mod tests {
             name: "t".into(),
             title: String::new(),
             licence: String::new(),
-            hash: sha256(&bytes),
+            hash: Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect(),
             objectives: objectives.iter().map(imported).collect(),
             changes,
             report,
             mapping: String::new(),
-            checksum: String::new(),
         };
         (task, bytes)
     }
@@ -364,26 +342,27 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_what_was_written_or_is_refused() {
-        let edges = vec![0.1 + 0.2, 1.5];
-        let classes = ["low", "middle", "high"].map(String::from).to_vec();
-        let (task, _) = kept(vec![Change::Rebin { objective: "a".into(), edges, classes }]);
-        let written = serde_json::to_vec_pretty(&sealed(task.clone()).unwrap()).unwrap();
-        let read = |bytes: &[u8]| find("t", &|_| Ok(Some(bytes.to_vec()))).map(Option::unwrap);
-        assert_eq!(read(&written).unwrap(), task);
-        // Of an older version, and one that a person has opened for changes.
-        assert_eq!(read(&serde_json::to_vec(&task).unwrap()).unwrap(), task);
-        for at in 0..written.len() {
-            for bit in 0..8 {
-                let mut damaged = written.clone();
+    fn no_flipped_bit_of_what_is_known_of_a_task_makes_it_another() {
+        let (files, (task, _)) = (Memory::default(), kept(vec![]));
+        sums::write(&files, "tasks/t", FILE, &serde_json::to_vec(&task).unwrap()).unwrap();
+        let read = |path: &str| files.read(path);
+        assert_eq!(find("t", &read).unwrap().unwrap(), task);
+        for file in [FILE, sums::FILE] {
+            let path = format!("tasks/t/{file}");
+            let whole = files.read(&path).unwrap().unwrap();
+            for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut damaged = whole.clone();
                 damaged[at] ^= 1 << bit;
-                assert!(read(&damaged).is_err() || read(&damaged).is_ok_and(|found| found == task), "byte {at}, bit {bit}");
+                files.write(&path, &damaged).unwrap();
+                match find("t", &read) {
+                    Ok(found) => assert_eq!(found.as_ref(), Some(&task), "{file}, byte {at}, bit {bit}"),
+                    Err(error) => assert!(format!("{error:#}").contains("tasks/t/task.json"), "{error:#}"),
+                }
             }
+            files.write(&path, &whole).unwrap();
         }
-        let edge = written.windows(3).position(|three| three == b"1.5").unwrap();
-        let mut damaged = written;
-        damaged[edge] ^= 1;
-        let error = format!("{:#}", read(&damaged).unwrap_err());
-        assert!(error.contains("tasks/t/task.json is not what was written"), "{error}");
+        // What an older version has written has no checksum.
+        files.remove("tasks/t/checksums.json").unwrap();
+        assert_eq!(find("t", &read).unwrap().unwrap(), task);
     }
 }
