@@ -251,7 +251,8 @@ class Run:
                 raise
             for row in page["rows"]:
                 yield dict(zip(page["columns"], row))
-            if following is None:
+            # An answer without rows is that of who is up to date.
+            if following is None or not page["rows"] or (to is not None and int(following) > to):
                 return
             first = int(following)
 

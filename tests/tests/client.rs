@@ -378,11 +378,14 @@ async fn figures_come_as_rows_and_as_a_file_that_tensorboard_reads() -> Result<(
     Ok(())
 }
 
-/// Figures in three pages: the last has none of the kind.
+/// Figures in two pages, and one without rows, as the server answers who is up to date.
 async fn pages(uri: Uri) -> Response {
     match uri.query().unwrap_or_default() {
-        "what=loss" => ([("x-next", "5")], Json(json!({ "columns": ["seq", "a"], "rows": [[1, 2]] }))).into_response(),
+        "what=loss" | "what=loss&to=4" => {
+            ([("x-next", "5")], Json(json!({ "columns": ["seq", "a"], "rows": [[1, 2]] }))).into_response()
+        }
         "what=loss&from=5" => ([("x-next", "9")], Json(json!({ "columns": ["b", "seq"], "rows": [[3, 5]] }))).into_response(),
+        "what=loss&from=9" => ([("x-next", "9")], Json(json!({ "columns": ["seq"], "rows": [] }))).into_response(),
         _ => (StatusCode::NOT_FOUND, Json(json!({ "detail": "there is none there" }))).into_response(),
     }
 }
@@ -401,11 +404,15 @@ async fn figures_that_come_in_pages_come_all() -> Result<()> {
          run = moslim_lab.Run(moslim_lab.Lab('http://127.0.0.1:{port}', token='x'), 'a')\n\
          print(*run.series('loss'), sep=';')\n\
          print(*run.series('loss', from_=5), sep=';')\n\
-         try: list(run.series('loss', from_=9))\n\
+         print(*run.series('loss', to=4), list(run.series('loss', from_=9)), sep=';')\n\
+         try: list(run.series('note'))\n\
          except moslim_lab.LabError as error: print(error.status, error)\n"
     );
     let said = printed(begin(&[], &script)).await?;
     serving.abort();
-    ensure!(said == "{'seq': 1, 'a': 2};{'b': 3, 'seq': 5}\n{'b': 3, 'seq': 5}\n404 there is none there\n", "{said}");
+    ensure!(
+        said == "{'seq': 1, 'a': 2};{'b': 3, 'seq': 5}\n{'b': 3, 'seq': 5}\n{'seq': 1, 'a': 2};[]\n404 there is none there\n",
+        "{said}"
+    );
     Ok(())
 }
