@@ -1,6 +1,6 @@
 //! A study in a data folder, as a follower on this machine or on a cluster leaves it.
 
-use crate::{Lab, metrics, smoke};
+use crate::{Lab, metrics, signal, smoke, wait_until};
 use moslim_shared::study::{Axis, StudyConfig, StudyState, Variant};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub fn study_figures(data: &Path) -> BTreeMap<(Vec<String>, u64), Value> {
 /// From the page's side: the server, started with `option` and a profile, offers a cluster called `on`, starts a study there, follows it,
 /// and has its own machine free meanwhile; a server without has no such cluster, and says which option it wants.
 pub async fn the_server_trains_a_study(on: &str, option: &str, profile: &str) {
-    let lab = Lab::start_with(&[option, profile]).await;
+    let mut lab = Lab::start_with(&[option, profile]).await;
     assert_eq!(lab.get("/api/v1/study-hosts").await.body, json!(["here", on]));
     let request = json!({"preset": "mappings", "base": "smoke", "seeds": [1], "on": on});
     let answer = lab.post("/api/v1/studies", &request).await;
@@ -48,6 +48,21 @@ pub async fn the_server_trains_a_study(on: &str, option: &str, profile: &str) {
     assert_eq!(answer.body["on"], on);
     let run = lab.post("/api/v1/runs", &json!({"config": smoke()})).await;
     assert_eq!(run.status, 201, "{}", run.body);
+    // The server and who follows the study for it die, as with their machine: the next server follows it again.
+    let about = lab.data().join("studies").join(&id).join("process.json");
+    let follower = wait_until("who follows the study", || {
+        study_state(lab.data()).filter(|state| state.active)?;
+        serde_json::from_slice::<serde_json::Value>(&std::fs::read(&about).ok()?).ok()?["pid"].as_u64()
+    })
+    .await;
+    lab.kill();
+    assert!(signal(u32::try_from(follower).unwrap(), "KILL"));
+    lab.restart().await;
+    wait_until("the study to be followed again", || {
+        let now: serde_json::Value = serde_json::from_slice(&std::fs::read(&about).ok()?).ok()?;
+        (now["pid"].as_u64()? != follower).then_some(())
+    })
+    .await;
     // A run that waits there is not one that was interrupted.
     let mut waited = false;
     for _ in 0..600 {

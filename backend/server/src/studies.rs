@@ -138,6 +138,35 @@ impl Studies {
         self.launch(&mut last, &study, on).await
     }
 
+    /// Follows what is on a cluster and was followed when this machine, or the server, went: its jobs go on, and nobody hears them.
+    ///
+    /// # Errors
+    /// When studies cannot be listed. One that cannot be followed is logged.
+    pub async fn take_up(&self) -> Result<(), Error> {
+        let known = self.known.clone();
+        let left = blocking(move || {
+            let is_left = |id: &RunId| {
+                let folder = known.data.study(id);
+                let state = known.states.read(&folder).ok().flatten()?;
+                (state.active && state.on != Host::Here && !process::is_taken(&folder)).then_some(state.on)
+            };
+            let all = Study::list(&known.data)?.into_iter().filter_map(|id| is_left(&id).map(|on| (id, on)));
+            Ok(all.collect::<Vec<_>>())
+        });
+        for (id, on) in left.await? {
+            let (data, wanted) = (self.known.data.clone(), id.clone());
+            let followed = async {
+                let study = blocking(move || Ok(Study::open(&data, &wanted)?)).await?;
+                self.launch(&mut None, &study, on).await
+            };
+            match followed.await {
+                Ok(_) => tracing::info!("study {id} is on a cluster, and is followed again"),
+                Err(error) => tracing::warn!("study {id} is on a cluster, and cannot be followed: {error}"),
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on with a study.
     ///
     /// # Errors

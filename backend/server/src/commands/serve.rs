@@ -196,6 +196,9 @@ async fn serve(
         stopping.clone(),
     );
 
+    if let Err(error) = app.studies.take_up().await {
+        tracing::warn!("what is on a cluster cannot be followed: {error}");
+    }
     let turns = tokio::spawn(take_turns(app.clone()));
     let retiring = tokio::spawn(retire(app.clone(), args.keep_days));
     let tidying = app.clone();
