@@ -224,13 +224,13 @@ async fn runs_of_a_job_are_stopped_one_by_one() {
     succeeds(stop(&order[3]));
     let ended = follower.wait();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains("2 runs were stopped before they had finished"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("3 runs were stopped before they had finished"), "{}", ended.stderr);
     let state = data.state().unwrap();
     let of = |run: &str| state.runs.iter().find(|r| r.run == run).unwrap().clone();
     for (n, status, words) in [
         (0, StudyRunStatus::Waiting, ""),
         (1, StudyRunStatus::Failed, "code 137"),
-        (2, StudyRunStatus::Failed, "stopped before it began"),
+        (2, StudyRunStatus::Waiting, "stopped before it began"),
         (3, StudyRunStatus::Waiting, ""),
     ] {
         let run = of(&order[n]);
@@ -264,6 +264,7 @@ async fn a_study_is_left_and_stopped_and_goes_on(cluster: &Cluster) {
     let state = data.state().unwrap();
     assert_eq!((state.active, state.count(StudyRunStatus::Running)), (false, 0), "{state:?}");
     succeeds(Process::lab(&["stop", "--study", &state.id, "--data", text(data.path())]).wait());
+    assert!(!data.folder().unwrap().join("process.json").exists(), "a server that starts would take it up again");
     wait_until("the end of its jobs", || (own("RUNNING") + own("PENDING") == 0).then_some(())).await;
     let again = Process::lab(&["stop", "--study", &state.id, "--data", text(data.path())]).wait();
     assert!(again.stderr.contains("is not running"), "{}", again.stderr);

@@ -193,7 +193,7 @@ impl Follower {
                 Err(error) => tracing::warn!("run {id} cannot be read: {error:#}"),
             }
             // A process that has said its last word goes within moments, and tells nobody that it has.
-            let going = self.lock().get(id).is_some_and(|f| f.ending.is_some());
+            let going = self.lock().get(id).is_some_and(|f| f.ending.is_some()) && !is_elsewhere(&self.data.run(id));
             if !going || began.elapsed() > EXIT_TIME {
                 if fresh {
                     self.recall(id);
@@ -252,9 +252,12 @@ impl Follower {
             // It has begun, or goes on, and has not said so yet.
             (run.info.status, run.info.message) = (RunStatus::Running, String::new());
         }
+        // One that its job has kept at its limit of time waits again.
         if let Life::Waiting(why) = &life
-            && run.ending.is_none()
+            && !more
+            && run.ending.as_ref().is_none_or(|(outcome, _)| *outcome == Outcome::Interrupted)
         {
+            run.ending = None;
             (run.info.status, run.info.message) = (RunStatus::Queued, why.clone());
         }
         // What it has said at its end may still be to read.

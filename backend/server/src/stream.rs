@@ -165,6 +165,8 @@ impl Viewer {
                             self.send_info(n).await?;
                         }
                     }
+                    // It was not listened to meanwhile.
+                    self.heard = Instant::now();
                 }
                 () = changed(&mut self.list_changes, self.list_rests), if !self.lists.is_empty() => {
                     self.list_rests = Instant::now() + LIST_REST;
@@ -253,7 +255,10 @@ impl Viewer {
         // A client that knows more than the journal saw another journal, and starts again when it sees the snapshot.
         let sent = if hello.after > told.last_seq { 0 } else { hello.after };
         self.send_told(number, "snapshot", &told).await?;
-        let thinned = Thinned::to(hello.steps, told.steps, told.last_seq);
+        // The newest come whole: what is said of a run is said of its last steps.
+        let behind = usize::try_from(told.last_seq - sent).unwrap_or(usize::MAX);
+        let whole = told.last_seq.saturating_sub(FRAME_EVENTS as u64);
+        let thinned = Thinned::to(hello.steps, told.steps.min(behind), whole);
         let wanted = Wanted { kinds: hello.kinds, brief: hello.brief, thinned };
         self.channels.push(Channel { number, run, wanted, sent, print: told.print });
         self.send_events(self.channels.len() - 1).await?;
@@ -268,7 +273,9 @@ impl Viewer {
             let Channel { number, run, wanted, sent, .. } = &self.channels[n];
             let extent = self.follower.extent(run).map(|(extent, _)| extent);
             let Some(extent) = extent.filter(|extent| extent.last_seq > *sent) else { return Ok(()) };
-            let key = Key { run: run.clone(), extent, after: *sent, wanted: wanted.clone(), channel: *number };
+            // Beyond what is thinned all who follow are sent the same.
+            let wanted = Wanted { thinned: wanted.thinned.filter(|thinned| *sent < thinned.until), ..wanted.clone() };
+            let key = Key { run: run.clone(), extent, after: *sent, wanted, channel: *number };
             let follower = self.follower.clone();
             let batch = self.ready.batch(key, move |key| batch(&follower, key)).await?;
             let Batch { last: Some(last), count, ref frames } = *batch else { return Ok(()) };

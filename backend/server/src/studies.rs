@@ -148,7 +148,9 @@ impl Studies {
             let is_left = |id: &RunId| {
                 let folder = known.data.study(id);
                 let state = known.states.read(&folder).ok().flatten()?;
-                (state.active && state.on != Host::Here && !process::is_taken(&folder)).then_some(state.on)
+                // A backup has none, nor has a study that was stopped since.
+                let was_followed = folder.join(process::ABOUT).is_file() && !process::is_taken(&folder);
+                (state.active && state.on != Host::Here && was_followed).then_some(state.on)
             };
             let all = Study::list(&known.data)?.into_iter().filter_map(|id| is_left(&id).map(|on| (id, on)));
             Ok(all.collect::<Vec<_>>())

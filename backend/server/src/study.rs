@@ -14,7 +14,7 @@ pub use estimate::{operations, too_large};
 
 use crate::folder::{DataFolder, read_sound, write_file};
 use crate::id::{RunId, now_ms};
-use crate::launch::{Ending, Launcher, Life, process, slurm};
+use crate::launch::{Ending, Launcher, Life, NOT_BEGUN, process, slurm};
 use crate::states;
 use crate::supervisor::worker;
 use anyhow::{Context, Result, anyhow, bail};
@@ -211,8 +211,10 @@ impl Study {
         }
         self.write_state(&state)?;
         each(&state);
+        // Whatever has finished counts, also where others were stopped.
+        let written = self.write_results(&state, &known);
         result?;
-        self.write_results(&state, &known)?;
+        written?;
         Ok(state)
     }
 
@@ -353,6 +355,7 @@ impl Study {
                         (StudyRunStatus::Waiting, String::new())
                     }
                     Some((_, message)) => (StudyRunStatus::Failed, message),
+                    None if how.as_deref() == Some(NOT_BEGUN) => (StudyRunStatus::Waiting, NOT_BEGUN.into()),
                     None => {
                         let how = how.unwrap_or_else(|| "its process is gone".into());
                         (StudyRunStatus::Failed, format!("{how} and said nothing"))

@@ -57,10 +57,9 @@ impl RunState {
         self.policies.get(&self.current).map_or(&[], Vec::as_slice)
     }
 
-    /// Of a long run every so many steps of the policy are known: how many, where that is not 1. The first is always known.
+    /// Of a long run every so many steps of the policy are known: how many, where that is not 1. The first is always known, and the newest are.
     pub fn thinned(&self) -> Option<usize> {
-        let steps = self.policy();
-        let apart = steps.get(2)?.step.saturating_sub(steps[1].step);
+        let apart = self.policy().get(1..)?.windows(2).map(|pair| pair[1].step.saturating_sub(pair[0].step)).max()?;
         (apart > 1).then_some(apart)
     }
 
@@ -82,13 +81,19 @@ impl RunState {
 
     /// Asked x achieved on the answers of the last ten steps, each row a share; rows with no answer are all zero.
     pub fn rollout_matrix(&self, objective: usize) -> Option<Vec<Vec<f64>>> {
-        matrix_of(&self.policy()[self.policy().len().saturating_sub(MATRIX_WINDOW)..], objective)
+        matrix_of(recent(self.policy()), objective)
     }
 
     /// KL coefficient of a policy step.
     pub fn kl_coefficient(&self, step: usize) -> Option<f64> {
         self.policy().iter().rev().find(|p| p.step == step).map(|p| p.kl_coefficient)
     }
+}
+
+/// The last ten steps, or those of them that are known.
+pub(super) fn recent(steps: &[PolicyStep]) -> &[PolicyStep] {
+    let last = steps.last().map_or(0, |p| p.step);
+    &steps[steps.partition_point(|p| p.step + MATRIX_WINDOW <= last)..]
 }
 
 /// Asked x achieved over some steps, each row a share.
@@ -136,6 +141,13 @@ mod tests {
             state.policies.insert(0, steps.collect());
             state.thinned()
         };
-        assert_eq!([&[][..], &[1, 2], &[1, 2, 3], &[1, 8, 16], &[1, 4, 8, 9]].map(thinned), [None, None, None, Some(8), Some(4)]);
+        assert_eq!(
+            [&[][..], &[1, 2], &[1, 2, 3], &[1, 8, 16], &[1, 2, 3, 4, 8, 9]].map(thinned),
+            [None, None, None, Some(8), Some(4)]
+        );
+        // Nor are ten steps of a thinned run the last ten.
+        let steps: Vec<PolicyStep> = [1, 64, 128, 190, 191].map(|step| PolicyStep { step, ..Default::default() }).into();
+        assert_eq!(recent(&steps).iter().map(|p| p.step).collect::<Vec<_>>(), [190, 191]);
+        assert!(recent(&steps[..3]).len() == 1 && recent(&[]).is_empty());
     }
 }

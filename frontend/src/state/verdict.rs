@@ -1,7 +1,7 @@
 //! What a run has come to, in words; and what looks wrong with it.
 
 use super::progress::Phase;
-use super::reading::{MATRIX_WINDOW, matrix_of};
+use super::reading::{MATRIX_WINDOW, matrix_of, recent};
 use super::run::RunState;
 use crate::words::{said, t};
 use moslim_shared::event::{PolicyStep, Stage};
@@ -28,7 +28,7 @@ impl RunState {
     /// Asked x achieved on the answers of the ten steps up to `step`, each row a share; rows with no answer are all zero.
     pub fn rollout_matrix_at(&self, objective: usize, step: usize) -> Option<Vec<Vec<f64>>> {
         let end = self.policy().partition_point(|p| p.step <= step);
-        matrix_of(&self.policy()[end.saturating_sub(MATRIX_WINDOW)..end], objective)
+        matrix_of(recent(&self.policy()[..end]), objective)
     }
 
     /// The run in a sentence or two: how well it obeys, or what it is doing.
@@ -125,7 +125,7 @@ impl RunState {
     pub fn alerts(&self) -> Vec<String> {
         let steps = self.policy();
         let Some(last) = steps.last() else { return Vec::new() };
-        let recent = &steps[steps.len().saturating_sub(MATRIX_WINDOW)..];
+        let recent = recent(steps);
         let mut alerts = Vec::new();
         if !(last.reward.is_finite() && last.kl.is_finite() && last.gradient_norm.is_finite()) {
             alerts.push(t("A value is no number any more: the policy has broken. A lower learning rate helps.").to_string());

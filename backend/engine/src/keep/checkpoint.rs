@@ -118,9 +118,12 @@ pub fn load<T: DeserializeOwned>(
         Err(error) => match load_file(job, &older(stage), key) {
             Ok(Some(found)) => {
                 note(format!("{error:#}; the run goes on from the checkpoint before it"));
-                // The next one that is kept would put it in the place of the sound one.
-                let damaged = job.path(&file(stage));
-                job.files.remove(&damaged).with_context(|| format!("removing {}", job.files.describe(&damaged)))?;
+                // The next one that is kept would put it in the place of the sound one. What could not be read just now may be sound.
+                let newest = job.path(&file(stage));
+                let bytes = job.files.read(&newest).ok().flatten();
+                if bytes.is_some_and(|bytes| unpack::<Header<serde_json::Value>>(&bytes).is_err()) {
+                    job.files.remove(&newest).with_context(|| format!("removing {}", job.files.describe(&newest)))?;
+                }
                 Ok(Some(found))
             }
             _ => Err(error),

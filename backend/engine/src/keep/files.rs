@@ -161,7 +161,8 @@ impl Files for Disk {
     }
 
     fn settle(&self, path: &str) -> io::Result<()> {
-        match File::open(self.0.join(path)) {
+        // Windows wants the right to write for it.
+        match OpenOptions::new().append(true).open(self.0.join(path)) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             opened => opened?.sync_data(),
         }

@@ -62,6 +62,10 @@ impl Teller {
     /// Tells all listeners what was gathered.
     fn tell(&self) {
         let runs = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
+        // What came while news was gathered has asked for another turn.
+        if runs.is_empty() {
+            return;
+        }
         // An error says that nobody listens, which is fine.
         let _ = self.listeners.send(Arc::new(Touched { runs, all: false }));
     }

@@ -55,6 +55,9 @@ pub enum Life {
     Gone(Option<String>),
 }
 
+/// What is in the folder of a study, and not in that of a run.
+const STUDY: &str = "study.json";
+
 /// Tells what a run or a study has, on a cluster or on this machine, to end; false where it has nothing.
 ///
 /// # Errors
@@ -76,7 +79,9 @@ pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::R
     // A process that trains on another machine is told by the cluster alone; one that follows a study is here, and is told whatever the
     // cluster says.
     let there = slurm::stop(folder, ending).and_then(|slurm| Ok(slurm | ray::stop(folder)?));
-    let here = launcher.stop(folder, ending)?;
+    // A run's process is told once, also where the cluster's node is this machine: told twice, it ends without a checkpoint.
+    let is_told = ending != Ending::Kill && matches!(there, Ok(true)) && is_elsewhere(folder);
+    let here = !is_told && launcher.stop(folder, ending)?;
     let told = match there {
         Ok(there) => there | here,
         Err(error) if here => {
@@ -85,6 +90,10 @@ pub fn stop(launcher: &dyn Launcher, folder: &Path, ending: Ending) -> anyhow::R
         }
         Err(error) => return Err(error),
     };
+    if told && folder.join(STUDY).is_file() && !process::is_taken(folder) {
+        // Nobody follows it, and nobody is to take it up again.
+        let _ = std::fs::remove_file(folder.join(process::ABOUT));
+    }
     if let (false, Some(mark)) = (told, &mark) {
         let _ = std::fs::remove_file(mark);
     }
@@ -118,6 +127,9 @@ fn quoted(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<
     };
     Ok(words.into_iter().map(|w| quote(w.as_ref())).collect::<anyhow::Result<Vec<_>>>()?.join(" "))
 }
+
+/// How a run went that was stopped while it waited in its job.
+pub const NOT_BEGUN: &str = "it was stopped before it began";
 
 /// What a run waits for whose cluster has not said how it is.
 const SILENT: &str = "the cluster does not answer";

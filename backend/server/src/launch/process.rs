@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The lock's name in a folder, and that of the file beside it.
 const LOCK: &str = "process.lock";
-const ABOUT: &str = "process.json";
+pub const ABOUT: &str = "process.json";
 /// Says in a folder that a person had its process killed.
 pub const KILLED: &str = "process.killed";
 

@@ -120,6 +120,13 @@ fn note_tasks(study: &Path, number: &str, jobs: &[Vec<Launch>]) -> Result<()> {
     Ok(())
 }
 
+/// Whether a file is what jobs of an array write down of its runs, or are told of them.
+fn is_left_by(file: &str, number: &str) -> bool {
+    let rest = file.strip_prefix(number).and_then(|rest| rest.strip_prefix('-'));
+    let job = rest.and_then(|rest| rest.split_once('.')).filter(|(_, end)| *end == "ended" || end.ends_with(".stop"));
+    job.is_some_and(|(job, _)| !job.is_empty() && job.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The arrays that a study has submitted, from its folder.
 fn submitted(study: &Path) -> Vec<String> {
     let entries = fs::read_dir(study.join(FOLDER)).into_iter().flatten().flatten();
@@ -177,9 +184,23 @@ fn stop_one_of_several(task: &Task, place: Place, job: Option<&Seen>, ending: En
     let file = task.wish_file(place);
     write_atomically(&file, signal.as_bytes()).with_context(|| format!("writing {}", file.display()))?;
     if life == Life::Running {
-        signal_once(&job.id, "USR2")?;
+        // A job that is so young that it hears nothing yet is not ended by it.
+        signal_once(&job.id, "URG")?;
     }
     Ok(true)
+}
+
+/// A run that waits in its job is wanted after all, if it was not.
+///
+/// # Errors
+/// When that it was not wanted cannot be taken back.
+pub fn want_again(run: &Path) -> Result<()> {
+    let Some(task @ Task { place: Some(place), .. }) = &task_of(run) else { return Ok(()) };
+    let file = task.wish_file(*place);
+    match fs::remove_file(&file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", file.display())),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a run is one of a cluster's.
@@ -239,6 +260,12 @@ impl Slurm {
         let name = name_of(study, number);
         let script = folder.join(format!("{number}.sh"));
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        // What an array of this number left that was not taken as a whole is of other runs.
+        for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?.flatten() {
+            if is_left_by(&entry.file_name().to_string_lossy(), number) {
+                fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+            }
+        }
         let text = self::script(&self.profile, &self.program()?, jobs, &folder.join(number))?;
         write_atomically(&script, text.as_bytes()).with_context(|| format!("writing {}", script.display()))?;
         let p = &self.profile;
@@ -363,5 +390,21 @@ impl Launcher for Slurm {
             return if process::is_taken(folder) { Life::Running } else { Life::Gone(None) };
         };
         self.look(&task.name).life(&task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_left_by;
+
+    #[test]
+    fn what_jobs_of_an_array_wrote_down_is_known_by_its_name() {
+        for file in ["1-0.ended", "1-12.ended", "1-3.40.stop"] {
+            assert!(is_left_by(file, "1"), "{file}");
+        }
+        for file in ["1.sh", "1-0.out", "11-0.ended", "1-stages-0.ended", "1-.ended", "1-x.ended"] {
+            assert!(!is_left_by(file, "1"), "{file}");
+        }
+        assert!(is_left_by("1-stages-0.ended", "1-stages"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Study;
 use super::hear::Running;
-use crate::launch::{Launch, Launcher, Life, Slurm};
+use crate::launch::{Launch, Launcher, Life, Slurm, slurm};
 use crate::supervisor::worker;
 use anyhow::Result;
 use moslim_engine::keep::journal;
@@ -36,6 +36,8 @@ impl Study {
                 self.data.job(&id, plan[n].config.clone()).write_config()?;
                 launches.insert(n, worker(&self.data, &id, None));
                 state.runs[n].message = "submitted to the cluster".into();
+            } else {
+                slurm::want_again(&folder)?;
             }
             running.push(Running { at: n, folder, read, began: Instant::now() });
         }

@@ -14,28 +14,29 @@ pub(super) fn script(profile: &Profile, program: &Path, jobs: &[Vec<Launch>], ow
     let mut out =
         format!("#!{shell}\n# Written by moslim-lab: a task for each line of the first case, a run for each of the second.\n");
     out += &format!("own={}\"-$SLURM_ARRAY_TASK_ID\"\n", quoted([own])?);
-    // `srun` hands on to its tasks neither every signal nor the number of cores.
+    // `srun` hands on to its tasks neither every signal nor the number of cores: the step that it began last is told.
     let several = profile.ranks > 1;
     out += if several {
         "export SRUN_CPUS_PER_TASK=\"${SLURM_CPUS_PER_TASK:-1}\"\n\
-         send() { scancel --signal=\"$1\" \"$SLURM_JOB_ID.$step\"; }\n"
+         send() {\n    step=$(squeue -h -s -j \"$SLURM_JOB_ID\" -o %i | grep '[.][0-9][0-9]*$' | tail -n 1)\n    \
+         [ -n \"$step\" ] && scancel --signal=\"$1\" \"$step\"\n}\n"
     } else {
         "send() { kill -\"$1\" \"$child\"; }\n"
     };
-    // The same signal a second time ends a run at once.
-    out += r#"child= told= again= over= step=0 worst=0
+    // The same signal a second time ends a run at once, so it is sent once; but a step may not be there yet. What is wished of one run comes
+    // by a signal that ends nobody who does not listen yet; a disk of a network is asked anew when its folder has changed.
+    out += r#"child= told= again= over= worst=0
 tell() {
-    if [ -n "$child" ] && [ "$told" != "$1" ]; then
-        told=$1
-        send "$1"
-    fi
+    while [ -n "$child" ] && [ "$told" != "$1" ] && kill -0 "$child" 2>/dev/null; do
+        if send "$1"; then told=$1; else sleep 1; fi
+    done
 }
 ended() { grep -q "^$1 " "$own.ended" 2>/dev/null; }
 wished() { cat "$own.$1.stop" 2>/dev/null; }
 trap 'again=TERM; tell TERM' USR1
 trap 'over=TERM; tell TERM' TERM
 trap 'over=INT; tell INT' INT
-trap 'wish=$(wished "$run") && tell "$wish"' USR2
+trap ': > "$own.look"; rm -f "$own.look"; wish=$(wished "$run") && tell "$wish"' URG
 "#;
     for module in &profile.modules {
         out += &format!("module load {} || exit 3\n", quoted([module])?);
@@ -77,7 +78,13 @@ for run in $runs; do
         code=$?
         kill -0 "$child" 2>/dev/null || break
     done
-    child= told= step=$((step + 1))
+    # It may have ended while a signal was heard, whose number the code then is.
+    if [ "$code" -gt 128 ]; then
+        wait "$child" 2>/dev/null
+        last=$?
+        [ "$last" -eq 127 ] || code=$last
+    fi
+    child= told=
     [ "$code" -eq 0 ] || worst=$code
     if [ "$code" -eq 0 ] || [ -z "$again$over" ]; then
         echo "$run $code" >> "$own.ended"

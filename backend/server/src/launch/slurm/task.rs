@@ -1,6 +1,6 @@
 //! Which job of a cluster trains a run, and what the job has written of it.
 
-use crate::launch::Life;
+use crate::launch::{Life, NOT_BEGUN};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Task {
             ended.lines().find_map(of)
         };
         match code(place.number) {
-            Some(code) if code == "-" => Life::Gone(Some("it was stopped before it began".into())),
+            Some(code) if code == "-" => Life::Gone(Some(NOT_BEGUN.into())),
             Some(code) => {
                 let printed = self.output.display();
                 Life::Gone(Some(format!("its job has seen it end with code {code}, what it printed is in {printed}")))
