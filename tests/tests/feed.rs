@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::SinkExt;
 use futures_util::future::join_all;
 use moslim_shared::event::{Addressed, Event, EventBody, Frame};
-use moslim_tests::{LIMIT, Lab, Socket, copy_run, heard, long_run, policy_steps, scattered, smoke, soak};
+use moslim_tests::{LIMIT, Lab, Socket, copy_run, heard, long_run, policy_steps, scattered, signal, smoke, soak};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -91,6 +91,23 @@ async fn a_stream_that_is_left_and_taken_up_again_misses_nothing() -> Result<()>
     for (path, status) in [("/api/v1/runs/none/stream", 404), (&format!("/api/v1/runs/{id}/stream?before=3") as &str, 400)] {
         ensure!(lab.get(path).await.status == status, "{path}");
     }
+    Ok(())
+}
+
+/// A client that is told of the end comes back no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_a_server_that_stops_does_not_say_that_the_run_has_ended() -> Result<()> {
+    let lab = Lab::start().await;
+    let id = lab.start_run(&long_run(5_000)).await;
+    let mut client = Client::open(&lab, &id, None).await?;
+    client.next().await?.context("it has ended at once")?;
+    ensure!(signal(lab.pid(), "TERM"), "there is no server");
+    // All that it says still, whether it is cut off or ends.
+    while let Ok(Some(chunk)) = timeout(LIMIT, client.response.chunk()).await.context("the stream goes on")? {
+        client.text += std::str::from_utf8(&chunk)?;
+    }
+    ensure!(!client.text.contains("event: end"), "a run that goes on is said to have ended");
+    ensure!(!lab.workers().is_empty(), "the run has ended; make it longer");
     Ok(())
 }
 

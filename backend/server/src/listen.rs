@@ -4,13 +4,17 @@
 //! reached, the oldest one goes over which nobody who is known has asked for anything: somebody who opens thousands, and says nothing or is
 //! refused, displaces nobody else.
 
+mod answer;
 mod patient;
 
+pub use answer::Held;
+
+use answer::{Answer, Requests, rested, stalled};
 use anyhow::{Context, Result, ensure};
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::http::Request;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -21,10 +25,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -36,11 +39,17 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower::ServiceExt;
 
-/// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS. Every version of
-/// HTTP has it: one that pings instead of asking is asked to go.
-const HEAD_TIME: Duration = Duration::from_secs(20);
-/// Time in which something of what is sent has to be taken.
-const TAKING_TIME: Duration = Duration::from_secs(60);
+/// How long whoever connects may take.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Time to send the head of a request, from the moment that the connection stands or the last answer was sent; and for TLS. Every
+    /// version of HTTP has it: one that pings instead of asking is asked to go.
+    head: Duration,
+    /// Time in which something of what is sent has to be taken.
+    taking: Duration,
+}
+
+const TIMES: Times = Times { head: Duration::from_secs(20), taking: Duration::from_secs(60) };
 /// Most connections in all, and of one address that is not this machine's own.
 const MOST: usize = 512;
 const MOST_OF_ONE: usize = 128;
@@ -165,72 +174,6 @@ impl Drop for Entered {
     }
 }
 
-/// What a request holds of its connection until it has been answered. A websocket is served when the answer has been sent, and over HTTP/1
-/// when the connection's own task has ended: who serves it holds this.
-#[derive(Clone)]
-pub struct Held {
-    place: Arc<Entered>,
-    _asked: Arc<Asked>,
-}
-
-impl Held {
-    /// Somebody who is known asks over this connection: from now on it makes room for nobody.
-    pub fn prove(&self) {
-        self.place.proven.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The requests of a connection.
-#[derive(Default)]
-struct Requests {
-    /// Whether there was one.
-    any: bool,
-    /// Those that are being answered.
-    open: usize,
-}
-
-/// A request that is being answered, as long as this lives.
-struct Asked(watch::Sender<Requests>);
-
-impl Asked {
-    fn begin(requests: &watch::Sender<Requests>) -> Self {
-        requests.send_modify(|requests| {
-            requests.any = true;
-            requests.open += 1;
-        });
-        Self(requests.clone())
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.0.send_modify(|requests| requests.open -= 1);
-    }
-}
-
-/// The body of an answer: the request is answered when all of it was sent, or nobody takes it any more.
-struct Answer {
-    body: Body,
-    _held: Held,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Connections at a time: fewer where the system allows few open files.
 fn most() -> usize {
     #[cfg(unix)]
@@ -248,21 +191,20 @@ pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Waits until nothing was asked, and nothing was being answered, for as long as the head of a request may take.
-async fn rested(requests: &mut watch::Receiver<Requests>) {
-    loop {
-        let open = requests.borrow_and_update().open;
-        let next = requests.changed();
-        let told = if open > 0 { Ok(next.await) } else { timeout(HEAD_TIME, next).await };
-        if !matches!(told, Ok(Ok(()))) {
-            return;
-        }
-    }
+/// Serves until `stopping` becomes true, and then until what is being answered is.
+pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>, stopping: watch::Receiver<bool>) {
+    serve_at_most(most(), listener, router, tls, stopping).await;
 }
 
-/// Serves until `stopping` becomes true, and then until what is being answered is.
-pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>, mut stopping: watch::Receiver<bool>) {
-    let (register, most) = (Arc::new(Register::default()), most());
+/// The same, for so many connections at a time.
+async fn serve_at_most(
+    most: usize,
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let register = Arc::new(Register::default());
     // Nothing is sent over it: it is closed when no connection has a sender any more.
     let (stands, mut standing) = mpsc::channel(1);
     loop {
@@ -284,14 +226,14 @@ pub async fn serve(listener: TcpListener, router: Router, tls: Option<Arc<Tls>>,
         let _ = stream.set_nodelay(true);
         let (router, lasts) = (router.clone(), (stopping.clone(), stands.clone()));
         match tls.as_ref().map(|tls| tls.acceptor()) {
-            None => drop(tokio::spawn(connection(stream, entered, router, lasts))),
+            None => drop(tokio::spawn(connection(stream, entered, router, lasts, TIMES))),
             Some(acceptor) => drop(tokio::spawn(async move {
                 let shaken = tokio::select! {
-                    shaken = timeout(HEAD_TIME, acceptor.accept(stream)) => shaken,
+                    shaken = timeout(TIMES.head, acceptor.accept(stream)) => shaken,
                     () = entered.end.notified() => return,
                 };
                 if let Ok(Ok(stream)) = shaken {
-                    connection(stream, entered, router, lasts).await;
+                    connection(stream, entered, router, lasts, TIMES).await;
                 }
             })),
         }
@@ -306,11 +248,13 @@ async fn connection(
     entered: Entered,
     router: Router,
     (mut stopping, _stands): (watch::Receiver<bool>, mpsc::Sender<()>),
+    times: Times,
 ) {
     let (end, place) = (entered.end.clone(), Arc::new(entered));
     let (asking, mut requests) = watch::channel(Requests::default());
+    let (sending, answers) = (Arc::<AtomicBool>::default(), requests.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let held = Held { place: place.clone(), _asked: Arc::new(Asked::begin(&asking)) };
+        let held = Held::new(place.clone(), &asking);
         let router = router.clone();
         async move {
             let mut request = request.map(Body::new);
@@ -319,23 +263,24 @@ async fn connection(
             if let Some(count) = ANSWERS.get(usize::from(response.status().as_u16() / 100).wrapping_sub(1)) {
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            Ok::<_, Infallible>(response.map(|body| Body::new(Answer { body, _held: held })))
+            Ok::<_, Infallible>(response.map(|body| Body::new(Answer::new(body, held))))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME).max_concurrent_streams(64).enable_connect_protocol();
-    let mut serving =
-        pin!(builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, TAKING_TIME)), service).into_owned());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(times.head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(times.head).max_concurrent_streams(64).enable_connect_protocol();
+    let stream = TokioIo::new(Patient::new(stream, times.taking, sending.clone()));
+    let mut serving = pin!(builder.serve_connection_with_upgrades(stream, service).into_owned());
     let mut leaving = false;
     loop {
         tokio::select! {
             // Whatever ends it, there is nobody to tell.
             _ = serving.as_mut() => return,
             () = end.notified() => return,
-            () = rested(&mut requests) => {
+            () = stalled(&answers, &sending, times) => return,
+            () = rested(&mut requests, &sending, times.head) => {
                 // Who has never asked is not owed a goodbye, and nobody is owed two.
-                if leaving || !requests.borrow().any {
+                if leaving || !requests.borrow().any() {
                     return;
                 }
             }
@@ -350,7 +295,9 @@ async fn connection(
 mod tests {
     use super::*;
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use futures_util::StreamExt;
+    use futures_util::stream::{iter, pending};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::net::TcpStream;
 
     #[test]
@@ -395,8 +342,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
         let router = Router::new().route("/", get(|| async { "ok" }));
-        let serving = tokio::spawn(serve(listener, router, None, stopping));
-        let most = most();
+        let most = 16;
+        let serving = tokio::spawn(serve_at_most(most, listener, router, None, stopping));
         let mut silent = Vec::new();
         for _ in 0..most + 8 {
             silent.push(TcpStream::connect(address).await.unwrap());
@@ -410,5 +357,76 @@ mod tests {
         assert_eq!(silent[0].read_to_end(&mut rest).await.unwrap_or(0), 0, "the first one has gone");
         stop.send(true).unwrap();
         timeout(Duration::from_secs(5), serving).await.expect("it ends although connections stand").unwrap();
+    }
+
+    /// Bytes of the answer at `/all`, and time that its reader takes for a part of it.
+    const ALL: usize = 2 << 20;
+    const PART: (usize, Duration) = (64 << 10, Duration::from_millis(50));
+
+    /// The client's end of a connection that is served, and what stops the server.
+    fn served(times: Times) -> (DuplexStream, watch::Sender<bool>) {
+        let router = Router::new()
+            .route("/all", get(|| async { vec![0_u8; ALL] }))
+            .route("/short", get(|| async { "ok" }))
+            .route("/stays", get(|| async { Body::from_stream(iter([Ok::<_, Infallible>("one")]).chain(pending())) }));
+        let (near, far) = duplex(16 << 10);
+        let entered = Arc::new(Register::default()).enter(IpAddr::from([127, 0, 0, 1]), 1).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(connection(near, entered, router, (stopping, mpsc::channel(1).0), times));
+        (far, stop)
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_that_is_taken_slowly_is_sent_to_its_end() {
+        let (mut far, _stop) = served(Times { head: Duration::from_millis(100), taking: Duration::from_secs(20) });
+        far.write_all(b"GET /all HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let (mut answer, mut part) = (Vec::new(), vec![0; PART.0]);
+        loop {
+            sleep(PART.1).await;
+            let mut filled = 0;
+            while filled < part.len() {
+                match far.read(&mut part[filled..]).await.unwrap() {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            answer.extend_from_slice(&part[..filled]);
+            if filled < part.len() {
+                break;
+            }
+        }
+        let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(answer.len() - head, ALL, "it was cut off");
+        let head = String::from_utf8_lossy(&answer[..head]).to_lowercase();
+        assert!(head.contains(&format!("content-length: {ALL}\r\n")), "{head}");
+    }
+
+    /// A request by HTTP/2 of somebody who takes so many bytes of an answer at first.
+    fn by_http_2(window: u32, path: &str) -> Vec<u8> {
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        // A frame of settings with one of them, the first window of a stream.
+        sent.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4]);
+        sent.extend(window.to_be_bytes());
+        // The only frame of the first stream's request: GET, http, the path, and the authority "a".
+        let mut head = vec![0x82, 0x86, 0x44, path.len() as u8];
+        head.extend(path.bytes());
+        head.extend([0x41, 1, b'a']);
+        sent.extend([0, 0, head.len() as u8, 1, 5, 0, 0, 0, 1]);
+        sent.extend(head);
+        sent
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_by_http_2_is_given_up_and_who_is_told_nothing_is_not() {
+        let times = Times { head: Duration::from_millis(100), taking: Duration::from_millis(300) };
+        for (window, path, stays) in [(0, "/all", false), (0, "/short", false), (0, "/stays", false), (65_535, "/stays", true)] {
+            let (mut far, _stop) = served(times);
+            far.write_all(&by_http_2(window, path)).await.unwrap();
+            let limit = Duration::from_secs(if stays { 2 } else { 10 });
+            let mut said = Vec::new();
+            let ended = timeout(limit, far.read_to_end(&mut said)).await.is_ok();
+            assert_eq!(ended, !stays, "{path} with a window of {window}");
+            assert_eq!(said.windows(3).any(|part| part == b"one"), stays, "{path} with a window of {window}");
+        }
     }
 }

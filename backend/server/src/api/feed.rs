@@ -95,9 +95,18 @@ struct Feed {
     over: bool,
 }
 
+/// What has come of reading on.
+enum Next {
+    More,
+    /// The run had ended before the journal was read, and everything was told.
+    Ended,
+    /// Nothing more is told, whether or not the run goes on: the server stops, the journal cannot be read, or the client is let in no more.
+    Cut,
+}
+
 impl Feed {
-    /// Reads on; false when nothing comes any more.
-    async fn read_on(&mut self) -> bool {
+    /// Reads on: waits until there is more, or nothing comes any more.
+    async fn read_on(&mut self) -> Next {
         loop {
             // Before the journal is read: what a run says last is in it when it has ended.
             let ended =
@@ -106,25 +115,28 @@ impl Feed {
             match tokio::task::spawn_blocking(move || follower.events(&id, after, TOGETHER)).await {
                 Ok(Ok(events)) => self.read.extend(events),
                 Ok(Err(error)) => {
-                    tracing::error!("a feed ends: {error:#}");
-                    return false;
+                    tracing::error!("a feed is cut: {error:#}");
+                    return Next::Cut;
                 }
                 Err(error) => {
-                    tracing::error!("a feed ends: {error}");
-                    return false;
+                    tracing::error!("a feed is cut: {error}");
+                    return Next::Cut;
                 }
             }
             if let Some(last) = self.read.back() {
                 self.sent = last.seq;
-                return true;
+                return Next::More;
             }
-            if ended || *self.stopping.borrow() {
-                return false;
+            if ended {
+                return Next::Ended;
+            }
+            if *self.stopping.borrow() {
+                return Next::Cut;
             }
             tokio::select! {
                 _ = timeout(LOOK_EVERY, grown(&mut self.news, &self.id)) => {}
-                _ = self.stopping.changed() => return false,
-                () = self.pass.over() => return false,
+                _ = self.stopping.changed() => return Next::Cut,
+                () = self.pass.over() => return Next::Cut,
             }
         }
     }
@@ -135,20 +147,24 @@ async fn grown(news: &mut News, run: &RunId) {
     while news.recv().await.is_some_and(|touched| touched.of(run).is_none()) {}
 }
 
-/// An item for each event, and one that says that the run has ended.
+/// An item for each event, and one that says that the run has ended, where it has.
 fn told(feed: Feed) -> impl Stream<Item = Result<Told, Infallible>> {
     unfold(feed, |mut feed| async move {
         if feed.over {
             return None;
         }
-        let ends = feed.read.is_empty() && !feed.read_on().await;
+        let next = if feed.read.is_empty() { feed.read_on().await } else { Next::More };
         // Who is let in no more is told nothing, least of all that the run has ended.
         if feed.pass.is_over() {
             return None;
         }
-        if ends {
-            feed.over = true;
-            return Some((Ok(Told::default().event("end").data("{}")), feed));
+        match next {
+            Next::More => {}
+            Next::Ended => {
+                feed.over = true;
+                return Some((Ok(Told::default().event("end").data("{}")), feed));
+            }
+            Next::Cut => return None,
         }
         let event = feed.read.pop_front()?;
         let told =

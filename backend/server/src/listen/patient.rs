@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,15 +15,18 @@ pub(super) struct Patient<S> {
     patience: Duration,
     /// When it runs out; none while what is sent is taken.
     until: Option<Pin<Box<Sleep>>>,
+    /// Whether something waits to be taken, for whoever serves the connection.
+    waits: Arc<AtomicBool>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, until: None }
+    pub(super) fn new(stream: S, patience: Duration, waits: Arc<AtomicBool>) -> Self {
+        Self { stream, patience, until: None, waits }
     }
 
     /// Passes on what a write has come to, as long as there is patience.
     fn passed<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.waits.store(wrote.is_pending(), Ordering::Relaxed);
         if wrote.is_ready() {
             self.until = None;
             return wrote;
@@ -72,7 +77,8 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
         let (near, mut far) = duplex(4);
-        let mut near = Patient::new(near, Duration::from_secs(2));
+        let waits = Arc::<AtomicBool>::default();
+        let mut near = Patient::new(near, Duration::from_secs(2), waits.clone());
         let slow = tokio::spawn(async move {
             let mut byte = [0];
             for _ in 0..8 {
@@ -82,9 +88,10 @@ mod tests {
             far
         });
         near.write_all(&[0; 12]).await.unwrap();
+        assert!(!waits.load(Ordering::Relaxed), "what was written waits");
         let far = slow.await.unwrap();
         let error = near.write_all(&[0; 12]).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(error.kind() == ErrorKind::TimedOut && waits.load(Ordering::Relaxed));
         drop(far);
     }
 }
