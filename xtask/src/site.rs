@@ -4,6 +4,7 @@ use crate::page::{self, TARGET, bind, brotli, dist, gzip, write_if_changed};
 use crate::{build_server, cargo, root, run};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -103,21 +104,7 @@ pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
 
     let (mut sent, mut engine) = (0, 0);
     for (name, bytes) in &files {
-        let path = to.join(name);
-        let folder = path.parent().context("a folder")?;
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        // The file itself comes last: where it is what it should be, what lies packed beside it is, too.
-        let known = std::fs::read(&path).is_ok_and(|old| old == *bytes);
-        let mut least = bytes.len() as u64;
-        for (end, pack) in packers(name) {
-            let beside = to.join(format!("{name}{end}"));
-            if !known || !beside.exists() {
-                write_if_changed(&beside, &pack(bytes)?)?;
-            }
-            let size = std::fs::metadata(&beside).with_context(|| format!("reading {}", beside.display()))?.len();
-            least = least.min(size);
-        }
-        write_if_changed(&path, bytes)?;
+        let least = put(to, name, bytes, &packers(name))?;
         sent += least;
         if name.starts_with("tab/") {
             engine += least;
@@ -130,6 +117,35 @@ pub fn build(to: &Path, example: Option<&Path>) -> Result<()> {
         engine as f64 / 1e6
     );
     Ok(())
+}
+
+/// Writes a file of the site, with itself packed beside it; returns how large it is as it is sent. What lies packed beside a file is always
+/// that file, wherever a build is cut off: what is packed of another version goes before the file changes, and comes after it.
+fn put(to: &Path, name: &str, bytes: &[u8], packers: &[(&str, Packer)]) -> Result<u64> {
+    let path = to.join(name);
+    let folder = path.parent().context("a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let beside = |end: &str| to.join(format!("{name}{end}"));
+    if !std::fs::read(&path).is_ok_and(|old| old == *bytes) {
+        for &(end, _) in packers {
+            let packed = beside(end);
+            match std::fs::remove_file(&packed) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                removed => removed.with_context(|| format!("removing {}", packed.display()))?,
+            }
+        }
+        write_if_changed(&path, bytes)?;
+    }
+    let mut least = bytes.len() as u64;
+    for &(end, pack) in packers {
+        let packed = beside(end);
+        if !packed.exists() {
+            write_if_changed(&packed, &pack(bytes)?)?;
+        }
+        let size = std::fs::metadata(&packed).with_context(|| format!("reading {}", packed.display()))?.len();
+        least = least.min(size);
+    }
+    Ok(least)
 }
 
 /// Packs bytes.
@@ -167,5 +183,26 @@ mod tests {
         assert!(by_brotli == bytes && by_gzip == bytes, "{} and {} bytes", by_brotli.len(), by_gzip.len());
         assert!(packed.values().all(|packed| packed.len() < bytes.len() / 10));
         assert!(packers("a.png").is_empty());
+    }
+
+    fn fails(_: &[u8]) -> Result<Vec<u8>> {
+        bail!("it is cut off")
+    }
+
+    #[test]
+    fn a_build_that_is_cut_off_leaves_nothing_packed_of_another_version() {
+        let to = std::env::temp_dir().join(format!("moslim-site-{}", std::process::id()));
+        let name = "tab/a.js";
+        let whole = packers(name);
+        // Before the second of the packed files is there.
+        let cut = [whole[0], (whole[1].0, fails as Packer)];
+        put(&to, name, b"one", &whole).unwrap();
+        assert!(put(&to, name, b"two", &cut).is_err());
+        put(&to, name, b"one", &whole).unwrap();
+        let packed = std::fs::read(to.join("tab/a.js.br")).unwrap();
+        let mut text = Vec::new();
+        brotli::Decompressor::new(packed.as_slice(), 4096).read_to_end(&mut text).unwrap();
+        assert_eq!((text.as_slice(), std::fs::read(to.join(name)).unwrap().as_slice()), (&b"one"[..], &b"one"[..]));
+        std::fs::remove_dir_all(to).unwrap();
     }
 }

@@ -94,7 +94,12 @@ impl Follower {
             }
         }
         let present = follower.present()?;
-        follower.lock().retain(|id, _| present.contains(id));
+        {
+            let mut runs = follower.lock();
+            runs.retain(|id, _| present.contains(id));
+            // The index comes after the files of runs, and may not have what was said of one last.
+            runs.iter_mut().for_each(|(id, run)| run.hear_about(&follower.data.run(id)));
+        }
         for id in present {
             follower.look(&id);
             follower.recall(&id);

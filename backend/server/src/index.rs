@@ -26,6 +26,8 @@ pub struct Indexed {
 #[derive(Debug, Clone)]
 pub struct Index {
     pool: SqlitePool,
+    /// Whether it is gone with the program.
+    in_memory: bool,
 }
 
 /// Raised when what is indexed changes; an index of another version is thrown away.
@@ -95,13 +97,18 @@ impl Index {
         }
     }
 
+    /// Whether the next server has nothing of this index.
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
     /// An index that is gone with the program.
     async fn in_memory() -> Result<Self> {
         // Each connection would have a database of its own.
         let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = pool.connect_with(SqliteConnectOptions::new().in_memory(true)).await.context("an index in memory")?;
         Self::prepare(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, in_memory: true })
     }
 
     /// Removes an index.
@@ -144,7 +151,7 @@ impl Index {
             pool.close().await;
             return Err(error);
         }
-        Ok(Self { pool })
+        Ok(Self { pool, in_memory: false })
     }
 
     /// Makes sure that a database is sound and of this version, and gives a new one its table.
@@ -247,7 +254,7 @@ mod tests {
         index.write(&runs).await.unwrap();
         index.close().await;
         let index = Index::open(&path).await.unwrap();
-        assert_eq!(count(&index).await, runs.len(), "a sound one is taken as it is");
+        assert_eq!((count(&index).await, index.is_in_memory()), (runs.len(), false), "a sound one is taken as it is");
         index.close().await;
 
         let mut bytes = std::fs::read(&path).unwrap();
@@ -275,5 +282,12 @@ mod tests {
         let index = Index::open(&path).await.unwrap();
         assert_eq!((count(&index).await, aside.exists()), (0, false), "it is not damaged");
         index.close().await;
+    }
+
+    #[tokio::test]
+    async fn where_the_file_cannot_be_had_the_index_is_in_memory_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let index = Index::open(folder.path()).await.unwrap();
+        assert_eq!((count(&index).await, index.is_in_memory()), (0, true));
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// What somebody may do, each more than the one before.
@@ -104,28 +104,83 @@ pub fn fresh() -> Result<String> {
 }
 
 /// What a file holds that nobody else may read, or a new token in a new one: the server's own token, and what its cookies are made with, for
-/// whoever may read its data folder.
+/// whoever may read its data folder. An empty file is what is left where its writing was cut off, and counts as none.
 ///
 /// # Errors
 /// When the file cannot be read or made, or holds something else.
 pub fn kept(path: &Path) -> Result<String> {
     let name = path.display();
-    let token = match fs::read_to_string(path) {
-        Ok(text) => text.trim().to_string(),
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let token = fresh()?;
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path).with_context(|| format!("making {name}"))?;
-            writeln!(file, "{token}").with_context(|| format!("writing {name}"))?;
-            token
-        }
-        Err(e) => return Err(e).with_context(|| format!("reading {name}")),
+    let read = || match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_string()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(e).with_context(|| format!("reading {name}")),
     };
+    let mut token = read()?;
+    if token.is_empty() {
+        make(path, &fresh()?, &fresh()?).with_context(|| format!("making {name}"))?;
+        // Another process may have been faster, and its token is the one that stays.
+        token = read()?;
+    }
     ensure!(token.len() >= SHORTEST, "{name} holds no token of at least {SHORTEST} characters; remove it for a new one");
     Ok(token)
+}
+
+/// Makes a file with a token in it, whole or not at all, unless there is one with something in it. `unique` tells the file that is written
+/// first from those of others.
+fn make(path: &Path, token: &str, unique: &str) -> io::Result<()> {
+    let nowhere = || io::Error::new(ErrorKind::InvalidInput, "the path names no file in a folder");
+    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(nowhere)?;
+    // As `moslim_engine::keep::files::maker` reads it: what a killed process leaves goes with the other leftovers.
+    let unique = format!("{:x}{}", std::process::id(), unique.get(..8).unwrap_or_default());
+    let temporary = folder.join(format!(".{}.{unique}.tmp", name.to_string_lossy()));
+    let made = (|| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&temporary)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        if fs::read(path).is_ok_and(|text| text.trim_ascii().is_empty()) {
+            fs::remove_file(path)?;
+        }
+        match fs::hard_link(&temporary, path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Ok(()) => {}
+            // Not every file system has links.
+            Err(_) if !path.exists() => fs::rename(&temporary, path)?,
+            Err(e) => return Err(e),
+        }
+        // The folder's entry must reach the disk, too.
+        #[cfg(unix)]
+        fs::File::open(folder)?.sync_all()?;
+        Ok(())
+    })();
+    let _ = fs::remove_file(&temporary);
+    made
+}
+
+/// What cookies are made with, as [`kept`] has it. Where there is no room for it, it is another one with each start: browsers show their token
+/// again then, and whoever has to make room can come in.
+///
+/// # Errors
+/// Those of [`kept`], other than that the disk is full.
+pub fn secret(path: &Path) -> Result<String> {
+    or_in_memory(kept(path))
+}
+
+fn or_in_memory(kept: Result<String>) -> Result<String> {
+    let full = |error: &anyhow::Error| {
+        let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    };
+    match kept {
+        Err(error) if full(&error) => {
+            tracing::warn!("{error:#}; until there is room, browsers have to show their token again after each start");
+            fresh()
+        }
+        kept => kept,
+    }
 }
 
 /// Characters of the shortest token: whoever guesses has to be hopeless.
@@ -205,6 +260,29 @@ mod tests {
         fs::write(&path, "short").unwrap();
         assert!(format!("{:#}", kept(&path).unwrap_err()).contains("32 characters"));
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_cut_off_is_made_anew_and_a_full_disk_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cookie-key");
+        for left in ["", "\n"] {
+            fs::write(&path, left).unwrap();
+            let made = secret(&path).unwrap();
+            assert!(made.len() == 32 && secret(&path).unwrap() == made, "{left:?}: {made}");
+        }
+        // Whoever was faster is listened to.
+        let first = secret(&path).unwrap();
+        make(&path, &fresh().unwrap(), &fresh().unwrap()).unwrap();
+        assert_eq!(secret(&path).unwrap(), first);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["cookie-key"]);
+
+        let failed = |kind: ErrorKind| or_in_memory(Err(io::Error::from(kind)).context("making cookie-key"));
+        for full in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            assert_eq!(failed(full).unwrap().len(), 32);
+        }
+        assert!(failed(ErrorKind::PermissionDenied).is_err());
     }
 
     #[test]

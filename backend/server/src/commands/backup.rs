@@ -92,7 +92,7 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
 /// Copies a folder, and says what of it is damaged, here or in the copy.
 fn copy_checked(own: &Path, copy: &Path, done: &mut Copied) -> Result<Vec<String>> {
     let had = copy.is_dir();
-    let mut bad = Vec::new();
+    let (mut bad, mut anew) = (Vec::new(), Vec::new());
     for turn in 0..TRIES {
         if turn > 0 {
             std::thread::sleep(AGAIN);
@@ -100,9 +100,12 @@ fn copy_checked(own: &Path, copy: &Path, done: &mut Copied) -> Result<Vec<String
         // A file that was replaced between it and its checksum is looked at again.
         let mut here = damaged(own);
         here.extend(lost(own, copy)?);
-        copy_folder(own, copy, here.is_empty(), done)?;
-        let there = damaged(copy).into_iter().filter(|file| !here.contains(file)).map(|file| format!("in the copy, {file}"));
-        bad = there.collect();
+        // What is damaged here, too, is not made better by another copy.
+        anew.retain(|told: &String| !here.iter().any(|here| same_file(told, here)));
+        copy_folder(own, copy, (here.is_empty(), &anew), done)?;
+        let there: Vec<String> = damaged(copy).into_iter().filter(|file| !here.contains(file)).collect();
+        bad = there.iter().map(|file| format!("in the copy, {file}")).collect();
+        anew = there;
         let kept = if had { "; what the copy had is kept" } else { "" };
         bad.extend(here.iter().map(|file| format!("{file}{kept}")));
         if bad.is_empty() {
@@ -110,6 +113,16 @@ fn copy_checked(own: &Path, copy: &Path, done: &mut Copied) -> Result<Vec<String
         }
     }
     Ok(bad)
+}
+
+/// Whether what is told of a damaged file is of this one: its name comes first.
+fn is_of(told: &str, name: &str) -> bool {
+    told.strip_prefix(name).is_some_and(|rest| rest.starts_with(" is "))
+}
+
+/// Whether the same file is told of.
+fn same_file(one: &str, other: &str) -> bool {
+    one.split_once(" is ").is_some_and(|(name, _)| is_of(other, name))
 }
 
 /// A file; `None` where there is none.
@@ -129,26 +142,29 @@ fn whole_lines(journal: &Path) -> io::Result<Option<Vec<u8>>> {
     }))
 }
 
-/// What a folder has lost that its copy has, and that no checksum tells: lines of its journal, which only ever grows, and the
-/// checksums themselves.
+/// What a folder has lost that its copy has, and that no checksum tells: lines of its journal, which only ever grows and begins with
+/// all that its copy has, and the checksums themselves.
 fn lost(own: &Path, copy: &Path) -> Result<Vec<String>> {
     let mut lost = Vec::new();
     if copy.join(sums::FILE).is_file() && !own.join(sums::FILE).is_file() {
         lost.push(format!("{} is gone", sums::FILE));
     }
-    if let Ok(copied) = fs::metadata(copy.join(journal::FILE)) {
-        let journal = own.join(journal::FILE);
-        let lines = whole_lines(&journal).with_context(|| format!("reading {}", journal.display()))?;
-        if (lines.map_or(0, |lines| lines.len()) as u64) < copied.len() {
-            lost.push(format!("{} is shorter than its copy; where that is right, remove the copy", journal::FILE));
-        }
+    let [here, there] = [own, copy].map(|folder| folder.join(journal::FILE));
+    let reading = |path: &Path| format!("reading {}", path.display());
+    if let Some(copied) = whole_file(&there).with_context(|| reading(&there))? {
+        let lines = whole_lines(&here).with_context(|| reading(&here))?.unwrap_or_default();
+        let told = match lines.len() < copied.len() {
+            true => Some("is shorter than its copy"),
+            false => (!lines.starts_with(&copied)).then_some("is not what its copy is"),
+        };
+        lost.extend(told.map(|told| format!("{} {told}; where that is right, remove the copy", journal::FILE)));
     }
     Ok(lost)
 }
 
 /// Copies a folder's files, and removes from the copy what is not there any more. Where it is not to `replace` anything, what is
-/// new comes to the copy, and nothing that it has is lost.
-fn copy_folder(from: &Path, to: &Path, replace: bool, done: &mut Copied) -> Result<()> {
+/// new comes to the copy, and nothing that it has is lost. What is told in `anew` is copied in any case: the copy of it is damaged.
+fn copy_folder(from: &Path, to: &Path, (replace, anew): (bool, &[String]), done: &mut Copied) -> Result<()> {
     let mut kept = Vec::new();
     let mut all = entries(from)?;
     // Last: a checkpoint must not know of more than the journal does.
@@ -160,11 +176,12 @@ fn copy_folder(from: &Path, to: &Path, replace: bool, done: &mut Copied) -> Resu
             continue;
         }
         let copy = to.join(&name);
+        let told = anew.iter().any(|told| is_of(told, &name.to_string_lossy()));
         kept.push(name);
         if own.is_dir() {
-            copy_folder(&own, &copy, replace, done)?;
+            copy_folder(&own, &copy, (replace, &[]), done)?;
         } else {
-            copy_file(&own, &copy, replace, done).with_context(|| format!("copying {}", own.display()))?;
+            copy_file(&own, &copy, (replace, told), done).with_context(|| format!("copying {}", own.display()))?;
         }
     }
     if !replace {
@@ -178,29 +195,37 @@ fn copy_folder(from: &Path, to: &Path, replace: bool, done: &mut Copied) -> Resu
     Ok(())
 }
 
-fn copy_file(from: &Path, to: &Path, replace: bool, done: &mut Copied) -> Result<()> {
+fn copy_file(from: &Path, to: &Path, (replace, anew): (bool, bool), done: &mut Copied) -> Result<()> {
     let Ok(about) = fs::metadata(from) else { return Ok(()) };
     let is_journal = from.file_name().is_some_and(|name| name == journal::FILE);
     let copied = fs::metadata(to).ok();
-    let newer = |copy: &fs::Metadata| Some(copy.modified().ok()? >= about.modified().ok()?);
-    // A file of the same length that was written after this one is its copy.
-    if !is_journal && copied.as_ref().is_some_and(|c| c.len() == about.len() && newer(c) == Some(true)) {
+    let written = about.modified().ok();
+    // A copy has the length and the time of its file. When it was made itself says nothing: this file may have been put here since, and
+    // be older.
+    let same = |copy: &fs::Metadata| copy.len() == about.len() && written.is_some() && copy.modified().ok() == written;
+    if !is_journal && !anew && copied.as_ref().is_some_and(same) {
         done.same += 1;
         return Ok(());
     }
-    // A journal that has grown holds all that its copy does.
-    if !is_journal && copied.is_some() && !replace {
+    if !is_journal && !anew && copied.is_some() && !replace {
         return Ok(());
     }
     let read = if is_journal { whole_lines(from)? } else { whole_file(from)? };
     // It was there a moment ago: a checkpoint that is not needed any more.
     let Some(bytes) = read else { return Ok(()) };
-    if is_journal && copied.is_some_and(|c| c.len() >= bytes.len() as u64) {
-        done.same += 1;
-        return Ok(());
-    }
     ensure!(!to.is_dir(), "{} is a folder", to.display());
+    if is_journal && let Some(copied) = whole_file(to)? {
+        done.same += u64::from(copied == bytes);
+        // A journal that has grown holds all that its copy does; one that does not is damaged, or another one.
+        if copied.len() >= bytes.len() || !bytes.starts_with(&copied) {
+            return Ok(());
+        }
+    }
     write_file(to, &bytes)?;
+    if let Some(written) = written {
+        // Where it cannot be set, the file is copied again the next time.
+        let _ = fs::File::options().write(true).open(to).and_then(|copy| copy.set_modified(written));
+    }
     done.files += 1;
     done.bytes += bytes.len() as u64;
     Ok(())

@@ -7,11 +7,14 @@ use crate::folder::{DataFolder, Tasks};
 use crate::launch::process::lock_file;
 use crate::study::Study;
 use moslim_engine::data::ratings::rows;
+use moslim_engine::keep::bundle::unpack;
 use moslim_engine::keep::models::{KnownModels, Models, checksum};
-use moslim_engine::keep::sums;
+use moslim_engine::keep::{journal, sums};
 use moslim_engine::run::memory::available_mib;
 use moslim_shared::ratings::RatingsTask;
 use serde::Serialize;
+use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -129,7 +132,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn runs(data: &DataFolder, deep: bool, found: &mut Findings) {
-    let (mut wrong, all) = (Vec::new(), names(&data.runs()));
+    let (mut wrong, mut bare, all) = (Vec::new(), 0, names(&data.runs()));
     for name in &all {
         match name.parse() {
             Ok(id) => match data.read_config(&id) {
@@ -141,10 +144,16 @@ fn runs(data: &DataFolder, deep: bool, found: &mut Findings) {
         }
         if deep {
             let folder = data.runs().join(name);
-            wrong.extend(damaged(&folder).into_iter().map(|file| format!("{name}: {file}")));
+            let told = damaged(&folder).into_iter().chain(damaged_by_themselves(&folder));
+            wrong.extend(told.map(|file| format!("{name}: {file}")));
+            bare += usize::from(!folder.join(sums::FILE).exists());
         }
     }
-    let checked = if deep { ", and every file is what was written" } else { "" };
+    let checked = match (deep, bare) {
+        (false, _) => String::new(),
+        (true, 0) => ", and every file is what was written".into(),
+        (true, bare) => format!("; {bare} of them have no checksums, so that nobody knows what was written there"),
+    };
     found.judge("runs", format!("{}{checked}", all.len()), &wrong);
 }
 
@@ -158,6 +167,32 @@ pub fn damaged(folder: &Path) -> Vec<String> {
         Ok(files) => files,
         Err(error) => vec![format!("{error:#}")],
     }
+}
+
+/// What is damaged of a run's files that have checksums of their own: its journal, each line of which has one, and its checkpoints.
+fn damaged_by_themselves(folder: &Path) -> Vec<String> {
+    let mut files: Vec<String> = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect(),
+        Err(error) => return vec![error.to_string()],
+    };
+    files.sort();
+    let wrong = |file: &String| -> Option<String> {
+        let checkpoint = file.starts_with("checkpoint") && file.ends_with(".bin");
+        if !checkpoint && file != journal::FILE {
+            return None;
+        }
+        match std::fs::read(folder.join(file)) {
+            // A run that trains keeps another one now.
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(error) => Some(format!("{file}: {error}")),
+            Ok(bytes) if checkpoint => unpack::<Value>(&bytes).err().map(|error| format!("{file} is damaged: {error:#}")),
+            Ok(bytes) => {
+                let damaged = journal::events(&bytes).iter().filter(|event| journal::is_damaged(&event.body)).count();
+                (damaged > 0).then(|| format!("{damaged} lines of {file} are damaged"))
+            }
+        }
+    };
+    files.iter().filter_map(wrong).collect()
 }
 
 fn tasks(data: &DataFolder, deep: bool, found: &mut Findings) {

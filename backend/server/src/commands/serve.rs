@@ -137,8 +137,8 @@ fn warn_of_readers(root: &Path) {
 
 /// The server's own token, and all that it knows: that one, and those of a group.
 fn read_keys(data: &DataFolder, group: Option<&Path>) -> Result<(String, Keys), Failure> {
-    let kept = |path: PathBuf| keys::kept(&path).map_err(|e| Failure::field("data", format!("{e:#}")));
-    let (own, secret) = (kept(data.token())?, kept(data.cookie_key())?);
+    let wrong = |e: anyhow::Error| Failure::field("data", format!("{e:#}"));
+    let (own, secret) = (keys::kept(&data.token()).map_err(wrong)?, keys::secret(&data.cookie_key()).map_err(wrong)?);
     let group = group.map(keys::group).transpose().map_err(|e| Failure::field("tokens", format!("{e:#}")))?;
     let keys = Keys::new(&own, group.unwrap_or_default(), &secret);
     Ok((own, keys))
@@ -235,6 +235,12 @@ async fn serve(
     tidying.abort();
     turns.abort();
     retiring.abort();
+    // What it was writing is given up, and is read from the runs' folders.
+    let _ = keeping.await;
+    let changed = follower.changed();
+    if !changed.is_empty() && !timeout(GOODBYE_TIME, index.write(&changed)).await.is_ok_and(|written| written.is_ok()) {
+        tracing::warn!("the index does not have what has changed last; the next server reads it from the runs' folders");
+    }
     index.close().await;
     for (run, _) in follower.training() {
         say(&format!("Run {run} goes on training; the next server shows it, or stop it with: moslim-lab stop --run {run}"));

@@ -47,7 +47,8 @@ impl DataFolder {
         read.with_context(|| format!("reading {}", self.trash().display()))
     }
 
-    /// Runs in the trash, those that were deleted last first.
+    /// Runs in the trash, those that were deleted last first. What was left by a process that was killed while it removed something goes:
+    /// it is nobody's run, and takes room.
     ///
     /// # Errors
     /// When the trash cannot be read.
@@ -58,7 +59,13 @@ impl DataFolder {
             let deleted = u64::try_from(deleted.as_millis()).unwrap_or(u64::MAX);
             Some(Discarded { id: id.to_string(), deleted, bytes: bytes_in(&entry.path()) })
         };
-        let mut all: Vec<Discarded> = self.in_trash()?.into_iter().filter_map(of).collect();
+        let (left, runs): (Vec<_>, Vec<_>) = self.in_trash()?.into_iter().partition(is_going);
+        for entry in left {
+            if let Err(error) = remove(&entry.path()) {
+                tracing::warn!("what was to be gone is still in the trash: {error:#}");
+            }
+        }
+        let mut all: Vec<Discarded> = runs.into_iter().filter_map(of).collect();
         all.sort_by(|a, b| b.deleted.cmp(&a.deleted).then_with(|| b.id.cmp(&a.id)));
         Ok(all)
     }
@@ -92,41 +99,44 @@ impl DataFolder {
         Ok(true)
     }
 
-    /// Removes what has been in the trash for longer than `age`; returns how many runs that were.
+    /// Removes what has been in the trash for longer than `age`, and what a killed process had left of it; returns how many runs that were.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// When one cannot be removed; all others are gone.
     pub fn empty_trash(&self, age: Duration) -> anyhow::Result<usize> {
-        let mut gone = 0;
+        let (mut gone, mut failed) = (0, Ok(()));
         for entry in self.in_trash()? {
             let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).is_some_and(|a| a >= age);
-            if old {
-                self.remove_discarded(&entry.path())?;
-                gone += 1;
+            if !old && !is_going(&entry) {
+                continue;
+            }
+            match self.remove_discarded(&entry.path()) {
+                Ok(()) => gone += usize::from(!is_going(&entry)),
+                Err(error) => failed = failed.and(Err(error)),
             }
         }
-        Ok(gone)
+        failed.map(|()| gone)
     }
 
     /// Removes for good whatever is in the trash, or one run of it; `None` where that is not there.
     ///
     /// # Errors
-    /// When something cannot be removed; what went before is gone.
+    /// When something cannot be removed; all else is gone.
     pub fn empty_trash_of(&self, run: Option<&RunId>) -> anyhow::Result<Option<Emptied>> {
-        let wanted = |entry: &fs::DirEntry| run.is_none_or(|id| entry.file_name() == id.as_str());
-        let entries: Vec<fs::DirEntry> = self.in_trash()?.into_iter().filter(wanted).collect();
-        if run.is_some() && entries.is_empty() {
-            return Ok(None);
-        }
-        let mut done = Emptied::default();
-        for entry in entries {
+        let wanted = |entry: &fs::DirEntry| is_going(entry) || run.is_none_or(|id| entry.file_name() == id.as_str());
+        let (mut done, mut failed) = (Emptied::default(), Ok(()));
+        for entry in self.in_trash()?.into_iter().filter(wanted) {
             let bytes = bytes_in(&entry.path());
-            self.remove_discarded(&entry.path())?;
-            // What was left half removed by a process that was killed is no run any more.
-            done.runs += usize::from(!entry.file_name().to_string_lossy().starts_with(GOING));
-            done.bytes += bytes;
+            match self.remove_discarded(&entry.path()) {
+                Ok(()) => {
+                    // What was left half removed by a process that was killed is no run any more.
+                    done.runs += usize::from(!is_going(&entry));
+                    done.bytes += bytes;
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
-        Ok(Some(done))
+        failed.map(|()| (run.is_none() || done.runs > 0).then_some(done))
     }
 
     /// Removes something of the trash for good. It gets another name first, so that nobody has half of it back meanwhile.
@@ -146,6 +156,11 @@ impl DataFolder {
             }
         }
     }
+}
+
+/// Whether something in the trash is being removed for good, or was when its process was killed.
+fn is_going(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with(GOING)
 }
 
 /// Bytes of all files below a folder, links not followed.
@@ -211,11 +226,38 @@ mod tests {
         assert_eq!(data.empty_trash_of(Some(&b)).unwrap(), None, "it is gone");
         assert!(!data.restore(&b).unwrap());
         assert_eq!(listed(), [("a-1".into(), 10), ("c-1".into(), 3_000)]);
-        // What a process was removing when it was killed is nobody's run, and goes, too.
-        fs::create_dir_all(data.trash().join(".gone-d-1")).unwrap();
-        fs::write(data.trash().join(".gone-d-1/x"), [0; 7]).unwrap();
-        assert_eq!(listed().len(), 2);
+        // What a process was removing when it was killed is nobody's run, and goes, too, whoever looks next.
+        let left = data.trash().join(".gone-d-1");
+        let leave = || {
+            fs::create_dir_all(&left).unwrap();
+            fs::write(left.join("x"), [0; 7]).unwrap();
+        };
+        leave();
+        assert_eq!((listed().len(), left.exists()), (2, false));
+        leave();
+        assert_eq!((data.empty_trash(Duration::from_secs(30 * 24 * 3600)).unwrap(), left.exists()), (0, false), "it has no time");
+        leave();
+        assert_eq!((data.empty_trash_of(Some(&b)).unwrap(), left.exists()), (None, false));
+        leave();
         assert_eq!(data.empty_trash_of(None).unwrap(), Some(Emptied { runs: 2, bytes: 3_017 }));
         assert_eq!(fs::read_dir(data.trash()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_nothing_else_in_the_trash() {
+        let place = tempfile::tempdir().unwrap();
+        let data = DataFolder::resolve(Some(place.path().into()));
+        // With what is put before it while it goes, its name is longer than names may be.
+        let stuck = "x".repeat(252);
+        let in_trash = || fs::read_dir(data.trash()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let empties: [&dyn Fn() -> bool; 2] =
+            [&|| data.empty_trash(Duration::ZERO).is_err(), &|| data.empty_trash_of(None).is_err()];
+        for empty in empties {
+            for name in (0..40).map(|n| format!("run-{n}")).chain([stuck.clone()]) {
+                fs::create_dir_all(data.trash().join(name)).unwrap();
+            }
+            assert!(empty(), "it is not said");
+            assert_eq!(in_trash(), [stuck.as_str()]);
+        }
     }
 }

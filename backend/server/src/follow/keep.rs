@@ -26,11 +26,17 @@ impl Follower {
     pub async fn keep(self, index: Index) {
         // What fails again is not said again.
         let mut fails = false;
+        // An index that is gone with this server keeps nothing, however often it is written.
+        let kept = || {
+            if !index.is_in_memory() {
+                pulse::INDEX.beat();
+            }
+        };
         loop {
             tokio::time::sleep(INDEX_EVERY).await;
             let changed = self.changed();
             if changed.is_empty() {
-                pulse::INDEX.beat();
+                kept();
                 continue;
             }
             let written = index.write(&changed).await;
@@ -48,7 +54,7 @@ impl Follower {
                     }
                 });
             } else {
-                pulse::INDEX.beat();
+                kept();
             }
         }
     }

@@ -10,12 +10,15 @@ use moslim_shared::listing::Figures;
 use moslim_shared::summary::RunSummary;
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
 /// Lines between two positions that are remembered, so that any event is found without reading a journal from its start.
 pub const MARK_EVERY: u64 = 256;
+/// File with what a person says of a run.
+const ABOUT: &str = "about.json";
 /// File with the summary of a run.
 const SUMMARY: &str = "summary.json";
 /// Lines of a process's log that are shown when it ends without a word.
@@ -52,6 +55,17 @@ impl Followed {
     /// A run as the index has it. Where the lines of its journal begin is found when somebody asks for them.
     pub fn indexed(info: RunInfo, figures: Option<Figures>, bytes: u64) -> Self {
         Self { info, figures, journal: 0, changes: 0, bytes, marks: Vec::new(), started: None, ending: None, dirty: false }
+    }
+
+    /// What a person says of the run, where its file has something else than is known. One that is damaged changes nothing.
+    pub fn hear_about(&mut self, folder: &Path) {
+        let about = match std::fs::read(folder.join(ABOUT)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Some(About::default()),
+            read => read.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+        };
+        if let Some(about) = about.filter(|about| *about != self.info.about) {
+            (self.info.about, self.dirty) = (about, true);
+        }
     }
 
     /// A run that has no journal, from before there were some, is known by its summary.
@@ -136,7 +150,7 @@ pub fn created(folder: &Path) -> u64 {
 
 /// Name, note and tags that a person gave a run.
 pub fn read_about(folder: &Path) -> About {
-    let read = std::fs::read(folder.join("about.json")).ok();
+    let read = std::fs::read(folder.join(ABOUT)).ok();
     read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 

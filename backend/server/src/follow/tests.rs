@@ -52,6 +52,29 @@ fn the_end_of_one_process_is_not_that_of_the_next() {
 }
 
 #[test]
+fn what_a_person_said_last_is_known_although_the_index_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataFolder::resolve(Some(folder.path().into()));
+    let (id, config): (RunId, _) = ("a-run".parse().unwrap(), presets::find("smoke").unwrap().config);
+    data.job(&id, config.clone()).write_config().unwrap();
+    let named = |name: &str| About { name: name.into(), ..About::default() };
+    // What the index had, what is known, and whether the index is to have it.
+    let known = |name: &str| {
+        let info = RunInfo { about: named(name), ..RunInfo::new(id.as_str(), &config, 0) };
+        let indexed = HashMap::from([(id.clone(), Indexed { info, figures: None, bytes: 0 })]);
+        let follower = Follower::open(data.clone(), Arc::new(Gone::default()), indexed).unwrap();
+        (follower.known(&id).unwrap().about, follower.changed().len())
+    };
+    let about = data.run(&id).join("about.json");
+    std::fs::write(&about, serde_json::to_vec(&named("new")).unwrap()).unwrap();
+    assert_eq!((known("old"), known("new").0), ((named("new"), 1), named("new")));
+    std::fs::write(&about, "{").unwrap();
+    assert_eq!(known("old").0, named("old"), "what is damaged says nothing");
+    std::fs::remove_file(&about).unwrap();
+    assert_eq!(known("old"), (named(""), 1));
+}
+
+#[test]
 fn who_has_a_place_in_the_queue_waits_whatever_index_and_journal_say() {
     let folder = tempfile::tempdir().unwrap();
     let data = DataFolder::resolve(Some(folder.path().into()));
