@@ -673,7 +673,11 @@ async fn a_list_of_ten_thousand_runs() -> Result<()> {
     table.row("the first page of a list of 10,001 runs", &times(pages), "200 ms");
     table.row("its size", &format!("{:.1} KB", bytes as f64 / 1e3), "100 KB");
     let whole = resident(lab.pid());
-    table.row("memory of the server", &format!("{memory:.0} MiB ({whole:.0} after all pages)"), "100 MiB");
+    // What it took to read the index goes back to the system within seconds.
+    sleep(Duration::from_secs(5)).await;
+    let rests = resident(lab.pid());
+    let measured = format!("{rests:.0} MiB ({memory:.0} as it starts, {whole:.0} after all pages)");
+    table.row("memory of the server", &measured, "100 MiB");
     let started = format!("{known:.2} s ({unknown:.1} s without an index)");
     table.row("from its start to its first answer", &started, "2 s");
     Ok(())
