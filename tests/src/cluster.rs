@@ -136,6 +136,20 @@ impl Cluster {
         }
     }
 
+    /// What an administrator does after a controller has come back: one that has forgotten which jobs it had begun finds them on their nodes,
+    /// drains these, and holds what it could not begin a second time.
+    pub fn take_into_service(&self) {
+        if run("sinfo", &["-h", "-o", "%T"]).contains("drain") {
+            // Those that it knows nothing of end first: two would train the same run.
+            orphans().iter().for_each(|pid| send("-KILL", pid));
+            run("scontrol", &["update", &format!("NodeName={}", NODES.join(",")), "State=RESUME"]);
+        }
+        let held = run("squeue", &["-h", "-r", "-t", "pending", "-o", "%i|%r"]);
+        for line in held.lines().filter(|line| line.contains("held")) {
+            run("scontrol", &["release", line.split('|').next().unwrap_or_default()]);
+        }
+    }
+
     /// Kills the daemon whose number is in a file.
     fn end(&self, name: &str) {
         let pid = fs::read_to_string(self.folder.join(format!("{name}.pid"))).unwrap_or_default();
@@ -167,6 +181,15 @@ fn daemons_of_jobs(node: &str) -> Vec<String> {
     let listed = run("ps", &["-A", "-o", "pid,args"]);
     let runs_a_job = |line: &&str| names.iter().any(|name| line.contains(name));
     listed.lines().filter(runs_a_job).filter_map(|line| Some(line.split_whitespace().next()?.to_string())).collect()
+}
+
+/// What runs on nodes for jobs of which the controller says that they do not run, and everything under it.
+fn orphans() -> Vec<String> {
+    let known: Vec<String> = NODES.iter().flat_map(|node| daemons_of_jobs(node)).collect();
+    let listed = run("ps", &["-A", "-o", "pid,args"]);
+    let steps = listed.lines().filter(|line| line.contains("slurmstepd: ["));
+    let unknown = steps.filter_map(|line| line.split_whitespace().next()).filter(|pid| !known.iter().any(|k| k == pid));
+    unknown.flat_map(|pid| [vec![pid.to_string()], under(pid)].concat()).collect()
 }
 
 /// Everything under a process, parents first.

@@ -372,8 +372,14 @@ async fn a_controller_that_is_killed_again_and_again() {
         cluster.kill_controller();
         tokio::time::sleep(Duration::from_millis(300 + scattered(2 * n + 1) % 2_000)).await;
         cluster.start_controller();
+        cluster.take_into_service();
     }
-    succeeds(study.wait_at_most(limit));
+    let began = Instant::now();
+    while study.running() && began.elapsed() < limit {
+        cluster.take_into_service();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    succeeds(study.wait());
     assert_eq!(there.figures(), here.figures());
     let runs = there.state().unwrap().runs;
     let again = runs.iter().filter(|r| journal(&there, &r.run).matches("\"body\":{\"started\"").count() > 1).count();
