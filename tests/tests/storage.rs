@@ -119,6 +119,15 @@ async fn on_a_full_disk_a_server_starts_and_who_waits_goes_on_waiting() -> Resul
     ensure!(lab.wait_for_end(&trains).await.status != RunStatus::Finished);
     let resumed = lab.post(&format!("/api/v1/runs/{trains}/resume"), &Value::Null).await;
     ensure!(resumed.status == 409 && resumed.body["detail"].as_str().is_some_and(|d| d.contains("are free")), "{}", resumed.body);
+    for path in ["/api/v1/uploads?name=rows.jsonl", "/api/v1/run-files"] {
+        let sent = lab.request(reqwest::Method::POST, path).header("origin", lab.origin());
+        let refused = lab.send(sent.header("content-type", "application/octet-stream").body("{}")).await;
+        ensure!(
+            refused.status == 409 && refused.body["detail"].as_str().is_some_and(|d| d.contains("are free")),
+            "{}",
+            refused.body
+        );
+    }
     // Its slot is free now, and turns are taken twice a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(lab.run(&waits).await.status == RunStatus::Queued, "{:?}", lab.run(&waits).await);

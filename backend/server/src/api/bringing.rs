@@ -100,6 +100,8 @@ async fn upload(
         let allowed = "1 to 120 letters, digits and . _ - ( ) or spaces, in at most 200 bytes, and no dot at its beginning";
         return Err(wrong("name", format!("must have {allowed}")));
     }
+    // Before it is sent: what is kept free is for what trains.
+    app.data.check_room().map_err(Error::Conflict)?;
     let bytes = file_of(request).await.map_err(|error| match error {
         Error::TooLarge(text) => Error::TooLarge(format!("{text}; moslim-lab import takes larger ones")),
         other => other,

@@ -299,6 +299,7 @@ async fn open(
     Extension(person): Extension<Person>,
     request: Request,
 ) -> Result<(StatusCode, Json<RunInfo>), Error> {
+    app.data.check_room().map_err(Error::Conflict)?;
     let bytes = file_of(request).await?;
     let run = finish(async move {
         let opened = tokio::task::spawn_blocking(move || {
