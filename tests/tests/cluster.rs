@@ -65,6 +65,38 @@ fn succeeds(output: Output) {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
 }
 
+/// What a run has said so far.
+fn journal(data: &Data, run: &str) -> String {
+    std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default()
+}
+
+/// Whether a run is in the middle of its policy's optimisation.
+fn trains(data: &Data, run: &str) -> bool {
+    let said = journal(data, run);
+    said.matches("\"body\":{\"policy\"").count() > 20 && !said.contains("\"body\":{\"ended\"")
+}
+
+/// Waits until a task trains on both nodes. Each is held as soon as it does, so that none ends before both are there.
+async fn held(cluster: &Cluster, training: impl Fn() -> Vec<[String; 4]>) -> Vec<[String; 4]> {
+    wait_until("runs that train on both nodes", || {
+        let training = training();
+        training.iter().for_each(|t| cluster.hold(&t[3]));
+        (training.len() == 2).then_some(training)
+    })
+    .await
+}
+
+/// Which of some tasks is on a node.
+fn on(tasks: &[[String; 4]], node: &str) -> String {
+    tasks.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{tasks:?}"))[0].clone()
+}
+
+/// Waits until the controller no longer believes that a task runs on a node that is gone.
+async fn missed(cluster: &Cluster, task: &str, node: &str) {
+    let is_lost = |t: &[String; 4]| t[0] == task && t[2] == "RUNNING" && t[3] == node;
+    wait_until("the controller to miss the node", || (!cluster.tasks().iter().any(is_lost)).then_some(())).await;
+}
+
 /// A node dies, a job reaches its limit of time, who follows is killed: the figures are those of the same study here. They are returned.
 async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) -> BTreeMap<(Vec<String>, u64), Value> {
     let config = config(1200);
@@ -79,21 +111,13 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) -> BTreeMa
         let is_run = |t: &[String; 4]| t[2] == "RUNNING" && !t[1].ends_with("-stages");
         cluster.tasks().into_iter().filter(is_run).collect()
     };
-    let trains = |t: &[String; 4]| {
+    let is_at_it = |t: &[String; 4]| {
         let n: usize = t[0].split_once('_').unwrap().1.parse().unwrap();
-        let run = there.state().unwrap().runs[n].run.clone();
-        let said = std::fs::read_to_string(there.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
-        said.matches("\"body\":{\"policy\"").count() > 20
+        trains(&there, &there.state().unwrap().runs[n].run)
     };
-    // One may begin seconds after the other: whichever trains is held until it is struck, so that none ends before.
-    let both = wait_until("runs on both nodes", || {
-        let training: Vec<_> = running().into_iter().filter(|t| trains(t)).collect();
-        training.iter().for_each(|t| cluster.hold(&t[3]));
-        (training.len() == 2).then_some(training)
-    })
-    .await;
+    let both = held(cluster, || running().into_iter().filter(is_at_it).collect()).await;
     // One is told, as before its limit of time, to keep what it has; the other's node is no more; nor is who follows.
-    let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
+    let of = |node: &str| on(&both, node);
     // The signal is delivered at once; `scancel` itself asks again for a minute and a half while other tasks of the array are pending.
     let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).spawn().unwrap();
     cluster.let_go("n1");
@@ -109,9 +133,7 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) -> BTreeMa
     wait_until("the run that was told to stop", || (!cluster.tasks().iter().any(goes_on)).then_some(())).await;
     let _ = tells.kill();
     tells.wait().unwrap();
-    let lost = of("n2");
-    let is_lost = |t: &[String; 4]| t[0] == lost && t[2] == "RUNNING" && t[3] == "n2";
-    wait_until("the controller to miss the node", || (!cluster.tasks().iter().any(is_lost)).then_some(())).await;
+    missed(cluster, &of("n2"), "n2").await;
     cluster.start_node("n2");
     succeeds(second.wait());
     assert_eq!(there.figures(), here.figures());
@@ -124,17 +146,6 @@ async fn whatever_happens_the_figures_are_the_same(cluster: &Cluster) -> BTreeMa
         assert!(!job.contains("Restarts=0"), "on {node} it was interrupted and went on: {job}");
     }
     here.figures()
-}
-
-/// What a run has said so far.
-fn journal(data: &Data, run: &str) -> String {
-    std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default()
-}
-
-/// Whether a run is in the middle of its policy's optimisation.
-fn trains(data: &Data, run: &str) -> bool {
-    let said = journal(data, run);
-    said.matches("\"body\":{\"policy\"").count() > 20 && !said.contains("\"body\":{\"ended\"")
 }
 
 /// Two runs share a job, and their stages: one job is told to keep what it has, the other's node dies, both in the middle of their second
@@ -158,20 +169,13 @@ async fn runs_share_a_job(cluster: &Cluster, figures: &BTreeMap<(Vec<String>, u6
         let runs: Vec<String> = state.runs.iter().map(|r| r.run.clone()).collect();
         runs.into_iter().find(|run| place(run).is_some_and(|(n, second)| second && job.ends_with(&format!("_{n}"))))
     };
-    let both = wait_until("the second runs of both jobs", || {
-        let running = own().into_iter().filter(|t| t[2] == "RUNNING");
-        let training: Vec<_> = running.filter(|t| seconds(&t[0]).is_some_and(|run| trains(&data, &run))).collect();
-        training.iter().for_each(|t| cluster.hold(&t[3]));
-        (training.len() == 2).then_some(training)
-    })
-    .await;
-    let of = |node: &str| both.iter().find(|t| t[3] == node).unwrap_or_else(|| panic!("{both:?}"))[0].clone();
+    let is_at_it = |t: &[String; 4]| t[2] == "RUNNING" && seconds(&t[0]).is_some_and(|run| trains(&data, &run));
+    let both = held(cluster, || own().into_iter().filter(is_at_it).collect()).await;
+    let of = |node: &str| on(&both, node);
     let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &of("n1")]).spawn().unwrap();
     cluster.let_go("n1");
     cluster.kill_node("n2");
-    let lost = of("n2");
-    let is_lost = |t: &[String; 4]| t[0] == lost && t[2] == "RUNNING" && t[3] == "n2";
-    wait_until("the controller to miss the node", || (!own().iter().any(is_lost)).then_some(())).await;
+    missed(cluster, &of("n2"), "n2").await;
     cluster.start_node("n2");
     succeeds(study.wait());
     let _ = tells.kill();
@@ -281,16 +285,13 @@ async fn one_run_is_stopped_and_the_others_go_on(cluster: &Cluster) {
     let mut follower = data.on_the_cluster(&["--config", text(&data.study)]);
     let running = |data: &Data| {
         let state = data.state()?;
-        let said =
-            |run: &str| std::fs::read_to_string(data.path().join("runs").join(run).join("events.jsonl")).unwrap_or_default();
-        state.runs.iter().map(|r| r.run.clone()).find(|run| said(run).matches("\"body\":{\"policy\"").count() > 20)
+        state.runs.iter().map(|r| r.run.clone()).find(|run| trains(data, run))
     };
     let run = wait_until("a run that trains", || running(&data)).await;
     let own = |state: &str| cluster.tasks()[before..].iter().filter(|t| t[2] == state && !t[1].ends_with("-stages")).count();
     assert!(own("PENDING") >= 1, "{:?}", cluster.tasks());
     succeeds(Process::lab(&["stop", "--run", &run, "--data", text(data.path())]).wait());
-    let journal = data.path().join("runs").join(&run).join("events.jsonl");
-    let ended = || std::fs::read_to_string(&journal).unwrap().contains("\"outcome\":\"cancelled\"").then_some(());
+    let ended = || journal(&data, &run).contains("\"outcome\":\"cancelled\"").then_some(());
     wait_until("its own end", ended).await;
     wait_until("another run in its place", || (own("RUNNING") == 2).then_some(())).await;
     let id = data.state().unwrap().id;
@@ -401,12 +402,8 @@ async fn ranks_train_one_run() {
     let there = Data::new(&config);
     std::fs::write(&there.profile, PROFILE.to_string() + "ranks = 2\noptions = [\"--nodes=1\", \"--overcommit\"]\n").unwrap();
     let mut study = there.on_the_cluster(&["--config", text(&there.study)]);
-    let trains = || {
-        let run = there.state()?.runs.first()?.run.clone();
-        let said = std::fs::read_to_string(there.path().join("runs").join(run).join("events.jsonl")).ok()?;
-        (said.matches("\"body\":{\"policy\"").count() > 20).then_some(())
-    };
-    wait_until("a run that trains", trains).await;
+    let at_it = || trains(&there, &there.state()?.runs.first()?.run).then_some(());
+    wait_until("a run that trains", at_it).await;
     let task = cluster.tasks().into_iter().find(|t| t[2] == "RUNNING").unwrap();
     let mut tells = Command::new("scancel").args(["--signal=USR1", "--batch", &task[0]]).spawn().unwrap();
     succeeds(study.wait());

@@ -196,9 +196,13 @@ fn stop_one_of_several(task: &Task, place: Place, job: Option<&Seen>, ending: En
 /// When that it was not wanted cannot be taken back.
 pub fn want_again(run: &Path) -> Result<()> {
     let Some(task @ Task { place: Some(place), .. }) = &task_of(run) else { return Ok(()) };
-    let file = task.wish_file(*place);
-    match fs::remove_file(&file) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", file.display())),
+    remove(&task.wish_file(*place))
+}
+
+/// Deletes a file, if it is there.
+fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("deleting {}", file.display())),
         _ => Ok(()),
     }
 }
@@ -213,12 +217,7 @@ pub fn is_task(run: &Path) -> bool {
 /// # Errors
 /// When its file cannot be deleted.
 pub fn leave(run: &Path) -> Result<()> {
-    match fs::remove_file(run.join(TASK)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("deleting {TASK} of {}", run.display()))
-        }
-        _ => Ok(()),
-    }
+    remove(&run.join(TASK))
 }
 
 /// Whether a study has jobs on a cluster that have not ended.
@@ -263,7 +262,7 @@ impl Slurm {
         // What an array of this number left that was not taken as a whole is of other runs.
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?.flatten() {
             if is_left_by(&entry.file_name().to_string_lossy(), number) {
-                fs::remove_file(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
+                remove(&entry.path())?;
             }
         }
         let text = self::script(&self.profile, &self.program()?, jobs, &folder.join(number))?;
